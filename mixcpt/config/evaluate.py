@@ -1,0 +1,121 @@
+"""What is asked of every model: before, after, in its own prompt form."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mixcpt.config.base import Fraction, PositiveInt, Settings, kind
+
+Group = Literal["domain", "general"]
+"""Whether a task measures what should be learned or what should be kept."""
+
+TASK_NAME = r"^[a-z][a-z0-9_]*$"
+
+
+class ClosedWorldTask(Settings):
+    """Questions with known answers about the embedded world, answered in the model's own words (greedy, exact match)."""
+
+    kind: Literal["closed_world"] = kind("closed_world")
+    name: str = Field("domain_questions", pattern=TASK_NAME)
+    """Name of the task in every report."""
+    group: Group = "domain"
+    """What the task measures."""
+    about: Literal["domain", "general_asked", "general_unasked"] = "domain"
+    """Facts of the new domain; general facts asked in training; general facts that were never asked, only read."""
+    form: Literal["question", "memory"] = "question"
+    """`question` asks for the fact; `memory` has the model go on with a sentence of a document."""
+    limit: int = Field(0, ge=0)
+    """Ask at most this many; 0 asks all."""
+    seed: int = 0
+    """Seed of the world."""
+
+
+class MultipleChoiceTask(Settings):
+    """Questions with keyed choices in a jsonl file; the most likely choice counts."""
+
+    kind: Literal["multiple_choice"] = kind("multiple_choice")
+    name: str = Field(pattern=TASK_NAME)
+    """Name of the task in every report."""
+    group: Group
+    """What the task measures."""
+    path: str
+    """A jsonl file, may be gzip-compressed."""
+    question_field: str = "question"
+    """Field with the question."""
+    choices_field: str = "choices"
+    """Field with the list of choices."""
+    answer_field: str = "answer"
+    """Field with the right choice: its index, its letter, or its text."""
+    distractor_fields: tuple[str, ...] = ()
+    """Fields with one wrong choice each, for files that have no list of choices; answer_field then holds the right text."""
+    limit: int = Field(0, ge=0)
+    """Ask at most this many, drawn by seed; 0 asks all."""
+
+
+class BitsPerByteTask(Settings):
+    """How well the model predicts a text that it was not trained on, in bits per byte: lower is better."""
+
+    kind: Literal["bits_per_byte"] = kind("bits_per_byte")
+    name: str = Field(pattern=TASK_NAME)
+    """Name of the task in every report."""
+    group: Group
+    """What the task measures."""
+    heldout_pool: Literal["none", "domain", "general"] = "none"
+    """Measure on what curation held out of this pool."""
+    path: str = ""
+    """Or measure on this txt or jsonl file (field `text`)."""
+    limit: int = Field(200, ge=0)
+    """At most this many documents; 0 takes all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.heldout_pool == "none") == (self.path == ""):
+            raise ValueError("give either heldout_pool or path, not both and not none")
+        return self
+
+
+Task = Annotated[ClosedWorldTask | MultipleChoiceTask | BitsPerByteTask, Field(discriminator="kind")]
+
+
+class EvaluateConfig(Settings):
+    """Tasks, their prompt form, and how sure we want to be."""
+
+    tasks: tuple[Task, ...] = Field(
+        (
+            ClosedWorldTask(),
+            ClosedWorldTask(name="domain_memory", form="memory"),
+            ClosedWorldTask(name="general_questions_asked", group="general", about="general_asked", limit=400),
+            ClosedWorldTask(name="general_questions_unasked", group="general", about="general_unasked", limit=400),
+            ClosedWorldTask(name="general_memory", group="general", about="general_unasked", form="memory", limit=400),
+            BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),
+        ),
+        min_length=1,
+    )
+    """What is measured."""
+
+    headline_domain: str = "domain_questions"
+    """The task that stands for what was learned, in the picture and the last line."""
+    headline_general: str = "general_questions_unasked"
+    """The task that stands for what was kept."""
+
+    aligned_form: Literal["chat", "plain"] = "chat"
+    """How the final model is asked: through its chat template, or as plain text. Base and the model between are always asked in plain text."""
+
+    batch_size: PositiveInt = 64
+    """Prompts per forward."""
+    confidence: Fraction = 0.95
+    """Level of the intervals."""
+    num_resamples: PositiveInt = 2000
+    """Bootstrap resamples behind each interval."""
+    num_examples: int = Field(10, ge=0)
+    """Answers shown before and after in the report."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [task.name for task in self.tasks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"task names must differ; given twice: {', '.join(twice)}")
+        for role, name in (("headline_domain", self.headline_domain), ("headline_general", self.headline_general)):
+            if name not in names:
+                raise ValueError(f"{role} is {name!r}, which is none of the tasks: {', '.join(names)}")
+        return self

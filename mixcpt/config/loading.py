@@ -1,0 +1,109 @@
+"""YAML in, dotted overrides on top, every problem out at once with its file and key path."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mixcpt.config.adapt import AdaptConfig
+from mixcpt.errors import ConfigError
+
+
+def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> AdaptConfig:
+    """Returns the settings of a YAML file (the embedded default where `path` is None) with `KEY.PATH=VALUE` overrides.
+
+    Raises:
+        ConfigError: Listing every problem, each with its key path.
+    """
+    origin = str(path) if path else "the embedded default"
+    config = _validate(_read(Path(path)) if path else {}, origin)
+    overrides = tuple(overrides)
+    if not overrides:
+        return config
+    data: Any = config.model_dump(mode="json")  # complete, so that an override reaches into defaults too
+    for override in overrides:
+        data = _override(data, override)
+    return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}")
+
+
+def _validate(data: dict[str, Any], origin: str) -> AdaptConfig:
+    try:
+        return AdaptConfig.model_validate(data)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_key_path(item['loc'], data)}: {_explain(item)}" for item in error.errors())
+        count = error.error_count()
+        raise ConfigError(
+            f"{origin} has {count} problem{'s' if count > 1 else ''}:\n{problems}",
+            "`mixcpt init --reference` writes a file with every setting explained",
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", "`mixcpt init` writes a configuration to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds a {type(data).__name__} where settings (key: value) were expected")
+    return data
+
+
+def _override(data: Mapping[str, Any], override: str) -> dict[str, Any]:
+    key_path, equals, text = override.partition("=")
+    keys = key_path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r} is not of the form KEY.PATH=VALUE", "e.g. --set pretrain.method.alpha=0.3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is no valid YAML: {error}") from None
+    return _with_value(data, keys, value, key_path)
+
+
+def _with_value(node: Any, keys: list[str], value: Any, key_path: str) -> Any:
+    """Returns a copy of `node` with the value at `keys`; a number steps into a list; a new `kind` starts its choice anew."""
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, list):
+        if not key.isdigit() or int(key) >= len(node):
+            raise ConfigError(f"--set {key_path}: {key!r} is no index of a list of {len(node)}")
+        return [
+            (_with_value(item, rest, value, key_path) if rest else value) if index == int(key) else item
+            for index, item in enumerate(node)
+        ]
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"--set {key_path}: {key!r} lies below a plain value ({node!r})")
+    if key == "kind" and not rest and node.get("kind") != value:
+        return {"kind": value}
+    return {**node, key: _with_value(node.get(key, {}), rest, value, key_path) if rest else value}
+
+
+def _key_path(location: tuple[int | str, ...], data: Any) -> str:
+    """Returns e.g. `curation.sources[1].paths`; leaves out the union tags that pydantic puts between."""
+    path = ""
+    node = data
+    for part in location:
+        if isinstance(node, Mapping) and part not in node and node.get("kind") == part:
+            continue
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    return path or "(whole file)"
+
+
+def _explain(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown key"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("missing", "value_error") or isinstance(item["input"], dict | list):
+        return str(message)
+    return f"{message} (found {item['input']!r})"

@@ -1,0 +1,54 @@
+"""The identity of a result: a hash of everything that can change it, and of nothing else."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Identity: TypeAlias = "None | bool | int | float | str | list[Identity] | dict[str, Identity]"
+
+_BLOCK_BYTES = 1 << 20
+
+
+def canonical_json(value: Any) -> str:
+    """Returns the one JSON text of `value`: sorted keys, no white space, pydantic models by their fields.
+
+    Raises:
+        TypeError: For a value without a stable text, such as a path, a set or an object.
+        ValueError: For NaN and infinities.
+    """
+    return json.dumps(_stable(value, "value"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint(value: Any) -> str:
+    """Returns the SHA-256 of `canonical_json(value)` as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _stable(value: Any, where: str) -> Identity:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}: a fingerprint needs finite numbers")
+        return value
+    if isinstance(value, list | tuple):
+        return [_stable(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"{where} has a key that is no string: it has no stable JSON form")
+        return {key: _stable(item, f"{where}.{key}") for key, item in value.items()}
+    raise TypeError(f"{where} is a {type(value).__name__}: it has no stable text, so it cannot decide an identity")
