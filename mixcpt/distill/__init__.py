@@ -1,0 +1,1 @@
+"""Distillation: objectives, target transforms and the fused loss."""

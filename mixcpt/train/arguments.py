@@ -1,0 +1,57 @@
+"""From our optimiser settings to the arguments of a `transformers.Trainer`, for pre-training, SFT and DPO alike."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixcpt.config import OptimizerConfig
+
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+_WHOLE_RUN = 1 - 1e-9
+"""Trainer reads a warm-up below 1 as a share of the steps, and 1 as one step."""
+
+
+def training_arguments(
+    optimizer: OptimizerConfig,
+    *,
+    folder: Path,
+    seed: int,
+    micro_batch_size: int,
+    accumulation_steps: int = 1,
+    epochs: int = 1,
+    log_steps: int = 10,
+    checkpoint_steps: int = 100,
+    precision: str = "fp32",
+    gradient_checkpointing: bool = False,
+) -> dict[str, Any]:
+    """Returns keyword arguments for `TrainingArguments` and its children in TRL.
+
+    Checkpoints go to `folder`, the newest two are kept: one may be cut by a crash.
+    """
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder),
+        "seed": seed,
+        "per_device_train_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps,
+        "num_train_epochs": epochs,
+        "learning_rate": optimizer.learning_rate,
+        "lr_scheduler_type": _SCHEDULES[optimizer.schedule],
+        "warmup_steps": min(optimizer.warmup_fraction, _WHOLE_RUN),
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "bf16": precision == "bf16",
+        "activation_checkpointing": gradient_checkpointing,
+        "logging_strategy": "steps",
+        "logging_steps": log_steps,
+        "save_strategy": "steps",
+        "save_steps": checkpoint_steps,
+        "save_total_limit": 2,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "push_to_hub": False,
+    }

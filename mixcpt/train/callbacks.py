@@ -1,0 +1,116 @@
+"""What our trainings add to a `transformers.Trainer`: measurements for a tracker, and checkpoints that are whole or ignored."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mixcpt.tracking import Tracker
+
+_MARKER = "COMPLETE"
+_PREFIX = "train/"
+_NO_METRICS = {"step", "epoch", "total_flos"}
+_SUMMARY = "train_runtime"
+"""Only the summary that Trainer logs at its very end has this key."""
+
+
+def observe(trainer: Trainer, tracker: Tracker) -> None:
+    """Sends what `trainer` measures to `tracker`, marks its checkpoints when whole, and keeps it from printing."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(SpoolCallback(tracker))
+    trainer.add_callback(CheckpointCallback())
+
+
+class SpoolCallback(TrainerCallback):
+    """Sends every measurement to a tracker under `train/`, from the first process alone."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        metrics = measurements(logs or {})
+        if metrics and state.is_world_process_zero:
+            self.tracker.log(state.global_step, metrics, total_steps=state.max_steps)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Measures at every checkpoint, and marks it once all of its files are written."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ends the measuring window at a checkpoint, so that a resumed run measures the same windows."""
+        control.should_log = control.should_log or control.should_save
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        PartialState().wait_for_everyone()  # every process writes its own random state
+        if state.is_world_process_zero:
+            _mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+def measurements(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics of one log of Trainer, named `train/...`; nothing for its summary at the end."""
+    if _SUMMARY in logs:
+        return {}
+    return {
+        name if name.startswith(_PREFIX) else _PREFIX + name: float(value)
+        for name, value in logs.items()
+        if name not in _NO_METRICS and isinstance(value, int | float)
+    }
+
+
+def history(logs: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Returns the measurements of `trainer.state.log_history`, each with its `step`.
+
+    The log history travels with the checkpoints, so no step is there twice after a resume.
+    """
+    return [{"step": log["step"], **metrics} for log in logs if (metrics := measurements(log))]
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest whole checkpoint in `folder`, or None; one cut by a crash does not count."""
+    return max((path for path in folder.glob("checkpoint-*") if _is_complete(path)), key=_step, default=None)
+
+
+def discard_incomplete_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints that a crash cut, so that they are neither resumed from nor counted as kept."""
+    for path in folder.glob("checkpoint-*"):
+        if not _is_complete(path):
+            shutil.rmtree(path)
+
+
+def _mark_complete(checkpoint: Path) -> None:
+    """Writes the marker, in one step, with the size of each file: a disk that lost a file's end is noticed."""
+    draft = checkpoint / f".{_MARKER}"
+    draft.write_text(json.dumps(_sizes(checkpoint)))
+    os.replace(draft, checkpoint / _MARKER)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    marker = checkpoint / _MARKER
+    return marker.is_file() and json.loads(marker.read_text()) == _sizes(checkpoint)
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(checkpoint)): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name.lstrip(".") != _MARKER
+    }
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
