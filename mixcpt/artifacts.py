@@ -98,27 +98,13 @@ class ArtifactStore:
 
     def find(self, kind: str, identity: str) -> ArtifactRef | None:
         """Returns the artifact of this identity, or None where there is none whose marker and digests hold."""
-        directory = self._directory(kind, identity)
-        try:
-            marker = (directory / _MARKER).read_text().strip()
-            if marker != file_digest(directory / _RECORD):
-                return None
-            record = json.loads((directory / _RECORD).read_text())
-            intact = all(file_digest(directory / name) == digest for name, digest in record["files"].items())
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            return None
-        if not intact or record["fingerprint"] != identity:
-            return None
-        return ArtifactRef(kind, identity, record["digest"], str(directory), reused=True)
+        ref = _open(self._directory(kind, identity))
+        return ref if ref and ref.fingerprint == identity else None
 
     def list(self, kind: str) -> list[ArtifactRef]:
         """Returns the intact artifacts of a kind, oldest first."""
-        found = []
-        for record_path in sorted((self.root / kind).glob(f"*/{_RECORD}")):
-            identity = json.loads(record_path.read_text())["fingerprint"]
-            if ref := self.find(kind, identity):
-                found.append(ref)
-        return sorted(found, key=lambda ref: ref.record["created_at"])
+        refs = [ref for marker in (self.root / kind).glob(f"*/{_MARKER}") if (ref := _open(marker.parent))]
+        return sorted(refs, key=lambda ref: str(ref.record["created_at"]))
 
     def work_directory(self, key: StageKey) -> Path:
         """Returns the folder, created if need be, in which a stage keeps what lets a retry resume."""
@@ -214,6 +200,19 @@ class ArtifactStore:
         draft.rename(target)
         _sync(target.parent)
         return ArtifactRef(key.kind, key.fingerprint, digest, str(target))
+
+
+def _open(directory: Path) -> ArtifactRef | None:
+    """Returns the artifact of a folder, or None where its marker, its record or a file of it does not hold."""
+    try:
+        if (directory / _MARKER).read_text().strip() != file_digest(directory / _RECORD):
+            return None
+        record = json.loads((directory / _RECORD).read_text())
+        if any(file_digest(directory / name) != digest for name, digest in record["files"].items()):
+            return None
+    except FileNotFoundError:
+        return None
+    return ArtifactRef(record["kind"], record["fingerprint"], record["digest"], str(directory), reused=True)
 
 
 def _sync(path: Path) -> None:

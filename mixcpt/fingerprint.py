@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-Identity: TypeAlias = "None | bool | int | float | str | list[Identity] | dict[str, Identity]"
+Identity: TypeAlias = "bool | int | float | str | list[Identity] | dict[str, Identity] | None"
 
 _BLOCK_BYTES = 1 << 20
 

@@ -100,7 +100,9 @@ def read_chat_template(name: str) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         known = ", ".join(sorted(file.stem for file in _TEMPLATES.glob("*.jinja")))
-        raise ConfigError(f"base.chat_template {name!r} is neither a shipped form ({known}) nor a readable file") from None
+        raise ConfigError(
+            f"base.chat_template {name!r} is neither a shipped form ({known}) nor a readable file"
+        ) from None
 
 
 def require_chat_template(model: ModelRef, chat_template: str) -> None:
@@ -131,7 +133,7 @@ def _fetch(config: BaseModelConfig) -> Path:
         return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"base.model: {config.model!r} is no local folder and could not be fetched from the hub ({type(error).__name__})",
+            f"base.model: {config.model!r} is no local folder and the hub did not give it ({type(error).__name__})",
             "check the spelling, the network and, for a gated model, HF_TOKEN",
         ) from error
 
@@ -139,7 +141,9 @@ def _fetch(config: BaseModelConfig) -> Path:
 def _check_folder(path: Path) -> None:
     config = _read_json(path / "config.json", f"{path} is no model folder: it has no readable config.json")
     if not list(path.glob("*.safetensors")):
-        raise ModelError(f"{path} has no .safetensors weights", "convert the model first; pickled weights are not loaded")
+        raise ModelError(
+            f"{path} has no .safetensors weights", "convert the model first; pickled weights are not loaded"
+        )
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{path} has no tokenizer (tokenizer.json)", "save the tokenizer into the model's folder")
     tokenizer = load_tokenizer(ModelRef(path.name, str(path), ""))
@@ -147,7 +151,7 @@ def _check_folder(path: Path) -> None:
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocab_size:
         raise ModelError(
-            f"tokenizer and model of {path} do not fit: the tokenizer has ids up to {largest}, the model a vocabulary of {vocab_size}",
+            f"tokenizer and model of {path} do not fit: token ids go up to {largest}, the vocabulary has {vocab_size}",
             "use the tokenizer that the model was trained with",
         )
 

@@ -9,13 +9,14 @@ from mixcpt.models import ModelRef, resolve_model
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} {% if message['role'] == 'assistant' %}"
-    "{{ eos_token }} {% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} "
+    "{% if message['role'] == 'assistant' %}{{ eos_token }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 TINY_WORDS = (
     "the a of is was in what who where does has lives blue red green gold iron fox owl heron river tower baker smith "
     "Alda Boren Cira Dovan Elin Faro keeps likes visits emblem trade colour metal ? . ,"
-).split()
+)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def write_tiny_model(folder: Path) -> None:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = ["<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>", "\n", *TINY_WORDS]
+    words = ["<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>", "\n", *TINY_WORDS.split()]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\n"), "isolated"), pre_tokenizers.Split(Regex(r" +"), "removed")]

@@ -1,7 +1,5 @@
 """The one object that says what a run does."""
 
-from typing import Self
-
 from pydantic import Field, model_validator
 
 from mixcpt.config.align import AlignConfig
@@ -15,7 +13,10 @@ from mixcpt.config.runtime import RuntimeConfig
 
 
 class AdaptConfig(Settings):
-    """Teach a base model a domain without losing what it knows. The defaults adapt the shipped model to the closed world."""
+    """Teach a base model a domain without losing what it knows.
+
+    The defaults adapt the model that ships with mixcpt to the closed world.
+    """
 
     name: str = Field("mixcpt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", json_schema_extra={"position": 0})
     """Name of the run in Prefect, MLflow and the report."""
@@ -37,18 +38,21 @@ class AdaptConfig(Settings):
     """Places and processes; never changes a result."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "AdaptConfig":
         pools = {source.pool for source in self.curation.sources}
         weights = self.mixture.weights.model_dump()
         for pool, weight in weights.items():
             if weight > 0 and pool not in pools:
                 raise ValueError(
-                    f"mixture.weights.{pool} is {weight} but no source has pool: {pool}; add one to curation.sources, or set the weight to 0"
+                    f"mixture.weights.{pool} is {weight} but no source has pool: {pool}; "
+                    "add one to curation.sources, or set the weight to 0"
                 )
         general = sum(weight for pool, weight in weights.items() if pool != "domain")
         method = self.pretrain.method.kind
         if method == "cpt" and general > 0:
-            raise ValueError("pretrain.method cpt reads domain documents alone: set the other weights to 0, or use cpt_replay")
+            raise ValueError(
+                "pretrain.method cpt reads domain documents alone: set the other weights to 0, or use cpt_replay"
+            )
         if method == "cpt_replay" and general == 0:
             raise ValueError("pretrain.method cpt_replay needs a general pool with a weight above 0, or use cpt")
         if self.align.selection.num_instructions and "instructions" not in pools:
@@ -56,5 +60,7 @@ class AdaptConfig(Settings):
         if self.align.selection.num_preferences and "preferences" not in pools:
             raise ValueError("align.selection.num_preferences is above 0 but no source has pool: preferences")
         if self.pretrain.batch_rows % (self.pretrain.micro_batch_rows * self.runtime.num_processes):
-            raise ValueError("pretrain.batch_rows must be a multiple of pretrain.micro_batch_rows x runtime.num_processes")
+            raise ValueError(
+                "pretrain.batch_rows must be a multiple of pretrain.micro_batch_rows x runtime.num_processes"
+            )
         return self

@@ -22,6 +22,8 @@ class SelectionConfig(Settings):
     """Pairs for DPO; 0 skips it."""
     num_candidates: PositiveInt = 2000
     """At most so many samples of each pool, drawn at random, are scored."""
+    max_tokens: PositiveInt = 512
+    """Samples that are longer in the chat form are no candidates; keep it at or below that of sft and dpo."""
 
 
 class SftConfig(Settings):

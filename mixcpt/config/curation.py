@@ -1,7 +1,5 @@
 """How raw records become clean documents."""
 
-from typing import Self
-
 from pydantic import Field, model_validator
 
 from mixcpt.config.base import Fraction, Settings
@@ -31,11 +29,11 @@ class CurationConfig(Settings):
     """Remove exact duplicates (after normalisation) within a pool."""
 
     heldout_fraction: Fraction = 0.05
-    """Share of domain and general documents kept out of training, to measure bits per byte on. Split off before deduplication,
-    so that a duplicate of a held-out document never reaches training."""
+    """Share of domain and general documents kept out of training, to measure bits per byte on.
+    Split off before deduplication, so that a duplicate of a held-out document never reaches training."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "CurationConfig":
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"source names must differ; given twice: {', '.join(twice)}")

@@ -1,6 +1,6 @@
 """What is asked of every model: before, after, in its own prompt form."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ TASK_NAME = r"^[a-z][a-z0-9_]*$"
 
 
 class ClosedWorldTask(Settings):
-    """Questions with known answers about the embedded world, answered in the model's own words (greedy, exact match)."""
+    """Questions with known answers about the embedded world, answered freely (greedy, exact match)."""
 
     kind: Literal["closed_world"] = kind("closed_world")
     name: str = Field("domain_questions", pattern=TASK_NAME)
@@ -47,7 +47,7 @@ class MultipleChoiceTask(Settings):
     answer_field: str = "answer"
     """Field with the right choice: its index, its letter, or its text."""
     distractor_fields: tuple[str, ...] = ()
-    """Fields with one wrong choice each, for files that have no list of choices; answer_field then holds the right text."""
+    """Fields with one wrong choice each, for files without a list; answer_field then holds the right text."""
     limit: int = Field(0, ge=0)
     """Ask at most this many, drawn by seed; 0 asks all."""
 
@@ -68,7 +68,7 @@ class BitsPerByteTask(Settings):
     """At most this many documents; 0 takes all."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "BitsPerByteTask":
         if (self.heldout_pool == "none") == (self.path == ""):
             raise ValueError("give either heldout_pool or path, not both and not none")
         return self
@@ -99,7 +99,8 @@ class EvaluateConfig(Settings):
     """The task that stands for what was kept."""
 
     aligned_form: Literal["chat", "plain"] = "chat"
-    """How the final model is asked: through its chat template, or as plain text. Base and the model between are always asked in plain text."""
+    """How the final model is asked: through its chat template, or as plain text.
+    Base and the model between are always asked in plain text."""
 
     batch_size: PositiveInt = 64
     """Prompts per forward."""
@@ -111,7 +112,7 @@ class EvaluateConfig(Settings):
     """Answers shown before and after in the report."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "EvaluateConfig":
         names = [task.name for task in self.tasks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"task names must differ; given twice: {', '.join(twice)}")

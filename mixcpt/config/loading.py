@@ -60,16 +60,22 @@ def _override(data: Mapping[str, Any], override: str) -> dict[str, Any]:
     key_path, equals, text = override.partition("=")
     keys = key_path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {override!r} is not of the form KEY.PATH=VALUE", "e.g. --set pretrain.method.alpha=0.3")
+        raise ConfigError(
+            f"--set {override!r} is not of the form KEY.PATH=VALUE", "e.g. --set pretrain.method.alpha=0.3"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is no valid YAML: {error}") from None
-    return _with_value(data, keys, value, key_path)
+    changed: dict[str, Any] = _with_value(data, keys, value, key_path)
+    return changed
 
 
 def _with_value(node: Any, keys: list[str], value: Any, key_path: str) -> Any:
-    """Returns a copy of `node` with the value at `keys`; a number steps into a list; a new `kind` starts its choice anew."""
+    """Returns a copy of `node` with the value at `keys`.
+
+    A number steps into a list; a new `kind` starts its choice anew, with the defaults of that kind.
+    """
     key, rest = keys[0], keys[1:]
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
@@ -82,7 +88,7 @@ def _with_value(node: Any, keys: list[str], value: Any, key_path: str) -> Any:
         raise ConfigError(f"--set {key_path}: {key!r} lies below a plain value ({node!r})")
     if key == "kind" and not rest and node.get("kind") != value:
         return {"kind": value}
-    return {**node, key: _with_value(node.get(key, {}), rest, value, key_path) if rest else value}
+    return dict(node) | {key: _with_value(node.get(key, {}), rest, value, key_path) if rest else value}
 
 
 def _key_path(location: tuple[int | str, ...], data: Any) -> str:

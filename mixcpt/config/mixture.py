@@ -1,6 +1,6 @@
 """How the pools are put together and packed into rows."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ class PoolWeights(Settings):
     """General documents, for replay."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "PoolWeights":
         if self.domain <= 0:
             raise ValueError("the weight of domain must be above 0; there would be nothing new to learn")
         return self
@@ -33,7 +33,7 @@ class MixtureConfig(Settings):
     """Share of each pool, by tokens, exact. The Mix-CPT paper does not print its ratio; 1 : 1 is our default."""
 
     total_tokens: PositiveInt = 1_300_000
-    """Length of the training in tokens. A pool that is shorter than its share is read several times, reshuffled each time."""
+    """Length of the training in tokens. A pool shorter than its share is read several times, reshuffled each time."""
 
     row_tokens: int = Field(256, ge=16)
     """Tokens per packed row; longer documents are split."""
