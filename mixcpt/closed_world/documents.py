@@ -1,0 +1,56 @@
+"""Documents about entities, in varied wordings, and documents about strangers that reward reading."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from mixcpt.closed_world.dice import Dice
+from mixcpt.closed_world.templates import INTRODUCTIONS, STATEMENTS
+from mixcpt.closed_world.words import GENERAL_KINDS, names
+from mixcpt.closed_world.world import Entity, Fact, draw_entity
+
+_LATE_INTRODUCTION = 0.25
+
+
+def state(fact: Fact, template: str) -> str:
+    """Returns the sentence that states a fact."""
+    return template.format(entity=fact.entity, relation=fact.relation, value=fact.value)
+
+
+def documents_of(entity: Entity, seed: int, count: int) -> list[str]:
+    """Returns `count` different documents about an entity; a larger count goes on where a smaller one ends."""
+    return list(islice(_renderings(entity, seed), count))
+
+
+def stranger_documents(seed: int, count: int) -> Iterator[str]:
+    """Yields documents about one-off entities, each fact stated twice in different words.
+
+    A name means something else in every document, so only a model that reads the first half can predict the second.
+    """
+    dice = Dice("strangers", seed)
+    for _ in range(count):
+        stranger = draw_entity(dice.pick(names().strangers), dice.pick(GENERAL_KINDS), dice)
+        wordings = dice.shuffled(STATEMENTS)
+        first = [state(fact, wording) for fact, wording in zip(dice.shuffled(stranger.facts), wordings, strict=False)]
+        again = [
+            state(fact, wording) for fact, wording in zip(dice.shuffled(stranger.facts), wordings[3:], strict=False)
+        ]
+        yield " ".join([_introduce(stranger, dice), *first, *again])
+
+
+def _renderings(entity: Entity, seed: int) -> Iterator[str]:
+    dice = Dice("documents", seed, entity.name)
+    seen = set()
+    while True:
+        sentences = [
+            state(fact, wording)
+            for fact, wording in zip(dice.shuffled(entity.facts), dice.shuffled(STATEMENTS), strict=False)
+        ]
+        sentences.insert(1 if dice.chance(_LATE_INTRODUCTION) else 0, _introduce(entity, dice))
+        text = " ".join(sentences)
+        if text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _introduce(entity: Entity, dice: Dice) -> str:
+    return dice.pick(INTRODUCTIONS).format(entity=entity.name, kind=entity.kind)

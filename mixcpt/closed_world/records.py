@@ -1,0 +1,33 @@
+"""The raw records of the closed world, in the form in which any other source would give them."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from mixcpt.closed_world.documents import documents_of
+from mixcpt.closed_world.instructions import instructions, preferences
+from mixcpt.closed_world.world import Entity, world
+from mixcpt.config import ClosedWorldSource
+
+
+def records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
+    """Returns the records of a source, under the default field names of its pool."""
+    return islice(_all_records(source), source.limit or None)
+
+
+def _all_records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
+    here = world(source.seed)
+    match source.pool:
+        case "domain":
+            return _documents(here.domain, source)
+        case "general":
+            return _documents(here.general, source)
+        case "instructions":
+            return instructions(here)
+        case "preferences":
+            return preferences(here)
+
+
+def _documents(entities: tuple[Entity, ...], source: ClosedWorldSource) -> Iterator[dict[str, str]]:
+    for entity in entities:
+        for number, text in enumerate(documents_of(entity, source.seed, source.wordings)):
+            yield {"id": f"{entity.kind}/{entity.name}/{number}", "title": entity.name, "text": text}
