@@ -15,7 +15,6 @@ class CurationConfig(Settings):
             ClosedWorldSource(name="world-instructions", pool="instructions"),
             ClosedWorldSource(name="world-preferences", pool="preferences"),
         ),
-        min_length=1,
     )
     """Everything the run reads; each source says what it is for."""
 

@@ -89,7 +89,6 @@ class EvaluateConfig(Settings):
             ClosedWorldTask(name="general_memory", group="general", about="general_unasked", form="memory", limit=400),
             BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),
         ),
-        min_length=1,
     )
     """What is measured."""
 
