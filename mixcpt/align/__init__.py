@@ -1,0 +1,6 @@
+"""Format alignment: select a few general samples, then SFT and DPO through the chat template."""
+
+from mixcpt.align.finetune import dpo, sft
+from mixcpt.align.selection import select
+
+__all__ = ["dpo", "select", "sft"]

@@ -1,0 +1,118 @@
+"""The two forms of a sample: through the chat template, and as plain text the way pre-training reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mixcpt.errors import ModelError
+from mixcpt.fingerprint import fingerprint
+from mixcpt.models import ModelRef, load_tokenizer, require_chat_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PLAIN_SEPARATOR = "\n"
+"""Stands between question and answer in the plain form; the default separator of the mixture."""
+
+_PROBE = ("ping", "pong")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample in token ids, cut where the answer starts."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    """The answer with what closes it: end-of-turn markers in the chat form, the end-of-text token in the plain form."""
+
+    @property
+    def input_ids(self) -> list[int]:
+        return self.prompt_ids + self.response_ids
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+def messages(prompt: str) -> list[dict[str, str]]:
+    """Returns the question as a user turn."""
+    return [{"role": "user", "content": prompt}]
+
+
+def answer(response: str) -> list[dict[str, str]]:
+    """Returns the answer as an assistant turn."""
+    return [{"role": "assistant", "content": response}]
+
+
+def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer of a model with its chat template, tried out; `chat_template` as in `BaseModelConfig`.
+
+    Raises:
+        ModelError: If there is no chat template, it cannot be rendered or drops text, or nothing could end an answer.
+    """
+    from jinja2 import TemplateError
+
+    require_chat_template(model, chat_template)
+    tokenizer = load_tokenizer(model, chat_template)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {model.path} has no end-of-text token, so no answer could ever end",
+            "set eos_token in its tokenizer_config.json",
+        )
+    prompt, response = _PROBE
+    try:
+        text = tokenizer.apply_chat_template(messages(prompt) + answer(response), tokenize=False)
+        tokenizer.apply_chat_template(messages(prompt), tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise ModelError(
+            f"the chat template of {model.path} cannot be rendered: {error}", "check base.chat_template"
+        ) from error
+    if prompt not in text or response not in text:
+        raise ModelError(
+            f"the chat template of {model.path} drops the user's or the assistant's text; it renders {text!r}",
+            "check base.chat_template",
+        )
+    return tokenizer
+
+
+def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns the SHA-256 of the chat template's text."""
+    return fingerprint(tokenizer.chat_template)
+
+
+def context_tokens(model: ModelRef, max_tokens: int) -> int:
+    """Returns `max_tokens`, or the longest text that the model can read where that is less."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model.path, trust_remote_code=False).get_text_config()
+    return min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+
+
+def encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
+    """Returns a sample in the chat form; the answer starts behind what a model is given before it generates."""
+    asked = tokenizer.apply_chat_template(messages(prompt), add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(messages(prompt) + answer(response), tokenize=False)
+    return _cut(_ids(tokenizer, str(asked)), _ids(tokenizer, str(whole)))
+
+
+def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
+    """Returns a sample as pre-training reads it: beginning of text, question, separator, answer, end of text."""
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    question = prompt + PLAIN_SEPARATOR
+    return _cut(start + _ids(tokenizer, question), start + _ids(tokenizer, question + response) + end)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _cut(asked: list[int], whole: list[int]) -> Encoded:
+    """Returns `whole` cut where it departs from `asked`: before the prompt's end where a token spans the boundary."""
+    shared = 0
+    for left, right in zip(asked, whole, strict=False):
+        if left != right:
+            break
+        shared += 1
+    return Encoded(whole[:shared], whole[shared:])

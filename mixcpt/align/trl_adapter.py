@@ -1,0 +1,143 @@
+"""SFT and DPO through TRL: the one module that imports it, and that knows the names of its fields and metrics."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub.constants
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+from mixcpt.align.chat import Encoded, answer, messages
+from mixcpt.config import DpoConfig, SftConfig
+from mixcpt.tracking import Tracker
+from mixcpt.train.arguments import training_arguments
+from mixcpt.train.callbacks import history, observe
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the library has read the environment already
+
+_IGNORE_INDEX = -100
+_NUM_CHECKPOINTS = 10
+_MIN_CHECKPOINT_STEPS = 10
+_NUM_MEASUREMENTS = 100
+_NAMES = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "logps/chosen": "chosen_log_probability",
+    "logps/rejected": "rejected_log_probability",
+}
+"""TRL's name of each metric that we keep, and ours behind `sft/` or `dpo/`."""
+
+
+class StageTracker:
+    """Passes measurements on under the name of their stage; see `_NAMES`."""
+
+    def __init__(self, tracker: Tracker, stage: str) -> None:
+        self.tracker = tracker
+        self.stage = stage
+
+    def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
+        if named := stage_metrics(metrics, self.stage):
+            self.tracker.log(step, named, total_steps=total_steps)
+
+
+def stage_metrics(metrics: Mapping[str, float], stage: str) -> dict[str, float]:
+    """Returns the metrics that we keep, under our names: `train/rewards/margins` becomes `dpo/margin`."""
+    return {
+        f"{stage}/{_NAMES[name]}": value
+        for full_name, value in metrics.items()
+        if (name := full_name.removeprefix("train/")) in _NAMES
+    }
+
+
+def stage_history(trainer: Trainer, stage: str) -> list[dict[str, float]]:
+    """Returns the measurements of the whole training, interruptions included, each with its `step`."""
+    return [{"step": entry["step"], **stage_metrics(entry, stage)} for entry in history(trainer.state.log_history)]
+
+
+def sft_trainer(
+    config: SftConfig,
+    samples: Sequence[Encoded],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    seed: int,
+    tracker: Tracker,
+) -> Trainer:
+    """Returns a trainer whose loss is the mean over the answer tokens of a batch; checkpoints go to `folder`."""
+    dataset = datasets.Dataset.from_list(
+        [
+            {
+                "input_ids": sample.input_ids,
+                "labels": [_IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids,
+            }
+            for sample in samples
+        ]
+    )
+    arguments = SFTConfig(
+        **_shared_arguments(config, len(samples), folder, seed),
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},  # tokenised and cut here, so that selection measures the same
+    )
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    observe(trainer, StageTracker(tracker, "sft"))
+    return trainer
+
+
+def dpo_trainer(
+    config: DpoConfig,
+    pairs: Sequence[tuple[str, str, str]],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    seed: int,
+    tracker: Tracker,
+) -> Trainer:
+    """Returns a DPO trainer (Rafailov et al., arXiv 2305.18290, eq. 7) whose reference is `model` as it is given.
+
+    The reference's log-probabilities are computed here, before the first step, so no second model is held.
+
+    Args:
+        pairs: Prompt, chosen and rejected answer.
+    """
+    datasets.disable_progress_bars()
+    dataset = datasets.Dataset.from_list(
+        [
+            {"prompt": messages(prompt), "chosen": answer(chosen), "rejected": answer(rejected)}
+            for prompt, chosen, rejected in pairs
+        ]
+    )
+    arguments = DPOConfig(
+        **_shared_arguments(config, len(pairs), folder, seed),
+        beta=config.beta,
+        loss_type=["sigmoid"],
+        precompute_ref_log_probs=True,
+    )
+    trainer = DPOTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    observe(trainer, StageTracker(tracker, "dpo"))
+    return trainer
+
+
+def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: Path, seed: int) -> dict[str, Any]:
+    num_steps = -(-num_samples // config.batch_size) * config.epochs
+    return training_arguments(
+        config.optimizer,
+        folder=folder,
+        seed=seed,
+        micro_batch_size=config.batch_size,
+        epochs=config.epochs,
+        log_steps=max(1, num_steps // _NUM_MEASUREMENTS),
+        checkpoint_steps=max(_MIN_CHECKPOINT_STEPS, -(-num_steps // _NUM_CHECKPOINTS)),
+    ) | {"max_length": config.max_tokens}
