@@ -35,6 +35,12 @@ class ModelRef:
     def directory(self) -> Path:
         return Path(self.path)
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest text that the model was built for, in tokens; 0 where it does not say."""
+        config = json.loads((self.directory / "config.json").read_text())
+        return int(config.get("max_position_embeddings") or 0)
+
     def to_json(self) -> dict[str, str]:
         return {"name": self.name, "path": self.path, "digest": self.digest}
 

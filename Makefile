@@ -1,0 +1,46 @@
+# Two commands do everything on a machine with Python 3.11+ and pip:
+#   make demo    install, then adapt the shipped model to an invented domain, on a CPU
+#   make test    install, then lint, type-check and test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE ?= .mixcpt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint test-long up clean
+
+help:            ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+install: $(READY)  ## create .venv with the exact versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("mixcpt needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)   ## the main job on the embedded default: base, traditional chain and Mix-CPT side by side
+	@$(BIN)/mixcpt demo --store $(STORE)
+
+lint: $(READY)   ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint       ## everything that CI checks, in a quarter of an hour on two cores
+	$(BIN)/pytest -m 'not long and not gpu'
+
+test-long: $(READY)  ## trials on real text and the whole demo; about half an hour
+	$(BIN)/pytest -m long
+
+test-gpu: $(READY)   ## what needs a CUDA device
+	$(BIN)/pytest -m gpu
+
+up: $(READY)     ## Prefect server, MLflow server and a worker on this machine
+	@$(BIN)/mixcpt up --store $(STORE)
+
+clean:           ## remove the environment and every cache; the store stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

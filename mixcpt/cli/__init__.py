@@ -1,0 +1,5 @@
+"""The command line: `mixcpt demo | init | validate | run | up | report | world`."""
+
+from mixcpt.cli.app import app
+
+__all__ = ["app"]

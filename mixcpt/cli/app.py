@@ -1,0 +1,51 @@
+"""The `mixcpt` program and the list of its commands."""
+
+from typing import Annotated
+
+import typer
+
+from mixcpt import __version__
+from mixcpt.cli.configure import init, validate
+from mixcpt.cli.inspect import report
+from mixcpt.cli.launch import demo, run, up
+from mixcpt.cli.world import world
+
+app = typer.Typer(
+    name="mixcpt",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mixcpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Teach an open-weight language model a new domain without losing what it already knows.
+
+    Start with [bold]mixcpt demo[/bold]. Then, for your own documents:
+
+      mixcpt init my.yaml --documents ./docs --model ./model
+      mixcpt validate my.yaml
+      mixcpt run my.yaml
+      mixcpt report my-run
+    """
+
+
+app.command()(demo)
+app.command()(init)
+app.command()(validate)
+app.command()(run)
+app.command()(up)
+app.command()(report)
+app.add_typer(world, name="world")

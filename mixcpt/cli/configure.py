@@ -1,0 +1,111 @@
+"""`mixcpt init` and `mixcpt validate`: a configuration to start from, and whether one would work."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixcpt.cli.console import Overrides, err, explain_errors, out
+from mixcpt.config import (
+    AdaptConfig,
+    AlignConfig,
+    BaseModelConfig,
+    BitsPerByteTask,
+    CptMethod,
+    CurationConfig,
+    EvaluateConfig,
+    FilesSource,
+    MixtureConfig,
+    PoolWeights,
+    PretrainConfig,
+    SelectionConfig,
+    load_config,
+)
+from mixcpt.config.writing import to_yaml
+from mixcpt.errors import ConfigError
+from mixcpt.preflight import preflight
+
+PathList = list[str] | None
+
+
+@explain_errors
+def init(
+    path: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("mixcpt.yaml"),
+    documents: Annotated[PathList, typer.Option(help="Domain documents: file, folder or glob; repeatable.")] = None,
+    instructions: Annotated[
+        PathList, typer.Option(help="General instructions with fields prompt and response.")
+    ] = None,
+    preferences: Annotated[PathList, typer.Option(help="General pairs with prompt, chosen and rejected.")] = None,
+    model: Annotated[str, typer.Option(help="Model folder or hub id.")] = "",
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Write every setting with its default and help.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a configuration to start from, each setting explained.
+
+    Without options: the closed-world demo. With --documents and --model: your own run. The general
+    instructions are what keeps the model's other abilities alive: without any, all that is left is
+    plain continual pre-training, which forgets.
+    """
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists already", "choose another name, or --force to overwrite it")
+    if not documents:
+        config, only_set = AdaptConfig(), False
+    else:
+        config = _own_run(path.stem, documents, instructions or [], preferences or [], model)
+        only_set = not reference
+    path.write_text(to_yaml(config, only_set=only_set), encoding="utf-8")
+    out.print(f"wrote {path}; next: mixcpt validate {path}", markup=False, highlight=False)
+
+
+@explain_errors
+def validate(
+    path: Annotated[Path, typer.Argument(help="The YAML file to check.")],
+    overrides: Overrides = None,
+) -> None:
+    """Report every problem of a configuration, with file and key path, before any work starts.
+
+    Checks keys, types and ranges, that sources and benchmarks are there, that the model can be loaded,
+    that its tokenizer fits and that it has a chat form. Exit code 0 means that a run can start.
+    """
+    config = load_config(path, overrides or ())
+    base = preflight(config)
+    out.print(f"{path} is valid: {config.name} adapts {base.name} ({base.digest[:12]})", markup=False, highlight=False)
+
+
+def _own_run(
+    name: str, documents: list[str], instructions: list[str], preferences: list[str], model: str
+) -> AdaptConfig:
+    """Returns settings for a user's own files, complete enough to run."""
+    if not model:
+        raise ConfigError("--documents needs --model", "name the model to adapt: a folder or a hub id")
+    paths = {"domain": documents, "instructions": instructions, "preferences": preferences}
+    sources = [FilesSource(name=pool, pool=pool, paths=tuple(given)) for pool, given in paths.items() if given]
+    if not instructions and not preferences:
+        err.print(
+            "no general instructions: the run will be plain continual pre-training, which forgets", style="yellow"
+        )
+    return AdaptConfig(
+        name=name,
+        base=BaseModelConfig(model=model, chat_template=""),
+        curation=CurationConfig(sources=tuple(sources)),
+        mixture=MixtureConfig(
+            weights=PoolWeights(
+                domain=0.5, instructions=0.4 * bool(instructions), preferences=0.1 * bool(preferences), general=0.0
+            ),
+            total_tokens=2_000_000,
+            row_tokens=512,
+        ),
+        pretrain=PretrainConfig() if instructions or preferences else PretrainConfig(method=CptMethod()),
+        align=AlignConfig(
+            selection=SelectionConfig(
+                num_instructions=200 * bool(instructions), num_preferences=100 * bool(preferences)
+            )
+        ),
+        evaluate=EvaluateConfig(
+            tasks=(BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),),
+            headline_domain="domain_bits_per_byte",
+            headline_general="domain_bits_per_byte",
+        ),
+    )

@@ -1,0 +1,40 @@
+"""How the command line talks: results to stdout, everything else to stderr, deliberate errors without a traceback."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from mixcpt.errors import MixcptError
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+out = Console()
+err = Console(stderr=True)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. pretrain.method.alpha=0.3; repeatable."
+    ),
+]
+Store = Annotated[str, typer.Option("--store", help="Folder of the artifact store.")]
+
+
+def explain_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Returns the command with mixcpt's own errors printed as text and exit code 2; bugs keep their traceback."""
+
+    @functools.wraps(command)
+    def explained(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except MixcptError as error:
+            err.print(f"error: {error.problem}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            if error.hint:
+                err.print(f"  -> {error.hint}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return explained

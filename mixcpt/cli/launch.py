@@ -1,0 +1,107 @@
+"""`mixcpt run`, `demo` and `up`: become the flow process, or start the servers."""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import mixcpt
+from mixcpt.cli.console import Overrides, Store, explain_errors
+from mixcpt.config import AdaptConfig, load_config
+from mixcpt.errors import ConfigError
+from mixcpt.fingerprint import fingerprint
+from mixcpt.preflight import preflight
+
+_DEMO = ("demo-traditional.yaml", "demo-mixcpt.yaml")
+
+
+@explain_errors
+def run(
+    path: Annotated[Path, typer.Argument(help="The YAML file that says what to do.")],
+    overrides: Overrides = None,
+) -> None:
+    """Adapt a model: curate, mix, pre-train, align, evaluate, register, report.
+
+    A run that was stopped, killed or crashed goes on where it stood when the same command is given
+    again; a finished stage is never computed twice.
+    """
+    config = load_config(path, overrides or ())
+    preflight(config)
+    _become_flow("flows.adapt", [config])
+
+
+@explain_errors
+def demo(
+    store: Store = ".mixcpt",
+    overrides: Overrides = None,
+) -> None:
+    """Adapt the model that ships with mixcpt to an invented world, beside the traditional chain.
+
+    Runs on a CPU in minutes: base model, traditional chain (CPT, SFT, DPO) and Mix-CPT are asked the
+    same questions about the new domain and about what the base knew before. The last line is
+    RESULT and one JSON object.
+    """
+    presets = _project_root() / "deployments" / "configs"
+    changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
+    _become_flow("flows.compare", [load_config(presets / name, changes) for name in _DEMO], "--result")
+
+
+@explain_errors
+def up(
+    store: Store = ".mixcpt",
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+) -> None:
+    """Start a Prefect server, an MLflow server and a worker on this machine; Ctrl-C stops them all.
+
+    The deployment `adapt` is registered with them: open the Prefect address, choose Deployments,
+    adapt, Custom run, and edit the form.
+    """
+    from mixcpt.stack import run_stack
+
+    run_stack(Path(store), root=_project_root(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+
+
+def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoReturn:
+    """Replaces this process by the flow's, so that a signal to the command is a signal to the flow."""
+    root = _project_root()
+    arguments = [str(_write_request(config)) for config in configs]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+        "MIXCPT_STARTED_AT": repr(time.time()),
+    }
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments, *flags], environment)
+
+
+def _write_request(config: AdaptConfig) -> Path:
+    """Writes the complete settings of a run into its store, for the flow process to read."""
+    folder = Path(config.runtime.store).expanduser() / "requests"
+    path = folder / f"{config.name}-{fingerprint(config)[:16]}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(config.model_dump_json(indent=2))
+    except OSError as error:
+        raise ConfigError(
+            f"runtime.store: cannot write below {folder}: {error.strerror}", "choose another folder"
+        ) from None
+    return path
+
+
+def _project_root() -> Path:
+    """Returns the folder that holds flows/: the checkout of an editable install, or the current folder."""
+    for root in (Path(mixcpt.__file__).parents[1], Path.cwd()):
+        if (root / "flows" / "adapt.py").is_file():
+            return root
+    if spec := importlib.util.find_spec("flows"):
+        return Path(next(iter(spec.submodule_search_locations or ["."]))).parent
+    raise ConfigError(
+        "the flows are not here: the mixcpt wheel holds the library alone",
+        "run this command in a checkout of mixcpt, or in its image",
+    )

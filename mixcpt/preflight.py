@@ -1,0 +1,48 @@
+"""Everything that can be found wrong before any work starts."""
+
+from collections.abc import Callable, Iterator
+
+from mixcpt.config import AdaptConfig
+from mixcpt.curation import check_sources
+from mixcpt.errors import ConfigError, MixcptError
+from mixcpt.evaluate import check_tasks
+from mixcpt.models import ModelRef, require_chat_template, resolve_model
+
+
+def preflight(config: AdaptConfig) -> ModelRef:
+    """Returns the base model after checking sources, tasks, model, tokenizer and chat form.
+
+    Raises:
+        ConfigError: Listing every problem that was found, each with its key.
+    """
+    problems = [*check_sources(config.curation), *check_tasks(config.evaluate)]
+    base: list[ModelRef] = []
+    problems += _problem(lambda: base.append(resolve_model(config.base)))
+    if base:
+        problems += _model_problems(config, base[0])
+    if problems:
+        count = len(problems)
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"{count} problem{'s' if count > 1 else ''} found before any work started:\n{listed}")
+    return base[0]
+
+
+def _model_problems(config: AdaptConfig, base: ModelRef) -> Iterator[str]:
+    needs_chat = config.align.selection.num_instructions or config.align.selection.num_preferences
+    if needs_chat or config.base.chat_template:
+        yield from _problem(lambda: require_chat_template(base, config.base.chat_template))
+    longest = base.max_tokens
+    for key, tokens in (
+        ("mixture.row_tokens", config.mixture.row_tokens),
+        ("align.sft.max_tokens", config.align.sft.max_tokens),
+        ("align.dpo.max_tokens", config.align.dpo.max_tokens),
+    ):
+        if longest and tokens > longest:
+            yield f"{key} is {tokens}, but the model reads at most {longest} tokens"
+
+
+def _problem(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except MixcptError as error:
+        yield str(error)
