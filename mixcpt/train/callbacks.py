@@ -1,7 +1,6 @@
-"""What our trainings add to a `transformers.Trainer`: measurements for a tracker, and checkpoints that are whole or ignored."""
+"""What our trainings add to a `transformers.Trainer`: measurements, and checkpoints that are whole or ignored."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,7 +95,7 @@ def _mark_complete(checkpoint: Path) -> None:
     """Writes the marker, in one step, with the size of each file: a disk that lost a file's end is noticed."""
     draft = checkpoint / f".{_MARKER}"
     draft.write_text(json.dumps(_sizes(checkpoint)))
-    os.replace(draft, checkpoint / _MARKER)
+    draft.replace(checkpoint / _MARKER)
 
 
 def _is_complete(checkpoint: Path) -> bool:
