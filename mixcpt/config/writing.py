@@ -23,7 +23,9 @@ def to_yaml(config: BaseModel, *, only_set: bool = False, comments: bool = True)
 
 
 def _mapping(config: BaseModel, indent: str, only_set: bool, comments: bool) -> Iterator[str]:
-    for name, field in type(config).model_fields.items():
+    fields = type(config).model_fields
+    for name in sorted(fields, key=lambda name: name != "kind"):  # which choice it is comes first
+        field = fields[name]
         if only_set and name not in config.model_fields_set and name != "kind":
             continue
         if comments and field.description and name != "kind":
@@ -58,5 +60,6 @@ def _scalar(value: Any) -> str:
     """Returns a plain value in one line of YAML."""
     if isinstance(value, tuple):
         value = list(value)
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=float("inf"), allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
