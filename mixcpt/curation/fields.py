@@ -1,0 +1,20 @@
+"""Which fields of a source's records are read, and for what."""
+
+from mixcpt.config import FieldNames, FilesSource, HuggingFaceSource, Pool, Source
+
+
+def field_names(source: Source) -> FieldNames:
+    """Returns where the source keeps what; the embedded world has the default names."""
+    return source.fields if isinstance(source, FilesSource | HuggingFaceSource) else FieldNames()
+
+
+def wanted_fields(source: Source) -> tuple[str, ...]:
+    """Returns every field that the source's records are read for."""
+    fields = field_names(source)
+    by_pool: dict[Pool, tuple[str, ...]] = {
+        "domain": (fields.text, "title"),
+        "general": (fields.text, "title"),
+        "instructions": (fields.prompt, fields.input, fields.response, fields.text),
+        "preferences": (fields.prompt, fields.input, fields.chosen, fields.rejected),
+    }
+    return (fields.id, *by_pool[source.pool])

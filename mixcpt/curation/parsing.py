@@ -1,0 +1,114 @@
+"""Turns raw records into records: which field holds what, what is missing or of the wrong type."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from mixcpt.config import FilesSource, Source
+from mixcpt.curation.dialogue import NotADialogue, split_dialogue
+from mixcpt.curation.fields import field_names
+from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record, printable
+
+_MAX_NAMED_FIELDS = 12
+_JSON_NAMES = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+
+
+class _Unusable(Exception):
+    """A field of the record under way cannot be used."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field, self.reason = field, reason
+
+
+class RecordParser:
+    """Parses the raw records of one source and gives each a name of its own."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._fields = field_names(source)
+        self._dialogue = isinstance(source, FilesSource) and source.dialogue == "human_assistant"
+        self._times_seen: dict[str, int] = {}
+
+    def __call__(self, raw: RawRecord) -> Record | Defect:
+        """Returns the record, or why it cannot be used."""
+        try:
+            texts = self._texts(raw.values)
+        except _Unusable as problem:
+            return raw.defect(problem.field, problem.reason)
+        title = raw.values.get("title")
+        return Record(
+            id=self._unique_id(raw),
+            source=self._source.name,
+            pool=self._source.pool,
+            texts=texts,
+            title=printable(title).strip() if isinstance(title, str) else "",
+        )
+
+    def _texts(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        if self._source.pool in DOCUMENT_POOLS:
+            return (_text(values, self._fields.text),)
+        if self._source.pool == "instructions":
+            return self._instruction(values)
+        return self._preference(values)
+
+    def _instruction(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        if self._dialogue:
+            return _split(values, self._fields.text)
+        return self._prompt(values), _text(values, self._fields.response)
+
+    def _preference(self, values: Mapping[str, Any]) -> tuple[str, str, str]:
+        chosen_field, rejected_field = self._fields.chosen, self._fields.rejected
+        if self._dialogue:
+            prompt, chosen = _split(values, chosen_field)
+            rejected_prompt, rejected = _split(values, rejected_field)
+            if rejected_prompt != prompt:
+                raise _Unusable(rejected_field, f"answers another prompt than {chosen_field!r} does")
+        else:
+            prompt = self._prompt(values)
+            chosen, rejected = _text(values, chosen_field), _text(values, rejected_field)
+        if chosen == rejected:
+            raise _Unusable(rejected_field, f"is the same as {chosen_field!r}: there is nothing to prefer")
+        return prompt, chosen, rejected
+
+    def _prompt(self, values: Mapping[str, Any]) -> str:
+        prompt = _text(values, self._fields.prompt)
+        if values.get(self._fields.input) in (None, ""):
+            return prompt
+        return f"{prompt}\n{_text(values, self._fields.input, may_be_blank=True)}".rstrip()
+
+    def _unique_id(self, raw: RawRecord) -> str:
+        given = raw.values.get(self._fields.id)
+        usable = isinstance(given, str | int) and not isinstance(given, bool) and given != ""
+        name = f"{self._source.name}/" + (printable(str(given)) if usable else f"{raw.file}:{raw.line}")
+        return self._numbered(name)
+
+    def _numbered(self, name: str) -> str:
+        """Returns the name, with #2, #3 ... from its second time on."""
+        count = self._times_seen[name] = self._times_seen.get(name, 0) + 1
+        return name if count == 1 else self._numbered(f"{name}#{count}")
+
+
+def _split(values: Mapping[str, Any], field: str) -> tuple[str, str]:
+    try:
+        return split_dialogue(_text(values, field))
+    except NotADialogue as problem:
+        raise _Unusable(field, str(problem)) from None
+
+
+def _text(values: Mapping[str, Any], field: str, *, may_be_blank: bool = False) -> str:
+    if field not in values:
+        present = printable(", ".join(map(str, islice(values, _MAX_NAMED_FIELDS)))) or "no field at all"
+        raise _Unusable(field, f"is missing; the record has: {present}")
+    value = values[field]
+    if not isinstance(value, str):
+        raise _Unusable(field, f"is {_JSON_NAMES.get(type(value), 'a number')} where text was expected")
+    if not may_be_blank and not value.strip():
+        raise _Unusable(field, "is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _Unusable(
+            field, f"holds bytes that are no valid UTF-8, or half a character, at position {error.start}"
+        ) from None
+    return value

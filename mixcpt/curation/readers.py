@@ -1,0 +1,189 @@
+"""Reads files of every kind into raw records; a damaged line or file becomes a defect and never stops the rest."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mixcpt.config import Source
+from mixcpt.curation.fields import field_names, wanted_fields
+from mixcpt.curation.records import Defect, RawRecord
+
+Item = RawRecord | Defect
+
+DOCUMENT_SUFFIXES = (".txt", ".md")
+"""Files that are one document each and hold no fields."""
+
+_BLOCK_BYTES = 1 << 20
+_SPACE = re.compile(r"\s*")
+_DECODER = json.JSONDecoder()
+
+
+class _Damaged(Exception):
+    """The file ends before its contents do, or its compression is broken; `rest` is the unfinished end."""
+
+    def __init__(self, reason: str, rest: bytes = b"") -> None:
+        super().__init__(reason)
+        self.rest = rest
+
+
+def reader_kind(path: Path) -> str:
+    """Returns the suffix that decides how the file is read, or an empty text for an unknown kind of file."""
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    compressed_parquet = suffix == ".parquet" and name.endswith(".gz")
+    return suffix if suffix in _READERS and not compressed_parquet else ""
+
+
+def read_file(path: Path, name: str, source: Source) -> Iterator[Item]:
+    """Yields the records of one file in order; `name` is what the file is called in every report."""
+    return _READERS[reader_kind(path)](path, name, source)
+
+
+def _read_lines(path: Path, name: str, source: Source) -> Iterator[Item]:
+    number = 0
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            if line.strip():
+                yield _parse_line(line, name, number)
+    except _Damaged as damage:
+        yield Defect(name, number + 1, "", str(damage), _visible(damage.rest))
+
+
+def _parse_line(line: bytes, name: str, number: int) -> Item:
+    try:
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        return Defect(name, number, "", f"is no valid UTF-8 at byte {error.start}", _visible(line))
+    except json.JSONDecodeError as error:
+        return Defect(name, number, "", f"broken JSON: {error.msg} at column {error.colno}", _visible(line))
+    except (RecursionError, ValueError) as error:
+        return Defect(name, number, "", f"broken JSON: {error}", _visible(line))
+    return _object(value, name, number, _visible(line))
+
+
+def _object(value: Any, name: str, number: int, raw: str) -> Item:
+    if isinstance(value, dict):
+        return RawRecord(name, number, value)
+    return Defect(name, number, "", f"holds a {type(value).__name__} where an object (field: value) was expected", raw)
+
+
+def _read_json(path: Path, name: str, source: Source) -> Iterator[Item]:
+    """Yields the members of a JSON list; a file of one object a line, which many call .json too, is read as lines."""
+    content, damage = _content(path)
+    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    if text.lstrip().startswith("["):
+        yield from _members(text, name, damage)
+    elif not text.strip() or isinstance(_parse_line(content.strip().partition(b"\n")[0], name, 1), RawRecord):
+        yield from _read_lines(path, name, source)
+    else:
+        yield Defect(name, 1, "", damage or "holds neither a list of records nor one record a line", text)
+
+
+def _members(text: str, name: str, damage: str) -> Iterator[Item]:
+    line, counted = 1, 0
+    position = _skip_space(text, text.index("[") + 1)
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            value, end = _DECODER.raw_decode(text, position)
+            following = _skip_space(text, end)
+            if text[following : following + 1] not in (",", "]"):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, following)
+        except (ValueError, RecursionError) as error:
+            yield Defect(name, line, "", damage or f"broken JSON, the rest is lost: {error}", text[position:])
+            return
+        yield _object(value, name, line, text[position:end])
+        position = following if text[following] == "]" else _skip_space(text, following + 1)
+    rest = text[position + 1 :].strip()
+    if rest or damage:
+        yield Defect(name, line, "", damage or "broken JSON: something follows the list", rest)
+
+
+def _read_document(path: Path, name: str, source: Source) -> Iterator[Item]:
+    content, damage = _content(path)
+    if damage:
+        yield Defect(name, 1, "", damage, _visible(content))
+        return
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        yield Defect(name, line, "", f"is no valid UTF-8 at byte {error.start}", _visible(content))
+        return
+    fields = field_names(source)
+    yield RawRecord(name, 1, {fields.id: name, "title": path.name.removesuffix(".gz"), fields.text: text})
+
+
+def _read_parquet(path: Path, name: str, source: Source) -> Iterator[Item]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = [column for column in file.schema_arrow.names if column in wanted_fields(source)]
+            for batch in file.iter_batches(columns=columns or None):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield RawRecord(name, number, values)
+    except (pa.ArrowException, OSError) as error:
+        yield Defect(name, number + 1, "", f"damaged parquet: {error}")
+
+
+_READERS: dict[str, Callable[[Path, str, Source], Iterator[Item]]] = {
+    ".jsonl": _read_lines,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".txt": _read_document,
+    ".md": _read_document,
+}
+
+KNOWN_SUFFIXES = tuple(_READERS)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    rest = b""
+    try:
+        for block in _blocks(path):
+            *complete, rest = (rest + block).split(b"\n")
+            yield from complete
+    except _Damaged as damage:
+        raise _Damaged(str(damage), rest) from None
+    if rest:
+        yield rest
+
+
+def _content(path: Path) -> tuple[bytes, str]:
+    """Returns what can be read of the file, and what is wrong with it, if anything."""
+    blocks: list[bytes] = []
+    try:
+        for block in _blocks(path):
+            blocks.append(block)  # not extend: what precedes the damage must survive it
+    except _Damaged as damage:
+        return b"".join(blocks), str(damage)
+    return b"".join(blocks), ""
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    opener: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        try:
+            while block := stream.read1(_BLOCK_BYTES):  # `read` would throw away what precedes the damage
+                yield block
+        except EOFError:
+            raise _Damaged("the gzip file is truncated: it ends before its contents do") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise _Damaged(f"damaged gzip: {error}") from None
+
+
+def _visible(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace").rstrip("\r")
+
+
+def _skip_space(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return found.end() if found else position

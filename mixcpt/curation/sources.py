@@ -1,0 +1,163 @@
+"""Opens sources: where their records are, what their content is (by digest), and how to read it."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from mixcpt.config import ClosedWorldSource, CurationConfig, FilesSource, HuggingFaceSource, Source
+from mixcpt.curation.fields import wanted_fields
+from mixcpt.curation.files import FileSearch, find_files
+from mixcpt.curation.parsing import RecordParser
+from mixcpt.curation.readers import Item, read_file
+from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record
+from mixcpt.errors import ConfigError
+from mixcpt.fingerprint import file_digest, fingerprint
+
+_log = logging.getLogger("mixcpt.curation")
+_LOG_EVERY = 50_000
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What decides the content of a file, or of a dataset that is no file."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+    def to_json(self) -> dict[str, str | int]:
+        return {"name": self.name, "sha256": self.sha256, "bytes": self.bytes}
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source whose content is known and can be read, as often as need be."""
+
+    config: Source
+    contents: tuple[FileContent, ...]
+    places: tuple[str, ...]
+    """Paths or addresses: recorded, but no part of any identity."""
+    items: Callable[[], Iterator[Item]]
+
+    @property
+    def digest(self) -> str:
+        return fingerprint([content.to_json() for content in self.contents])
+
+    def records(self) -> Iterator[Record | Defect]:
+        """Yields each record of the source, or why it cannot be used; at most `limit` of them."""
+        parse = RecordParser(self.config)
+        for count, item in enumerate(islice(self.items(), self.config.limit or None), start=1):
+            yield parse(item) if isinstance(item, RawRecord) else item
+            if count % _LOG_EVERY == 0:
+                _log.info("%s: %d records read", self.config.name, count)
+
+
+def check_sources(config: CurationConfig) -> list[str]:
+    """Returns what is wrong with the places of the sources, each problem with its key path; reads no record."""
+    problems: list[str] = []
+    for index, source in enumerate(config.sources):
+        key = f"curation.sources[{index}]"
+        if isinstance(source, FilesSource):
+            problems += find_files(source, key).problems
+            if source.dialogue != "none" and source.pool in DOCUMENT_POOLS:
+                problems.append(f"{key}.dialogue: splits prompts from answers, but pool {source.pool} holds documents")
+        elif isinstance(source, HuggingFaceSource) and _looks_local(source) and not _folder(source).is_dir():
+            problems.append(f"{key}.path: there is no folder {source.path}")
+    return problems
+
+
+def open_sources(config: CurationConfig) -> list[OpenSource]:
+    """Returns the sources of a configuration, in its order.
+
+    Raises:
+        ConfigError: Naming every file that is missing, unreadable or of an unknown kind, before anything is read.
+    """
+    if problems := check_sources(config):
+        raise ConfigError(
+            "the sources have problems:\n" + "\n".join(f"  {problem}" for problem in problems),
+            "paths are relative to the folder in which the command runs",
+        )
+    return [_open(source, f"curation.sources[{index}]") for index, source in enumerate(config.sources)]
+
+
+def _open(source: Source, key: str) -> OpenSource:
+    _log.info("%s: opening", source.name)
+    if isinstance(source, FilesSource):
+        return _open_files(source, find_files(source, key))
+    if isinstance(source, HuggingFaceSource):
+        name = _folder(source).name if _folder(source).is_dir() else source.path
+        return _from_rows(source, name, _load_huggingface(source, key), (source.path,))
+    return _from_rows(source, f"closed-world-{source.seed}", list(_closed_world(source)), ())
+
+
+def _open_files(source: FilesSource, search: FileSearch) -> OpenSource:
+    if search.ignored:
+        ignored = ", ".join(path.name for path in search.ignored)
+        _log.warning("%s: leaving out files of no known kind: %s", source.name, ignored)
+    named = list(zip(search.files, search.names(), strict=True))
+    return OpenSource(
+        source,
+        tuple(FileContent(name, file_digest(path), path.stat().st_size) for path, name in named),
+        tuple(str(path.resolve()) for path in search.files),
+        lambda: chain.from_iterable(read_file(path, name, source) for path, name in named),
+    )
+
+
+def _from_rows(source: Source, name: str, rows: Iterable[Mapping[str, Any]], places: tuple[str, ...]) -> OpenSource:
+    """Returns a source of rows that lie in no file; its content is the rows themselves."""
+    digest, size = sha256(), 0
+    for row in islice(rows, source.limit or None):
+        line = json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
+        digest.update(line)
+        size += len(line)
+    return OpenSource(
+        source,
+        (FileContent(name, digest.hexdigest(), size),),
+        places,
+        lambda: (RawRecord(name, number, row) for number, row in enumerate(rows, start=1)),
+    )
+
+
+def _closed_world(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
+    from mixcpt.closed_world import records
+
+    return records(source)
+
+
+def _load_huggingface(source: HuggingFaceSource, key: str) -> Iterable[Mapping[str, Any]]:
+    from datasets import DatasetDict, load_dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
+
+    folder = _folder(source)
+    try:
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            dataset: Any = load_from_disk(str(folder))
+            if isinstance(dataset, DatasetDict):
+                dataset = dataset[source.split]
+        else:
+            dataset = load_dataset(
+                str(folder) if folder.is_dir() else source.path,
+                source.subset or None,
+                split=source.split,
+                revision=source.revision or None,
+            )
+    except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(
+            f"{key}: the dataset {source.path!r} (split {source.split!r}) cannot be loaded: {error}",
+            "check path, subset and split; a hub dataset needs the network once and, where gated, HF_TOKEN",
+        ) from error
+    wanted = [column for column in dataset.column_names if column in wanted_fields(source)]
+    return dataset.select_columns(wanted) if wanted else dataset  # type: ignore[no-any-return]
+
+
+def _folder(source: HuggingFaceSource) -> Path:
+    return Path(source.path).expanduser()
+
+
+def _looks_local(source: HuggingFaceSource) -> bool:
+    return source.path.startswith((".", "~", "/"))

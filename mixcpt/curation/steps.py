@@ -1,0 +1,145 @@
+"""The cleaning steps: each looks at records in turn and keeps or removes them, saying why."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from hashlib import sha256
+from typing import Protocol
+
+from mixcpt.curation.records import DOCUMENT_POOLS, Record
+
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufff9-\ufffb]")
+_LINE_END = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
+_TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.MULTILINE)
+_END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
+"""What other people's exports leave at the end of a text; never part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a step made of a record: kept (perhaps changed) where there is no reason, else removed."""
+
+    record: Record
+    reason: str = ""
+    subject: str = ""
+    """What the reason refers to, such as the record that this one repeats."""
+
+    @property
+    def keep(self) -> bool:
+        return not self.reason
+
+
+class Step(Protocol):
+    """One idea of cleaning. It sees all records of a pool in order, so it may also hold them back to compare them."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
+        """Yields one verdict for each record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A removed record and which step removed it."""
+
+    step: str
+    verdict: Verdict
+
+
+def run_steps(records: Iterable[Record], steps: Sequence[Step], remove: Callable[[Removal], None]) -> Iterator[Record]:
+    """Yields the records that every step keeps, one at a time through all steps; tells `remove` of the others."""
+    for step in steps:
+        records = _through(step, records, remove)
+    return iter(records)
+
+
+def _through(step: Step, records: Iterable[Record], remove: Callable[[Removal], None]) -> Iterator[Record]:
+    for verdict in step(records):
+        if verdict.keep:
+            yield verdict.record
+        else:
+            remove(Removal(step.name, verdict))
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Repairs broken Unicode and unifies what looks the same; removes records of which nothing is left."""
+
+    name: str = "normalise"
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
+        for record in records:
+            texts = tuple(clean_text(text) for text in record.texts)
+            yield Verdict(replace(record, texts=texts), "" if all(texts) else "nothing left after normalisation")
+
+
+@dataclass(frozen=True)
+class MinLength:
+    """Removes documents that are too short to teach anything; questions and answers may be short."""
+
+    min_characters: int
+    name: str = "min_characters"
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
+        for record in records:
+            short = record.pool in DOCUMENT_POOLS and len(record.text) < self.min_characters
+            yield Verdict(record, f"shorter than {self.min_characters} characters" if short else "")
+
+
+@dataclass
+class Duplicates:
+    """Removes every record whose texts an earlier one already had, in whichever source."""
+
+    reason: str = "duplicate of"
+    name: str = "deduplicate"
+    _first: dict[bytes, str] = field(default_factory=dict)
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
+        for record in records:
+            first = self._first.setdefault(content_key(record), record.id)
+            yield Verdict(record) if first == record.id else Verdict(record, self.reason, first)
+
+
+@dataclass(frozen=True)
+class HeldoutDuplicates:
+    """Removes training documents that repeat a held-out one: what is measured must not have been learned."""
+
+    heldout: Mapping[bytes, str]
+    """Identifier of each held-out document by its `content_key`."""
+    name: str = "heldout"
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
+        for record in records:
+            original = self.heldout.get(content_key(record), "")
+            yield Verdict(record, "duplicate of held-out" if original else "", original)
+
+
+def content_key(record: Record) -> bytes:
+    """Returns a hash of the record's texts: equal for exact duplicates, whatever their source or identifier."""
+    return sha256("\0".join(record.texts).encode()).digest()
+
+
+def clean_text(text: str) -> str:
+    """Returns the text repaired: NFC, line ends as `\\n`, without control characters, trailing space and end marks."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _fixer()(text))
+    text = _CONTROL.sub("", _LINE_END.sub("\n", text))
+    text = _TRAILING_SPACE.sub("", text).strip()
+    while text.endswith(_END_MARKS):
+        text = text[: text.rindex("<|")].rstrip()
+    return text
+
+
+@cache
+def _fixer() -> Callable[[str], str]:
+    """Returns ftfy's repair of mis-decoded text; quotes, HTML and wide characters are no errors and stay."""
+    import ftfy
+
+    config = ftfy.TextFixerConfig(
+        uncurl_quotes=False, unescape_html=False, fix_character_width=False, normalization=None, explain=False
+    )
+    return lambda text: ftfy.fix_text(text, config)
