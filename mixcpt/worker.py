@@ -1,0 +1,220 @@
+"""The process in which heavy stages run: `python -m mixcpt.worker JOB.json`, always below a supervisor."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
+from mixcpt.config import (
+    CurationConfig,
+    DpoConfig,
+    EvaluateConfig,
+    MixtureConfig,
+    PretrainConfig,
+    SelectionConfig,
+    SftConfig,
+)
+from mixcpt.errors import MixcptError, StageInterrupted
+from mixcpt.jobs import Batch, Failed, Finished, Job, StageName, Started, append_event
+from mixcpt.tracking import NullTracker, Spool, Tracker
+
+_PASSING = ("OSError", "DistError", "AcceleratorError")
+"""Errors outside our code that another try may not meet: disk and network, lost peers, a lost device. Named, because
+naming is free while importing torch takes seconds."""
+_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+
+
+def worker_command(batch: Batch, num_processes: int) -> list[str]:
+    """Returns the command that runs a batch, through torchrun where there is more than one process."""
+    if num_processes == 1:
+        return [sys.executable, "-m", "mixcpt.worker", str(batch.path)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    return [sys.executable, *torchrun, "-m", "mixcpt.worker", str(batch.path)]
+
+
+def worker_environment(num_threads: int) -> dict[str, str]:
+    """Returns the variables that a worker needs; `num_threads` 0 leaves the choice to torch."""
+    threads = {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)} if num_threads else {}
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **threads}
+
+
+def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    """Returns the artifact of a job whose inputs are all known, computed only where `store` has none."""
+    return _STAGES[job.stage](job, store, tracker)
+
+
+def lookup(job: Job, store: ArtifactStore) -> ArtifactRef | StageKey:
+    """Returns the artifact of a job, or the key under which it would be made; computes nothing."""
+    try:
+        return run_job(job, _ReadingStore(store.root), NullTracker())
+    except _NotThere as answer:
+        return answer.key
+
+
+def run_batch(batch: Batch) -> None:
+    """Runs the jobs in order and reports each in the batch's events.
+
+    Raises:
+        Exception: What a stage raised; it is among the events by then.
+    """
+    results: dict[str, ArtifactRef] = {}
+    for job in batch.jobs:
+        relay = _SpoolOfCurrentJob()
+        store = _AnnouncingStore(batch, job.name, relay)
+        try:
+            results[job.name] = run_job(job.resolve(results), store, relay)
+        except BaseException as error:
+            _report(batch, Failed(job.name, *_explain(error, job)))
+            raise
+        _report(batch, Finished(job.name, results[job.name]))
+
+
+class _NotThere(Exception):
+    def __init__(self, key: StageKey) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class _ReadingStore(ArtifactStore):
+    """A store that answers and never builds."""
+
+    def produce(
+        self, key: StageKey, build: Callable[[Path], Metrics], *, lineage: Mapping[str, Any] | None = None
+    ) -> ArtifactRef:
+        if found := self.find(key.kind, key.fingerprint):
+            return found
+        raise _NotThere(key)
+
+
+class _SpoolOfCurrentJob:
+    """A tracker whose file is known once the identity of the job is."""
+
+    def __init__(self) -> None:
+        self.spool: Tracker = NullTracker()
+
+    def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
+        self.spool.log(step, metrics, total_steps=total_steps)
+
+
+class _AnnouncingStore(ArtifactStore):
+    """A store that says what it is about to build."""
+
+    def __init__(self, batch: Batch, job: str, relay: _SpoolOfCurrentJob) -> None:
+        super().__init__(batch.store)
+        self.batch = batch
+        self.job = job
+        self.relay = relay
+
+    def produce(
+        self, key: StageKey, build: Callable[[Path], Metrics], *, lineage: Mapping[str, Any] | None = None
+    ) -> ArtifactRef:
+        def announce_and_build(folder: Path) -> Metrics:
+            spool = self.root / "work" / "spools" / f"{key.kind}-{key.fingerprint[:16]}.jsonl"
+            self.relay.spool = Spool(spool) if _is_first_process() else NullTracker()
+            _report(self.batch, Started(self.job, key.kind, key.fingerprint, str(spool)))
+            return build(folder)
+
+        return super().produce(key, announce_and_build, lineage=lineage)
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _report(batch: Batch, event: Started | Finished | Failed) -> None:
+    if _is_first_process():
+        append_event(batch.events, event)
+
+
+def _explain(error: BaseException, job: Job) -> tuple[str, str, str]:
+    """Returns class name, problem and hint of the error that the parent raises; the traceback goes to the log."""
+    if isinstance(error, MixcptError):
+        return type(error).__name__, error.problem, error.hint
+    text = f"{job.name}: {type(error).__name__}: {error}"
+    ancestors = {ancestor.__name__ for ancestor in type(error).__mro__}
+    if ancestors & {*_OUT_OF_MEMORY}:
+        return MixcptError.__name__, text, "lower the batch (micro_batch_rows, batch_size) or the row length"
+    if ancestors & {*_PASSING} or not isinstance(error, Exception):
+        return StageInterrupted.__name__, text, "the next try goes on from the last checkpoint"
+    return MixcptError.__name__, text, "trying again would end the same way; the log has the traceback"
+
+
+def _curate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.curation import curate
+
+    return curate(CurationConfig.model_validate(job.config), seed=job.seed, store=store)
+
+
+def _mix(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.mixture import mix
+
+    config = MixtureConfig.model_validate(job.config)
+    return mix(config, job.artifact("corpus"), job.model("base"), seed=job.seed, store=store)
+
+
+def _pretrain(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.train import pretrain
+
+    config = PretrainConfig.model_validate(job.config)
+    return pretrain(config, job.artifact("mixture"), job.model("base"), seed=job.seed, store=store, tracker=tracker)
+
+
+def _select(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.align import select
+
+    config, template = SelectionConfig.model_validate(job.config), job.options["chat_template"]
+    corpus, model = job.artifact("corpus"), job.model("model")
+    return select(config, corpus, model, template, seed=job.seed, store=store, tracker=tracker)
+
+
+def _sft(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.align import sft
+
+    config, template = SftConfig.model_validate(job.config), job.options["chat_template"]
+    selection, model = job.artifact("selection"), job.model("model")
+    return sft(config, selection, model, template, seed=job.seed, store=store, tracker=tracker)
+
+
+def _dpo(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.align import dpo
+
+    config, template = DpoConfig.model_validate(job.config), job.options["chat_template"]
+    selection, model = job.artifact("selection"), job.model("model")
+    return dpo(config, selection, model, template, seed=job.seed, store=store, tracker=tracker)
+
+
+def _evaluate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.evaluate import evaluate
+
+    config, model, corpus = EvaluateConfig.model_validate(job.config), job.model("model"), job.artifact("corpus")
+    form = "chat" if job.options["form"] == "chat" else "plain"
+    return evaluate(config, model, corpus, form=form, seed=job.seed, store=store, tracker=tracker)
+
+
+_STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] = {
+    "curate": _curate,
+    "mix": _mix,
+    "pretrain": _pretrain,
+    "select": _select,
+    "sft": _sft,
+    "dpo": _dpo,
+    "evaluate": _evaluate,
+}
+
+
+def main(path: str) -> int:
+    """Returns the exit code of a worker: 0, or 1 after a deliberate error; other errors leave with their traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        run_batch(Batch.read(Path(path)))
+    except MixcptError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
