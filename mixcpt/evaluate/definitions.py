@@ -1,0 +1,126 @@
+"""Local lm-eval task definitions: how items become prompts, and how answers are marked.
+
+Plain form: a closed-world question is followed by a line break, as the knowledge mixture writes it; choices follow
+`Answer:` and a space. Chat form: the same text is the user's turn, and the answer the assistant's.
+A document's beginning (`memory`) and a text whose bits are counted are never a chat turn: they are plain in both forms.
+
+The definitions need nothing of this project. From an artifact's folder, lm-eval runs them by itself:
+`lm_eval run --include_path tasks --tasks NAME --model hf --model_args pretrained=FOLDER`.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import yaml
+
+from mixcpt.config import ClosedWorldTask, MultipleChoiceTask, Task
+from mixcpt.evaluate.records import Item
+from mixcpt.evaluate.tasks import TaskItems
+
+Form: TypeAlias = Literal["plain", "chat"]
+Definition: TypeAlias = dict[str, Any]
+
+MAX_ANSWER_TOKENS = 16
+FOLDER = "tasks"
+QUESTION_SEPARATOR = "\n"
+
+_FIRST_LINE = r"\A\s*([^\n]*?)\s*\.?\s*(?:\n|\Z)"
+_FIRST_WORD = r"\A\s*([^\s.,;:!?]*)"
+
+
+def prompt_form(task: Task, form: Form) -> Form:
+    """Returns the form in which a model of this form is asked: what is no question stays plain."""
+    if isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form == "question"):
+        return form
+    return "plain"
+
+
+def define(task: Task) -> Definition:
+    """Returns the lm-eval definition of a task, with the path of its data relative to the artifact's folder."""
+    if isinstance(task, ClosedWorldTask):
+        asked = _free_answer(task)
+    elif isinstance(task, MultipleChoiceTask):
+        asked = _multiple_choice()
+    else:
+        asked = _whole_text()
+    return {
+        "task": task.name,
+        "dataset_path": "parquet",  # typed: the json reader would take answers such as 2009-01-01 for points in time
+        "dataset_kwargs": {"data_files": {"test": f"{FOLDER}/{task.name}.parquet"}},
+        "test_split": "test",
+        "num_fewshot": 0,
+        **asked,
+    }
+
+
+def write_definition(asked: TaskItems, form: Form, answer_delimiter: str, folder: Path) -> Definition:
+    """Returns the definition of a task with the absolute path of its data, both written into `folder`/tasks.
+
+    Args:
+        asked: The task and its items.
+        form: How the model is asked.
+        answer_delimiter: White space that the chat form puts before an assistant's text.
+        folder: The artifact's folder.
+    """
+    import pandas as pd
+
+    directory = folder / FOLDER
+    directory.mkdir(exist_ok=True)
+    definition = define(asked.task)
+    rows = [_row(asked.task, item, prompt_form(asked.task, form), answer_delimiter) for item in asked.items]
+    data = directory / f"{asked.task.name}.parquet"
+    pd.DataFrame(rows).to_parquet(data, index=False)
+    (directory / f"{asked.task.name}.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+    return {**definition, "dataset_kwargs": {"data_files": {"test": str(data)}}}
+
+
+def _free_answer(task: ClosedWorldTask) -> Definition:
+    """A question is right if the first line of the answer is the value; a sentence, if its next word is."""
+    memory = task.form == "memory"
+    stops = ["\n", "."] if memory else ["\n"]
+    pattern = _FIRST_WORD if memory else _FIRST_LINE
+    return {
+        "output_type": "generate_until",
+        "doc_to_text": "prompt",
+        "doc_to_target": "gold",
+        "generation_kwargs": {"until": stops, "max_gen_toks": MAX_ANSWER_TOKENS, "do_sample": False},
+        "filter_list": [
+            {"name": "answer", "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]}
+        ],
+        "metric_list": [_metric("exact_match")],
+    }
+
+
+def _multiple_choice() -> Definition:
+    return {
+        "output_type": "multiple_choice",
+        "doc_to_text": "prompt",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "target_delimiter": " ",
+        "metric_list": [_metric("acc"), _metric("acc_norm")],
+    }
+
+
+def _whole_text() -> Definition:
+    return {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "text",
+        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+    }
+
+
+def _metric(name: str) -> dict[str, Any]:
+    return {"metric": name, "aggregation": "mean", "higher_is_better": True}
+
+
+def _row(task: Task, item: Item, form: Form, answer_delimiter: str) -> dict[str, Any]:
+    if isinstance(task, ClosedWorldTask):
+        separator = QUESTION_SEPARATOR if task.form == "question" and form == "plain" else ""
+        return {"prompt": item.prompt + separator, "gold": item.gold}
+    if isinstance(task, MultipleChoiceTask):
+        delimiter = answer_delimiter if form == "chat" else ""  # lm-eval itself puts the plain form's space
+        choices = [delimiter + choice for choice in item.choices]
+        return {"prompt": item.prompt, "choices": choices, "gold": item.choices.index(item.gold)}
+    return {"text": item.prompt}

@@ -1,0 +1,139 @@
+"""The evaluation stage: one model, all tasks, in; answers per item and scores per task, out."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
+from mixcpt.config import EvaluateConfig
+from mixcpt.evaluate.definitions import Form, define, prompt_form
+from mixcpt.evaluate.tasks import TaskItems, read_tasks
+from mixcpt.models import ModelRef
+from mixcpt.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mixcpt.evaluate.harness import Answer
+
+_VERSION = 1
+_LIBRARIES = ("lm-eval", "transformers")
+_QUARANTINE_COLUMNS = ("task", "file", "line", "field", "reason")
+
+
+def evaluate(
+    config: EvaluateConfig,
+    model: ModelRef,
+    corpus: ArtifactRef,
+    *,
+    form: Form,
+    seed: int,
+    store: ArtifactStore,
+    tracker: Tracker,
+) -> ArtifactRef:
+    """Returns the answers of a model to all tasks; a model that was asked the same before is not asked again.
+
+    The artifact holds `items.parquet` (one row an item), `summary.json` (one entry a task), `quarantine.parquet`
+    (records that could not be asked) and `tasks/` (the lm-eval definitions with their data). What decides its identity
+    are the weights, the items themselves, the definitions, the prompt form and the libraries; not where the items came
+    from, nor how intervals and reports are made of the answers.
+
+    Args:
+        config: The tasks.
+        model: Who is asked.
+        corpus: Holds the held-out documents.
+        form: Whether questions are put as plain text or through the model's chat template.
+        seed: Draws the items of tasks with a limit.
+        store: Where the answers are kept.
+        tracker: Told how far it is.
+    """
+    tasks = read_tasks(config, corpus, seed=seed)
+
+    def build(folder: Path) -> Metrics:
+        from mixcpt.evaluate.harness import ask
+
+        answers = ask(model, tasks, folder, form=form, batch_size=config.batch_size, tracker=tracker)
+        _write_items(folder, tasks, answers)
+        _write_quarantine(folder, tasks)
+        summary = _summary(model, form, tasks, answers)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2))
+        return {f"eval/{task['task']}/{task['metric']}": task["value"] for task in summary["tasks"]}
+
+    return store.produce(
+        _key(model, tasks, form), build, lineage={"model": model.to_json(), "corpus": corpus.to_json()}
+    )
+
+
+def _key(model: ModelRef, tasks: Sequence[TaskItems], form: Form) -> StageKey:
+    settings = {
+        "form": form,
+        "tasks": [
+            {"group": asked.task.group, "form": prompt_form(asked.task, form), "definition": define(asked.task)}
+            for asked in tasks
+        ],
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+    inputs = {"model": model.digest} | {f"items/{asked.task.name}": asked.digest for asked in tasks}
+    return StageKey("evaluation", _VERSION, settings, inputs)
+
+
+def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Sequence["Answer"]]) -> None:
+    import pandas as pd
+
+    rows = [
+        {
+            "task": asked.task.name,
+            "item_id": item.id,
+            "group": asked.task.group,
+            "metric": asked.metric,
+            "value": float(answer.value),
+            "weight": float(answer.weight),
+            "prompt": answer.prompt,
+            "answer": answer.answer,
+            "gold": item.gold,
+        }
+        for asked, given in zip(tasks, answers, strict=True)
+        for item, answer in zip(asked.items, given, strict=True)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "items.parquet", index=False)
+
+
+def _write_quarantine(folder: Path, tasks: Sequence[TaskItems]) -> None:
+    import pandas as pd
+
+    rows = [{"task": asked.task.name, **asdict(bad)} for asked in tasks for bad in asked.quarantined]
+    pd.DataFrame(rows, columns=list(_QUARANTINE_COLUMNS)).to_parquet(folder / "quarantine.parquet", index=False)
+
+
+def _summary(
+    model: ModelRef, form: Form, tasks: Sequence[TaskItems], answers: Sequence[Sequence["Answer"]]
+) -> dict[str, Any]:
+    return {
+        "form": form,
+        "model": {"name": model.name, "digest": model.digest},
+        "tasks": [_score(asked, given, form) for asked, given in zip(tasks, answers, strict=True)],
+    }
+
+
+def _score(asked: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str, Any]:
+    import numpy as np
+
+    from mixcpt.evaluate.statistics import estimate
+
+    values = np.array([answer.value for answer in answers], dtype=float)
+    value, stderr = estimate(values, np.array([answer.weight for answer in answers], dtype=float))
+    normalised = [answer.value_normalised for answer in answers if answer.value_normalised is not None]
+    return {
+        "task": asked.task.name,
+        "group": asked.task.group,
+        "metric": asked.metric,
+        "higher_is_better": asked.metric == "accuracy",
+        "n": len(answers),
+        "value": value,
+        "stderr": None if math.isnan(stderr) else stderr,
+        "prompt_form": prompt_form(asked.task, form),
+        "truncated": sum(answer.truncated for answer in answers),
+        "quarantined": len(asked.quarantined),
+    } | ({"accuracy_normalised": float(np.mean(normalised))} if normalised else {})

@@ -1,0 +1,96 @@
+"""From the settings of a task to what exactly is asked: checked items, drawn by seed, with what had to be left out."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mixcpt.artifacts import ArtifactRef
+from mixcpt.config import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, Task
+from mixcpt.errors import DataError
+from mixcpt.evaluate.choices import choice_parser
+from mixcpt.evaluate.records import BadRecord, Item, read_items
+from mixcpt.evaluate.texts import heldout_texts, is_jsonl, read_texts
+from mixcpt.fingerprint import fingerprint
+
+_CHECKED_LINES = 20
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """A task and what it asks."""
+
+    task: Task
+    items: tuple[Item, ...]
+    quarantined: tuple[BadRecord, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        return "bits_per_byte" if isinstance(self.task, BitsPerByteTask) else "accuracy"
+
+    @property
+    def digest(self) -> str:
+        """What is asked, whatever file, folder or corpus it came from."""
+        return fingerprint([asdict(item) for item in self.items])
+
+
+def read_tasks(config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> list[TaskItems]:
+    """Returns every task with its items; where a task has a limit, the seed draws them.
+
+    Raises:
+        DataError: If a task has nothing to ask.
+    """
+    return [_read(task, corpus, seed) for task in config.tasks]
+
+
+def check_tasks(config: EvaluateConfig) -> list[str]:
+    """Returns what is wrong with the tasks' files, each problem with its key path; reads only their first lines."""
+    problems = []
+    for index, task in enumerate(config.tasks):
+        if isinstance(task, ClosedWorldTask) or not task.path:
+            continue
+        try:
+            _check_file(task, Path(task.path).expanduser())
+        except DataError as error:
+            problems.append(f"evaluate.tasks[{index}].path: {error.problem}")
+    return problems
+
+
+def _read(task: Task, corpus: ArtifactRef, seed: int) -> TaskItems:
+    bad: list[BadRecord] = []
+    if isinstance(task, ClosedWorldTask):
+        items = _world_items(task)
+    elif isinstance(task, MultipleChoiceTask):
+        items, bad = read_items(Path(task.path).expanduser(), choice_parser(task))
+    elif task.path:
+        items, bad = read_texts(Path(task.path).expanduser())
+    else:
+        items = heldout_texts(task, corpus)
+    return TaskItems(task, tuple(_draw(items, task.limit, seed)), tuple(bad))
+
+
+def _world_items(task: ClosedWorldTask) -> list[Item]:
+    from mixcpt.closed_world import items
+
+    return [Item(item.id, item.prompt, " ".join(item.answer.split())) for item in items(task)]
+
+
+def _draw(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
+    """Returns at most `limit` items in their order; a larger limit asks the same ones and more, 0 asks all."""
+    if not limit or len(items) <= limit:
+        return list(items)
+    ranked = sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item.id}".encode()).digest())
+    chosen = {item.id for item in ranked[:limit]}
+    return [item for item in items if item.id in chosen]
+
+
+def _check_file(task: MultipleChoiceTask | BitsPerByteTask, path: Path) -> None:
+    known = is_jsonl(path) or (isinstance(task, BitsPerByteTask) and path.name.removesuffix(".gz").endswith(".txt"))
+    if not known:
+        raise DataError(
+            f"{path} is no kind of file that this task reads (.jsonl, for bits_per_byte also .txt; or .gz of it)"
+        )
+    if isinstance(task, MultipleChoiceTask):
+        read_items(path, choice_parser(task), max_lines=_CHECKED_LINES)
+    else:
+        read_texts(path, max_lines=_CHECKED_LINES)
