@@ -35,14 +35,9 @@ class Encoded:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-def messages(prompt: str) -> list[dict[str, str]]:
-    """Returns the question as a user turn."""
-    return [{"role": "user", "content": prompt}]
-
-
-def answer(response: str) -> list[dict[str, str]]:
-    """Returns the answer as an assistant turn."""
-    return [{"role": "assistant", "content": response}]
+def _dialogue(prompt: str, *response: str) -> list[dict[str, str]]:
+    """Returns the question as a user turn, and the answer, where there is one, as an assistant turn."""
+    return [{"role": "user", "content": prompt}, *({"role": "assistant", "content": text} for text in response)]
 
 
 def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokenizerBase:
@@ -62,8 +57,8 @@ def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokeni
         )
     prompt, response = _PROBE
     try:
-        text = tokenizer.apply_chat_template(messages(prompt) + answer(response), tokenize=False)
-        tokenizer.apply_chat_template(messages(prompt), tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(_dialogue(prompt, response), tokenize=False)
+        tokenizer.apply_chat_template(_dialogue(prompt), tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise ModelError(
             f"the chat template of {model.path} cannot be rendered: {error}", "check base.chat_template"
@@ -90,10 +85,10 @@ def context_tokens(model: ModelRef, max_tokens: int) -> int:
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
-    """Returns a sample in the chat form; the answer starts behind what a model is given before it generates."""
-    asked = tokenizer.apply_chat_template(messages(prompt), add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(messages(prompt) + answer(response), tokenize=False)
-    return _cut(_ids(tokenizer, str(asked)), _ids(tokenizer, str(whole)))
+    """Returns a sample in the chat form; its prompt is exactly what a model is given before it generates."""
+    asked = tokenizer.apply_chat_template(_dialogue(prompt), add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(_dialogue(prompt, response), tokenize=False)
+    return _cut(tokenizer, str(asked), str(whole))
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
@@ -101,18 +96,22 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     question = prompt + PLAIN_SEPARATOR
-    return _cut(start + _ids(tokenizer, question), start + _ids(tokenizer, question + response) + end)
+    encoded = _cut(tokenizer, question, question + response)
+    return Encoded(start + encoded.prompt_ids, encoded.response_ids + end)
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, asked: str, whole: str) -> Encoded:
+    """Returns `whole` cut behind `asked`.
+
+    Where the prompt's ids are no prefix of the whole's, because a token spans the boundary or the template renders the
+    two differently, the answer is tokenised apart: a model must be trained on the context that it will see.
+    """
+    asked_ids, whole_ids = _ids(tokenizer, asked), _ids(tokenizer, whole)
+    if whole_ids[: len(asked_ids)] == asked_ids:
+        return Encoded(asked_ids, whole_ids[len(asked_ids) :])
+    shared = next((i for i, pair in enumerate(zip(asked, whole, strict=False)) if pair[0] != pair[1]), len(asked))
+    return Encoded(asked_ids, _ids(tokenizer, whole[shared:]))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _cut(asked: list[int], whole: list[int]) -> Encoded:
-    """Returns `whole` cut where it departs from `asked`: before the prompt's end where a token spans the boundary."""
-    shared = 0
-    for left, right in zip(asked, whole, strict=False):
-        if left != right:
-            break
-        shared += 1
-    return Encoded(whole[:shared], whole[shared:])

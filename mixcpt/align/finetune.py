@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import time
 from collections import Counter
@@ -26,18 +25,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 _VERSION = 1
-_TRAINING_FLOPS = 6
-_FORWARD_FLOPS = 2
-"""Per parameter and token (Kaplan et al., arXiv 2001.08361, section 2.1)."""
 
 
 @dataclass(frozen=True)
 class Samples:
     """What a stage trains on."""
 
-    rows: pd.DataFrame
     answers: list[list[Encoded]]
-    """Per row: its answers in the chat form, in the order of the pool's columns."""
+    """Per sample: its answers in the chat form, in the order of the pool's columns."""
     skipped: dict[str, int]
     """Selected samples that cannot be trained on, by reason."""
 
@@ -125,28 +120,34 @@ def dpo(
     def trainer(student: PreTrainedModel, samples: Samples, folder: Path) -> Trainer:
         from mixcpt.align.trl_adapter import dpo_trainer
 
-        pairs = list(samples.rows[["prompt", "chosen", "rejected"]].itertuples(index=False, name=None))
+        pairs = [(chosen, rejected) for chosen, rejected in samples.answers]
         return dpo_trainer(config, pairs, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
 
     return _produce(Stage("dpo", PREFERENCES, config, selection, model, tokenizer, seed), trainer, store)
 
 
 def _produce(stage: Stage, make_trainer: MakeTrainer, store: ArtifactStore) -> ArtifactRef:
-    checkpoints = store.work_directory(stage.key) / "checkpoints"
-
     def build(folder: Path) -> dict[str, Any]:
         samples = _read(stage)
         student = load_model(stage.model)
+        checkpoints = store.work_directory(stage.key) / "checkpoints"
         run = _train(make_trainer(student, samples, checkpoints), stage.name, checkpoints)
-        student.config.use_cache = True  # off for training only
-        student.save_pretrained(folder / "model")
-        stage.tokenizer.save_pretrained(folder / "model")
+        _save(stage, student, folder / "model")
         (folder / "history.json").write_text(json.dumps(run.history, indent=1))
         return _metrics(stage, samples, run, student)
 
     trained = store.produce(stage.key, build, lineage=stage.lineage)
-    shutil.rmtree(checkpoints, ignore_errors=True)  # kept until the model is published
+    if not trained.reused:
+        shutil.rmtree(store.work_directory(stage.key) / "checkpoints")
     return trained
+
+
+def _save(stage: Stage, student: PreTrainedModel, folder: Path) -> None:
+    from transformers import AutoConfig
+
+    student.config.use_cache = getattr(AutoConfig.from_pretrained(stage.model.path), "use_cache", True)
+    student.save_pretrained(folder)
+    stage.tokenizer.save_pretrained(folder)
 
 
 def _read(stage: Stage) -> Samples:
@@ -158,24 +159,22 @@ def _read(stage: Stage) -> Samples:
     pool = stage.pool
     rows = pd.read_parquet(stage.selection.file(pool.file))
     max_tokens = context_tokens(stage.model, stage.config.max_tokens)
-    kept: list[int] = []
     answers: list[list[Encoded]] = []
     skipped: Counter[str] = Counter()
-    for index, (prompt, *texts) in enumerate(rows[["prompt", *pool.answers]].itertuples(index=False, name=None)):
+    for prompt, *texts in rows[["prompt", *pool.answers]].itertuples(index=False, name=None):
         encoded = [encode_chat(stage.tokenizer, prompt, text) for text in texts]
         if problem := unusable(texts, encoded, max_tokens):
             skipped[problem] += 1
         else:
-            kept.append(index)
             answers.append(encoded)
-    if not kept:
+    if not answers:
         raise DataError(
             f"{stage.name}: none of the {len(rows)} selected {pool.name} can be trained on "
             f"(skipped: {dict(skipped)}; at most {max_tokens} tokens)",
             f"add {pool.name} to the corpus, raise align.{stage.name}.max_tokens, "
             f"or set align.selection.num_{pool.name} to 0",
         )
-    return Samples(rows.iloc[kept], answers, dict(skipped))
+    return Samples(answers, dict(skipped))
 
 
 @dataclass(frozen=True)
@@ -184,49 +183,41 @@ class Run:
 
     history: list[dict[str, float]]
     steps: int
+    resumed_steps: int
+    """Steps that an interrupted process had done before."""
     seconds: float
-    """Of this process; what an interrupted one did before is not in it."""
-    fraction: float
-    """Share of the steps that this process did."""
+    """Of this process alone."""
 
 
 def _train(trainer: Trainer, stage: str, checkpoints: Path) -> Run:
     """Returns how the training went; it goes on from the last whole checkpoint where there is one."""
     from mixcpt.align.trl_adapter import stage_history
-    from mixcpt.train.callbacks import discard_incomplete_checkpoints, last_complete_checkpoint
+    from mixcpt.train.callbacks import last_complete_checkpoint
 
-    discard_incomplete_checkpoints(checkpoints)
     checkpoint = last_complete_checkpoint(checkpoints)
+    resumed_steps = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
-    steps = trainer.state.global_step
-    before = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    return Run(stage_history(trainer, stage), steps, seconds, (steps - before) / steps)
+    return Run(stage_history(trainer, stage), trainer.state.global_step, resumed_steps, seconds)
 
 
 def _metrics(stage: Stage, samples: Samples, run: Run, student: PreTrainedModel) -> dict[str, Any]:
-    num_parameters = student.num_parameters()
+    from mixcpt.train.costs import flops_per_token, peak_memory_bytes
+
     tokens = samples.num_tokens * stage.config.epochs
-    reference_tokens = samples.num_tokens if stage.name == "dpo" else 0
+    training_flops = flops_per_token(student, None, recompute=False)
+    reference_flops = training_flops // 3 if stage.pool is PREFERENCES else 0  # one forward of three passes, once
     return {
         "steps": run.steps,
+        "resumed_steps": run.resumed_steps,
         "tokens": tokens,
-        "num_samples": len(samples.rows),
+        "num_samples": len(samples.answers),
         "skipped": samples.skipped,
         "train_seconds": round(run.seconds, 3),
-        "tokens_per_second": round(tokens * run.fraction / run.seconds, 1),
-        "flops": num_parameters * (_TRAINING_FLOPS * tokens + _FORWARD_FLOPS * reference_tokens),
-        "peak_memory_bytes": _peak_memory_bytes(),
-        "num_parameters": num_parameters,
+        "tokens_per_second": round(tokens * (run.steps - run.resumed_steps) / run.steps / run.seconds, 1),
+        "flops": training_flops * tokens + reference_flops * samples.num_tokens,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "num_parameters": student.num_parameters(),
         "final": {name: value for name, value in run.history[-1].items() if name != "step"},
     }
-
-
-def _peak_memory_bytes() -> int:
-    """Returns the most memory that the GPU held, or this process where there is none."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

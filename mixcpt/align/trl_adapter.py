@@ -10,7 +10,7 @@ import huggingface_hub.constants
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from mixcpt.align.chat import Encoded, answer, messages
+from mixcpt.align.chat import Encoded
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.tracking import Tracker
 from mixcpt.train.arguments import training_arguments
@@ -95,9 +95,16 @@ def sft_trainer(
     return trainer
 
 
+class _TokenisedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+    """DPO on samples that are tokenised already; TRL offers that for SFT alone."""
+
+    def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
+        return dataset
+
+
 def dpo_trainer(
     config: DpoConfig,
-    pairs: Sequence[tuple[str, str, str]],
+    pairs: Sequence[tuple[Encoded, Encoded]],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -110,13 +117,17 @@ def dpo_trainer(
     The reference's log-probabilities are computed here, before the first step, so no second model is held.
 
     Args:
-        pairs: Prompt, chosen and rejected answer.
+        pairs: Chosen and rejected answer to the same prompt.
     """
     datasets.disable_progress_bars()
     dataset = datasets.Dataset.from_list(
         [
-            {"prompt": messages(prompt), "chosen": answer(chosen), "rejected": answer(rejected)}
-            for prompt, chosen, rejected in pairs
+            {
+                "prompt_ids": chosen.prompt_ids,
+                "chosen_ids": chosen.response_ids,
+                "rejected_ids": rejected.response_ids,
+            }
+            for chosen, rejected in pairs
         ]
     )
     arguments = DPOConfig(
@@ -125,7 +136,7 @@ def dpo_trainer(
         loss_type=["sigmoid"],
         precompute_ref_log_probs=True,
     )
-    trainer = DPOTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    trainer = _TokenisedDPOTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
     observe(trainer, StageTracker(tracker, "dpo"))
     return trainer
 
