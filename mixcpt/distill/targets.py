@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 TransformName = Literal["none", "swap"]
@@ -52,18 +52,18 @@ def negative_entropy_shift(
     correction: Correction,
     q_label: Float[Tensor, " rows"],
     q_top: Float[Tensor, " rows"],
-    is_top: Float[Tensor, " rows"],
+    is_top: Bool[Tensor, " rows"],
 ) -> Float[Tensor, " rows"]:
-    """Returns what the two corrections add to sum(q log q), beyond scale * (log scale + sum(q0 log q0)).
+    """Returns what the two corrections add to sum(q log q), beyond scale * (log(scale) + sum(q0 log q0)).
 
-    `is_top` is 1 where the true token is the teacher's first choice: both corrections then meet in one entry.
+    Where the true token is the teacher's first choice (`is_top`), both corrections meet in one entry.
     """
-    scale = torch.ones_like(q_label) if correction.scale is None else correction.scale
-    at_label = correction.at_label + is_top * correction.at_top
-    shift = _entropy_term(scale * q_label + at_label) - _entropy_term(scale * q_label)
-    at_top = (1 - is_top) * (_entropy_term(scale * q_top + correction.at_top) - _entropy_term(scale * q_top))
-    return shift + at_top
+    scale = 1.0 if correction.scale is None else correction.scale
+    label, top = scale * q_label, scale * q_top
+    at_label = torch.where(is_top, correction.at_label + correction.at_top, correction.at_label)
+    at_top = torch.where(is_top, 0.0, correction.at_top)
+    return _x_log_x(label + at_label) - _x_log_x(label) + _x_log_x(top + at_top) - _x_log_x(top)
 
 
-def _entropy_term(probability: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+def _x_log_x(probability: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     return torch.xlogy(probability, probability)

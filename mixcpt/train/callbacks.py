@@ -45,7 +45,13 @@ class SpoolCallback(TrainerCallback):
 
 
 class CheckpointCallback(TrainerCallback):
-    """Measures at every checkpoint, and marks it once all of its files are written."""
+    """Measures at every checkpoint, marks it when all of its files are written, sweeps away those that a crash cut."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Removes cut checkpoints, which would be counted among those to keep; every process has resumed by now."""
+        for path in Path(str(args.output_dir)).glob("checkpoint-*"):
+            if state.is_world_process_zero and not _is_complete(path):
+                shutil.rmtree(path)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -82,13 +88,6 @@ def history(logs: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """Returns the newest whole checkpoint in `folder`, or None; one cut by a crash does not count."""
     return max((path for path in folder.glob("checkpoint-*") if _is_complete(path)), key=_step, default=None)
-
-
-def discard_incomplete_checkpoints(folder: Path) -> None:
-    """Removes the checkpoints that a crash cut, so that they are neither resumed from nor counted as kept."""
-    for path in folder.glob("checkpoint-*"):
-        if not _is_complete(path):
-            shutil.rmtree(path)
 
 
 def _mark_complete(checkpoint: Path) -> None:
