@@ -1,0 +1,57 @@
+"""The colours of every picture and page, in a light and a dark form, told apart by colour-blind readers too.
+
+The hues follow Okabe and Ito, "Color universal design" (2008), moved in lightness until text in them is readable on
+both backgrounds. A picture is drawn in the light form; `svg.py` turns each colour into a CSS variable, so that the
+page's reader decides between light and dark.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Colour:
+    """One role, as `#rrggbb` on a light and on a dark page."""
+
+    name: str
+    light: str
+    dark: str
+
+
+PAGE = Colour("page", "#fdfdfc", "#14171b")
+PANEL = Colour("panel", "#f4f5f6", "#1c2126")
+INK = Colour("ink", "#1b1f24", "#e9edf1")
+MUTED = Colour("muted", "#59626c", "#a3adb8")
+RULE = Colour("rule", "#d9dde2", "#363d45")
+BASE = Colour("base", "#4d5660", "#b6c0ca")
+GOOD = Colour("good", "#0a6c50", "#4fd0a7")
+BAD = Colour("bad", "#a8330b", "#ff9870")
+
+MARKS = (
+    Colour("mark-1", "#b0490a", "#f5a05a"),
+    Colour("mark-2", "#0a5fae", "#62b4ff"),
+    Colour("mark-3", "#00755f", "#3fd3a9"),
+    Colour("mark-4", "#93368c", "#ee9fe6"),
+    Colour("mark-5", "#6f5a00", "#e8d24f"),
+    Colour("mark-6", "#2f3d9c", "#aab4ff"),
+)
+"""Colours of runs and of sources, in the order of their use."""
+
+SHAPES = ("s", "o", "^", "D", "v", "P")
+"""Marker of each run, so that colour is never the only sign."""
+
+COLOURS = (PAGE, PANEL, INK, MUTED, RULE, BASE, GOOD, BAD, *MARKS)
+
+
+def mark(index: int) -> Colour:
+    """Returns the colour of the run or source at `index`; starts again after the last."""
+    return MARKS[index % len(MARKS)]
+
+
+def shape(index: int) -> str:
+    """Returns the marker of the run at `index`."""
+    return SHAPES[index % len(SHAPES)]
+
+
+def variables(form: str) -> str:
+    """Returns the CSS declarations of every colour; `form` is `light` or `dark`."""
+    return "".join(f"--{colour.name}:{getattr(colour, form)};" for colour in COLOURS)

@@ -1,0 +1,190 @@
+"""The numbers of a report: every model of every run on every task, against the base, with its cost."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixcpt.artifacts import ArtifactRef
+from mixcpt.errors import ConfigError, DataError
+from mixcpt.evaluate import Retention, TaskDelta, compare, retention
+from mixcpt.report.costs import Cost, stage_costs, total
+from mixcpt.report.view import read_json
+from mixcpt.runs import RunResult
+
+_RESERVED = ("base", "seconds")
+
+
+@dataclass(frozen=True)
+class TaskValue:
+    """One model on one task."""
+
+    task: str
+    group: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    value: float
+    stderr: float | None
+    change: TaskDelta | None = None
+    """The paired difference to the base; None for the base itself."""
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model: the base, or what a run made of it."""
+
+    run: str
+    """Name of the run; empty for the base."""
+    role: str
+    """`base`, `pretrained` or `final`."""
+    form: str
+    """Prompt form in which it was asked: `plain` or `chat`."""
+    tasks: Mapping[str, TaskValue]
+    retention: Retention | None = None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run: the model after pre-training where it was evaluated apart, the final one, and the price of both."""
+
+    name: str
+    method: str
+    pretrained: ModelSummary | None
+    final: ModelSummary
+    stages: Sequence[Cost]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class HeadToHead:
+    """The paired difference of two runs' final models on the headline tasks."""
+
+    first: str
+    second: str
+    changes: Sequence[TaskDelta]
+    """What `second` has more than `first`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that the table, the pictures and the page say in numbers."""
+
+    base_name: str
+    base: ModelSummary
+    runs: Sequence[RunSummary]
+    headline_domain: str
+    headline_general: str
+    confidence: float
+    head_to_head: Sequence[HeadToHead]
+
+
+def summarise(runs: Sequence[RunResult]) -> Summary:
+    """Returns the summary of one or more runs that adapt the same base and were measured alike.
+
+    Raises:
+        ConfigError: If the names of the runs cannot tell them apart.
+        DataError: If the runs differ in base, tasks or headline tasks, so that no table can hold them both.
+    """
+    _check_names([run.name for run in runs])
+    for run in runs[1:]:
+        _check_comparable(runs[0], run)
+    evaluate = runs[0].config.evaluate
+    return Summary(
+        base_name=runs[0].base.name,
+        base=_model("", "base", runs[0].evaluations["base"]),
+        runs=[_run(run) for run in runs],
+        headline_domain=evaluate.headline_domain,
+        headline_general=evaluate.headline_general,
+        confidence=evaluate.confidence,
+        head_to_head=[_head_to_head(runs[0], run) for run in runs[1:]],
+    )
+
+
+def result_line(summary: Summary, seconds: float) -> str:
+    """Returns `RESULT ` and one JSON object: headline values of the base and of each run's final model."""
+
+    def headline(model: ModelSummary) -> dict[str, float]:
+        return {
+            "domain": round(model.tasks[summary.headline_domain].value, 4),
+            "general": round(model.tasks[summary.headline_general].value, 4),
+        }
+
+    result: dict[str, Any] = {"base": headline(summary.base)}
+    result |= {run.name: headline(run.final) for run in summary.runs}
+    return "RESULT " + json.dumps(result | {"seconds": round(seconds, 1)})
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise ConfigError("there is no run to report", "name at least one run")
+    if unusable := sorted({name for name in names if name in _RESERVED or names.count(name) > 1}):
+        raise ConfigError(
+            f"runs of one report need names of their own; unusable: {', '.join(unusable)}", "set `name` in the settings"
+        )
+
+
+def _check_comparable(first: RunResult, other: RunResult) -> None:
+    def measured(run: RunResult) -> dict[str, Any]:
+        settings = run.config.evaluate
+        tasks = read_json(run.evaluations["base"], "summary.json")["tasks"]
+        return {
+            "base model": run.base.digest,
+            "headline tasks": (settings.headline_domain, settings.headline_general),
+            "results of the base": {task["task"]: (task["metric"], task["n"], task["value"]) for task in tasks},
+        }
+
+    mine, theirs = measured(first), measured(other)
+    if different := [what for what in mine if mine[what] != theirs[what]]:
+        raise DataError(
+            f"{first.name} and {other.name} cannot stand in one table: they differ in {', '.join(different)}",
+            "report them apart, or run both with the same base, evaluation and held-out text",
+        )
+
+
+def _run(run: RunResult) -> RunSummary:
+    stages = stage_costs(run)
+    has_pretrained = "pretrained" in run.evaluations and run.final != "pretrained"
+    return RunSummary(
+        name=run.name,
+        method=run.config.pretrain.method.kind,
+        pretrained=_compared(run, "pretrained") if has_pretrained else None,
+        final=_compared(run, "final"),
+        stages=stages,
+        cost=total(stages),
+    )
+
+
+def _compared(run: RunResult, role: str) -> ModelSummary:
+    return _model(run.name, role, run.evaluations[role], _differences(run, run.evaluations["base"], role))
+
+
+def _differences(run: RunResult, other: ArtifactRef, role: str) -> list[TaskDelta]:
+    """Returns the changes from the evaluation `other` to that of a model of `run`."""
+    settings = run.config.evaluate
+    return compare(
+        other,
+        run.evaluations[role],
+        confidence=settings.confidence,
+        num_resamples=settings.num_resamples,
+        seed=run.config.seed,
+    )
+
+
+def _head_to_head(first: RunResult, second: RunResult) -> HeadToHead:
+    headlines = (first.config.evaluate.headline_domain, first.config.evaluate.headline_general)
+    changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final")}
+    return HeadToHead(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
+
+
+def _model(run: str, role: str, evaluation: ArtifactRef, changes: Sequence[TaskDelta] = ()) -> ModelSummary:
+    summary = read_json(evaluation, "summary.json")
+    change_of = {change.task: change for change in changes}
+    domain_first = sorted(summary["tasks"], key=lambda task: task["group"])
+    values = {task["task"]: _value(task, change_of.get(task["task"])) for task in domain_first}
+    return ModelSummary(run, role, summary["form"], values, retention(changes) if changes else None)
+
+
+def _value(task: Mapping[str, Any], change: TaskDelta | None) -> TaskValue:
+    measured = {name: task[name] for name in ("task", "group", "metric", "higher_is_better", "n", "value", "stderr")}
+    return TaskValue(**measured, change=change)

@@ -1,0 +1,107 @@
+"""The result as a table, for a terminal and as Markdown: base, and each run with its change and interval."""
+
+import re
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from mixcpt.report import words
+from mixcpt.report.costs import Cost
+from mixcpt.report.summary import ModelSummary, Summary, TaskValue
+from mixcpt.report.verdict import MARKS, Direction, direction
+
+_STYLES = {Direction.BETTER: "green", Direction.WORSE: "red", Direction.UNSURE: "dim"}
+
+
+def result_table(summary: Summary) -> Table:
+    """Returns the table for a terminal; arrows say what colours say, so it reads without colour too."""
+    table = Table(title=Text(_title(summary)), caption=Text(legend(summary)), caption_justify="left")
+    table.add_column("task", overflow="fold")
+    for model in _models(summary):
+        table.add_column(Text(_heading(summary, model)), justify="right")
+    group = ""
+    for task, base in summary.base.tasks.items():
+        if group and base.group != group:
+            table.add_section()
+        group = base.group
+        table.add_row(_task_cell(summary, task, base), *_terminal_cells(summary, task))
+    table.add_section()
+    for name, cells in _cost_rows([run.cost for run in summary.runs]):
+        table.add_row(name, "", *cells)
+    return table
+
+
+def markdown_table(summary: Summary) -> str:
+    """Returns the table as Markdown, with its legend below."""
+    rows = [["task", *(_heading(summary, model).replace("\n", " ") for model in _models(summary))]]
+    for task in summary.base.tasks:
+        values = [model.tasks[task] for model in _models(summary)]
+        rows.append([words.title(task), *(_markdown_cell(value) for value in values)])
+    rows += [[name, "", *cells] for name, cells in _cost_rows([run.cost for run in summary.runs])]
+    lines = ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
+    lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
+    return "\n".join(lines) + f"\n\n{_escape(legend(summary))}\n"
+
+
+def legend(summary: Summary) -> str:
+    """Returns how to read the table."""
+    return (
+        f"Change to base with its {words.level(summary.confidence)} interval (paired bootstrap over the items), "
+        f"accuracy in points. {MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, "
+        f"{MARKS[Direction.UNSURE]} no sure change."
+    )
+
+
+def _title(summary: Summary) -> str:
+    return f"{words.listing([run.name for run in summary.runs])} against {words.printable(summary.base_name)}"
+
+
+def _models(summary: Summary) -> list[ModelSummary]:
+    return [summary.base, *(run.final for run in summary.runs)]
+
+
+def _heading(summary: Summary, model: ModelSummary) -> str:
+    return f"{words.printable(model.run or 'base')}\n({model.form})"
+
+
+def _task_cell(summary: Summary, task: str, base: TaskValue) -> Text:
+    headline = task in (summary.headline_domain, summary.headline_general)
+    return Text(words.title(task), style="bold" if headline else "")
+
+
+def _terminal_cells(summary: Summary, task: str) -> list[Text]:
+    cells = [Text(words.value(summary.base.tasks[task].metric, summary.base.tasks[task].value))]
+    for run in summary.runs:
+        value = run.final.tasks[task]
+        cell = Text(words.value(value.metric, value.value), style="bold")
+        if value.change:
+            cell.append("\n" + _change(value), style=f"not bold {_STYLES[direction(value.change)]}")
+        cells.append(cell)
+    return cells
+
+
+def _change(value: TaskValue) -> str:
+    if not value.change:
+        return ""
+    low, high = (words.change(value.metric, end) for end in (value.change.low, value.change.high))
+    return f"{MARKS[direction(value.change)]} {words.change(value.metric, value.change.delta)} [{low}, {high}]"
+
+
+def _markdown_cell(value: TaskValue) -> str:
+    return f"{words.value(value.metric, value.value)} {_change(value)}".rstrip()
+
+
+def _cost_rows(costs: Sequence[Cost]) -> list[tuple[str, list[str]]]:
+    return [
+        ("tokens trained on", [words.count(cost.tokens) for cost in costs]),
+        ("compute", [words.magnitude(cost.flops, "FLOP") for cost in costs]),
+        ("time of all stages", [words.duration(cost.seconds) for cost in costs]),
+        ("peak memory", [words.size(cost.peak_memory_bytes) for cost in costs]),
+    ]
+
+
+def _escape(text: str) -> str:
+    """Returns text that Markdown, and the HTML it becomes, shows as it is."""
+    line = words.shortened(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#~!])", r"\\\1", line)

@@ -1,0 +1,245 @@
+"""The picture that decides: what each model learned against what it kept."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Bbox
+
+from mixcpt.report import labels, palette, svg, words
+from mixcpt.report.summary import ModelSummary, Summary, TaskValue
+
+_CORNERS = (
+    (0.0, 1.0, "learned, but forgot"),
+    (1.0, 1.0, "learned and kept"),
+    (0.0, 0.0, "learned nothing, and forgot"),
+    (1.0, 0.0, "kept, learned nothing"),
+)
+_MIN_SPAN = {"accuracy": 0.08}
+_ARROW_BOX = 6.0
+_WHOLE_SCALE_FROM = 0.5
+"""Accuracies that differ by more than this are shown on the whole scale from 0 to 100 %."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model in the picture."""
+
+    name: str
+    kept: TaskValue
+    learned: TaskValue
+    colour: str
+    shape: str
+    is_final: bool
+
+
+def save_tradeoff(summary: Summary, path: Path) -> None:
+    """Writes the learned-against-forgotten picture to `path` (`.svg` or `.png`)."""
+    svg.save(draw_tradeoff(summary), path, "tradeoff", describe_tradeoff(summary))
+
+
+def draw_tradeoff(summary: Summary) -> Figure:
+    """Returns the figure: to the right is kept, upwards is learned, whatever the metrics."""
+    paths = _paths(summary)
+    points = [point for path in paths for point in path]
+    with svg.drawing():
+        figure = svg.new_figure(6.6, 5.2)
+        axes = figure.subplots()
+        _draw_axes(axes, summary, points)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        corners = _draw_corners(axes)
+        for path in paths:
+            _draw_path(axes, path)
+        labels.place(axes, _labels(paths), [*corners, *_whiskers(axes, points), *_arrows(axes, paths)])
+    return figure
+
+
+def describe_tradeoff(summary: Summary) -> str:
+    """Returns the picture in words."""
+    points = {point.name: point for path in _paths(summary) for point in path if point.is_final}
+    said = [
+        f"{point.name}: learned {words.value(point.learned.metric, point.learned.value)}, "
+        f"kept {words.value(point.kept.metric, point.kept.value)}"
+        for point in points.values()
+    ]
+    return (
+        f"Learned ({words.title(summary.headline_domain)}) against kept ({words.title(summary.headline_general)}). "
+        + "; ".join(said)
+        + "."
+    )
+
+
+def _paths(summary: Summary) -> list[list[Point]]:
+    """Returns for each run the way from the base over the pre-trained to the final model."""
+
+    def point(model: ModelSummary, name: str, colour: str, shape: str, is_final: bool) -> Point:
+        kept, learned = model.tasks[summary.headline_general], model.tasks[summary.headline_domain]
+        return Point(words.shortened(name, 28), kept, learned, colour, shape, is_final)
+
+    base = point(summary.base, "base", palette.BASE.light, "X", True)
+    paths = []
+    for index, run in enumerate(summary.runs):
+        colour, shape = palette.mark(index).light, palette.shape(index)
+        path = [base, point(run.final, run.name, colour, shape, True)]
+        if run.pretrained:
+            path.insert(1, point(run.pretrained, f"{run.name}, pre-trained", colour, shape, False))
+        paths.append(path)
+    return paths
+
+
+def _draw_axes(axes: Axes, summary: Summary, points: Sequence[Point]) -> None:
+    axes.set_title("Learned against forgotten")
+    base = points[0]
+    for axis, values, verb in (
+        ("x", [point.kept for point in points], "Kept"),
+        ("y", [point.learned for point in points], "Learned"),
+    ):
+        low, high = _limits(values)
+        upside_down = not values[0].higher_is_better
+        getattr(axes, f"set_{axis}lim")(*((high, low) if upside_down else (low, high)))
+        getattr(axes, f"set_{axis}label")(f"{verb}: {_axis_words(values[0])}")
+        if values[0].metric == "accuracy":
+            _scale_in_percent(axes, axis, low, high)
+    axes.axvline(base.kept.value, color=palette.RULE.light, linewidth=1.2, zorder=1)
+    axes.axhline(base.learned.value, color=palette.RULE.light, linewidth=1.2, zorder=1)
+
+
+def _axis_words(value: TaskValue) -> str:
+    task = words.shortened(words.title(value.task), 40)
+    if value.metric == "accuracy":
+        return f"{task}, right answers"
+    direction = "" if value.higher_is_better else " (less is better, axis turned)"
+    return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
+
+
+def _limits(values: Sequence[TaskValue]) -> tuple[float, float]:
+    ends = [end for value in values for end in _ends(value)]
+    low, high = min(ends), max(ends)
+    if values[0].metric == "accuracy" and high - low > _WHOLE_SCALE_FROM:
+        return -0.14, 1.14
+    span = max(high - low, _MIN_SPAN.get(values[0].metric, 0.05 * max(abs(high), 1e-9)))
+    middle = (low + high) / 2
+    return middle - 0.8 * span, middle + 0.8 * span
+
+
+def _scale_in_percent(axes: Axes, axis: str, low: float, high: float) -> None:
+    line = getattr(axes, f"{axis}axis")
+    if (low, high) == (-0.14, 1.14):
+        line.set_ticks([0, 0.25, 0.5, 0.75, 1])
+    line.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %" if 0 <= share <= 1 else ""))
+
+
+def _ends(value: TaskValue) -> tuple[float, float]:
+    """Returns the interval of the change to base, put onto the base's value; where there is none, just the value."""
+    if not value.change or math.isnan(value.change.low):
+        return value.value, value.value
+    return value.change.base + value.change.low, value.change.base + value.change.high
+
+
+def _draw_corners(axes: Axes) -> list[Bbox]:
+    boxes = []
+    for x, y, corner in _CORNERS:
+        text = axes.text(
+            0.015 + 0.97 * x,
+            0.02 + 0.96 * y,
+            corner,
+            transform=axes.transAxes,
+            ha="right" if x else "left",
+            va="top" if y else "bottom",
+            color=palette.MUTED.light,
+            style="italic",
+            fontsize=10,
+            bbox={"facecolor": palette.PAGE.light, "edgecolor": "none", "pad": 2},
+        )
+        boxes.append(text.get_window_extent())
+    return boxes
+
+
+def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
+    for start, end in pairwise(path):
+        axes.annotate(
+            "",
+            xy=(end.kept.value, end.learned.value),
+            xytext=(start.kept.value, start.learned.value),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": end.colour,
+                "linewidth": 1.1,
+                "linestyle": "-" if end.is_final else (0, (3, 2)),
+                "shrinkA": 5,
+                "shrinkB": 6,
+                "alpha": 0.55,
+            },
+            zorder=2,
+        )
+    for point in path:
+        _draw_point(axes, point)
+
+
+def _draw_point(axes: Axes, point: Point) -> None:
+    x, y = point.kept.value, point.learned.value
+    (left, right), (down, up) = _ends(point.kept), _ends(point.learned)
+    strength = {"color": point.colour, "linewidth": 1.6 if point.is_final else 1.0, "zorder": 3}
+    axes.plot([left, right], [y, y], **strength)  # type: ignore[arg-type]
+    axes.plot([x, x], [down, up], **strength)  # type: ignore[arg-type]
+    axes.plot(
+        [x],
+        [y],
+        marker=point.shape,
+        markersize=9 if point.is_final else 7,
+        color=point.colour,
+        markerfacecolor=point.colour if point.is_final else palette.PAGE.light,
+        markeredgewidth=1.5,
+        linestyle="none",
+        zorder=4,
+    )
+
+
+def _labels(paths: Sequence[Sequence[Point]]) -> list[labels.Label]:
+    """Returns the labels of all points, the final models first, so that they get the nearest places."""
+    points = dict.fromkeys(point for path in paths for point in path)
+    return [
+        labels.Label(
+            point.name,
+            point.kept.value,
+            point.learned.value,
+            point.colour,
+            weight="bold" if point.is_final else "normal",
+            size=11 if point.is_final else 9.5,
+        )
+        for point in sorted(points, key=lambda point: not point.is_final)
+    ]
+
+
+def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
+    """Returns the boxes of the error bars, which labels keep off."""
+    boxes = []
+    for point in points:
+        (left, right), (down, up) = _ends(point.kept), _ends(point.learned)
+        for corner, opposite in (
+            ((left, point.learned.value), (right, point.learned.value)),
+            ((point.kept.value, down), (point.kept.value, up)),
+        ):
+            (x0, y0), (x1, y1) = axes.transData.transform([corner, opposite])
+            boxes.append(Bbox.from_extents(min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1))
+    return boxes
+
+
+def _arrows(axes: Axes, paths: Sequence[Sequence[Point]]) -> list[Bbox]:
+    """Returns small boxes along the arrows, which labels keep off."""
+    boxes = []
+    for path in paths:
+        for start, end in pairwise(path):
+            ends = [(point.kept.value, point.learned.value) for point in (start, end)]
+            (x0, y0), (x1, y1) = axes.transData.transform(ends)
+            count = max(1, int(math.hypot(x1 - x0, y1 - y0) / _ARROW_BOX))
+            for step in range(count + 1):
+                x, y = x0 + (x1 - x0) * step / count, y0 + (y1 - y0) * step / count
+                boxes.append(Bbox.from_bounds(x - _ARROW_BOX / 2, y - _ARROW_BOX / 2, _ARROW_BOX, _ARROW_BOX))
+    return boxes
