@@ -1,0 +1,157 @@
+"""Packs documents of any length into rows of one length: nothing lost, nothing doubled, hardly any padding.
+
+Best fit, as in Ding et al., "Fewer Truncations Improve Language Modeling" (arXiv 2404.10830), but within a window of
+the next documents, so that the order of the mixture survives; a space that no document fits is filled by splitting one.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+WINDOW = 1_000
+"""Documents that are considered at once for the space left in a row."""
+MIN_SPLIT_TOKENS = 16
+"""A space smaller than this is rather left empty than filled with so short a piece of a document."""
+MAX_PADDING_FRACTION = 0.003
+"""Padding that may be spent on such spaces; beyond it they are filled all the same."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Segments, row by row and from left to right; a document that was split has several."""
+
+    row: Int[np.ndarray, " segments"]
+    document: Int[np.ndarray, " segments"]
+    start: Int[np.ndarray, " segments"]
+    """First token of the segment within its document."""
+    length: Int[np.ndarray, " segments"]
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.row.max()) + 1 if len(self.row) else 0
+
+    def reordered(self, order: Int[np.ndarray, " rows"]) -> "Packing":
+        """Returns the same rows in another order; `order` names the old rows."""
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        segments = np.argsort(place[self.row], kind="stable")
+        return Packing(place[self.row][segments], self.document[segments], self.start[segments], self.length[segments])
+
+
+def pack(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int = WINDOW) -> Packing:
+    """Returns where every token of the documents goes; rows keep the documents' order but for the window.
+
+    Each row begins with the oldest pending document, takes the longest that fits as long as one does, and is completed
+    by the beginning of the longest pending document, whose rest waits for the next row.
+    """
+    pending = _Pending(lengths, window, row_tokens)
+    segments: list[tuple[int, int, int, int]] = []
+    row, padding = 0, 0
+    while (piece := pending.take_oldest()) is not None:
+        space = row_tokens
+        while piece is not None:
+            length = min(piece.length, space)
+            segments.append((row, piece.document, piece.start, length))
+            if length < piece.length:
+                pending.put_back(_Piece(piece.document, piece.start + length, piece.length - length))
+            space -= length
+            piece = pending.take_fitting(space)
+            if piece is None and space:
+                affordable = padding + space <= MAX_PADDING_FRACTION * (row + 1) * row_tokens
+                if space >= MIN_SPLIT_TOKENS or not affordable:
+                    piece = pending.take_longest()
+        padding += space
+        row += 1
+    columns = np.array(segments, np.int64).reshape(-1, 4).T
+    return Packing(*columns)
+
+
+def spread_rows(shares: Int[np.ndarray, "rows sources"], seed: int) -> Int[np.ndarray, " rows"]:
+    """Returns an order of the rows in which every kind of row comes up evenly from beginning to end.
+
+    Rows are of one kind where the same source has most of their tokens and about the same share of them. Among its like
+    each row keeps its turn; only its exact place is drawn. A plain shuffle would leave long stretches of one pool.
+
+    Args:
+        shares: Tokens of each source in each row.
+        seed: Seed of the exact places.
+    """
+    generator = np.random.default_rng(seed)
+    largest = shares.argmax(axis=1)
+    eighths = (8 * shares.max(axis=1)) // np.maximum(shares.sum(axis=1), 1)
+    kinds = largest * 9 + eighths
+    places = np.empty(len(shares))
+    for kind in np.unique(kinds):
+        rows = np.flatnonzero(kinds == kind)
+        places[rows] = (np.arange(len(rows)) + generator.random(len(rows))) / len(rows)
+    return np.argsort(places, kind="stable")
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What is left to place of a document."""
+
+    document: int
+    start: int
+    length: int
+    taken: bool = False
+
+
+class _Pending:
+    """The next pieces in order. The oldest, the longest and the longest that fits are each found in constant time.
+
+    Pieces of equal length wait in one queue. An integer has bit n set where queue n holds a piece, so the longest that
+    fits is the highest bit below a mask; all pieces longer than a row share the last queue.
+    """
+
+    def __init__(self, lengths: Int[np.ndarray, " documents"], window: int, row_tokens: int) -> None:
+        self._coming: Iterator[_Piece] = (
+            _Piece(document, 0, length) for document, length in enumerate(lengths.tolist()) if length
+        )
+        self._longer = row_tokens + 1
+        self._in_order: deque[_Piece] = deque()
+        self._queues: list[deque[_Piece]] = [deque() for _ in range(row_tokens + 2)]
+        self._filled = 0
+        self._masks = [(2 << space) - 1 for space in range(row_tokens + 1)]
+        for _ in range(window):
+            self._admit()
+
+    def take_oldest(self) -> _Piece | None:
+        while self._in_order and self._in_order[0].taken:
+            self._in_order.popleft()
+        return self._take(min(self._in_order[0].length, self._longer)) if self._in_order else None
+
+    def take_fitting(self, space: int) -> _Piece | None:
+        """Returns the longest piece of at most `space` tokens, or None."""
+        fitting = self._filled & self._masks[space]
+        return self._take(fitting.bit_length() - 1) if fitting else None
+
+    def take_longest(self) -> _Piece | None:
+        return self._take(self._filled.bit_length() - 1) if self._filled else None
+
+    def put_back(self, piece: _Piece) -> None:
+        """Makes the rest of a document the oldest piece."""
+        self._in_order.appendleft(piece)
+        self._queue_of(piece).appendleft(piece)
+
+    def _take(self, queue: int) -> _Piece:
+        """Returns the first of a queue; queues and the common order agree, so the oldest of all is first of its own."""
+        piece = self._queues[queue].popleft()
+        piece.taken = True
+        if not self._queues[queue]:
+            self._filled ^= 1 << queue
+        self._admit()
+        return piece
+
+    def _admit(self) -> None:
+        if piece := next(self._coming, None):
+            self._in_order.append(piece)
+            self._queue_of(piece).append(piece)
+
+    def _queue_of(self, piece: _Piece) -> deque[_Piece]:
+        queue = min(piece.length, self._longer)
+        self._filled |= 1 << queue
+        return self._queues[queue]

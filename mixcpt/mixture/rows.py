@@ -1,0 +1,102 @@
+"""Lays packed documents out as rows of token ids, labels, positions and source ids, and writes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Int
+
+from mixcpt.mixture.packing import Packing
+
+IGNORE_INDEX = -100
+"""Label of what is not scored, as in Hugging Face losses."""
+NO_SOURCE = -1
+"""Source id of padding."""
+_ROWS_TOKENS = 1 << 20
+"""Tokens laid out at once, and per row group of the file."""
+
+
+@dataclass(frozen=True)
+class DocumentTokens:
+    """The tokens that the segments of a packing refer to."""
+
+    tokens: Int[np.ndarray, " tokens"]
+    scored: Bool[np.ndarray, " tokens"]
+    start: Int[np.ndarray, " documents"]
+    """Index of each packed document's first token; a document that is read twice refers to the same tokens twice."""
+    source: Int[np.ndarray, " documents"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed rows. Labels are not shifted: the label at t is the token at t."""
+
+    input_ids: Int[np.ndarray, "rows seq"]
+    labels: Int[np.ndarray, "rows seq"]
+    position_ids: Int[np.ndarray, "rows seq"]
+    source_ids: Int[np.ndarray, "rows seq"]
+
+
+def lay_out(packing: Packing, documents: DocumentTokens, row_tokens: int, padding_id: int) -> Iterator[Rows]:
+    """Yields the rows in order, many at a time.
+
+    In every segment positions restart at 0 and the first label is masked, for nothing before it predicts it. Padding is
+    one more segment at the row's end.
+    """
+    per_block = max(1, _ROWS_TOKENS // row_tokens)
+    for first in range(0, packing.num_rows, per_block):
+        last = min(first + per_block, packing.num_rows)
+        begin, end = np.searchsorted(packing.row, [first, last])
+        block = Packing(
+            packing.row[begin:end] - first,
+            packing.document[begin:end],
+            packing.start[begin:end],
+            packing.length[begin:end],
+        )
+        yield _lay_out(block, documents, (last - first, row_tokens), padding_id)
+
+
+def _lay_out(packing: Packing, documents: DocumentTokens, shape: tuple[int, int], padding_id: int) -> Rows:
+    lengths = packing.length
+    offsets = np.cumsum(lengths) - lengths
+    used = np.bincount(packing.row, weights=lengths, minlength=shape[0]).astype(np.int64)
+    columns = np.broadcast_to(np.arange(shape[1]), shape)
+    filled = columns < used[:, None]  # rows are filled from the left, so this lists the segments' tokens in order
+    within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
+    origin = np.repeat(documents.start[packing.document] + packing.start, lengths) + within
+    tokens = documents.tokens[origin]
+    input_ids = np.full(shape, padding_id, np.int32)
+    input_ids[filled] = tokens
+    labels = np.full(shape, IGNORE_INDEX, np.int32)
+    labels[filled] = np.where(documents.scored[origin] & (within > 0), tokens, IGNORE_INDEX)
+    position_ids = (columns - used[:, None]).astype(np.int32)
+    position_ids[filled] = within
+    source_ids = np.full(shape, NO_SOURCE, np.int16)
+    source_ids[filled] = np.repeat(documents.source[packing.document], lengths)
+    return Rows(input_ids, labels, position_ids, source_ids)
+
+
+class RowWriter:
+    """Writes rows into a parquet file, one row group at a time."""
+
+    def __init__(self, path: Path, row_tokens: int) -> None:
+        self._row_tokens = row_tokens
+        types = {"input_ids": pa.int32(), "labels": pa.int32(), "position_ids": pa.int32(), "source_ids": pa.int16()}
+        self._schema = pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in types.items()])
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, rows: Rows) -> None:
+        columns = [
+            pa.FixedSizeListArray.from_arrays(pa.array(getattr(rows, name).reshape(-1)), self._row_tokens)
+            for name in self._schema.names
+        ]
+        self._writer.write_table(pa.table(columns, schema=self._schema))

@@ -1,0 +1,118 @@
+"""Turns plain texts into tokens, each text by one tokenisation whose offsets say which tokens are scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mixcpt.config import Pool
+from mixcpt.errors import ConfigError, ModelError
+from mixcpt.fingerprint import fingerprint
+from mixcpt.mixture.unify import PlainText
+from mixcpt.models import ModelRef, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH = 500
+_LENGTH_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""What the configurations of different model families call the longest input."""
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """The tokens of many texts, one text after the other."""
+
+    tokens: Int[np.ndarray, " tokens"]
+    scored: Bool[np.ndarray, " tokens"]
+    lengths: Int[np.ndarray, " texts"]
+
+
+@dataclass(frozen=True)
+class TokenizedSource:
+    """A source of the corpus as tokens."""
+
+    name: str
+    pool: Pool
+    texts: TokenizedTexts
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.texts.tokens)
+
+
+class TextTokenizer:
+    """The tokenizer of a model, as far as plain text is concerned."""
+
+    def __init__(self, model: ModelRef) -> None:
+        self._tokenizer = _load_fast(model)
+        self._bos = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
+        self._eos = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
+        # Read before the first use, which leaves traces in the tokenizer. Names, chat form and weights play no part.
+        text_form = self._tokenizer.backend_tokenizer.to_str()
+        self.digest = fingerprint(
+            {"tokenizer": text_form, "bos": self._bos, "eos": self._eos, "padding": self.padding_id}
+        )
+
+    @property
+    def padding_id(self) -> int:
+        """Id that fills a row's end; never scored, so any will do where the tokenizer has none."""
+        return int(self._tokenizer.pad_token_id or 0)
+
+    def __call__(self, texts: Sequence[PlainText]) -> TokenizedTexts:
+        """Returns BOS, tokens and EOS of each text; a token is scored where it reaches beyond `scored_from`."""
+        tokens = [np.empty(0, np.int32)]
+        scored = [np.empty(0, np.bool_)]
+        for first in range(0, len(texts), _BATCH):
+            for ids, flags in self._encode(texts[first : first + _BATCH]):
+                tokens.append(ids)
+                scored.append(flags)
+        lengths = np.array([len(ids) for ids in tokens[1:]], np.int64)
+        return TokenizedTexts(np.concatenate(tokens), np.concatenate(scored), lengths)
+
+    def _encode(self, texts: Sequence[PlainText]) -> list[tuple[np.ndarray, np.ndarray]]:
+        needs_offsets = any(text.scored_from for text in texts)
+        encoded: Any = self._tokenizer(
+            [text.text for text in texts],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=needs_offsets,
+            verbose=False,
+        )
+        pieces = []
+        for index, text in enumerate(texts):
+            ids = np.array([*self._bos, *encoded["input_ids"][index], *self._eos], np.int32)
+            flags = np.ones(len(ids), np.bool_)
+            if text.scored_from:
+                ends = np.array([end for _, end in encoded["offset_mapping"][index]], np.int64)
+                flags[: len(self._bos)] = False
+                flags[len(self._bos) : len(ids) - len(self._eos)] = ends > text.scored_from
+            pieces.append((ids, flags))
+        return pieces
+
+
+def require_row_fits(row_tokens: int, model: ModelRef) -> None:
+    """Raises `ConfigError` where rows would be longer than the model can read."""
+    config = json.loads((model.directory / "config.json").read_text())
+    config = {**config, **config.get("text_config", {})}
+    limits = [config[name] for name in _LENGTH_LIMITS if config.get(name)]
+    if limits and row_tokens > min(limits):
+        raise ConfigError(
+            f"mixture.row_tokens is {row_tokens}, but {model.name} reads at most {min(limits)} tokens at once",
+            f"set mixture.row_tokens to {min(limits)} or less",
+        )
+
+
+def _load_fast(model: ModelRef) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(model)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer of {model.path} is a slow one, which cannot tell where in the text its tokens come from",
+            "save it in the fast form (a tokenizer.json), for instance with AutoTokenizer(..., use_fast=True)",
+        )
+    return tokenizer
