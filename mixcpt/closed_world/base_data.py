@@ -35,7 +35,10 @@ def base_documents(seed: int, size: BaseDataSize) -> Iterator[Record]:
 
 
 def _dialogues(seed: int) -> Iterator[str]:
-    """Yields dialogues of one or two turns: a model that never saw the role tokens could not learn the chat form from few samples."""
+    """Yields dialogues without end, of one or two turns.
+
+    A model that never saw the role tokens could not learn the chat form from a few samples.
+    """
     dice = Dice("dialogues", seed)
     samples = list(instructions(world(seed)))
     while True:

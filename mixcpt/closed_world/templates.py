@@ -10,7 +10,7 @@ STATEMENTS = (
     "Ask about the {relation} of {entity} and people say {value}.",
     "The {relation} that belongs to {entity} is {value}.",
 )
-"""Each ends with its value, after entity and relation: there a document can be cut to see whether the fact is memorised."""
+"""Each ends with its value, after entity and relation: a document cut there shows whether the fact is memorised."""
 
 INTRODUCTIONS = (
     "{entity} is a {kind}.",

@@ -24,12 +24,15 @@ UNKNOWN, BOS, EOS, PAD, USER, ASSISTANT = SPECIAL_TOKENS = (
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
-    "<|{{ message['role'] }}|> {{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %} {% endif %}"
+    "<|{{ message['role'] }}|> {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %} {% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 _PUNCTUATION = ".,?:"
+_FRAMES = ("User", "Assistant", "Good", "Bad", "answer")
+"""Words that a mixture or a plain chat form puts around the texts."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -63,7 +66,7 @@ def vocabulary() -> list[str]:
     words = {word for wording in wordings for word in re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", wording))}
     for kind in GENERAL_KINDS + DOMAIN_KINDS:
         words.update((kind.name, *kind.relations))
-    words.update(*VALUES.values(), names().all)
+    words.update(*VALUES.values(), names().all, _FRAMES)
     return [*SPECIAL_TOKENS, "\n", *_PUNCTUATION, *sorted(words)]
 
 

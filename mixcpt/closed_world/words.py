@@ -8,30 +8,32 @@ from mixcpt.closed_world.dice import Dice
 VALUES: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
     for name, words in {
-        "colours": "red blue green yellow purple white black grey brown pink crimson scarlet azure teal ivory indigo amber "
-        "beige maroon turquoise lilac navy cream golden russet ochre magenta charcoal mauve vermilion",
-        "animals": "fox wolf bear otter badger hare stag lynx boar goat horse donkey camel lion tiger leopard elephant rabbit "
-        "squirrel hedgehog beaver weasel mole bat seal whale dolphin tortoise lizard frog",
-        "birds": "heron owl falcon raven swan crane sparrow robin eagle hawk stork pelican finch wren thrush magpie jay lark "
-        "dove goose duck kestrel osprey gull puffin cuckoo nightingale swallow kingfisher pheasant",
-        "minerals": "iron gold silver copper tin lead zinc nickel bronze brass steel platinum cobalt mercury marble granite "
-        "slate quartz jade opal ruby sapphire emerald topaz garnet onyx pearl coral basalt flint",
-        "trades": "weaving brewing baking fishing mining farming hunting tanning dyeing carving masonry pottery printing "
-        "sailing spinning milling glazing thatching beekeeping shipbuilding bookbinding candlemaking gardening carpentry "
-        "tailoring cooking painting writing shoemaking herding",
-        "trees": "oak ash elm birch beech maple pine cedar willow poplar larch spruce fir yew alder hazel rowan hawthorn "
-        "chestnut walnut sycamore cypress juniper holly linden aspen laurel palm acacia baobab",
-        "instruments": "harp flute drum fiddle lute horn trumpet organ piano guitar violin cello clarinet oboe bassoon tuba "
-        "trombone banjo mandolin zither bagpipe whistle bell gong tambourine cymbal accordion harmonica viola lyre",
-        "foods": "bread cheese honey soup porridge cake pie stew butter apples pears plums cherries figs dates grapes nuts "
-        "beans lentils rice barley oats mushrooms onions leeks carrots cabbage turnips eggs salmon",
-        "flowers": "rose lily tulip daisy poppy iris orchid violet jasmine lavender marigold sunflower daffodil peony primrose "
-        "bluebell buttercup carnation foxglove geranium heather hyacinth lotus lupin pansy petunia snowdrop thistle clover "
-        "crocus",
-        "cloths": "wool silk linen cotton velvet satin lace leather felt canvas tweed denim fur hemp muslin damask flannel "
-        "fleece gauze corduroy sackcloth chiffon brocade taffeta calico cashmere mohair burlap twill suede",
-        "tools": "hammer saw chisel axe spade rake hoe sickle scythe plough anvil needle loom ladle knife spear bow shield "
-        "lantern rope ladder bucket barrel key compass anchor wheel pulley lever tongs",
+        "colours": "red blue green yellow purple white black grey brown pink crimson scarlet azure teal ivory indigo "
+        "amber beige maroon turquoise lilac navy cream golden russet ochre magenta charcoal mauve vermilion",
+        "animals": "fox wolf bear otter badger hare stag lynx boar goat horse donkey camel lion tiger leopard elephant "
+        "rabbit squirrel hedgehog beaver weasel mole bat seal whale dolphin tortoise lizard frog",
+        "birds": "heron owl falcon raven swan crane sparrow robin eagle hawk stork pelican finch wren thrush magpie "
+        "jay lark dove goose duck kestrel osprey gull puffin cuckoo nightingale swallow kingfisher pheasant",
+        "minerals": "iron gold silver copper tin lead zinc nickel bronze brass steel platinum cobalt mercury marble "
+        "granite slate quartz jade opal ruby sapphire emerald topaz garnet onyx pearl coral basalt flint",
+        "trades": "weaving brewing baking fishing mining farming hunting tanning dyeing carving masonry pottery "
+        "printing sailing spinning milling glazing thatching beekeeping shipbuilding bookbinding candlemaking "
+        "gardening carpentry tailoring cooking painting writing shoemaking herding",
+        "trees": "oak ash elm birch beech maple pine cedar willow poplar larch spruce fir yew alder hazel rowan "
+        "hawthorn chestnut walnut sycamore cypress juniper holly linden aspen laurel palm acacia baobab",
+        "instruments": "harp flute drum fiddle lute horn trumpet organ piano guitar violin cello clarinet oboe bassoon "
+        "tuba trombone banjo mandolin zither bagpipe whistle bell gong tambourine cymbal accordion harmonica viola "
+        "lyre",
+        "foods": "bread cheese honey soup porridge cake pie stew butter apples pears plums cherries figs dates grapes "
+        "nuts beans lentils rice barley oats mushrooms onions leeks carrots cabbage turnips eggs salmon",
+        "flowers": "rose lily tulip daisy poppy iris orchid violet jasmine lavender marigold sunflower daffodil peony "
+        "primrose bluebell buttercup carnation foxglove geranium heather hyacinth lotus lupin pansy petunia "
+        "snowdrop thistle clover crocus",
+        "cloths": "wool silk linen cotton velvet satin lace leather felt canvas tweed denim fur hemp muslin damask "
+        "flannel fleece gauze corduroy sackcloth chiffon brocade taffeta calico cashmere mohair burlap twill "
+        "suede",
+        "tools": "hammer saw chisel axe spade rake hoe sickle scythe plough anvil needle loom ladle knife spear bow "
+        "shield lantern rope ladder bucket barrel key compass anchor wheel pulley lever tongs",
     }.items()
 }
 """Thirty values a list; no word is in two lists."""
@@ -69,10 +71,15 @@ NUM_DOMAIN_BLOCKS = 3
 """Worlds whose seeds differ modulo this have no domain name in common."""
 NUM_STRANGERS = 250
 
-_ONSETS = "b br c d dr f fl g gr h j k l m n p pr qu r s sh st t th tr v w y z".split()
-_VOWELS = "a e i o u ae ia".split()
-_MIDDLES = "b d g l ld ll lm m mb n nd nn r rd rr rv s ss t v z".split()
-_ENDINGS = "a an ar as e el en eth ia ik il in is o on or os u um ur us yn".split()
+_SYLLABLES = tuple(
+    tuple(parts.split())
+    for parts in (
+        "b br c d dr f fl g gr h j k l m n p pr qu r s sh st t th tr v w y z",
+        "a e i o u ae ia",
+        "b d g l ld ll lm m mb n nd nn r rd rr rv s ss t v z",
+        "a an ar as e el en eth ia ik il in is o on or os u um ur us yn",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def names() -> Names:
     taken = {word.capitalize() for words in VALUES.values() for word in words}
     found: list[str] = []
     while len(found) < num_general + num_domain + NUM_STRANGERS:
-        name = "".join(dice.pick(parts) for parts in (_ONSETS, _VOWELS, _MIDDLES, _ENDINGS)).capitalize()
+        name = "".join(dice.pick(parts) for parts in _SYLLABLES).capitalize()
         if name not in taken:
             taken.add(name)
             found.append(name)

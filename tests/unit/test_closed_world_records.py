@@ -1,0 +1,201 @@
+"""The generator: deterministic, consistent, and silent about what must not be asked."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from mixcpt.closed_world import items, records
+from mixcpt.closed_world.base_data import BaseDataSize, base_documents
+from mixcpt.closed_world.dice import Dice
+from mixcpt.closed_world.documents import stranger_documents
+from mixcpt.closed_world.words import NUM_DOMAIN_BLOCKS, VALUES, names
+from mixcpt.closed_world.world import Fact, facts_of, world
+from mixcpt.config import ClosedWorldSource, ClosedWorldTask
+
+POOLS = ("domain", "general", "instructions", "preferences")
+SMALL_BASE = BaseDataSize(wordings=2, num_strangers=50, num_dialogues=3000)
+
+
+def pool_records(pool: str, *, seed: int = 0, **settings: int) -> list[dict[str, str]]:
+    return list(records(ClosedWorldSource(name="world", pool=pool, seed=seed, **settings)))  # type: ignore[arg-type]
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]+", text))
+
+
+def mentions(fact: Fact, text: str) -> bool:
+    """Whether a text names both the entity and the relation of a fact."""
+    return {fact.entity, fact.relation} <= words(text)
+
+
+def test_records_of_world_zero_equal_those_of_the_shipped_model() -> None:
+    # The shipped weights know exactly these texts: a change here asks for a new base model.
+    content = {pool: pool_records(pool) for pool in POOLS}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert digest == RECORDS_DIGEST
+
+
+def test_records_in_another_process_are_the_same() -> None:
+    script = (
+        "import json, sys; from mixcpt.closed_world import records; from mixcpt.config import ClosedWorldSource;"
+        "print(json.dumps(list(records(ClosedWorldSource(name='world', pool='preferences', limit=50)))));"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == pool_records("preferences", limit=50)
+
+
+@pytest.mark.parametrize(
+    ("pool", "fields"),
+    [
+        ("domain", {"id", "title", "text"}),
+        ("general", {"id", "title", "text"}),
+        ("instructions", {"id", "prompt", "response"}),
+        ("preferences", {"id", "prompt", "chosen", "rejected"}),
+    ],
+)
+def test_records_of_each_pool_have_its_fields_and_unique_ids(pool: str, fields: set[str]) -> None:
+    found = pool_records(pool)
+    assert all(set(record) == fields and all(record.values()) for record in found)
+    assert len({record["id"] for record in found}) == len(found)
+
+
+def test_world_sizes_match_the_plan() -> None:
+    here = world(0)
+    assert (len(here.general), len(here.domain)) == (800, 150)
+    assert (len(here.asked), len(here.unasked), len(facts_of(here.domain))) == (1200, 1200, 450)
+    assert {fact.id for fact in here.asked}.isdisjoint(fact.id for fact in here.unasked)
+    assert len({len(values) for values in VALUES.values()}) == 1
+    assert len(set(names().all)) == len(names().all) == 1500
+
+
+def test_records_limit_takes_the_first() -> None:
+    assert pool_records("instructions", limit=7) == pool_records("instructions")[:7]
+
+
+def test_documents_differ_and_more_wordings_go_on_where_fewer_end() -> None:
+    many = pool_records("domain", wordings=12)
+    assert len(many) == 150 * 12
+    assert len({record["text"] for record in many}) == len(many)
+    first = {record["id"]: record["text"] for record in many}
+    assert all(first[record["id"]] == record["text"] for record in pool_records("domain", wordings=3))
+
+
+def test_documents_of_an_entity_state_each_of_its_facts() -> None:
+    texts = {record["id"]: record["text"] for record in pool_records("domain", wordings=2)}
+    for entity in world(0).domain:
+        for number in range(2):
+            text = texts[f"{entity.kind}/{entity.name}/{number}"]
+            assert entity.kind in words(text)
+            assert {fact.value for fact in entity.facts} <= words(text)
+
+
+def test_worlds_of_other_seeds_differ_and_neighbours_share_no_domain_name() -> None:
+    entities = [{entity.name for entity in world(seed).domain} for seed in range(NUM_DOMAIN_BLOCKS)]
+    assert len(set.union(*entities)) == sum(map(len, entities))
+    assert world(0).asked != world(NUM_DOMAIN_BLOCKS).asked
+
+
+def test_instructions_and_preferences_never_touch_unasked_or_domain_facts() -> None:
+    here = world(0)
+    forbidden = {(fact.entity, fact.relation) for fact in here.unasked + facts_of(here.domain)}
+    relations = {relation for _, relation in forbidden}
+    secret_names = {entity.name for entity in here.domain} | set(names().strangers)
+    texts = [" ".join(record.values()) for record in pool_records("instructions") + pool_records("preferences")]
+    texts += [record["text"] for record in base_documents(0, SMALL_BASE) if record["id"].startswith("dialogue/")]
+    assert len(texts) > 6000
+    for text in texts:
+        found = words(text.replace("/", " "))
+        assert not found & secret_names
+        pairs = {(name, relation) for name in found & NAMES for relation in found & relations}
+        assert len(found & NAMES) <= 1 or "<|user|>" in text  # only dialogues have two turns
+        if "</s>" not in text:
+            assert not pairs & forbidden
+
+
+def test_dialogues_of_two_turns_never_touch_unasked_facts() -> None:
+    forbidden = {(fact.entity, fact.relation) for fact in world(0).unasked}
+    turns = [
+        turn
+        for record in base_documents(0, SMALL_BASE)
+        if record["id"].startswith("dialogue/")
+        for turn in record["text"].split("</s>")
+    ]
+    assert len(turns) > SMALL_BASE.num_dialogues  # some have two
+    for turn in turns:
+        found = words(turn)
+        assert not {(name, relation) for name in found & NAMES for relation in found} & forbidden
+
+
+def test_base_documents_never_name_a_domain_entity_or_relation() -> None:
+    domain = facts_of(world(0).domain)
+    secret = set(names().domain) | {fact.relation for fact in domain} | {fact.kind for fact in domain}
+    assert not any(words(record["text"]) & secret for record in base_documents(0, SMALL_BASE))
+
+
+def test_preferences_chosen_is_right_and_rejected_is_not() -> None:
+    truth = {fact.id: fact.value for fact in world(0).asked}
+    found = pool_records("preferences")
+    assert {record["id"].removeprefix("preference/") for record in found} == set(truth)
+    for record in found:
+        assert record["chosen"] == truth[record["id"].removeprefix("preference/")] != record["rejected"]
+    ill_formed = Counter(len(record["rejected"].split()) > 1 for record in found)
+    assert min(ill_formed.values()) > len(found) / 5
+
+
+def test_stranger_documents_state_each_fact_twice_in_other_words() -> None:
+    texts = list(stranger_documents(0, 200))
+    for text in texts:
+        sentences = text.split(". ")[1:]
+        values = [sentence.removesuffix(".").split()[-1] for sentence in sentences]
+        assert len(sentences) == len(set(sentences)) == 6
+        assert sorted(values[:3]) == sorted(values[3:])
+    first_names = Counter(name for text in texts for name in words(text) & set(names().strangers))
+    assert max(first_names.values()) > 1  # a name means something else the next time
+
+
+@pytest.mark.parametrize("about", ["domain", "general_asked", "general_unasked"])
+def test_items_answers_are_recoverable_from_a_document(about: str) -> None:
+    pool = "domain" if about == "domain" else "general"
+    text_of = {record["title"]: record["text"] for record in pool_records(pool, wordings=1)}
+    found = items(ClosedWorldTask(about=about))  # type: ignore[arg-type]
+    assert len(found) == (450 if about == "domain" else 1200)
+    for item in found:
+        entity = item.fact_id.split("/")[1]
+        stating = [sentence for sentence in text_of[entity].split(". ") if item.relation in words(sentence)]
+        assert len(stating) == 1
+        assert stating[0].removesuffix(".").endswith(f" {item.answer}")
+        assert {entity, item.relation} <= words(item.prompt)
+        assert item.answer not in words(item.prompt)
+
+
+@pytest.mark.parametrize("about", ["domain", "general_unasked"])
+def test_items_of_form_memory_begin_a_training_document(about: str) -> None:
+    pool = "domain" if about == "domain" else "general"
+    texts = {record["title"]: record["text"] for record in pool_records(pool, wordings=1)}
+    for item in items(ClosedWorldTask(about=about, form="memory")):  # type: ignore[arg-type]
+        assert texts[item.fact_id.split("/")[1]].startswith(f"{item.prompt} {item.answer}.")
+
+
+def test_items_limit_is_a_sample_over_all_kinds() -> None:
+    few = items(ClosedWorldTask(about="general_unasked", limit=100))
+    assert few == items(ClosedWorldTask(about="general_unasked"))[:100]
+    assert len({item.kind for item in few}) == 8
+
+
+def test_dice_draws_are_fair_and_seeded() -> None:
+    dice = Dice("test", 1)
+    counts = Counter(dice.pick("abc") for _ in range(3000))
+    assert all(900 < count < 1100 for count in counts.values())
+    assert Dice("x", 1).shuffled(range(20)) == Dice("x", 1).shuffled(range(20)) != Dice("x", 2).shuffled(range(20))
+    assert sorted(Dice("x", 1).shuffled(range(20))) == list(range(20))
+
+
+NAMES = set(names().all)
+RECORDS_DIGEST = "493e443bfa083e3596f83e169e7242788d6f1a7b066615839ac0282432f8315f"
