@@ -14,15 +14,6 @@ from mixcpt.report import labels, palette, svg, words
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """(step, value) pairs by source; the source `""` is all of them together."""
 
-UNITS = {
-    "loss": "nats per token",
-    "ce": "nats per token",
-    "kl": "nats per token",
-    "swap_rate": "share of tokens",
-    "teacher_accuracy": "share of tokens",
-}
-"""Unit of each metric that is drawn."""
-
 _NAME = re.compile(r"train/(?:(?P<source>[^/]+)/)?(?P<metric>\w+)")
 _MAX_POINTS = 300
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))

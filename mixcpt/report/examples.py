@@ -1,18 +1,18 @@
 """Answers before and after: a few questions that show what changed, both ways."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
-from typing import TypeAlias
+from itertools import zip_longest
+from typing import Any, TypeAlias
 
-import pandas as pd
-
-from mixcpt.report.view import read_items
+from mixcpt.report.view import read_rows
 from mixcpt.runs import RunResult
 
 Key: TypeAlias = tuple[str, str]
 """Task and item."""
+Items: TypeAlias = Mapping[Key, Mapping[str, Any]]
+"""Rows of `items.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -43,48 +43,39 @@ def examples(runs: Sequence[RunResult], num_examples: int, seed: int) -> list[Ex
     base = _graded(runs[0], "base")
     models = [("", "base", base)]
     for run in runs:
-        roles = [role for role in ("pretrained", "final") if role in run.evaluations]
-        roles = ["final"] if run.final == "pretrained" else roles
+        roles = ["pretrained", "final"] if "pretrained" in run.evaluations and run.final != "pretrained" else ["final"]
         models += [(run.name, role, _graded(run, role)) for role in roles]
     finals = [items for _, role, items in models if role == "final"]
-    return [_example(key, base, models) for key in choose(base, finals, num_examples, seed)]
+    return [_example(key, models) for key in choose(base, finals, num_examples, seed)]
 
 
-def choose(base: pd.DataFrame, finals: Sequence[pd.DataFrame], num_examples: int, seed: int) -> list[Key]:
+def choose(base: Items, finals: Sequence[Items], num_examples: int, seed: int) -> list[Key]:
     """Returns the chosen items: for each final model its gains and its losses in turn, then what did not change."""
     rng = random.Random(seed)
-    before = dict(zip(base.index, base["value"], strict=True))
-    flips: list[list[Key]] = []
+    flips = []
     for items in finals:
-        after = dict(zip(items.index, items["value"], strict=True))
-        flips.append(_shuffled([key for key in before if before[key] < after.get(key, 0)], rng))
-        flips.append(_shuffled([key for key in before if before[key] > after.get(key, 1)], rng))
-    unchanged = _shuffled(list(before), rng)
-    in_turn = chain(_in_turn(flips), unchanged)
-    return list(dict.fromkeys(in_turn))[:num_examples]
+        asked = [key for key in base if key in items]
+        flips.append(_shuffled([key for key in asked if base[key]["value"] < items[key]["value"]], rng))
+        flips.append(_shuffled([key for key in asked if base[key]["value"] > items[key]["value"]], rng))
+    in_turn = [key for keys in zip_longest(*flips) for key in keys if key is not None]
+    return list(dict.fromkeys([*in_turn, *_shuffled(list(base), rng)]))[:num_examples]
 
 
-def _graded(run: RunResult, role: str) -> pd.DataFrame:
+def _graded(run: RunResult, role: str) -> Items:
     """Returns the items of an evaluation that are right or wrong."""
-    items = read_items(run.evaluations[role])
-    return items[items["metric"] == "accuracy"]
+    rows = read_rows(run.evaluations[role].file("items.parquet"))
+    return {(row["task"], row["item_id"]): row for row in rows if row["metric"] == "accuracy"}
 
 
 def _shuffled(keys: list[Key], rng: random.Random) -> list[Key]:
     return rng.sample(keys, len(keys))
 
 
-def _in_turn(groups: Sequence[Sequence[Key]]) -> Iterator[Key]:
-    """Yields the first of each group, then the second of each, and so on."""
-    for keys in zip_longest(*groups):
-        yield from (key for key in keys if key is not None)
-
-
-def _example(key: Key, base: pd.DataFrame, models: Sequence[tuple[str, str, pd.DataFrame]]) -> Example:
-    item = base.loc[key]
+def _example(key: Key, models: Sequence[tuple[str, str, Items]]) -> Example:
+    item = models[0][2][key]
     answers = [
-        Answer(run, role, str(items.loc[key, "answer"]), bool(items.loc[key, "value"] == 1))
+        Answer(run, role, str(items[key]["answer"]), items[key]["value"] == 1)
         for run, role, items in models
-        if key in items.index
+        if key in items
     ]
-    return Example(key[0], str(item["group"]), str(item["prompt"]).strip(), str(item["gold"]), answers)
+    return Example(key[0], item["group"], item["prompt"].strip(), item["gold"], answers)

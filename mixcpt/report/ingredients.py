@@ -1,6 +1,6 @@
 """What went into the runs and what was taken out of it, read from their corpora and mixtures."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +102,8 @@ def _corpus(ref: ArtifactRef, names: Sequence[str]) -> CorpusView:
     )
 
 
-def _specimens(groups: Mapping[Hashable, Sequence[Row]]) -> list[Specimens]:
-    return [Specimens(source, why, rows) for (source, why), rows in groups.items()]  # type: ignore[misc]
+def _specimens(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Specimens]:
+    return [Specimens(source, why, rows) for (source, why), rows in groups.items()]
 
 
 def _selection(ref: ArtifactRef, names: Sequence[str]) -> SelectionView:

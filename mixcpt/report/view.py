@@ -4,9 +4,8 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import pandas as pd
 import pyarrow.parquet as parquet
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore
@@ -17,6 +16,8 @@ STAGES = ("corpus", "mixture", "pretrained", "selection", "sft", "dpo")
 """The roles of a run's artifacts, in the order in which they are made."""
 MODELS = ("pretrained", "sft", "dpo")
 """The roles that are trained models."""
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 _MAX_GROUPS = 200
 _BATCH_ROWS = 4096
@@ -49,9 +50,9 @@ def read_json(ref: ArtifactRef, name: str) -> Any:
     return json.loads(ref.file(name).read_text(encoding="utf-8"))
 
 
-def read_items(ref: ArtifactRef) -> pd.DataFrame:
-    """Returns the items of an evaluation, indexed by task and item."""
-    return pd.read_parquet(ref.file("items.parquet")).set_index(["task", "item_id"])
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns all rows of a parquet file."""
+    return parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
 
 
 def first_rows(path: Path, num_rows: int) -> list[dict[str, Any]]:
@@ -60,10 +61,10 @@ def first_rows(path: Path, num_rows: int) -> list[dict[str, Any]]:
 
 
 def sample_rows(
-    path: Path, group: Callable[[dict[str, Any]], Hashable], per_group: int
-) -> dict[Hashable, list[dict[str, Any]]]:
+    path: Path, group: Callable[[dict[str, Any]], _Key], per_group: int
+) -> dict[_Key, list[dict[str, Any]]]:
     """Returns the first rows of each group of a parquet file, which may be larger than the memory."""
-    groups: dict[Hashable, list[dict[str, Any]]] = {}
+    groups: dict[_Key, list[dict[str, Any]]] = {}
     for batch in parquet.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS):
         for row in batch.to_pylist():
             rows = groups.setdefault(group(row), []) if len(groups) < _MAX_GROUPS else groups.get(group(row), [])

@@ -1,0 +1,137 @@
+"""The page of one or more runs: one HTML file that needs nothing else, neither network nor script."""
+
+import base64
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.config.writing import to_yaml
+from mixcpt.report import bars, curves, ingredients, lineage, palette, svg, table, tradeoff, training, verdict, words
+from mixcpt.report.examples import examples
+from mixcpt.report.summary import Summary, summarise
+from mixcpt.report.view import located
+from mixcpt.runs import RunResult
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_GLYPHS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline figure with its caption, which also describes it to those who cannot see it."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run as a file that runs it again."""
+
+    run: str
+    file_name: str
+    yaml: str
+
+    @property
+    def link(self) -> str:
+        return "data:application/yaml;base64," + base64.b64encode(self.yaml.encode()).decode()
+
+
+def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) -> Path:
+    """Returns `output` after writing the page of `runs` there in one step; several are shown side by side."""
+    page = render([located(run, store) for run in runs])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(page.encode("utf-8", "replace"))
+        Path(draft).chmod(0o644)
+        Path(draft).replace(output)
+    except BaseException:
+        Path(draft).unlink()
+        raise
+    return output
+
+
+def render(runs: Sequence[RunResult]) -> str:
+    """Returns the page as HTML; the same runs give the same page."""
+    summary = summarise(runs)
+    evaluate = runs[0].config.evaluate
+    shown = training.trainings(runs)
+    return _environment().get_template("report.html.j2").render(
+        runs=runs,
+        summary=summary,
+        table=table,
+        verdict=verdict,
+        lead=_lead(summary),
+        marks={run.name: _mark(index) for index, run in enumerate(runs)},
+        tradeoff=_tradeoff_picture(summary),
+        bars=[_bars_picture(summary, metric) for metric in bars.metrics(summary)],
+        examples=examples(runs, evaluate.num_examples, runs[0].config.seed),
+        corpora=ingredients.corpora(runs),
+        mixtures=ingredients.mixtures(runs),
+        selections=ingredients.selections(runs),
+        trainings=shown,
+        curves={curve.name: _curve_picture(curve) for view in shown for curve in view.curves},
+        diagnostics=training.DIAGNOSTICS,
+        links=lineage.links(runs),
+        tracked={run.name: lineage.tracked(run) for run in runs},
+        differences=lineage.differences(runs),
+        settings=[Settings(run.name, f"{run.name}.yaml", to_yaml(run.config, comments=False)) for run in runs],
+        libraries=lineage.libraries(),
+    )  # fmt: skip
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: words.printable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("change", "count", "duration", "interval", "level", "listing", "magnitude", "percent", "shortened"):
+        environment.filters[name] = getattr(words, name)
+    environment.filters |= {"filesize": words.size, "words": words.title}
+    environment.globals |= {
+        "light": palette.variables("light"),
+        "dark": palette.variables("dark"),
+        "value": words.value,
+        "delta": words.change,
+        "span": words.interval,
+    }
+    return environment
+
+
+def _lead(summary: Summary) -> list[str]:
+    """Returns the verdict: two runs against each other in one sentence, any other number one sentence a run."""
+    if len(summary.runs) == 2:
+        return [verdict.head_to_head_verdict(summary.head_to_head[0], summary.confidence)]
+    return [verdict.run_verdict(summary, run) for run in summary.runs]
+
+
+def _mark(index: int) -> dict[str, Any]:
+    return {"colour": palette.mark(index).name, "glyph": _GLYPHS[palette.shape(index)]}
+
+
+def _tradeoff_picture(summary: Summary) -> Picture:
+    said = tradeoff.describe_tradeoff(summary)
+    return Picture(svg.inline(tradeoff.draw_tradeoff(summary), "tradeoff", said), said)
+
+
+def _bars_picture(summary: Summary, metric: str) -> Picture:
+    said = bars.describe_bars(summary, metric)
+    return Picture(svg.inline(bars.draw_bars(summary, metric), f"bars-{metric}", said), said)
+
+
+def _curve_picture(curve: training.Curve) -> Picture:
+    said = curves.describe_curves(curve.series, curve.title, curve.unit)
+    return Picture(svg.inline(curves.draw_curves(curve.series, curve.title, curve.unit), curve.name, said), said)
