@@ -5,9 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
-
-Identity: TypeAlias = "bool | int | float | str | list[Identity] | dict[str, Identity] | None"
+from typing import Any
 
 _BLOCK_BYTES = 1 << 20
 
@@ -36,7 +34,8 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _stable(value: Any, where: str) -> Identity:
+def _stable(value: Any, where: str) -> Any:
+    """Returns the value as JSON values alone; `where` names it in errors."""
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
     if value is None or isinstance(value, bool | int | str):
