@@ -1,14 +1,15 @@
 """A stage call as plain data: what the flow process writes for a worker process, and what that process reports back."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import BY_NAME, MixcptError
-from mixcpt.fingerprint import fingerprint
 from mixcpt.models import ModelRef
 
 StageName = Literal["curate", "mix", "pretrain", "select", "sft", "dpo", "evaluate"]
@@ -95,9 +96,11 @@ class Batch:
 
     @classmethod
     def in_store(cls, jobs: tuple[Job, ...], store: Path) -> "Batch":
-        """Returns the batch with its own folder in the work area of a store; the same jobs get the same one."""
-        identity = fingerprint([job.to_json() for job in jobs])[:16]
-        return cls(jobs, str(store), str(store / "work" / "batches" / f"{jobs[0].name}-{identity}"))
+        """Returns the batch with a new folder of its own in the work area of a store."""
+        parent = store / "work" / "batches"
+        parent.mkdir(parents=True, exist_ok=True)
+        started = datetime.now().strftime("%Y%m%d-%H%M%S")
+        return cls(jobs, str(store), tempfile.mkdtemp(prefix=f"{started}-{jobs[0].name}-", dir=parent))
 
     @property
     def path(self) -> Path:
@@ -112,9 +115,7 @@ class Batch:
         return Path(self.folder) / "log.txt"
 
     def write(self) -> None:
-        """Writes the batch for a worker to read, without the events of an earlier attempt."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.events.write_text("")
+        """Writes the batch for a worker to read."""
         data = {"jobs": [job.to_json() for job in self.jobs], "store": self.store, "folder": self.folder}
         self.path.write_text(json.dumps(data, indent=2))
 

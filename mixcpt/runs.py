@@ -78,16 +78,18 @@ def deciding_settings(config: AdaptConfig) -> dict[str, Any]:
 
 def save_run(store: ArtifactStore, result: RunResult) -> ArtifactRef:
     """Returns the published record of a run; the same settings on the same artifacts are the same run."""
-    inputs = {"base": result.base.digest}
-    inputs |= {role: ref.digest for role, ref in result.refs.items()}
-    inputs |= {f"evaluation-{role}": ref.digest for role, ref in result.evaluations.items()}
-    key = StageKey(_KIND, _VERSION, deciding_settings(result.config), inputs)
 
     def write(folder: Path) -> dict[str, Any]:
         (folder / _FILE).write_text(json.dumps(result.to_json(), indent=2))
         return {"name": result.name, "final": result.final}
 
-    return store.produce(key, write)
+    return store.produce(_key(result), write)
+
+
+def find_record(store: ArtifactStore, result: RunResult) -> ArtifactRef | None:
+    """Returns the published record of this run, where there is one; what tracking says makes no difference."""
+    key = _key(result)
+    return store.find(key.kind, key.fingerprint)
 
 
 def load_run(ref: ArtifactRef) -> RunResult:
@@ -107,3 +109,10 @@ def find_run(store: ArtifactStore, name: str) -> RunResult:
         return load_run(found[-1])
     known = ", ".join(sorted({ref.record["metrics"]["name"] for ref in runs})) or "none yet"
     raise ConfigError(f"the store {store.root} has no run {name!r}; it has: {known}", "`mixcpt run` makes one")
+
+
+def _key(result: RunResult) -> StageKey:
+    inputs = {"base": result.base.digest}
+    inputs |= {role: ref.digest for role, ref in result.refs.items()}
+    inputs |= {f"evaluation-{role}": ref.digest for role, ref in result.evaluations.items()}
+    return StageKey(_KIND, _VERSION, deciding_settings(result.config), inputs)

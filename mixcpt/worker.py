@@ -1,5 +1,6 @@
 """The process in which heavy stages run: `python -m mixcpt.worker JOB.json`, always below a supervisor."""
 
+import json
 import logging
 import os
 import sys
@@ -52,6 +53,17 @@ def lookup(job: Job, store: ArtifactStore) -> ArtifactRef | StageKey:
         return run_job(job, _ReadingStore(store.root), NullTracker())
     except _NotThere as answer:
         return answer.key
+
+
+def may_be_stored(job: Job, store: ArtifactStore) -> bool:
+    """Returns False where the records of the store show, without asking the stage, that it has not run on these inputs.
+
+    Asking can take seconds: some stages load a tokenizer to know their key.
+    """
+    kind, roles = _RECORDED[job.stage]
+    digests = {job.input_digests[role] for role in roles}
+    records = (json.loads(path.read_text()) for path in (store.root / kind).glob("*/record.json"))
+    return not roles or any(digests <= set(record["inputs"].values()) for record in records)
 
 
 def run_batch(batch: Batch) -> None:
@@ -156,7 +168,7 @@ def _mix(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 
 
 def _pretrain(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
-    from mixcpt.train import pretrain
+    from mixcpt.train.pretrain import pretrain
 
     config = PretrainConfig.model_validate(job.config)
     return pretrain(config, job.artifact("mixture"), job.model("base"), seed=job.seed, store=store, tracker=tracker)
@@ -188,9 +200,10 @@ def _dpo(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 
 def _evaluate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     from mixcpt.evaluate import evaluate
+    from mixcpt.evaluate.definitions import Form
 
     config, model, corpus = EvaluateConfig.model_validate(job.config), job.model("model"), job.artifact("corpus")
-    form = "chat" if job.options["form"] == "chat" else "plain"
+    form: Form = "chat" if job.options["form"] == "chat" else "plain"
     return evaluate(config, model, corpus, form=form, seed=job.seed, store=store, tracker=tracker)
 
 
@@ -203,6 +216,16 @@ _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] =
     "dpo": _dpo,
     "evaluate": _evaluate,
 }
+_RECORDED: dict[StageName, tuple[str, tuple[str, ...]]] = {
+    "curate": ("corpus", ()),
+    "mix": ("mixture", ("corpus",)),
+    "pretrain": ("model", ("mixture", "base")),
+    "select": ("selection", ("corpus", "model")),
+    "sft": ("model", ("selection", "model")),
+    "dpo": ("model", ("selection", "model")),
+    "evaluate": ("evaluation", ("model",)),
+}
+"""The kind of artifact of each stage, and those inputs whose digests are in its record as they are."""
 
 
 def main(path: str) -> int:

@@ -1,0 +1,1 @@
+"""How the tasks follow each other; composition alone."""

@@ -1,0 +1,15 @@
+"""The flow `alignment`: pre-trained model in, model that speaks the chat form out."""
+
+from prefect import flow
+
+from mixcpt.artifacts import ArtifactRef
+from tasks.adaptation import Adaptation
+from tasks.alignment import align
+
+
+@flow(name="alignment", validate_parameters=False)
+def alignment(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef) -> dict[str, ArtifactRef]:
+    """Returns the artifacts `selection`, `sft` and `dpo`, without those that the settings skip."""
+    made = align.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus, pretrained)
+    names = {"select": "selection", "sft": "sft", "dpo": "dpo"}
+    return {names[name]: ref for name, ref in made.items()}

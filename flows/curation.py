@@ -1,0 +1,13 @@
+"""The flow `curation`: sources in, corpus out."""
+
+from prefect import flow
+
+from mixcpt.artifacts import ArtifactRef
+from tasks.adaptation import Adaptation
+from tasks.curation import curate
+
+
+@flow(name="curation", validate_parameters=False)
+def curation(adaptation: Adaptation) -> ArtifactRef:
+    """Returns the corpus."""
+    return curate.with_options(retries=adaptation.config.runtime.retries)(adaptation)

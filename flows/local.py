@@ -1,0 +1,61 @@
+"""Runs a flow in this process, with the Prefect server that is configured or a temporary one that ends with us."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.config import RuntimeConfig
+from mixcpt.errors import MixcptError
+from mixcpt.runs import RunResult
+from mixcpt.stack import temporary_prefect_server
+from tasks.tracking import Place, prepare_in_background
+
+
+def run_locally(run: Callable[[], None], runtime: RuntimeConfig) -> int:
+    """Returns the exit code of `run`: 0, 2 after a deliberate error, 130 and 143 after Ctrl-C and SIGTERM."""
+    try:
+        with _prefect_api(runtime):
+            run()
+    except MixcptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except TerminationSignal:
+        return 143
+    return 0
+
+
+def show(results: Sequence[RunResult], started: float | None = None) -> None:
+    """Prints the table of results and where their page lies; with `started`, a last line for programs."""
+    from mixcpt.report import page, summary, table
+
+    store = ArtifactStore(results[0].config.runtime.store)
+    found = summary.summarise(results)
+    console = Console()
+    console.print(table.result_table(found))
+    written = page.write_report(results, store, store.root / "report.html")
+    console.print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
+    if started is not None:
+        print(summary.result_line(found, time.time() - started), flush=True)
+
+
+@contextmanager
+def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
+    """Makes a Prefect server reachable; the first start of our own one, and of MLflow's database, overlap."""
+    preparing = prepare_in_background(Place.of(runtime))
+    if PREFECT_API_URL.value():
+        preparing.join()
+        yield
+        return
+    with temporary_prefect_server(Path(runtime.store).expanduser().resolve()) as url:
+        preparing.join()
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield

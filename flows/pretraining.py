@@ -1,0 +1,14 @@
+"""The flow `pretraining`: corpus and base model in, pre-trained model out."""
+
+from prefect import flow
+
+from mixcpt.artifacts import ArtifactRef
+from tasks.adaptation import Adaptation
+from tasks.pretraining import pretrain
+
+
+@flow(name="pretraining", validate_parameters=False)
+def pretraining(adaptation: Adaptation, corpus: ArtifactRef) -> dict[str, ArtifactRef]:
+    """Returns the artifacts `mixture` and `pretrained`."""
+    made = pretrain.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus)
+    return {"mixture": made["mix"], "pretrained": made["pretrain"]}

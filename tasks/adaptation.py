@@ -1,0 +1,74 @@
+"""One adaptation as its tasks see it: settings, base model, identity, and the MLflow run that holds it together."""
+
+from dataclasses import dataclass, replace
+
+from prefect.runtime import flow_run
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.config import AdaptConfig
+from mixcpt.fingerprint import fingerprint
+from mixcpt.jobs import Job
+from mixcpt.models import ModelRef, resolve_model
+from mixcpt.runs import deciding_settings
+from mixcpt.worker import lookup
+from tasks.lineage import begin_parent
+from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What every task of a run gets."""
+
+    config: AdaptConfig
+    base: ModelRef
+    key: str
+    """Fingerprint of the settings, the base model and the content of the sources."""
+    run_id: str = ""
+    """The parent run in MLflow; empty while MLflow is away."""
+    flow_run_id: str = ""
+    root_flow_run_id: str = ""
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.config.runtime.store)
+
+    @property
+    def tracking(self) -> Tracking:
+        return open_tracking(Place.of(self.config.runtime))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Which flow run an MLflow run belongs to, so that hooks find it."""
+        return {FLOW_RUN: self.flow_run_id, ROOT_FLOW_RUN: self.root_flow_run_id}
+
+
+def open_adaptation(config: AdaptConfig) -> Adaptation:
+    """Returns the adaptation of these settings; nothing is tracked yet.
+
+    Raises:
+        MixcptError: If the base model or a source cannot be used.
+    """
+    base = resolve_model(config.base)
+    corpus = lookup(curation_job(config), ArtifactStore(config.runtime.store))
+    key = fingerprint({"settings": deciding_settings(config), "base": base.digest, "corpus": corpus.fingerprint})
+    root = str(flow_run.root_flow_run_id or flow_run.id or "")
+    return Adaptation(config, base, key, flow_run_id=str(flow_run.id or ""), root_flow_run_id=root)
+
+
+def track(adaptation: Adaptation) -> Adaptation:
+    """Returns the adaptation with its MLflow run open."""
+    config = adaptation.config
+    params = {
+        "seed": config.seed,
+        "base": config.base.model,
+        "method": config.pretrain.method.model_dump(),
+        "mixture": config.mixture.model_dump(),
+        "selection": config.align.selection.model_dump(),
+    }
+    tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
+    run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags, params)
+    return replace(adaptation, run_id=run_id or "")
+
+
+def curation_job(config: AdaptConfig) -> Job:
+    return Job("curate", "curate", config.curation.model_dump(mode="json"), config.seed)

@@ -1,0 +1,25 @@
+"""What a flow run does when it does not end well: no MLflow run of it is left open."""
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+
+from mixcpt.config import AdaptConfig
+from tasks.lineage import close_flow_run
+from tasks.tracking import Place, open_tracking
+
+
+def close_as_failed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
+    """Ends the MLflow runs of a failed or crashed flow run."""
+    _close(flow_run, "FAILED")
+
+
+def close_as_killed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
+    """Ends the MLflow runs of a cancelled flow run."""
+    _close(flow_run, "KILLED")
+
+
+def _close(flow_run: FlowRun, status: str) -> None:
+    given = flow_run.parameters.get("configs") or [flow_run.parameters.get("config") or {}]
+    for config in given:
+        runtime = AdaptConfig.model_validate(config).runtime
+        close_flow_run(open_tracking(Place.of(runtime)), str(flow_run.id), status)

@@ -1,0 +1,45 @@
+"""Registers the final model in MLflow, once per set of weights, as the challenger of whatever serves now."""
+
+from prefect import task
+
+from mixcpt.artifacts import ArtifactRef
+from tasks.adaptation import Adaptation
+from tasks.lineage import DIGEST, find_model
+from tasks.tracking import Tracking, forgiving
+
+ALIAS = "challenger"
+
+
+@task(name="register")
+def register(adaptation: Adaptation, final: ArtifactRef) -> str:
+    """Returns the version under which the final model is registered; empty while MLflow is away."""
+    name = adaptation.config.runtime.registered_model
+    return register_version(adaptation.tracking, name, final, adaptation.run_id) or ""
+
+
+@forgiving
+def register_version(tracking: Tracking, name: str, final: ArtifactRef, run_id: str) -> str:
+    """Returns the version of these weights, with the alias `challenger`; creates it where there is none."""
+    client = tracking.client
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(
+            name, description="Models that mixcpt adapted; weights stay in the artifact store."
+        )
+    known = [
+        version
+        for version in client.search_model_versions(f"name = '{name}'")
+        if version.tags.get(DIGEST) == final.digest
+    ]
+    if known:
+        version = str(known[0].version)
+    else:
+        model = find_model(tracking, final.digest)
+        if model is None:
+            return ""
+        tags = {DIGEST: final.digest, "mixcpt.weights": final.file("model").as_uri()}
+        created = client.create_model_version(
+            name, source=model.model_uri, run_id=run_id or None, tags=tags, model_id=model.model_id
+        )
+        version = str(created.version)
+    client.set_registered_model_alias(name, ALIAS, version)
+    return version

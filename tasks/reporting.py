@@ -1,0 +1,127 @@
+"""What a finished run leaves to be read: its record, its page, the table in Prefect and the figures in MLflow."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from mixcpt.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.report.summary import RunSummary, Summary, TaskValue, summarise
+from mixcpt.report.table import markdown_table
+from mixcpt.runs import RunResult, TrackingRef, save_run
+from tasks.adaptation import Adaptation
+from tasks.tracking import Tracking, forgiving
+
+
+@task(name="publish")
+def publish(adaptation: Adaptation, result: RunResult) -> ArtifactRef:
+    """Returns the record of the run; publishes table and links in Prefect, figures and page in MLflow."""
+    ref = save_run(adaptation.store, result)
+    summary = summarise([result])
+    text = f"# {result.name}\n\n{markdown_table(summary)}\n{_links(result.tracking)}"
+    create_markdown_artifact(text, key="results", description=f"{result.name}: base against the adapted model")
+    create_table_artifact(result_rows(summary), key="results-table", description=f"{result.name}, stage by stage")
+    if link := run_link(result.tracking):
+        create_link_artifact(link, link_text=f"MLflow run {result.name}", key="mlflow-run")
+    finish_parent(adaptation.tracking, adaptation.run_id, result, summary, text, adaptation.store)
+    return ref
+
+
+@task(name="compare")
+def publish_comparison(results: Sequence[RunResult]) -> Summary:
+    """Returns the comparison of several runs after publishing it as text and as a table in Prefect."""
+    summary = summarise(results)
+    create_markdown_artifact(markdown_table(summary), key="comparison", description="base against every run")
+    create_table_artifact(comparison_rows(summary), key="comparison-table", description="base against every run")
+    return summary
+
+
+def result_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Returns one row a task: base, pre-trained and final model of a run, and the final change with its interval."""
+    (run,) = summary.runs
+    rows = []
+    for name, base in summary.base.tasks.items():
+        pretrained = {"pretrained": _round(run.pretrained.tasks[name].value)} if run.pretrained else {}
+        rows.append(
+            {"task": name, "metric": base.metric, "base": _round(base.value), **pretrained, **_final(run, name)}
+        )
+    return rows
+
+
+def comparison_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Returns one row a task: the base, and the final model of each run with its change and interval."""
+    return [
+        {"task": name, "metric": base.metric, "base": _round(base.value)}
+        | {f"{run.name} {column}": value for run in summary.runs for column, value in _final(run, name).items()}
+        for name, base in summary.base.tasks.items()
+    ]
+
+
+@forgiving
+def finish_parent(
+    tracking: Tracking, run_id: str, result: RunResult, summary: Summary, text: str, store: ArtifactStore
+) -> None:
+    """Completes the run of an adaptation: results, page, status."""
+    from mixcpt.report.page import write_report
+
+    if not run_id:
+        return
+    tracking.log_figures(run_id, figures(summary.runs[0]))
+    with TemporaryDirectory() as folder:
+        page = write_report([result], store, Path(folder) / "report.html")
+        tracking.client.log_artifact(run_id, str(page))
+    tracking.client.log_text(run_id, text, "results.md")
+    tracking.client.log_dict(run_id, {"results": result_rows(summary), **result.to_json()}, "run.json")
+    tracking.close(run_id, "FINISHED")
+
+
+def figures(run: RunSummary) -> dict[str, float]:
+    """Returns the metrics of an adaptation: value and change of each task with its interval, and what was kept."""
+    found: dict[str, float] = {}
+    for name, value in run.final.tasks.items():
+        found[f"eval/{name}/{value.metric}"] = value.value
+        if value.change:
+            ends = {"delta": value.change.delta, "low": value.change.low, "high": value.change.high}
+            found |= {f"retention/{name}/{end}": number for end, number in ends.items()}
+    if run.final.retention:
+        found |= {f"retention/{name}": number for name, number in _numbers(run.final.retention.to_json()).items()}
+    return {name: number for name, number in found.items() if not math.isnan(number)}
+
+
+def run_link(tracking: TrackingRef) -> str:
+    """Returns the address of a run in the MLflow server; empty where it lies in a local database."""
+    if not tracking.run_id or not tracking.uri.startswith("http"):
+        return ""
+    return f"{tracking.uri}/#/experiments/{tracking.experiment_id}/runs/{tracking.run_id}"
+
+
+def _links(tracking: TrackingRef) -> str:
+    if link := run_link(tracking):
+        return f"[MLflow run]({link})\n"
+    command = f"mlflow ui --backend-store-uri {tracking.uri}"
+    return f"MLflow run `{tracking.run_id}`, shown by `{command}`.\n" if tracking.run_id else ""
+
+
+def _final(run: RunSummary, task_name: str) -> dict[str, float | None]:
+    value: TaskValue = run.final.tasks[task_name]
+    if value.change is None:
+        return {"final": _round(value.value)}
+    change = value.change
+    return {
+        "final": _round(value.value),
+        "change": _round(change.delta),
+        "low": _round(change.low),
+        "high": _round(change.high),
+    }
+
+
+def _round(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
