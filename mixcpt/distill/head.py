@@ -51,6 +51,5 @@ def head_of(model: PreTrainedModel) -> Head:
             "choose a model whose lm_head has no bias",
         )
     config = model.config.get_text_config()
-    multiplier = getattr(config, "logit_scale", None) or 1.0
-    divisor = getattr(config, "logits_scaling", None) or 1.0
-    return Head(layer.weight, multiplier / divisor, getattr(config, "final_logit_softcapping", None) or 0.0)
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(layer.weight, float(scale), float(getattr(config, "final_logit_softcapping", None) or 0.0))
