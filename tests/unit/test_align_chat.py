@@ -78,8 +78,9 @@ def test_encode_chat_template_that_renders_the_generation_prompt_otherwise_keeps
     """Some reasoning models end the generation prompt with an empty thought that a finished dialogue does not show."""
     path = tmp_path / "thought.jinja"
     path.write_text(
-        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }} <|assistant|>{% else %} {{ m['content'] }}"
-        " {{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} green{% endif %}"
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }} <|assistant|>"
+        "{% else %} {{ m['content'] }} {{ eos_token }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %} green{% endif %}"
     )
     tokenizer = load_chat_tokenizer(tiny_model, str(path))
     encoded = encode_chat(tokenizer, "who ?", "Alda .")
