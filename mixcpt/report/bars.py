@@ -25,7 +25,7 @@ def draw_bars(summary: Summary, metric: str) -> Figure:
     models = [summary.base, *(run.final for run in summary.runs)]
     rows = len(models) + 1.3
     with svg.drawing():
-        figure = svg.new_figure(6.2, _BAR_INCHES * rows * len(tasks) + 0.9)
+        figure = svg.new_figure(5.6, _BAR_INCHES * rows * len(tasks) + 0.9)
         axes = figure.subplots()
         axes.set_title(_title(summary, metric, tasks))
         ticks = [

@@ -1,18 +1,25 @@
 """Where labels go so that none covers another one, a point or a line, however near to each other the points lie."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 _ANGLES = (0, 180, 45, 135, 315, 225, 90, 270, 22, 158, 338, 202, 68, 112, 292, 248)
-_DISTANCES = (9, 14, 20, 28, 38, 50, 64, 80, 100, 124)
+_DISTANCES = (9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0, 80.0, 100.0, 124.0)
 _LEADER_FROM = 18
 """A label farther from its point than so many points gets a line to it."""
 _GAP = 2.0
+_PENALTY = 1000.0
+"""Any overlap counts more than any distance."""
+
+Boxes = Float[np.ndarray, "boxes 4"]
+"""Left, bottom, right, top in display units."""
+Numbers = Float[np.ndarray, " boxes"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +39,17 @@ def place(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] = ()) -
 
     Each label takes the nearest free spot around its point. `obstacles` are boxes in display units to keep off.
     """
-    taken = [*obstacles, *(_around(axes, label) for label in labels)]
+    taken = [box.extents for box in [*obstacles, *(_around(axes, label) for label in labels)]]
     texts = []
     for label in labels:
         text = axes.text(label.x, label.y, label.text, color=label.colour, weight=label.weight, fontsize=label.size)
         text.set_in_layout(False)
-        distance, spot = min(_spots(axes, label, text), key=lambda spot: _cost(axes, spot[0], spot[1], taken))
-        _move(axes, label, text, spot)
-        if distance >= _LEADER_FROM:
-            _draw_leader(axes, label, spot)
-        taken.append(spot)
+        distances, spots = _spots(axes, label, text)
+        best = int(np.argmin(distances + _PENALTY * _misplaced(spots, np.array(taken), np.array(axes.bbox.extents))))
+        _move(axes, label, text, Bbox.from_extents(*spots[best]))
+        if distances[best] >= _LEADER_FROM:
+            _draw_leader(axes, label, Bbox.from_extents(*spots[best]))
+        taken.append(spots[best])
         texts.append(text)
     return texts
 
@@ -61,28 +69,29 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> lis
     return placed
 
 
-def _spots(axes: Axes, label: Label, text: Text) -> Iterator[tuple[float, Bbox]]:
+def _spots(axes: Axes, label: Label, text: Text) -> tuple[Numbers, Boxes]:
+    """Returns where the text could go, and how far from its point each spot is, in points."""
     box = text.get_window_extent()
-    x, y = axes.transData.transform((label.x, label.y))
+    point = axes.transData.transform((label.x, label.y))
     scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-    for distance in _DISTANCES:
-        for angle in _ANGLES:
-            right, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            centre_x = x + right * (distance * scale + box.width / 2)
-            centre_y = y + up * (distance * scale + box.height / 2)
-            yield distance, Bbox.from_bounds(centre_x - box.width / 2, centre_y - box.height / 2, box.width, box.height)
+    distances, angles = (grid.ravel() for grid in np.meshgrid(_DISTANCES, np.radians(_ANGLES), indexing="ij"))
+    half = np.array([box.width / 2, box.height / 2])
+    centres = point + np.stack([np.cos(angles), np.sin(angles)], axis=1) * (distances[:, None] * scale + half)
+    return distances, np.hstack([centres - half, centres + half])
 
 
-def _cost(axes: Axes, distance: float, spot: Bbox, taken: Sequence[Bbox]) -> float:
-    """Nearest wins among the free; among the taken, the least covered."""
-    inside = Bbox.intersection(spot, axes.bbox)
-    outside = _area(spot) - (_area(inside) if inside else 0.0)
-    covered = sum(_area(common) for box in taken if (common := Bbox.intersection(spot.padded(_GAP), box)))
-    return distance + 1000.0 * (outside + covered)
+def _misplaced(spots: Boxes, taken: Float[np.ndarray, "others 4"], frame: Float[np.ndarray, "4"]) -> Numbers:
+    """Returns for each spot the area that covers something or lies outside the frame."""
+    padded = spots + _GAP * np.array([-1, -1, 1, 1])
+    outside = _area(spots) - _common(spots, frame[None])[:, 0]
+    return np.asarray(_common(padded, taken).sum(axis=1) + outside)
 
 
-def _area(box: Bbox) -> float:
-    return float(box.width * box.height)
+def _common(ours: Boxes, theirs: Float[np.ndarray, "others 4"]) -> Float[np.ndarray, "boxes others"]:
+    """Returns the area that each of our boxes shares with each of theirs."""
+    low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
+    high = np.minimum(ours[:, None, 2:], theirs[None, :, 2:])
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=2))
 
 
 def _around(axes: Axes, label: Label) -> Bbox:
@@ -106,3 +115,7 @@ def _draw_leader(axes: Axes, label: Label, spot: Bbox) -> None:
     nearest = (min(max(x, spot.x0), spot.x1), min(max(y, spot.y0), spot.y1))
     end_x, end_y = axes.transData.inverted().transform(nearest)
     axes.plot([label.x, end_x], [label.y, end_y], color=label.colour, linewidth=0.7, alpha=0.7, zorder=1.5)
+
+
+def _area(boxes: Boxes) -> Numbers:
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))

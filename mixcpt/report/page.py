@@ -133,5 +133,6 @@ def _bars_picture(summary: Summary, metric: str) -> Picture:
 
 
 def _curve_picture(curve: training.Curve) -> Picture:
-    said = curves.describe_curves(curve.series, curve.title, curve.unit)
-    return Picture(svg.inline(curves.draw_curves(curve.series, curve.title, curve.unit), curve.name, said), said)
+    said = curves.describe_curves(curve.series)
+    figure = curves.draw_curves(curve.series, curve.title, curve.unit, curve.top)
+    return Picture(svg.inline(figure, curve.name, f"{curve.title}, in {curve.unit}. {said}"), said)

@@ -34,7 +34,10 @@ MARKS = (
     Colour("mark-5", "#6f5a00", "#e8d24f"),
     Colour("mark-6", "#2f3d9c", "#aab4ff"),
 )
-"""Colours of runs and of sources, in the order of their use."""
+"""Colours of runs, in the order of their use."""
+
+SOURCES = (*MARKS[2:], *MARKS[:2])
+"""Colours of sources; they begin elsewhere, lest a source looks like a run."""
 
 SHAPES = ("s", "o", "^", "D", "v", "P")
 """Marker of each run, so that colour is never the only sign."""
@@ -43,8 +46,13 @@ COLOURS = (PAGE, PANEL, INK, MUTED, RULE, BASE, GOOD, BAD, *MARKS)
 
 
 def mark(index: int) -> Colour:
-    """Returns the colour of the run or source at `index`; starts again after the last."""
+    """Returns the colour of the run at `index`; starts again after the last."""
     return MARKS[index % len(MARKS)]
+
+
+def source(index: int) -> Colour:
+    """Returns the colour of the source at `index`; starts again after the last."""
+    return SOURCES[index % len(SOURCES)]
 
 
 def shape(index: int) -> str:

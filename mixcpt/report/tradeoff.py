@@ -48,7 +48,7 @@ def draw_tradeoff(summary: Summary) -> Figure:
     paths = _paths(summary)
     points = [point for path in paths for point in path]
     with svg.drawing():
-        figure = svg.new_figure(6.6, 5.2)
+        figure = svg.new_figure(5.8, 4.9)
         axes = figure.subplots()
         _draw_axes(axes, summary, points)
         figure.draw_without_rendering()

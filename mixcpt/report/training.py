@@ -1,11 +1,11 @@
 """How the trainings of each run went: their curves and what their teachers said at the end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixcpt.report import words
-from mixcpt.report.curves import Series, by_source, last_values
+from mixcpt.report.curves import Series, by_source, highest, last_values
 from mixcpt.report.view import MODELS, read_json
 from mixcpt.runs import RunResult
 
@@ -18,7 +18,12 @@ _CURVES: dict[str, dict[str, str]] = {
     "sft": {"loss": "loss"},
     "dpo": {"loss": "loss"},
 }
-_UNITS = {"ce": "nats per token", "kl": "nats per token", "loss": "loss"}
+_UNITS = {
+    ("pretrained", "ce"): "nats per token",
+    ("pretrained", "kl"): "nats per token",
+    ("sft", "loss"): "nats per token",
+    ("dpo", "loss"): "nats per pair",
+}
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,13 @@ class Curve:
 
     name: str
     """Short and unique on the page."""
+    metric: str
+    """Stage and metric."""
     title: str
     unit: str
     series: Series
+    top: float = 0.0
+    """Greatest value of this metric and stage in any run, so that the runs share a scale."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,23 @@ class TrainingView:
 
 def trainings(runs: Sequence[RunResult]) -> list[TrainingView]:
     """Returns what each run measured while it trained."""
-    return [_training(index, run) for index, run in enumerate(runs)]
+    views = [_training(index, run) for index, run in enumerate(runs)]
+    tops: dict[str, float] = {}
+    for curve in (curve for view in views for curve in view.curves):
+        tops[curve.metric] = max(tops.get(curve.metric, 0.0), highest(curve.series))
+    return [replace(view, curves=[replace(curve, top=tops[curve.metric]) for curve in view.curves]) for view in views]
 
 
 def _training(index: int, run: RunResult) -> TrainingView:
     histories = {role: read_json(run.refs[role], "history.json") for role in MODELS if role in run.refs}
     curves = [
-        Curve(f"run{index}-{role}-{metric}", f"{run.name}: {_STAGES[role]}, {title}", _UNITS[metric], series)
+        Curve(
+            f"run{index}-{role}-{metric}",
+            f"{role}/{metric}",
+            f"{run.name}: {_STAGES[role]}, {title}",
+            _UNITS[role, metric],
+            series,
+        )
         for role, history in histories.items()
         for metric, title in _CURVES[role].items()
         if (series := by_source(history, metric))
