@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mixcpt.curation.records import DOCUMENT_POOLS, Record
 
@@ -31,6 +31,7 @@ class Verdict:
         return not self.reason
 
 
+@runtime_checkable
 class Step(Protocol):
     """One idea of cleaning. It sees all records of a pool in order, so it may also hold them back to compare them."""
 
@@ -126,8 +127,8 @@ def content_key(record: Record) -> bytes:
 def clean_text(text: str) -> str:
     """Returns the text repaired: NFC, line ends as `\\n`, without control characters, trailing space and end marks."""
     if not text.isascii():
-        text = unicodedata.normalize("NFC", _fixer()(text))
-    text = _CONTROL.sub("", _LINE_END.sub("\n", text))
+        text = _fixer()(text)
+    text = unicodedata.normalize("NFC", _CONTROL.sub("", _LINE_END.sub("\n", text)))
     text = _TRAILING_SPACE.sub("", text).strip()
     while text.endswith(_END_MARKS):
         text = text[: text.rindex("<|")].rstrip()

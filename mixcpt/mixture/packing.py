@@ -44,25 +44,20 @@ class Packing:
 def pack(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int = WINDOW) -> Packing:
     """Returns where every token of the documents goes; rows keep the documents' order but for the window.
 
-    Each row begins with the oldest pending document, takes the longest that fits as long as one does, and is completed
-    by the beginning of the longest pending document, whose rest waits for the next row.
+    Documents are taken in order as long as the space that they leave can be filled; then come those that fill it.
     """
     pending = _Pending(lengths, window, row_tokens)
     segments: list[tuple[int, int, int, int]] = []
     row, padding = 0, 0
-    while (piece := pending.take_oldest()) is not None:
+    while pending:
         space = row_tokens
-        while piece is not None:
+        spare = int(MAX_PADDING_FRACTION * (row + 1) * row_tokens) - padding
+        while space and (piece := pending.take_for(space, spare)):
             length = min(piece.length, space)
             segments.append((row, piece.document, piece.start, length))
             if length < piece.length:
                 pending.put_back(_Piece(piece.document, piece.start + length, piece.length - length))
             space -= length
-            piece = pending.take_fitting(space)
-            if piece is None and space:
-                affordable = padding + space <= MAX_PADDING_FRACTION * (row + 1) * row_tokens
-                if space >= MIN_SPLIT_TOKENS or not affordable:
-                    piece = pending.take_longest()
         padding += space
         row += 1
     columns = np.array(segments, np.int64).reshape(-1, 4).T
@@ -101,57 +96,99 @@ class _Piece:
 
 
 class _Pending:
-    """The next pieces in order. The oldest, the longest and the longest that fits are each found in constant time.
+    """The next pieces in order; each choice among them takes constant time.
 
-    Pieces of equal length wait in one queue. An integer has bit n set where queue n holds a piece, so the longest that
-    fits is the highest bit below a mask; all pieces longer than a row share the last queue.
+    Pieces of equal length wait in one queue, those longer than a row in the last. Bit n of an integer says whether
+    queue n holds a piece: the longest that fits is the highest bit below a mask, and the pairs that fill a space
+    exactly are the bits that the integer shares with its mirror image.
     """
 
     def __init__(self, lengths: Int[np.ndarray, " documents"], window: int, row_tokens: int) -> None:
         self._coming: Iterator[_Piece] = (
             _Piece(document, 0, length) for document, length in enumerate(lengths.tolist()) if length
         )
-        self._longer = row_tokens + 1
+        self._row_tokens = row_tokens
         self._in_order: deque[_Piece] = deque()
         self._queues: list[deque[_Piece]] = [deque() for _ in range(row_tokens + 2)]
         self._filled = 0
-        self._masks = [(2 << space) - 1 for space in range(row_tokens + 1)]
+        self._mirrored = 0
+        """Bit `row_tokens - n` is set where queue n holds a piece."""
         for _ in range(window):
             self._admit()
 
-    def take_oldest(self) -> _Piece | None:
-        while self._in_order and self._in_order[0].taken:
-            self._in_order.popleft()
-        return self._take(min(self._in_order[0].length, self._longer)) if self._in_order else None
+    def __bool__(self) -> bool:
+        return bool(self._filled)
 
-    def take_fitting(self, space: int) -> _Piece | None:
-        """Returns the longest piece of at most `space` tokens, or None."""
-        fitting = self._filled & self._masks[space]
-        return self._take(fitting.bit_length() - 1) if fitting else None
+    def take_for(self, space: int, spare: int) -> _Piece | None:
+        """Returns the piece to put next into a row with this much space, longer than it if it is to be split.
 
-    def take_longest(self) -> _Piece | None:
-        return self._take(self._filled.bit_length() - 1) if self._filled else None
+        Args:
+            space: Tokens left in the row.
+            spare: Padding that may be afforded; None is returned only within it, or when no piece is left.
+        """
+        oldest = self._oldest()
+        if oldest is None:
+            return None
+        if space == self._row_tokens or self._leaves_good_space(space - oldest.length):
+            return self._take(self._queue_of(oldest))
+        fitting = self._filler(space) or (self._filled & _up_to(space)).bit_length() - 1
+        if fitting > 0:
+            return self._take(fitting)
+        if space < MIN_SPLIT_TOKENS and space <= spare:
+            return None
+        return self._take(self._filled.bit_length() - 1)
 
     def put_back(self, piece: _Piece) -> None:
         """Makes the rest of a document the oldest piece."""
         self._in_order.appendleft(piece)
-        self._queue_of(piece).appendleft(piece)
+        self._queues[self._queue_of(piece)].appendleft(piece)
+        self._mark(self._queue_of(piece))
+
+    def _oldest(self) -> _Piece | None:
+        while self._in_order and self._in_order[0].taken:
+            self._in_order.popleft()
+        return self._in_order[0] if self._in_order else None
+
+    def _leaves_good_space(self, space: int) -> bool:
+        """Tells whether a row with this much space left is full, far from full, or can be filled without a split."""
+        return space == 0 or space >= self._row_tokens // 4 or (space > 0 and self._filler(space) > 0)
+
+    def _filler(self, space: int) -> int:
+        """Returns the length of a piece that fills the space, alone or with one other; 0 where there is none."""
+        if self._filled >> space & 1:
+            return space
+        pairs = self._filled & (self._mirrored >> (self._row_tokens - space)) & _up_to(space)
+        return max(pairs.bit_length() - 1, 0)
 
     def _take(self, queue: int) -> _Piece:
         """Returns the first of a queue; queues and the common order agree, so the oldest of all is first of its own."""
         piece = self._queues[queue].popleft()
         piece.taken = True
         if not self._queues[queue]:
-            self._filled ^= 1 << queue
+            self._unmark(queue)
         self._admit()
         return piece
 
     def _admit(self) -> None:
         if piece := next(self._coming, None):
             self._in_order.append(piece)
-            self._queue_of(piece).append(piece)
+            self._queues[self._queue_of(piece)].append(piece)
+            self._mark(self._queue_of(piece))
 
-    def _queue_of(self, piece: _Piece) -> deque[_Piece]:
-        queue = min(piece.length, self._longer)
+    def _queue_of(self, piece: _Piece) -> int:
+        return min(piece.length, self._row_tokens + 1)
+
+    def _mark(self, queue: int) -> None:
         self._filled |= 1 << queue
-        return self._queues[queue]
+        if queue <= self._row_tokens:
+            self._mirrored |= 1 << (self._row_tokens - queue)
+
+    def _unmark(self, queue: int) -> None:
+        self._filled &= ~(1 << queue)
+        if queue <= self._row_tokens:
+            self._mirrored &= ~(1 << (self._row_tokens - queue))
+
+
+def _up_to(length: int) -> int:
+    """Returns the bits of the queues of at most this length."""
+    return (2 << length) - 1

@@ -22,7 +22,7 @@ class Readings:
     """Tokens read of it: all, but for the last reading of each source."""
 
 
-def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
+def apportion(total: int, weights: Mapping[str, int] | Mapping[str, float]) -> dict[str, int]:
     """Returns whole numbers in proportion to `weights` that sum to `total` exactly.
 
     The largest remainder method (Hamilton): round down, then give what is missing to the largest fractions.
