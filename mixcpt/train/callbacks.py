@@ -77,7 +77,7 @@ def measurements(logs: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def history(logs: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+def history(logs: Iterable[Mapping[str, Any]]) -> list[dict[str, int | float]]:
     """Returns the measurements of `trainer.state.log_history`, each with its `step`.
 
     The log history travels with the checkpoints, so no step is there twice after a resume.

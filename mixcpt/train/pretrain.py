@@ -138,7 +138,7 @@ def _publish(trainer: DistillationTrainer, base: ModelRef, folder: Path) -> dict
     return _metrics(trainer, steps)
 
 
-def _metrics(trainer: DistillationTrainer, steps: list[dict[str, float]]) -> dict[str, Any]:
+def _metrics(trainer: DistillationTrainer, steps: list[dict[str, int | float]]) -> dict[str, Any]:
     rows = trainer.rows
     num_tokens = rows.num_rows * rows.row_tokens
     model = trainer.accelerator.unwrap_model(trainer.model)
