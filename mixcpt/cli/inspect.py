@@ -18,7 +18,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Write one self-contained HTML page: what went in, what was learned, what was forgotten, at what cost."""
-    from mixcpt.report import write_report
+    from mixcpt.report.page import write_report
     from mixcpt.runs import find_run
 
     artifacts = ArtifactStore(store)

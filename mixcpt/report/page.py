@@ -1,7 +1,6 @@
 """The page of one or more runs: one HTML file that needs nothing else, neither network nor script."""
 
 import base64
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.config.writing import to_yaml
+from mixcpt.errors import ArtifactError
 from mixcpt.report import bars, curves, ingredients, lineage, palette, svg, table, tradeoff, training, verdict, words
 from mixcpt.report.examples import examples
 from mixcpt.report.summary import Summary, summarise
@@ -45,18 +45,23 @@ class Settings:
 
 
 def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) -> Path:
-    """Returns `output` after writing the page of `runs` there in one step; several are shown side by side."""
+    """Returns `output` after writing the page of `runs` there in one step; several are shown side by side.
+
+    Raises:
+        ArtifactError: If an artifact of a run is gone, or the page cannot be written.
+        ConfigError, DataError: If the runs cannot stand side by side; see `summarise`.
+    """
     page = render([located(run, store) for run in runs])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}-")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(page.encode("utf-8", "replace"))
-        Path(draft).chmod(0o644)
-        Path(draft).replace(output)
-    except BaseException:
-        Path(draft).unlink()
-        raise
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".report-") as folder:
+            draft = Path(folder) / "page.html"
+            draft.write_bytes(page.encode("utf-8", "replace"))
+            draft.replace(output)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write the report to {output}: {error.strerror or error}", "name another file with --output"
+        ) from error
     return output
 
 

@@ -55,7 +55,7 @@ def accuracy_items(task: str, right: Sequence[int], answers: Sequence[str] | Non
         {
             "task": task,
             "item_id": f"{task}-{index}",
-            "group": GROUPS[task],
+            "group": GROUPS.get(task, "general"),
             "metric": "accuracy",
             "value": float(hit),
             "weight": 1.0,
@@ -216,6 +216,7 @@ def run(
     empty: bool = False,
     method: str = "lssd",
     num_preferences: int = 100,
+    extra_task: str = "",
 ) -> RunResult:
     """A run of two accuracy tasks and, with `final_bits`, bits per byte (the base needs 2.0 bits for each byte)."""
     tasks: list[dict[str, Any]] = [
@@ -266,6 +267,8 @@ def run(
                 task, hits, final_answers if role == "final" and task == "domain_questions" else None
             )
         ]
+        if extra_task:
+            items += accuracy_items(extra_task, [0, 1])
         return evaluation(store, form, {"name": f"{name}-{role}", "digest": digest}, [*items, *bits_items(bits, sizes)])
 
     evaluations = {
