@@ -4,7 +4,8 @@ What is fixed here, because it decides results:
 - A plain prompt starts with the tokenizer's BOS token where it has one, exactly once, as every training document does.
   A chat prompt is the template's text and nothing more.
 - Bits of a text are those of all its tokens, the first one given BOS (EOS for a tokenizer without BOS); the text's end
-  is not counted. A text longer than the model's context is cut into windows, each with one token of context.
+  is not counted. A text longer than the model's context is cut into windows that begin with the last token of the one
+  before; the last window is filled up with earlier text.
 - Answers are greedy, whatever sampling settings came with the model.
 """
 

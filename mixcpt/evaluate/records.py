@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from mixcpt.errors import DataError
 
@@ -71,18 +71,23 @@ def read_items(path: Path, parse: Parse, *, max_lines: int = 0) -> tuple[list[It
     return list(items.values()), bad
 
 
-def open_text(path: Path) -> IO[bytes] | gzip.GzipFile:
-    """Returns the file opened for reading bytes, unpacked where its name ends in .gz.
+def read_bytes(path: Path) -> bytes:
+    """Returns what is in a file, unpacked where its name ends in .gz.
 
     Raises:
-        DataError: If there is no such file or it may not be read.
+        DataError: If the file cannot be read or is no whole gzip file.
     """
     try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        data = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}", "check the path; it is relative to the current folder"
-        ) from error
+        hint = "check the path; it is relative to the current folder"
+        raise DataError(f"cannot read {path}: {error.strerror}", hint) from error
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is no whole gzip file: {error}", "fetch or compress it again") from error
 
 
 def text_field(record: Record, field: str) -> str:
@@ -113,13 +118,9 @@ def item_id(record: Record, fallback: str) -> str:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yields the lines that are not blank, numbered from 1."""
-    with open_text(path) as stream:
-        try:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is no whole gzip file: {error}", "fetch or compress it again") from error
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
 
 
 def _record(line: bytes) -> Record:

@@ -8,15 +8,16 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import DataError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _MAX_RESAMPLED_VALUES = 4_000_000
 """Bounds the memory of the bootstrap, not its result."""
@@ -97,6 +98,8 @@ def paired_interval(
     Items are drawn as pairs (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Where no item
     differs the interval is [0, 0]: the bootstrap knows nothing beyond the items it has.
     """
+    from scipy import stats
+
     if len(weights) < 2:
         return math.nan, math.nan
     interval = stats.bootstrap(
@@ -115,19 +118,23 @@ def paired_interval(
 
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """Returns the two-sided exact p-value that an item is as likely to be gained as lost (McNemar, 1947)."""
+    from scipy import stats
+
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def signed_rank_p_value(before: Values, after: Values) -> float:
     """Returns the two-sided p-value that the differences lie evenly around 0 (Wilcoxon, 1945)."""
+    from scipy import stats
+
     return float(stats.wilcoxon(after, before).pvalue) if np.any(before != after) else 1.0
 
 
 def _delta(
     name: str,
     higher_is_better: bool,
-    before: pd.DataFrame,
-    after: pd.DataFrame,
+    before: "DataFrame",
+    after: "DataFrame",
     confidence: float,
     num_resamples: int,
     rng: np.random.Generator,
@@ -153,14 +160,16 @@ def _summary(evaluation: ArtifactRef) -> dict[str, Any]:
     return summary
 
 
-def _items(evaluation: ArtifactRef) -> dict[str, pd.DataFrame]:
+def _items(evaluation: ArtifactRef) -> "dict[str, DataFrame]":
+    import pandas as pd
+
     items = pd.read_parquet(evaluation.file("items.parquet"))
     return {str(name): rows.set_index("item_id").sort_index() for name, rows in items.groupby("task", sort=False)}
 
 
 def _pair(
-    task: str, before: pd.DataFrame, after: pd.DataFrame, base: ArtifactRef, model: ArtifactRef
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    task: str, before: "DataFrame", after: "DataFrame", base: ArtifactRef, model: ArtifactRef
+) -> "tuple[DataFrame, DataFrame]":
     """Returns the items of both models in one order, once it is sure that they are the same."""
     if set(before.index) != set(after.index) or len(before) != len(after):
         raise _different(f"the items of task {task}", set(before.index), set(after.index), base, model)

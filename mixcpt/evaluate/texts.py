@@ -6,7 +6,7 @@ from pathlib import Path
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import BitsPerByteTask
 from mixcpt.errors import DataError
-from mixcpt.evaluate.records import BadRecord, Item, Record, item_id, open_text, read_items, text_field
+from mixcpt.evaluate.records import BadRecord, Item, Record, item_id, read_bytes, read_items, text_field
 
 _PASSAGE_CHARACTERS = 2000
 """A txt file is one text, and one number has no interval: so it is cut at blank lines into passages of this length."""
@@ -48,11 +48,10 @@ def _parse(record: Record, fallback: str) -> Item:
 
 
 def _passages(path: Path) -> list[Item]:
-    with open_text(path) as stream:
-        try:
-            text = stream.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
+    try:
+        text = read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
     passages = [""]
     for paragraph in re.split(r"\n[ \t]*\n\s*", "\n".join(text.strip().splitlines())):
         if len(passages[-1]) >= _PASSAGE_CHARACTERS:
