@@ -1,14 +1,18 @@
 """The servers of one machine, as child processes: what `mixcpt up` starts, and what a single run needs."""
 
+import json
+import os
+import signal
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from types import FrameType
 
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.supervisor import supervised
@@ -18,6 +22,109 @@ POOL = "mixcpt"
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
+_HEARTBEAT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where a running stack listens."""
+
+    prefect: str
+    mlflow: str
+
+    @property
+    def api(self) -> str:
+        return f"{self.prefect}/api"
+
+
+def run_stack(store: Path, *, root: Path, prefect_port: int, mlflow_port: int) -> None:
+    """Runs Prefect server, MLflow server and a worker until Ctrl-C or SIGTERM, and stops all of them.
+
+    Args:
+        store: Folder of the artifact store; the databases of both servers lie there too.
+        root: The checkout, in which the runs of the worker work.
+        prefect_port: Port of the Prefect server.
+        mlflow_port: Port of the MLflow server.
+
+    Raises:
+        ConfigError: If a port is taken.
+        MixcptError: If a server does not start, or one of them ends.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    with suppress(KeyboardInterrupt), running_stack(store, root, prefect_port, mlflow_port) as (stack, processes):
+        print(f"Prefect   {stack.prefect}   Deployments, adapt, Custom run")
+        print(f"MLflow    {stack.mlflow}")
+        print(f"store     {store}")
+        print("Ctrl-C stops them all", flush=True)
+        _wait_for_the_end(processes)
+
+
+@contextmanager
+def running_stack(
+    store: Path, root: Path, prefect_port: int, mlflow_port: int
+) -> Iterator[tuple[Stack, dict[str, "Popen[bytes]"]]]:
+    """Yields the addresses and the processes of a stack that is ready to take runs; stops them on leaving."""
+    require_free(prefect_port, "--prefect-port")
+    require_free(mlflow_port, "--mlflow-port")
+    store = store.expanduser().resolve()
+    stack = Stack(f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}")
+    environment = prefect_environment(store) | {
+        "PREFECT_API_URL": stack.api,
+        "MLFLOW_TRACKING_URI": stack.mlflow,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "mixcpt",
+        "PWD": str(root),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+    }
+    with ExitStack() as processes:
+
+        def start(name: str, *arguments: str) -> tuple["Popen[bytes]", Path]:
+            log = store / "logs" / f"{name}.txt"
+            command = [sys.executable, "-m", *arguments]
+            running = supervised(command, log_path=log, environment=environment, working_directory=root)
+            return processes.enter_context(running), log
+
+        prefect, prefect_log = start("prefect-server", *_prefect_server(prefect_port))
+        mlflow, mlflow_log = start("mlflow-server", *_mlflow_server(store, mlflow_port))
+        wait_until_healthy("the Prefect server", f"{stack.api}/health", prefect, prefect_log)
+        wait_until_healthy("the MLflow server", f"{stack.mlflow}/health", mlflow, mlflow_log)
+        for arguments in (_CREATE_POOL, _DEPLOY):
+            setup, log = start("setup", *arguments)
+            if setup.wait():
+                raise MixcptError(f"prefect {' '.join(arguments[1:])} failed\n{_tail(log)}")
+        worker, worker_log = start("worker", *_WORKER)
+        wait_until_healthy("the worker", f"{stack.api}/work_pools/{POOL}", worker, worker_log, _is_ready)
+        yield stack, {"the Prefect server": prefect, "the MLflow server": mlflow, "the worker": worker}
+
+
+_CREATE_POOL = ("prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
+_DEPLOY = ("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+_WORKER = ("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "mixcpt-worker")
+
+
+def _prefect_server(port: int) -> tuple[str, ...]:
+    return ("prefect", "server", "start", "--host", HOST, "--port", str(port))
+
+
+def _mlflow_server(store: Path, port: int) -> tuple[str, ...]:
+    """Returns the server on the database that runs without a server use too; files stay below the store."""
+    places = ("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}", "--no-serve-artifacts")
+    artifacts = ("--default-artifact-root", (store / "mlartifacts").as_uri())
+    return ("mlflow", "server", *places, *artifacts, "--host", HOST, "--port", str(port), "--workers", "1")
+
+
+def _wait_for_the_end(processes: dict[str, "Popen[bytes]"]) -> None:
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise MixcptError(f"{name} ended with code {process.returncode}", "its log is in the store, under logs")
+        time.sleep(1.0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -66,23 +173,34 @@ def require_free(port: int, option: str) -> None:
             ) from None
 
 
-def wait_until_healthy(name: str, url: str, process: "Popen[bytes]", log: Path) -> None:
-    """Waits until `url` answers 200.
+def wait_until_healthy(
+    name: str, url: str, process: "Popen[bytes]", log: Path, is_ready: Callable[[bytes], bool] = lambda answer: True
+) -> None:
+    """Waits until `url` answers, and says what `is_ready` wants to hear.
 
     Raises:
         MixcptError: With the end of its log, if the process ended or the time is over.
     """
     deadline = time.monotonic() + _START_SECONDS
-    while not _answers(url):
+    while (answer := _get(url)) is None or not is_ready(answer):
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-            raise MixcptError(f"{name} did not start; the end of {log}:\n" + "\n".join(f"  | {line}" for line in lines))
+            raise MixcptError(f"{name} did not start\n{_tail(log)}")
         time.sleep(_POLL_SECONDS)
 
 
-def _answers(url: str) -> bool:
+def _is_ready(work_pool: bytes) -> bool:
+    """Returns whether a worker polls the pool."""
+    return bool(json.loads(work_pool)["status"] == "READY")
+
+
+def _get(url: str) -> bytes | None:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+            return bytes(response.read())
+    except OSError:  # refused, reset, timed out, or an answer other than 200
+        return None
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in lines)])

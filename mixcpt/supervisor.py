@@ -74,8 +74,13 @@ def run_supervised(
 
 @contextmanager
 def supervised(
-    command: Sequence[str], *, log_path: Path, environment: Mapping[str, str], grace_seconds: float = GRACE_SECONDS
-) -> Iterator[subprocess.Popen[bytes]]:
+    command: Sequence[str],
+    *,
+    log_path: Path,
+    environment: Mapping[str, str],
+    grace_seconds: float = GRACE_SECONDS,
+    working_directory: Path | None = None,
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Yields the supervisor of `command`, running in the background; on leaving, all of it has ended.
 
     The yielded process ends with the exit code of `command`; its `terminate()` stops `command` and its descendants.
@@ -91,6 +96,7 @@ def supervised(
             stdout=log,
             stderr=log,
             env={**os.environ, **environment},
+            cwd=working_directory,
         )
         try:
             yield process
