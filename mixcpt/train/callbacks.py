@@ -98,8 +98,10 @@ def _mark_complete(checkpoint: Path) -> None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    marker = checkpoint / _MARKER
-    return marker.is_file() and json.loads(marker.read_text()) == _sizes(checkpoint)
+    try:
+        return bool(json.loads((checkpoint / _MARKER).read_text()) == _sizes(checkpoint))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
