@@ -6,6 +6,7 @@ from typing import Any
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.report.view import STAGES
+from mixcpt.report.words import Number
 from mixcpt.runs import RunResult
 
 
@@ -14,11 +15,11 @@ class Cost:
     """Effort of one stage, or of a whole run; None where the stage does not train."""
 
     stage: str
-    seconds: float
+    seconds: Number
     """Wall-clock time of making the artifact, whichever run made it."""
     tokens: int | None = None
-    flops: float | None = None
-    tokens_per_second: float | None = None
+    flops: Number | None = None
+    tokens_per_second: Number | None = None
     peak_memory_bytes: int | None = None
     steps: int | None = None
 
@@ -36,7 +37,7 @@ def total(stages: Iterable[Cost]) -> Cost:
         stage="total",
         seconds=sum(cost.seconds for cost in costs),
         tokens=sum(cost.tokens or 0 for cost in costs),
-        flops=sum(cost.flops or 0.0 for cost in costs),
+        flops=sum(cost.flops or 0 for cost in costs),
         peak_memory_bytes=max((cost.peak_memory_bytes or 0 for cost in costs), default=0) or None,
         steps=sum(cost.steps or 0 for cost in costs),
     )
@@ -44,14 +45,13 @@ def total(stages: Iterable[Cost]) -> Cost:
 
 def _cost(stage: str, ref: ArtifactRef) -> Cost:
     record: dict[str, Any] = ref.record
-    metrics = record["metrics"]
-    trained = ref.kind == "model"
+    metrics = record["metrics"] if ref.kind == "model" else {}
     return Cost(
         stage=stage,
         seconds=record["seconds"],
-        tokens=metrics.get("tokens") if trained else None,
-        flops=metrics.get("flops") if trained else None,
-        tokens_per_second=metrics.get("tokens_per_second") if trained else None,
+        tokens=metrics.get("tokens"),
+        flops=metrics.get("flops"),
+        tokens_per_second=metrics.get("tokens_per_second"),
         peak_memory_bytes=metrics.get("peak_memory_bytes"),
-        steps=metrics.get("steps") if trained else None,
+        steps=metrics.get("steps"),
     )

@@ -3,6 +3,9 @@
 import math
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeAlias
+
+Number: TypeAlias = int | float
 
 MISSING = "–"
 """Stands where there is no number."""
@@ -35,21 +38,21 @@ def listing(words: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
 
 
-def value(metric: str, number: float | None) -> str:
+def value(metric: str, number: Number | None) -> str:
     """Returns a measured value: accuracy as a percentage, anything else with three decimals."""
     if number is None or not math.isfinite(number):
         return MISSING
     return f"{100 * number:.1f} %" if metric == "accuracy" else _signed(number, "", 3)
 
 
-def change(metric: str, number: float) -> str:
+def change(metric: str, number: Number) -> str:
     """Returns a difference with its sign: accuracy in percentage points, anything else in its own unit."""
     if not math.isfinite(number):
         return MISSING
     return _signed(100 * number, "+", 1) if metric == "accuracy" else _signed(number, "+", 3)
 
 
-def interval(metric: str, low: float, high: float) -> str:
+def interval(metric: str, low: Number, high: Number) -> str:
     """Returns `+1.0 to +2.0`."""
     return f"{change(metric, low)} to {change(metric, high)}"
 
@@ -59,32 +62,32 @@ def unit(metric: str) -> str:
     return "points" if metric == "accuracy" else title(metric)
 
 
-def count(number: float | None) -> str:
+def count(number: Number | None) -> str:
     """Returns a whole number with thousands separators."""
     return MISSING if number is None else f"{round(number):,}"
 
 
-def level(confidence: float) -> str:
+def level(confidence: Number) -> str:
     """Returns the level of an interval, e.g. `95 %`."""
     return f"{100 * confidence:g} %"
 
 
-def percent(fraction: float | None) -> str:
+def percent(fraction: Number | None) -> str:
     """Returns a share as a percentage with one decimal."""
     return MISSING if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def magnitude(number: float | None, symbol: str = "") -> str:
+def magnitude(number: Number | None, symbol: str = "") -> str:
     """Returns three significant digits and a decimal prefix, e.g. `1.30 M` or `4.20 TFLOP`."""
     return MISSING if number is None else _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"), symbol)
 
 
-def size(num_bytes: float | None) -> str:
+def size(num_bytes: Number | None) -> str:
     """Returns three significant digits and a binary unit, e.g. `1.50 MiB`."""
     return MISSING if num_bytes is None else _scaled(num_bytes, 1024, ("", "Ki", "Mi", "Gi", "Ti", "Pi"), "B")
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: Number | None) -> str:
     """Returns e.g. `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds is None:
         return MISSING
@@ -97,14 +100,14 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def _signed(number: float, plus: str, decimals: int) -> str:
+def _signed(number: Number, plus: str, decimals: int) -> str:
     rounded = round(number, decimals)
     if rounded == 0:
         return f"{0:.{decimals}f}"
     return f"{plus if rounded > 0 else _MINUS}{abs(rounded):.{decimals}f}"
 
 
-def _scaled(number: float, step: int, prefixes: Sequence[str], symbol: str) -> str:
+def _scaled(number: Number, step: int, prefixes: Sequence[str], symbol: str) -> str:
     exponent = 0
     while abs(number) >= step and exponent < len(prefixes) - 1:
         number, exponent = number / step, exponent + 1
