@@ -133,7 +133,7 @@ def _produce(stage: Stage, make_trainer: MakeTrainer, store: ArtifactStore) -> A
         checkpoints = store.work_directory(stage.key) / "checkpoints"
         run = _train(make_trainer(student, samples, checkpoints), stage.name, checkpoints)
         _save(stage, student, folder / "model")
-        (folder / "history.json").write_text(json.dumps(run.history, indent=1))
+        (folder / "history.json").write_text(json.dumps(run.history, indent=1, sort_keys=True))
         return _metrics(stage, samples, run, student)
 
     trained = store.produce(stage.key, build, lineage=stage.lineage)
@@ -181,7 +181,7 @@ def _read(stage: Stage) -> Samples:
 class Run:
     """What a training went through."""
 
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     steps: int
     resumed_steps: int
     """Steps that an interrupted process had done before."""

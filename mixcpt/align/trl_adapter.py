@@ -51,16 +51,16 @@ class StageTracker:
             self.tracker.log(step, named, total_steps=total_steps)
 
 
-def stage_metrics(metrics: Mapping[str, float], stage: str) -> dict[str, float]:
+def stage_metrics(metrics: Mapping[str, int | float], stage: str) -> dict[str, float]:
     """Returns the metrics that we keep, under our names: `train/rewards/margins` becomes `dpo/margin`."""
     return {
-        f"{stage}/{_NAMES[name]}": value
+        f"{stage}/{_NAMES[name]}": float(value)
         for full_name, value in metrics.items()
         if (name := full_name.removeprefix("train/")) in _NAMES
     }
 
 
-def stage_history(trainer: Trainer, stage: str) -> list[dict[str, float]]:
+def stage_history(trainer: Trainer, stage: str) -> list[dict[str, int | float]]:
     """Returns the measurements of the whole training, interruptions included, each with its `step`."""
     return [{"step": entry["step"], **stage_metrics(entry, stage)} for entry in history(trainer.state.log_history)]
 
