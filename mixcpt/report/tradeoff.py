@@ -211,7 +211,7 @@ def _labels(paths: Sequence[Sequence[Point]]) -> list[labels.Label]:
             point.learned.value,
             point.colour,
             weight="bold" if point.is_final else "normal",
-            size=11 if point.is_final else 9.5,
+            size=11.0 if point.is_final else 9.5,
         )
         for point in sorted(points, key=lambda point: not point.is_final)
     ]
