@@ -24,7 +24,7 @@ def reading_losses(model: ModelRef, *, seed: int, num_strangers: int) -> dict[st
 
     tokenizer = load_tokenizer(model)
     network = load_model(model)
-    (stop,) = tokenizer.convert_tokens_to_ids(["."])
+    stop = tokenizer.get_vocab()["."]
     values = []
     for text in stranger_documents(seed, num_strangers):
         input_ids = torch.tensor(tokenizer(text)["input_ids"])
