@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerFast
 from mixcpt.closed_world import items, records
 from mixcpt.closed_world.base_data import BaseDataSize, base_documents
 from mixcpt.closed_world.tokenizer import SPECIAL_TOKENS, build_tokenizer, vocabulary
+from mixcpt.closed_world.words import NUM_DOMAIN_BLOCKS
 from mixcpt.config import ClosedWorldSource, ClosedWorldTask
 
 
@@ -15,18 +16,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def all_texts() -> list[str]:
+    """Every text of world 0 in two wordings, and the domains of its neighbours, whose names are others."""
     texts = []
-    for seed in range(3):
-        for pool, fields in {
-            "domain": ("text",),
-            "general": ("text",),
-            "instructions": ("prompt", "response"),
-            "preferences": ("prompt", "chosen", "rejected"),
-        }.items():
-            source = ClosedWorldSource(name="world", pool=pool, seed=seed, wordings=3)  # type: ignore[arg-type]
-            texts += ["\n".join(record[field] for field in fields) for record in records(source)]
-        texts += [item.prompt for item in items(ClosedWorldTask(seed=seed, form="memory"))]
-    return texts
+    for seed, pool, fields in (
+        (0, "general", ("text",)),
+        (0, "instructions", ("prompt", "response")),
+        (0, "preferences", ("prompt", "chosen", "rejected")),
+        *((seed, "domain", ("text",)) for seed in range(NUM_DOMAIN_BLOCKS)),
+    ):
+        source = ClosedWorldSource(name="world", pool=pool, seed=seed, wordings=2)  # type: ignore[arg-type]
+        texts += ["\n".join(record[field] for field in fields) for record in records(source)]
+    return texts + [item.prompt for item in items(ClosedWorldTask(form="memory"))]
 
 
 def test_tokenizer_round_trip_keeps_every_text_without_unknown_words(tokenizer: PreTrainedTokenizerFast) -> None:
