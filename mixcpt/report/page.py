@@ -51,6 +51,8 @@ def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) 
         ArtifactError: If an artifact of a run is gone, or the page cannot be written.
         ConfigError, DataError: If the runs cannot stand side by side; see `summarise`.
     """
+    if output.is_dir():
+        raise ArtifactError(f"cannot write the report to {output}: it is a folder", "name a file")
     page = render([located(run, store) for run in runs])
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) 
             draft.replace(output)
     except OSError as error:
         raise ArtifactError(
-            f"cannot write the report to {output}: {error.strerror or error}", "name another file with --output"
+            f"cannot write the report to {output}: {error.strerror or error}", "name another file"
         ) from error
     return output
 
