@@ -1,0 +1,184 @@
+"""The whole job on a tiny model: what it leaves in store and MLflow, and what a second call, a kill, a crash do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.config import AdaptConfig
+from mixcpt.runs import RunResult, find_run
+from tasks.tracking import RUN_KEY, STAGE_KEY
+
+pytestmark = pytest.mark.e2e
+
+STAGES = {
+    "curate",
+    "mix",
+    "pretrain",
+    "select",
+    "sft",
+    "dpo",
+    "evaluate-base",
+    "evaluate-pretrained",
+    "evaluate-final",
+}
+
+
+def result_of(config: AdaptConfig) -> RunResult:
+    return find_run(ArtifactStore(config.runtime.store), config.name)
+
+
+def client_of(config: AdaptConfig) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{config.runtime.store}/mlflow.db")
+
+
+def runs_of(config: AdaptConfig) -> dict[str, Run]:
+    """Returns the MLflow runs by name, after checking that no name is there twice."""
+    client = client_of(config)
+    experiment = client.get_experiment_by_name(config.runtime.experiment)
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id]))
+    assert len({run.info.run_name for run in runs}) == len(runs), "a run is there twice"
+    return {run.info.run_name: client.get_run(run.info.run_id) for run in runs}
+
+
+def records(config: AdaptConfig) -> dict[str, str]:
+    """Returns when each artifact of the store was made."""
+    paths = Path(config.runtime.store).glob("*/*/record.json")
+    return {str(path): json.loads(path.read_text())["created_at"] for path in paths}
+
+
+def test_adaptation_publishes_every_stage_and_learns(adapted: AdaptConfig) -> None:
+    result = result_of(adapted)
+    assert set(result.refs) == {"corpus", "mixture", "pretrained", "selection", "sft", "dpo"}
+    assert result.final == "dpo"
+    scores = {
+        role: json.loads(ref.file("summary.json").read_text())["tasks"][0]["value"]
+        for role, ref in result.evaluations.items()
+    }
+    assert scores["pretrained"] < scores["base"]
+    assert (Path(adapted.runtime.store) / "report.html").is_file()
+
+
+def test_adaptation_leaves_one_finished_mlflow_run_a_stage_below_one_parent(adapted: AdaptConfig) -> None:
+    runs = runs_of(adapted)
+    parent = runs.pop("tiny")
+    assert set(runs) == STAGES
+    assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert RUN_KEY in parent.data.tags
+    assert runs["sft"].data.tags[STAGE_KEY] == result_of(adapted).refs["sft"].fingerprint
+    assert runs["pretrain"].data.params["method.kind"] == "lssd"
+    assert parent.data.metrics["retention/domain_text/delta"] < 0
+    files = {file.path for file in client_of(adapted).list_artifacts(parent.info.run_id)}
+    assert files == {"report.html", "results.md", "run.json"}
+
+
+def test_adaptation_links_datasets_models_and_measurements(adapted: AdaptConfig) -> None:
+    runs, result, client = runs_of(adapted), result_of(adapted), client_of(adapted)
+    (mixture,) = runs["pretrain"].inputs.dataset_inputs
+    assert result.refs["mixture"].digest.startswith(mixture.dataset.digest)
+    assert len(mixture.dataset.digest) == 36
+    models = {name: runs[name].outputs.model_outputs[0].model_id for name in ("pretrain", "sft", "dpo")}
+    assert len(set(models.values())) == 3
+    assert [model.model_id for model in runs["sft"].inputs.model_inputs] == [models["pretrain"]]
+    final = client.get_logged_model(models["dpo"])
+    assert final.tags["mixcpt.digest"] == result.refs["dpo"].digest
+    assert {metric.key for metric in final.metrics or []} >= {"eval/domain_text/bits_per_byte"}
+    version = client.get_model_version_by_alias(adapted.runtime.registered_model, "challenger")
+    assert version.tags["mixcpt.digest"] == result.refs["dpo"].digest
+
+
+def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: AdaptConfig) -> None:
+    made, runs = records(adapted), runs_of(adapted)
+    seconds = site.adapt(adapted)
+    assert records(adapted) == made
+    assert {name: run.info.end_time for name, run in runs_of(adapted).items()} == {
+        name: run.info.end_time for name, run in runs.items()
+    }
+    assert seconds < 60
+
+
+def test_adaptation_killed_and_crashed_ends_with_the_same_weights(
+    site: Any, adapted: AdaptConfig, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    config: AdaptConfig = site.config_at(tmp_path / "disturbed")
+    flow = site.start(config)
+    wait_until(lambda: training_step(config) >= 60)
+    family = psutil.Process(flow.pid).children(recursive=True)
+    assert any("mixcpt.worker" in process.cmdline() for process in family)
+    os.kill(flow.pid, signal.SIGKILL)
+    flow.wait()
+    wait_until(lambda: not any(is_alive(process) for process in family))
+    assert runs_of(config)["pretrain"].info.status == "RUNNING"  # nobody was left to say otherwise
+    killed_at = training_step(config)
+    assert killed_at < 460, "the training had ended before the kill"
+
+    flow = site.start(config)
+    wait_until(lambda: training_step(config) > killed_at)
+    worker_of(flow).kill()  # the flow itself takes the stage up again
+    assert flow.wait() == 0, (tmp_path / "disturbed" / "request.log").read_text()
+
+    assert {role: ref.digest for role, ref in result_of(config).refs.items()} == {
+        role: ref.digest for role, ref in result_of(adapted).refs.items()
+    }
+    runs = runs_of(config)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    undisturbed = loss_history(adapted, runs_of(adapted)["pretrain"])
+    assert loss_history(config, runs["pretrain"]) == undisturbed
+    assert len(undisturbed) > 40
+
+
+def loss_history(config: AdaptConfig, run: Run) -> list[tuple[int, float]]:
+    return [
+        (metric.step, metric.value) for metric in client_of(config).get_metric_history(run.info.run_id, "train/loss")
+    ]
+
+
+def training_step(config: AdaptConfig) -> int:
+    """Returns the last step in the spool of the pre-training, 0 before the first."""
+    steps = [
+        json.loads(line)["step"]
+        for spool in Path(config.runtime.store).glob("work/spools/model-*.jsonl")
+        for line in spool.read_text().splitlines()
+        if line.endswith("}") and '"train/loss"' in line
+    ]
+    return max(steps, default=0)
+
+
+def worker_of(flow: "subprocess.Popen[bytes]") -> psutil.Process:
+    for process in psutil.Process(flow.pid).children(recursive=True):
+        command = process.cmdline()
+        if "mixcpt.worker" in command and "mixcpt.supervisor" not in command:
+            return process
+    raise AssertionError("the flow has no worker")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_adaptation_bad_source_fails_with_its_message_and_leaves_no_open_run(site: Any, tmp_path: Path) -> None:
+    config: AdaptConfig = site.config_at(tmp_path / "bad")
+    data = json.loads(config.model_dump_json())
+    data["curation"]["sources"][0]["paths"] = [str(tmp_path / "nowhere.jsonl")]
+    request = tmp_path / "bad.json"
+    request.write_text(json.dumps(data))
+    environment = {**os.environ, "PREFECT_API_URL": site.stack.api}
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.adapt", str(request)], cwd=Path(__file__).parents[2], env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "nowhere.jsonl" in ended.stderr.splitlines()[-1] + ended.stderr.splitlines()[-2]
+    assert records(config) == {}
