@@ -219,13 +219,15 @@ def _answer(task: Task, sample: _Sample, model: _LanguageModel) -> Answer:
     requests = sample["arguments"]
     truncated = any(model.num_tokens(request) > model.max_length for request in requests)
     if isinstance(task, ClosedWorldTask):
-        return Answer(sample["exact_match"], 1.0, requests[0][0], sample["filtered_resps"][0], truncated=truncated)
+        return Answer(
+            float(sample["exact_match"]), 1.0, requests[0][0], sample["filtered_resps"][0], truncated=truncated
+        )
     if isinstance(task, MultipleChoiceTask):
         likeliest = int(np.argmax([log_likelihood for log_likelihood, _ in sample["filtered_resps"]]))
         answer = sample["doc"]["choices"][likeliest].strip()
         return Answer(sample["acc"], 1.0, requests[0][0], answer, sample["acc_norm"], truncated)
     log_likelihood, num_bytes = sample["bits_per_byte"]
-    return Answer(-log_likelihood / math.log(2), num_bytes, requests[0][0], "")
+    return Answer(-log_likelihood / math.log(2), float(num_bytes), requests[0][0], "")
 
 
 @contextmanager
