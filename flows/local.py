@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefect.exceptions import TerminationSignal
@@ -14,7 +14,7 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import MixcptError
 from mixcpt.runs import RunResult
-from mixcpt.stack import temporary_prefect_server
+from mixcpt.stack import running_api, temporary_prefect_server
 from tasks.tracking import Place, prepare_in_background
 
 
@@ -49,13 +49,11 @@ def show(results: Sequence[RunResult], started: float | None = None) -> None:
 
 @contextmanager
 def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
-    """Makes a Prefect server reachable; the first start of our own one, and of MLflow's database, overlap."""
-    preparing = prepare_in_background(Place.of(runtime))
-    if PREFECT_API_URL.value():
-        preparing.join()
-        yield
-        return
-    with temporary_prefect_server(Path(runtime.store).expanduser().resolve()) as url:
+    """Makes a Prefect server reachable: the one that is configured, that of `mixcpt up`, or a temporary one."""
+    store = Path(runtime.store).expanduser().resolve()
+    preparing = prepare_in_background(Place.of(runtime))  # beside the start of the server: both take seconds
+    with ExitStack() as server:
+        url = PREFECT_API_URL.value() or running_api(store) or server.enter_context(temporary_prefect_server(store))
         preparing.join()
         with temporary_settings({PREFECT_API_URL: url}):
             yield

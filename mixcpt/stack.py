@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
@@ -96,7 +96,22 @@ def running_stack(
                 raise MixcptError(f"prefect {' '.join(arguments[1:])} failed\n{_tail(log)}")
         worker, worker_log = start("worker", *_WORKER)
         wait_until_healthy("the worker", f"{stack.api}/work_pools/{POOL}", worker, worker_log, _is_ready)
+        processes.callback(_note(store).unlink, missing_ok=True)
+        _note(store).write_text(json.dumps(asdict(stack)))
         yield stack, {"the Prefect server": prefect, "the MLflow server": mlflow, "the worker": worker}
+
+
+def running_api(store: Path) -> str:
+    """Returns the API address of the stack that `mixcpt up` runs on this store; empty where none answers."""
+    try:
+        stack = Stack(**json.loads(_note(store).read_text()))
+    except FileNotFoundError:
+        return ""
+    return stack.api if _get(f"{stack.api}/health") is not None else ""
+
+
+def _note(store: Path) -> Path:
+    return store / "stack.json"
 
 
 _CREATE_POOL = ("prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")

@@ -236,7 +236,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     elif isinstance(value, list | tuple) and value:
         items = enumerate(value)
     else:
-        return {prefix: value}
+        return {prefix: value} if prefix else {}
     return {
         key: leaf
         for name, child in items

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,7 @@ class Site:
     store: Path
     """Folder of the stack's own store."""
     config: AdaptConfig
+    started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     def config_at(self, store: Path) -> AdaptConfig:
         """Returns the settings with another store, whose tracking database has its tables already."""
@@ -59,7 +60,14 @@ class Site:
         command = [sys.executable, "-m", "flows.adapt", str(request)]
         environment = {**os.environ, "PREFECT_API_URL": self.stack.api, "OMP_NUM_THREADS": "1"}
         with request.with_suffix(".log").open("ab") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            self.started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        return self.started[-1]
+
+    def stop(self) -> None:
+        """Ends the flow processes that a failed test has left."""
+        for process in self.started:
+            process.terminate()
+            process.wait()
 
     def adapt(self, config: AdaptConfig) -> float:
         """Returns the seconds that a whole adaptation took."""
@@ -123,7 +131,9 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
         runtime=RuntimeConfig(store=str(folder / "store"), num_threads=1),
     )
     with running_stack(folder / "store", ROOT, free_port(), free_port()) as (stack, _):
-        yield Site(stack, folder / "store", config)
+        site = Site(stack, folder / "store", config)
+        yield site
+        site.stop()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

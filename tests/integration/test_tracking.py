@@ -1,0 +1,94 @@
+"""MLflow through our one door: nothing twice after a resume, true statuses, and an outage that stops nothing."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mixcpt.stack import free_port
+from mixcpt.tracking import Measurement
+from tasks.lineage import begin_parent, close_flow_run
+from tasks.tracking import FLOW_RUN, RUN_KEY, Place, Tracking, flatten, open_tracking
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    folder = tmp_path_factory.mktemp("mlflow")
+    return open_tracking(Place(f"sqlite:///{folder / 'mlflow.db'}", "trial", (folder / "files").as_uri()))
+
+
+def open_run(tracking: Tracking, key: str, **tags: str) -> str:
+    return tracking.open(RUN_KEY, key, "a run", parent="", tags=tags, params={"seed": 0})
+
+
+def status(tracking: Tracking, run_id: str) -> str:
+    return str(tracking.client.get_run(run_id).info.status)
+
+
+def measured(*steps: int) -> list[Measurement]:
+    return [Measurement(step, {"train/loss": 1.0 / step}, 1_700_000_000.0 + step) for step in steps]
+
+
+def test_run_opened_again_is_the_same_and_runs(tracking: Tracking) -> None:
+    first = open_run(tracking, "again")
+    tracking.close(first, "FAILED")
+    assert open_run(tracking, "again") == first
+    assert status(tracking, first) == "RUNNING"
+
+
+def test_measurements_of_a_resumed_training_are_there_once(tracking: Tracking) -> None:
+    run_id = open_run(tracking, "resumed")
+    tracking.log_measurements(run_id, measured(10, 20, 30), {})
+    last_steps = tracking.last_steps(run_id)  # what a new process knows
+    tracking.log_measurements(run_id, measured(10, 20, 30, 20, 30, 40), last_steps)
+    history = tracking.client.get_metric_history(run_id, "train/loss")
+    assert [metric.step for metric in history] == [10, 20, 30, 40]
+    assert last_steps == {"train/loss": 40}
+
+
+def test_flow_run_closes_its_own_open_runs_alone(tracking: Tracking) -> None:
+    mine, done, other = (open_run(tracking, key, **{FLOW_RUN: flow}) for key, flow in zip("abc", "xxy", strict=True))
+    tracking.close(done, "FINISHED")
+    close_flow_run(tracking, "x", "KILLED")
+    assert [status(tracking, run_id) for run_id in (mine, done, other)] == ["KILLED", "FINISHED", "RUNNING"]
+
+
+def test_runs_of_dead_processes_are_closed_and_those_of_living_ones_are_not(tracking: Tracking) -> None:
+    place = tracking.place
+    code = (
+        "from tasks.tracking import *\n"
+        f"door = open_tracking(Place({place.uri!r}, {place.experiment!r}))\n"
+        "print(door.open(RUN_KEY, 'orphan', 'a run', parent='', tags={}, params={}))"
+    )
+    root = Path(__file__).parents[2]
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    orphan, living = printed.split()[-1], open_run(tracking, "living")
+    tracking.close_abandoned()
+    assert status(tracking, orphan) == "KILLED"
+    assert status(tracking, living) == "RUNNING"
+
+
+def test_long_parameter_is_cut_and_nothing_else_is_lost(tracking: Tracking) -> None:
+    params = {"paths": "x" * 10_000, **{f"field{index}": index for index in range(250)}}
+    run_id = tracking.open(RUN_KEY, "long", "a run", parent="", tags={}, params=params)
+    logged = tracking.client.get_run(run_id).data.params
+    assert len(logged) == 251
+    assert 100 < len(logged["paths"]) <= 500
+
+
+def test_outage_gives_none_soon_and_the_server_is_then_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    away = Tracking(Place(f"http://127.0.0.1:{free_port()}", "trial"))
+    assert begin_parent(away, "key", "name", {}, {}) is None
+    assert "left out for a minute" in caplog.text
+    started = time.monotonic()
+    assert begin_parent(away, "key", "name", {}, {}) is None
+    assert time.monotonic() - started < 0.1
+
+
+def test_flatten_names_leaves_by_their_path() -> None:
+    assert flatten({}) == {}
+    assert flatten({"a": {"b": 1, "c": []}, "d": [{"e": None}]}) == {"a.b": 1, "a.c": [], "d.0.e": None}
