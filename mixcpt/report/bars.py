@@ -23,13 +23,16 @@ def draw_bars(summary: Summary, metric: str) -> Figure:
     """Returns the figure of all tasks that are measured by `metric`."""
     tasks = [task for task, value in summary.base.tasks.items() if value.metric == metric]
     models = [summary.base, *(run.final for run in summary.runs)]
+    marks = [palette.BASE_MARK, *palette.run_marks(len(summary.runs))]
     rows = len(models) + 1.3
     with svg.drawing():
         figure = svg.new_figure(5.6, _BAR_INCHES * rows * len(tasks) + 0.9)
         axes = figure.subplots()
         axes.set_title(_title(summary, metric, tasks))
         ticks = [
-            _draw_bar(axes, index, model, model.tasks[task], block * rows + index, summary.confidence)
+            _draw_bar(
+                axes, marks[index].colour.light, model, model.tasks[task], block * rows + index, summary.confidence
+            )
             for block, task in enumerate(tasks)
             for index, model in enumerate(models)
         ]
@@ -75,9 +78,8 @@ def _title(summary: Summary, metric: str, tasks: Sequence[str]) -> str:
 
 
 def _draw_bar(
-    axes: Axes, index: int, model: ModelSummary, value: TaskValue, y: float, confidence: float
+    axes: Axes, colour: str, model: ModelSummary, value: TaskValue, y: float, confidence: float
 ) -> tuple[float, str]:
-    colour = palette.mark(index - 1).light if model.run else palette.BASE.light
     low, high = value_interval(value, confidence)
     axes.barh(y, value.value, height=0.74, color=colour, alpha=0.38)
     axes.plot([low, high], [y, y], color=colour, linewidth=1.8)

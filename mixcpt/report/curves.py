@@ -60,6 +60,8 @@ def draw_curves(series: Series, title: str, unit: str, top: float) -> Figure:
 
 def describe_curves(series: Series) -> str:
     """Returns the first and the last value of each source in words."""
+    if set(series) == {""}:
+        return f"From {series[''][0][1]:.3g} to {series[''][-1][1]:.3g}."
     courses = [
         f"{words.printable(source or 'all')} {points[0][1]:.3g} → {points[-1][1]:.3g}"
         for source, points in series.items()

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -20,7 +19,6 @@ from mixcpt.report.view import located
 from mixcpt.runs import RunResult
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_GLYPHS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def render(runs: Sequence[RunResult]) -> str:
         table=table,
         verdict=verdict,
         lead=_lead(summary),
-        marks={run.name: _mark(index) for index, run in enumerate(runs)},
+        marks=dict(zip([run.name for run in runs], palette.run_marks(len(runs)), strict=True)),
         tradeoff=_tradeoff_picture(summary),
         bars=[_bars_picture(summary, metric) for metric in bars.metrics(summary)],
         examples=examples(runs, evaluate.num_examples, runs[0].config.seed),
@@ -123,10 +121,6 @@ def _lead(summary: Summary) -> list[str]:
     if len(summary.runs) == 2:
         return [verdict.head_to_head_verdict(summary.head_to_head[0], summary.confidence)]
     return [verdict.run_verdict(summary, run) for run in summary.runs]
-
-
-def _mark(index: int) -> dict[str, Any]:
-    return {"colour": palette.mark(index).name, "glyph": _GLYPHS[palette.shape(index)]}
 
 
 def _tradeoff_picture(summary: Summary) -> Picture:

@@ -26,38 +26,44 @@ BASE = Colour("base", "#4d5660", "#b6c0ca")
 GOOD = Colour("good", "#0a6c50", "#4fd0a7")
 BAD = Colour("bad", "#a8330b", "#ff9870")
 
-MARKS = (
-    Colour("mark-1", "#b0490a", "#f5a05a"),
-    Colour("mark-2", "#0a5fae", "#62b4ff"),
-    Colour("mark-3", "#00755f", "#3fd3a9"),
-    Colour("mark-4", "#93368c", "#ee9fe6"),
-    Colour("mark-5", "#6f5a00", "#e8d24f"),
-    Colour("mark-6", "#2f3d9c", "#aab4ff"),
+ACCENTS = (
+    Colour("accent-1", "#0a5fae", "#62b4ff"),
+    Colour("accent-2", "#b0490a", "#f5a05a"),
+    Colour("accent-3", "#00755f", "#3fd3a9"),
+    Colour("accent-4", "#93368c", "#ee9fe6"),
+    Colour("accent-5", "#6f5a00", "#e8d24f"),
+    Colour("accent-6", "#2f3d9c", "#aab4ff"),
 )
-"""Colours of runs, in the order of their use."""
+SOURCES = (*ACCENTS[2:], *ACCENTS[:2])
+"""Colours of sources; they begin elsewhere than those of runs, lest a source looks like a run."""
 
-SOURCES = (*MARKS[2:], *MARKS[:2])
-"""Colours of sources; they begin elsewhere, lest a source looks like a run."""
+COLOURS = (PAGE, PANEL, INK, MUTED, RULE, BASE, GOOD, BAD, *ACCENTS)
 
-SHAPES = ("s", "o", "^", "D", "v", "P")
-"""Marker of each run, so that colour is never the only sign."""
-
-COLOURS = (PAGE, PANEL, INK, MUTED, RULE, BASE, GOOD, BAD, *MARKS)
+_SHAPES = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
 
 
-def mark(index: int) -> Colour:
-    """Returns the colour of the run at `index`; starts again after the last."""
-    return MARKS[index % len(MARKS)]
+@dataclass(frozen=True)
+class Mark:
+    """How a model is told apart: by colour, and by shape so that colour is never the only sign."""
+
+    colour: Colour
+    shape: str
+    """Marker of matplotlib."""
+    glyph: str
+    """The same shape as a character."""
+
+
+BASE_MARK = Mark(BASE, "X", "✖")
+
+
+def run_marks(num_runs: int) -> list[Mark]:
+    """Returns the marks of runs shown side by side; the last, which is the one in question, always looks the same."""
+    return [Mark(ACCENTS[place % len(ACCENTS)], *_SHAPES[place % len(_SHAPES)]) for place in reversed(range(num_runs))]
 
 
 def source(index: int) -> Colour:
     """Returns the colour of the source at `index`; starts again after the last."""
     return SOURCES[index % len(SOURCES)]
-
-
-def shape(index: int) -> str:
-    """Returns the marker of the run at `index`."""
-    return SHAPES[index % len(SHAPES)]
 
 
 def variables(form: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
-from mixcpt.report import labels, palette, svg, words
+from mixcpt.report import labels, palette, scales, svg, words
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
 
 _CORNERS = (
@@ -20,10 +20,7 @@ _CORNERS = (
     (0.0, 0.0, "learned nothing, and forgot"),
     (1.0, 0.0, "kept, learned nothing"),
 )
-_MIN_SPAN = {"accuracy": 0.08}
 _ARROW_BOX = 6.0
-_WHOLE_SCALE_FROM = 0.5
-"""Accuracies that differ by more than this are shown on the whole scale from 0 to 100 %."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,12 @@ class Point:
     name: str
     kept: TaskValue
     learned: TaskValue
-    colour: str
-    shape: str
+    mark: palette.Mark
     is_final: bool
+
+    @property
+    def colour(self) -> str:
+        return self.mark.colour.light
 
 
 def save_tradeoff(summary: Summary, path: Path) -> None:
@@ -50,7 +50,7 @@ def draw_tradeoff(summary: Summary) -> Figure:
     with svg.drawing():
         figure = svg.new_figure(5.8, 4.9)
         axes = figure.subplots()
-        _draw_axes(axes, summary, points)
+        _draw_axes(axes, points)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         corners = _draw_corners(axes)
@@ -78,33 +78,29 @@ def describe_tradeoff(summary: Summary) -> str:
 def _paths(summary: Summary) -> list[list[Point]]:
     """Returns for each run the way from the base over the pre-trained to the final model."""
 
-    def point(model: ModelSummary, name: str, colour: str, shape: str, is_final: bool) -> Point:
+    def point(model: ModelSummary, name: str, mark: palette.Mark, is_final: bool) -> Point:
         kept, learned = model.tasks[summary.headline_general], model.tasks[summary.headline_domain]
-        return Point(words.shortened(name, 28), kept, learned, colour, shape, is_final)
+        return Point(words.shortened(name, 28), kept, learned, mark, is_final)
 
-    base = point(summary.base, "base", palette.BASE.light, "X", True)
+    base = point(summary.base, "base", palette.BASE_MARK, True)
     paths = []
-    for index, run in enumerate(summary.runs):
-        colour, shape = palette.mark(index).light, palette.shape(index)
-        path = [base, point(run.final, run.name, colour, shape, True)]
+    for run, mark in zip(summary.runs, palette.run_marks(len(summary.runs)), strict=True):
+        path = [base, point(run.final, run.name, mark, True)]
         if run.pretrained:
-            path.insert(1, point(run.pretrained, f"{run.name}, pre-trained", colour, shape, False))
+            path.insert(1, point(run.pretrained, f"{run.name}, pre-trained", mark, False))
         paths.append(path)
     return paths
 
 
-def _draw_axes(axes: Axes, summary: Summary, points: Sequence[Point]) -> None:
+def _draw_axes(axes: Axes, points: Sequence[Point]) -> None:
     axes.set_title("Learned against forgotten")
     base = points[0]
-    for axis, values, verb in (
-        ("x", [point.kept for point in points], "Kept"),
-        ("y", [point.learned for point in points], "Learned"),
-    ):
-        low, high = _limits(values)
-        upside_down = not values[0].higher_is_better
-        getattr(axes, f"set_{axis}lim")(*((high, low) if upside_down else (low, high)))
-        getattr(axes, f"set_{axis}label")(f"{verb}: {_axis_words(values[0])}")
-        if values[0].metric == "accuracy":
+    values = {"x": [point.kept for point in points], "y": [point.learned for point in points]}
+    for (axis, shown), (low, high) in zip(values.items(), scales.ranges(values["x"], values["y"]), strict=True):
+        less_is_better = not shown[0].higher_is_better
+        getattr(axes, f"set_{axis}lim")(*((high, low) if less_is_better else (low, high)))
+        getattr(axes, f"set_{axis}label")(f"{'Kept' if axis == 'x' else 'Learned'}: {_axis_words(shown[0])}")
+        if shown[0].metric == "accuracy":
             _scale_in_percent(axes, axis, low, high)
     axes.axvline(base.kept.value, color=palette.RULE.light, linewidth=1.2, zorder=1)
     axes.axhline(base.learned.value, color=palette.RULE.light, linewidth=1.2, zorder=1)
@@ -118,28 +114,11 @@ def _axis_words(value: TaskValue) -> str:
     return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
 
 
-def _limits(values: Sequence[TaskValue]) -> tuple[float, float]:
-    ends = [end for value in values for end in _ends(value)]
-    low, high = min(ends), max(ends)
-    if values[0].metric == "accuracy" and high - low > _WHOLE_SCALE_FROM:
-        return -0.14, 1.14
-    span = max(high - low, _MIN_SPAN.get(values[0].metric, 0.05 * max(abs(high), 1e-9)))
-    middle = (low + high) / 2
-    return middle - 0.8 * span, middle + 0.8 * span
-
-
 def _scale_in_percent(axes: Axes, axis: str, low: float, high: float) -> None:
     line = getattr(axes, f"{axis}axis")
-    if (low, high) == (-0.14, 1.14):
+    if (low, high) == scales.WHOLE:
         line.set_ticks([0, 0.25, 0.5, 0.75, 1])
     line.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %" if 0 <= share <= 1 else ""))
-
-
-def _ends(value: TaskValue) -> tuple[float, float]:
-    """Returns the interval of the change to base, put onto the base's value; where there is none, just the value."""
-    if not value.change or math.isnan(value.change.low):
-        return value.value, value.value
-    return value.change.base + value.change.low, value.change.base + value.change.high
 
 
 def _draw_corners(axes: Axes) -> list[Bbox]:
@@ -184,14 +163,14 @@ def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
 
 def _draw_point(axes: Axes, point: Point) -> None:
     x, y = point.kept.value, point.learned.value
-    (left, right), (down, up) = _ends(point.kept), _ends(point.learned)
+    (left, right), (down, up) = scales.ends(point.kept), scales.ends(point.learned)
     strength = {"color": point.colour, "linewidth": 1.6 if point.is_final else 1.0, "zorder": 3}
     axes.plot([left, right], [y, y], **strength)  # type: ignore[arg-type]
     axes.plot([x, x], [down, up], **strength)  # type: ignore[arg-type]
     axes.plot(
         [x],
         [y],
-        marker=point.shape,
+        marker=point.mark.shape,
         markersize=9 if point.is_final else 7,
         color=point.colour,
         markerfacecolor=point.colour if point.is_final else palette.PAGE.light,
@@ -221,7 +200,7 @@ def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
     """Returns the boxes of the error bars, which labels keep off."""
     boxes = []
     for point in points:
-        (left, right), (down, up) = _ends(point.kept), _ends(point.learned)
+        (left, right), (down, up) = scales.ends(point.kept), scales.ends(point.learned)
         for corner, opposite in (
             ((left, point.learned.value), (right, point.learned.value)),
             ((point.kept.value, down), (point.kept.value, up)),

@@ -11,6 +11,7 @@ MISSING = "–"
 """Stands where there is no number."""
 
 _MINUS = "\u2212"
+_SPACE = "\u00a0"  # a number and its unit stay on one line
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -42,7 +43,7 @@ def value(metric: str, number: Number | None) -> str:
     """Returns a measured value: accuracy as a percentage, anything else with three decimals."""
     if number is None or not math.isfinite(number):
         return MISSING
-    return f"{100 * number:.1f} %" if metric == "accuracy" else _signed(number, "", 3)
+    return f"{100 * number:.1f}{_SPACE}%" if metric == "accuracy" else _signed(number, "", 3)
 
 
 def change(metric: str, number: Number) -> str:
@@ -69,12 +70,12 @@ def count(number: Number | None) -> str:
 
 def level(confidence: Number) -> str:
     """Returns the level of an interval, e.g. `95 %`."""
-    return f"{100 * confidence:g} %"
+    return f"{100 * confidence:g}{_SPACE}%"
 
 
 def percent(fraction: Number | None) -> str:
     """Returns a share as a percentage with one decimal."""
-    return MISSING if fraction is None else f"{100 * fraction:.1f} %"
+    return MISSING if fraction is None else f"{100 * fraction:.1f}{_SPACE}%"
 
 
 def magnitude(number: Number | None, symbol: str = "") -> str:
@@ -92,12 +93,12 @@ def duration(seconds: Number | None) -> str:
     if seconds is None:
         return MISSING
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{_SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return f"{minutes}{_SPACE}min {rest:02d}{_SPACE}s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
+    return f"{hours}{_SPACE}h {minutes:02d}{_SPACE}min"
 
 
 def _signed(number: Number, plus: str, decimals: int) -> str:
@@ -112,4 +113,4 @@ def _scaled(number: Number, step: int, prefixes: Sequence[str], symbol: str) -> 
     while abs(number) >= step and exponent < len(prefixes) - 1:
         number, exponent = number / step, exponent + 1
     digits = f"{number:.0f}" if exponent == 0 or abs(number) >= 100 else f"{number:.{2 if abs(number) < 10 else 1}f}"
-    return f"{digits} {prefixes[exponent]}{symbol}".rstrip()
+    return f"{digits}{_SPACE}{prefixes[exponent]}{symbol}".rstrip()

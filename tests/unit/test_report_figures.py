@@ -118,6 +118,17 @@ def test_tradeoff_of_close_accuracies_is_not_squeezed_into_the_whole_scale() -> 
     assert axes.get_xlim()[1] - axes.get_xlim()[0] < 0.5
 
 
+def test_tradeoff_gives_a_point_lost_the_length_of_a_point_gained() -> None:
+    for finals in ({"one": (0.99, 0.85)}, {"one": (0.20, 0.94)}, {"one": (0.06, 0.70)}):
+        (axes,) = draw_tradeoff(summary_of(finals)).axes
+        assert np.ptp(axes.get_xlim()) == pytest.approx(np.ptp(axes.get_ylim()))
+
+
+def test_run_in_question_looks_the_same_whatever_stands_beside_it() -> None:
+    assert palette.run_marks(1)[-1] == palette.run_marks(2)[-1] == palette.run_marks(5)[-1]
+    assert len(set(palette.run_marks(6))) == 6
+
+
 def test_tradeoff_without_intervals_is_drawn() -> None:
     nan = math.nan
     lonely = TaskDelta("learned", "domain", "accuracy", True, 1, 0.05, 1.0, 0.95, nan, nan, 1.0, 1, 0)
@@ -235,13 +246,13 @@ def contrast(a: str, b: str) -> float:
 @pytest.mark.parametrize("form", ["light", "dark"])
 def test_text_colours_are_readable_on_page_and_panel(form: str) -> None:
     grounds = [getattr(ground, form) for ground in (palette.PAGE, palette.PANEL)]
-    for colour in (palette.INK, palette.MUTED, palette.BASE, palette.GOOD, palette.BAD, *palette.MARKS):
+    for colour in (palette.INK, palette.MUTED, palette.BASE, palette.GOOD, palette.BAD, *palette.ACCENTS):
         assert min(contrast(getattr(colour, form), ground) for ground in grounds) >= 4.5, colour.name
 
 
 @pytest.mark.parametrize("form", ["light", "dark"])
 @pytest.mark.parametrize("eye", [np.eye(3), PROTAN, DEUTAN], ids=["usual", "protanopia", "deuteranopia"])
 def test_first_run_and_source_colours_differ_for_every_eye(form: str, eye: np.ndarray) -> None:
-    for colours in (palette.MARKS[:3], palette.SOURCES[:3]):
+    for colours in (palette.ACCENTS[:3], palette.SOURCES[:3]):
         seen = [lab(eye @ linear(getattr(colour, form))) for colour in colours]
         assert min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2)) > 15

@@ -116,12 +116,12 @@ def test_head_to_head_compares_the_final_models_item_by_item(summary: Summary) -
     for change in comparison.changes:
         expected = share(MIXCPT_RIGHT[change.task]) - share(TRADITIONAL_RIGHT[change.task])
         assert change.delta == pytest.approx(expected)
-    said = head_to_head_verdict(comparison, 0.95)
+    said = head_to_head_verdict(comparison, 0.95).replace("\u00a0", " ")
     assert said.startswith("mixcpt is better than traditional in domain questions (+80.0 points, 95 % interval ")
 
 
 def test_verdict_names_gain_and_loss_with_their_intervals(summary: Summary) -> None:
-    said = run_verdict(summary, summary.runs[0])
+    said = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
     assert "gained in the domain (domain questions 0.0 % → 10.0 %: +10.0 points, 95 % interval +" in said
     assert "but lost in general (general questions unasked 90.0 % → 30.0 %: −60.0 points, 95 % interval −" in said
 
@@ -129,9 +129,8 @@ def test_verdict_names_gain_and_loss_with_their_intervals(summary: Summary) -> N
 def test_verdict_of_no_difference_claims_none(tmp_path: Path) -> None:
     same = run(ArtifactStore(tmp_path), "same", base_right=BASE_RIGHT, final_right=BASE_RIGHT)
     summary = summarise([same])
-    assert run_verdict(summary, summary.runs[0]).startswith(
-        "same shows no sure gain in the domain (domain questions 0.0 % → 0.0 %"
-    )
+    said = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
+    assert said.startswith("same shows no sure gain in the domain (domain questions 0.0 % → 0.0 %")
 
 
 def test_cost_is_the_sum_over_stages_and_the_highest_peak(runs: list[RunResult]) -> None:
