@@ -10,8 +10,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from mixcpt.align.chat import Encoded
+from mixcpt.mixture.rows import IGNORE_INDEX
 
-IGNORE_INDEX = -100
 _MAX_LOGITS = 1 << 25
 """Logits of one forward: 128 MiB in fp32, whatever the vocabulary."""
 

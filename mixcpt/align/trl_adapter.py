@@ -12,6 +12,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # type: ignore[att
 
 from mixcpt.align.chat import Encoded
 from mixcpt.config import DpoConfig, SftConfig
+from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.tracking import Tracker
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import history, observe
@@ -19,7 +20,6 @@ from mixcpt.train.callbacks import history, observe
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the library has read the environment already
 
-_IGNORE_INDEX = -100
 _NUM_CHECKPOINTS = 10
 _MIN_CHECKPOINT_STEPS = 10
 _NUM_MEASUREMENTS = 100
@@ -80,7 +80,7 @@ def sft_trainer(
         [
             {
                 "input_ids": sample.input_ids,
-                "labels": [_IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids,
+                "labels": [IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids,
             }
             for sample in samples
         ]

@@ -19,7 +19,8 @@ class CurationConfig(Settings):
     """Everything the run reads; each source says what it is for."""
 
     normalise: bool = True
-    """Repair broken Unicode, unify line ends, strip trailing space, drop control characters and left-over end-of-text marks."""
+    """Repair broken Unicode, unify line ends, strip trailing space, drop control characters and
+    left-over end-of-text marks."""
 
     min_characters: int = Field(20, ge=0)
     """Documents shorter than this are removed (domain and general pools)."""

@@ -15,9 +15,11 @@ from torch.autograd.function import once_differentiable
 from mixcpt.distill.chunk import MEASURES, ChunkResult, cross_entropy_, distillation_
 from mixcpt.distill.head import Head
 from mixcpt.distill.objective import Objective
+from mixcpt.mixture.rows import IGNORE_INDEX
 
-IGNORE_INDEX = -100
 DEFAULT_BUDGET_BYTES = 192 * 2**20
+_MAX_ROWS = 512
+"""More rows at once speed no matrix product up, but push a small vocabulary's buffers out of the cache."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class _Job:
         return (3 if self.teacher else 1) + bool(self.head.soft_cap)
 
     def rows_per_chunk(self, dtype: torch.dtype) -> int:
-        return max(1, self.budget_bytes // (self.num_buffers * self.head.weight.shape[0] * dtype.itemsize))
+        row_bytes = self.num_buffers * self.head.weight.shape[0] * dtype.itemsize
+        return min(_MAX_ROWS, max(1, self.budget_bytes // row_bytes))
 
 
 class _FusedLoss(torch.autograd.Function):

@@ -48,7 +48,7 @@ def _cost(stage: str, ref: ArtifactRef) -> Cost:
     metrics = record["metrics"] if ref.kind == "model" else {}
     return Cost(
         stage=stage,
-        seconds=record["seconds"],
+        seconds=max(record["seconds"], metrics.get("train_seconds", 0)),  # the first counts the last attempt alone
         tokens=metrics.get("tokens"),
         flops=metrics.get("flops"),
         tokens_per_second=metrics.get("tokens_per_second"),

@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mixcpt.distill.loss import IGNORE_INDEX
 from mixcpt.errors import DataError
+from mixcpt.mixture.rows import IGNORE_INDEX
 
 Row = dict[str, Tensor]
 COLUMNS = ("input_ids", "labels", "position_ids", "source_ids")

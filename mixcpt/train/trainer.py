@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from mixcpt.distill.body import hidden_states
 from mixcpt.distill.head import head_of
-from mixcpt.distill.loss import IGNORE_INDEX, Teacher, distillation_loss
+from mixcpt.distill.loss import Teacher, distillation_loss
 from mixcpt.distill.objective import Objective
+from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.train.data import PackedRows, collate
 from mixcpt.train.diagnostics import Diagnostics
 

@@ -16,9 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod
 from mixcpt.distill.head import Head
-from mixcpt.distill.loss import IGNORE_INDEX, LossOutput, Teacher, distillation_loss
+from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss
 from mixcpt.distill.objective import Objective, objective_of
 from mixcpt.distill.targets import TRANSFORMS, Correction
+from mixcpt.mixture.rows import IGNORE_INDEX
 
 TOKENS, HIDDEN, VOCAB = 23, 8, 31
 METHODS = {
