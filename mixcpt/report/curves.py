@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +13,12 @@ from mixcpt.report import labels, palette, svg, words
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """(step, value) pairs by source; the source `""` is all of them together."""
 
+Style: TypeAlias = tuple[str, str | tuple[int, tuple[float, ...]]]
+"""Colour and line."""
+
 _NAME = re.compile(r"train/(?:(?P<source>[^/]+)/)?(?P<metric>\w+)")
 _MAX_POINTS = 300
-_LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))
+_LINES: Sequence[str | tuple[int, tuple[float, ...]]] = ("-", (0, (5.0, 2.0)), (0, (1.0, 1.5)))
 
 
 def by_source(history: Sequence[Mapping[str, Any]], metric: str) -> Series:
@@ -41,8 +44,17 @@ def highest(series: Series) -> float:
     return max(value for points in series.values() for _, value in points)
 
 
-def draw_curves(series: Series, title: str, unit: str, top: float) -> Figure:
-    """Returns a figure of one metric over the steps, each source labelled at its end; `top` ends the scale."""
+def draw_curves(series: Series, title: str, unit: str, *, top: float, sources: Sequence[str]) -> Figure:
+    """Returns a figure of one metric over the steps, each source labelled at its end.
+
+    Args:
+        series: What is drawn.
+        title: Heading of the figure.
+        unit: Unit of the metric.
+        top: Where the scale ends.
+        sources: Every source of the page, which gives each the same colour in all figures.
+    """
+    styles = {source: _style(sources, source) for source in series}
     with svg.drawing():
         figure = svg.new_figure(5.2, 3.3)
         axes = figure.subplots()
@@ -50,11 +62,11 @@ def draw_curves(series: Series, title: str, unit: str, top: float) -> Figure:
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.grid(axis="y")
-        for index, (source, points) in enumerate(series.items()):
-            _draw_line(axes, index, source, points)
+        for source, points in series.items():
+            _draw_line(axes, styles[source], points)
         low = min(0.0, min(value for points in series.values() for _, value in points))
         axes.set_ylim(low, (top + 0.05 * (top - low)) or 1.0)
-        _draw_labels(figure, axes, series)
+        _draw_labels(figure, axes, series, styles)
     return figure
 
 
@@ -69,24 +81,22 @@ def describe_curves(series: Series) -> str:
     return f"First and last: {'; '.join(courses)}."
 
 
-def _colour(index: int, source: str) -> str:
-    return (palette.source(index) if source else palette.BASE).light
+def _style(sources: Sequence[str], source: str) -> Style:
+    """Returns colour and line of a source; when the colours are used up they begin again with another line."""
+    if not source:
+        return palette.BASE.light, "-"
+    index = sources.index(source)
+    return palette.source(index).light, _LINES[index // len(palette.SOURCES) % len(_LINES)]
 
 
-def _draw_line(axes: Axes, index: int, source: str, points: Sequence[tuple[int, float]]) -> None:
+def _draw_line(axes: Axes, style: Style, points: Sequence[tuple[int, float]]) -> None:
     stride = max(1, len(points) // _MAX_POINTS)
     steps, values = zip(*points[:-1:stride], points[-1], strict=True)
-    axes.plot(
-        steps,
-        values,
-        color=_colour(index, source),
-        linewidth=1.6,
-        linestyle=_LINES[index // len(palette.SOURCES) % len(_LINES)],
-        marker="o" if len(points) == 1 else None,
-    )
+    colour, line = style
+    axes.plot(steps, values, color=colour, linewidth=1.6, linestyle=line, marker="o" if len(points) == 1 else None)
 
 
-def _draw_labels(figure: Figure, axes: Axes, series: Series) -> None:
+def _draw_labels(figure: Figure, axes: Axes, series: Series, styles: Mapping[str, Style]) -> None:
     """Names each line at its end, moved apart where lines end close to each other; a line alone needs no name."""
     texts = [
         axes.text(
@@ -94,11 +104,11 @@ def _draw_labels(figure: Figure, axes: Axes, series: Series) -> None:
             points[-1][1],
             words.shortened(source or "all", 24),
             transform=axes.get_yaxis_transform(),
-            color=_colour(index, source),
+            color=styles[source][0],
             va="center",
             fontsize=10,
         )
-        for index, (source, points) in enumerate(series.items())
+        for source, points in series.items()
         if source or len(series) > 1
     ]
     figure.draw_without_rendering()

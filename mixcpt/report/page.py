@@ -135,5 +135,5 @@ def _bars_picture(summary: Summary, metric: str) -> Picture:
 
 def _curve_picture(curve: training.Curve) -> Picture:
     said = curves.describe_curves(curve.series)
-    figure = curves.draw_curves(curve.series, curve.title, curve.unit, curve.top)
+    figure = curves.draw_curves(curve.series, curve.title, curve.unit, top=curve.top, sources=curve.sources)
     return Picture(svg.inline(figure, curve.name, f"{curve.title}, in {curve.unit}. {said}"), said)

@@ -116,9 +116,9 @@ def _axis_words(value: TaskValue) -> str:
 
 def _scale_in_percent(axes: Axes, axis: str, low: float, high: float) -> None:
     line = getattr(axes, f"{axis}axis")
-    if (low, high) == scales.WHOLE:
-        line.set_ticks([0, 0.25, 0.5, 0.75, 1])
-    line.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %" if 0 <= share <= 1 else ""))
+    ticks = [0, 0.25, 0.5, 0.75, 1] if (low, high) == scales.WHOLE else line.get_ticklocs()
+    line.set_ticks([tick for tick in ticks if max(0, low) <= tick <= min(1, high)])
+    line.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
 
 
 def _draw_corners(axes: Axes) -> list[Bbox]:

@@ -39,6 +39,8 @@ class Curve:
     series: Series
     top: float = 0.0
     """Greatest value of this metric and stage in any run, so that the runs share a scale."""
+    sources: Sequence[str] = ()
+    """The sources of all runs, so that the runs share their colours."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,15 @@ class TrainingView:
 def trainings(runs: Sequence[RunResult]) -> list[TrainingView]:
     """Returns what each run measured while it trained."""
     views = [_training(index, run) for index, run in enumerate(runs)]
+    curves = [curve for view in views for curve in view.curves]
+    sources = [source for source in dict.fromkeys(source for curve in curves for source in curve.series) if source]
     tops: dict[str, float] = {}
-    for curve in (curve for view in views for curve in view.curves):
+    for curve in curves:
         tops[curve.metric] = max(tops.get(curve.metric, 0.0), highest(curve.series))
-    return [replace(view, curves=[replace(curve, top=tops[curve.metric]) for curve in view.curves]) for view in views]
+    return [
+        replace(view, curves=[replace(curve, top=tops[curve.metric], sources=sources) for curve in view.curves])
+        for view in views
+    ]
 
 
 def _training(index: int, run: RunResult) -> TrainingView:

@@ -170,7 +170,7 @@ def test_inline_svg_shows_hostile_names_as_text_and_names_nothing_outside() -> N
     for text in (
         svg.inline(draw_tradeoff(summary), "t", HOSTILE),
         svg.inline(draw_bars(summary, "accuracy"), "b", HOSTILE),
-        svg.inline(draw_curves(series, HOSTILE, "nats", 2.0), "c", HOSTILE),
+        svg.inline(draw_curves(series, HOSTILE, "nats", top=2.0, sources=list(series)), "c", HOSTILE),
     ):
         root = ElementTree.fromstring(text)
         assert not [element for element in root.iter() if "script" in str(element.tag)]
@@ -188,7 +188,7 @@ def test_every_reference_inside_an_inline_svg_resolves() -> None:
 def test_curve_labels_of_lines_that_end_together_do_not_overlap() -> None:
     names = [f"source-{index}" for index in range(9)]
     history = [{"step": step, **{f"train/{name}/ce": 1.0 / step for name in names}} for step in (1, 2, 3)]
-    figure = draw_curves(by_source(history, "ce"), "Cross-entropy", "nats", 1.0)
+    figure = draw_curves(by_source(history, "ce"), "Cross-entropy", "nats", top=1.0, sources=names)
     assert_readable(figure, names)
 
 
@@ -203,9 +203,23 @@ def test_series_are_split_by_source_and_leave_out_what_is_no_number() -> None:
     assert by_source([{"step": 1, "train/ce": 2.0, "train/a/ce": 2.0}], "ce") == {"a": [(1, 2.0)]}
 
 
+def test_source_has_the_same_colour_in_every_figure() -> None:
+    sources = ["a", "b", *(f"s{index}" for index in range(7))]
+
+    def styles(*shown: str) -> dict[str, tuple[object, object]]:
+        series = {source: [(1, 1.0), (2, 0.5)] for source in shown}
+        (axes,) = draw_curves(series, "Loss", "nats", top=1.0, sources=sources).axes
+        drawn = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
+        return dict(zip(shown, drawn, strict=True))
+
+    everything = styles("", *sources)
+    assert styles("b", "a") == {"b": everything["b"], "a": everything["a"]}
+    assert len(set(everything.values())) == len(everything)
+
+
 def test_long_history_keeps_its_first_and_last_point() -> None:
     history = [{"step": step, "train/loss": float(step)} for step in range(1, 5001)]
-    (axes,) = draw_curves(by_source(history, "loss"), "Loss", "nats", 5000.0).axes
+    (axes,) = draw_curves(by_source(history, "loss"), "Loss", "nats", top=5000.0, sources=[]).axes
     steps = list(axes.lines[0].get_xdata())
     assert steps[0] == 1 and steps[-1] == 5000 and len(steps) < 400
 
