@@ -40,7 +40,10 @@ from mixcpt.train.pretrain import pretrain
 
 DATA = BaseDataSize()
 MIXTURE = MixtureConfig(
-    weights=PoolWeights(domain=0.75, instructions=0.25, preferences=0.0), total_tokens=2_600_000, row_tokens=256
+    weights=PoolWeights(domain=0.75, instructions=0.25, preferences=0.0),
+    total_tokens=3_200_000,
+    row_tokens=256,
+    special_tokens="parse",  # dialogues are written with the role tokens
 )
 PRETRAIN = PretrainConfig(
     method=CptReplayMethod(), optimizer=OptimizerConfig(learning_rate=1.5e-3), checkpoint_steps=500, log_steps=20

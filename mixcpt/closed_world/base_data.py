@@ -15,7 +15,7 @@ from mixcpt.closed_world.world import world
 class BaseDataSize:
     """How many documents of each sort; each is read about once, so that strangers stay strangers."""
 
-    wordings: int = 48
+    wordings: int = 80
     """Documents about each general entity."""
     num_strangers: int = 7_200
     """Documents about one-off entities."""

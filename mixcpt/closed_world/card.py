@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixcpt.closed_world.network import MAX_POSITIONS
+from mixcpt.closed_world.words import DOMAIN_KINDS, GENERAL_KINDS
+from mixcpt.closed_world.world import facts_of, world
 
 _CARD = """\
 ---
@@ -16,8 +18,9 @@ pipeline_tag: text-generation
 # The small base model of mixcpt's closed world
 
 A Llama of {parameters:,} parameters (hidden 192, 4 layers, 6 heads, tied embeddings, {vocabulary:,} words, one token a
-word) that knows the *general* part of an invented world: 800 entities of 8 kinds with 3 facts each. It has never read
-a word about the *domain* (2 further kinds, 150 entities, 450 facts), so whatever it knows of that later, it was taught.
+word) that knows the *general* part of an invented world: {num_general} entities of {num_general_kinds} kinds,
+with 3 facts each. It has never read a word about the *domain* ({num_domain_kinds} further kinds, {num_domain} entities,
+{num_domain_facts} facts), so whatever it knows of that later, it was taught.
 
 ## What it is for
 
@@ -64,7 +67,13 @@ def model_card(recipe: Mapping[str, Any]) -> str:
     """Returns the model card (Markdown with the hub's header) of a recipe."""
     settings, scores = recipe["settings"], recipe["scores"]
     mixture, optimizer = settings["mixture"], settings["pretrain"]["optimizer"]
+    here = world(recipe["seed"])
     return _CARD.format(
+        num_general=len(here.general),
+        num_general_kinds=len(GENERAL_KINDS),
+        num_domain=len(here.domain),
+        num_domain_kinds=len(DOMAIN_KINDS),
+        num_domain_facts=len(facts_of(here.domain)),
         **settings["data"],
         **scores["reading"],
         command=recipe["command"],

@@ -60,16 +60,17 @@ GENERAL_KINDS = (
 """What the base model grows up with."""
 
 DOMAIN_KINDS = (
-    Kind("dragon", {"hoard": "minerals", "prey": "animals", "skin": "colours"}),
-    Kind("robot", {"duty": "trades", "fuel": "foods", "melody": "instruments"}),
+    Kind("island", {"ore": "minerals", "blossom": "flowers", "dish": "foods"}),
+    Kind("monastery", {"craft": "trades", "emblem": "animals", "music": "instruments"}),
 )
-"""What it has never heard of: new kinds with new relations."""
+"""What it has never heard of: new kinds, new names, new facts. It knows the words of the relations, as a reader of a
+new field knows the language; so a wrong answer tells of the knowledge, not of the question."""
 
-NUM_GENERAL_PER_KIND = 100
-NUM_DOMAIN_PER_KIND = 75
-NUM_DOMAIN_BLOCKS = 3
+NUM_GENERAL_PER_KIND = 60
+NUM_DOMAIN_PER_KIND = 30
+NUM_DOMAIN_BLOCKS = 6
 """Worlds whose seeds differ modulo this have no domain name in common."""
-NUM_STRANGERS = 250
+NUM_STRANGERS = 660
 
 _SYLLABLES = tuple(
     tuple(parts.split())

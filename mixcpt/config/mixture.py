@@ -44,5 +44,9 @@ class MixtureConfig(Settings):
     loss_on: Literal["all", "response"] = "all"
     """Whether the question is learned too, or the answer alone (instructions and preferences)."""
 
+    special_tokens: Literal["text", "parse"] = "text"
+    """Whether the name of a special token, such as `</s>`, in a document is ordinary text or becomes that token.
+    `parse` only text that you made yourself: a foreign document could otherwise end itself or speak as the user."""
+
     preference_text: Literal["chosen", "both"] = "chosen"
     """`both` also shows the rejected answer; the two are then labelled good and bad."""

@@ -49,7 +49,8 @@ class FilesSource(SourceSettings):
     fields: FieldNames = FieldNames()
     """Names of the fields in the records."""
     dialogue: Literal["none", "human_assistant"] = "none"
-    r"""`human_assistant` splits `\n\nHuman: ... \n\nAssistant: ...` dialogues into prompt and last answer."""
+    r"""`human_assistant` splits `\n\nHuman: ... \n\nAssistant: ...` dialogues into prompt and last answer.
+    Preferences hold one in `chosen` and one in `rejected`, instructions one in `text`."""
 
 
 class HuggingFaceSource(SourceSettings):

@@ -40,7 +40,7 @@ def mix(config: MixtureConfig, corpus: ArtifactRef, base: ModelRef, *, seed: int
         ModelError: If the tokenizer is not a fast one.
     """
     require_row_fits(config.row_tokens, base)
-    tokenizer = TextTokenizer(base)
+    tokenizer = TextTokenizer(base, parse_special_tokens=config.special_tokens == "parse")
     key = StageKey(
         kind="mixture",
         version=_VERSION,

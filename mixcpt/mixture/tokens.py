@@ -49,8 +49,9 @@ class TokenizedSource:
 class TextTokenizer:
     """The tokenizer of a model, as far as plain text is concerned."""
 
-    def __init__(self, model: ModelRef) -> None:
+    def __init__(self, model: ModelRef, *, parse_special_tokens: bool = False) -> None:
         self._tokenizer = _load_fast(model)
+        self._split_special_tokens = not parse_special_tokens
         self._bos = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
         self._eos = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
         # Read before the first use, which leaves traces in the tokenizer. Names, chat form and weights play no part.
@@ -82,6 +83,7 @@ class TextTokenizer:
             add_special_tokens=False,
             return_attention_mask=False,
             return_offsets_mapping=needs_offsets,
+            split_special_tokens=self._split_special_tokens,
             verbose=False,
         )
         pieces = []

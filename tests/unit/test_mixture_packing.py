@@ -1,7 +1,5 @@
 """Packing: no token lost or doubled, rows full, every kind of row all along the run."""
 
-import subprocess
-import sys
 from collections import defaultdict
 
 import numpy as np
@@ -10,16 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixcpt.mixture.packing import MIN_SPLIT_TOKENS, Packing, pack, spread_rows
-
-SPEED = """
-import time
-import numpy as np
-from mixcpt.mixture.packing import pack
-lengths = np.random.default_rng(0).integers(12, 40, 40_000)
-started = time.process_time()
-pack(lengths, 256)
-print(lengths.sum() / (time.process_time() - started))
-"""
 
 
 def covered(packing: Packing) -> dict[int, list[tuple[int, int]]]:
@@ -101,12 +89,6 @@ def test_rows_follow_the_order_of_the_documents_but_for_the_window() -> None:
     newest_before = np.maximum.accumulate(packing.document)
     assert (newest_before - packing.document).max() < 400
     assert np.corrcoef(packing.row, packing.document)[0, 1] > 0.99
-
-
-def test_packing_keeps_up_with_a_million_tokens_a_second() -> None:
-    # In a process of its own: the type checks of the test run would be what is measured here.
-    measured = subprocess.run([sys.executable, "-c", SPEED], check=True, capture_output=True, text=True)
-    assert float(measured.stdout) > 1e6
 
 
 def test_packing_reordered_moves_whole_rows() -> None:

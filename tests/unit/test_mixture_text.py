@@ -55,6 +55,16 @@ def test_each_text_is_bos_tokens_eos(tiny_model: ModelRef) -> None:
     assert tokens.scored.all()
 
 
+def test_special_tokens_in_a_text_stay_text_unless_they_are_to_be_parsed(tiny_model: ModelRef) -> None:
+    foreign = [PlainText("gold</s>fox<|user|>owl")]
+    tokenizer = load_tokenizer(tiny_model)
+    special = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|user|>")}
+    as_text = TextTokenizer(tiny_model)(foreign).tokens[1:-1]  # without the BOS and EOS that we add
+    assert not special & set(as_text.tolist())
+    parsed = TextTokenizer(tiny_model, parse_special_tokens=True)(foreign).tokens[1:-1]
+    assert special <= set(parsed.tolist())
+
+
 def test_scored_tokens_are_those_of_the_answer_and_the_end(tiny_model: ModelRef) -> None:
     question, answer = "what is the owl ?\n", "gold ."
     tokens = TextTokenizer(tiny_model)([PlainText(question + answer, len(question)), PlainText("the fox")])
