@@ -1,5 +1,7 @@
 """The one object that says what a run does."""
 
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 
 from mixcpt.config.align import AlignConfig
@@ -39,28 +41,39 @@ class AdaptConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "AdaptConfig":
+        if problems := [*self._pool_problems(), *self._task_problems(), *self._batch_problems()]:
+            raise ValueError("; and ".join(problems))
+        return self
+
+    def _pool_problems(self) -> Iterator[str]:
+        """Yields what asks for a pool that no source has, and methods that do not go with the weights."""
         pools = {source.pool for source in self.curation.sources}
         weights = self.mixture.weights.model_dump()
         for pool, weight in weights.items():
             if weight > 0 and pool not in pools:
-                raise ValueError(
+                yield (
                     f"mixture.weights.{pool} is {weight} but no source has pool: {pool}; "
                     "add one to curation.sources, or set the weight to 0"
                 )
+        for pool in ("instructions", "preferences"):
+            if getattr(self.align.selection, f"num_{pool}") and pool not in pools:
+                yield f"align.selection.num_{pool} is above 0 but no source has pool: {pool}"
         general = sum(weight for pool, weight in weights.items() if pool != "domain")
-        method = self.pretrain.method.kind
-        if method == "cpt" and general > 0:
-            raise ValueError(
-                "pretrain.method cpt reads domain documents alone: set the other weights to 0, or use cpt_replay"
-            )
-        if method == "cpt_replay" and general == 0:
-            raise ValueError("pretrain.method cpt_replay needs a general pool with a weight above 0, or use cpt")
-        if self.align.selection.num_instructions and "instructions" not in pools:
-            raise ValueError("align.selection.num_instructions is above 0 but no source has pool: instructions")
-        if self.align.selection.num_preferences and "preferences" not in pools:
-            raise ValueError("align.selection.num_preferences is above 0 but no source has pool: preferences")
+        if self.pretrain.method.kind == "cpt" and general > 0:
+            yield "pretrain.method cpt reads domain documents alone: set the other weights to 0, or use cpt_replay"
+        if self.pretrain.method.kind == "cpt_replay" and general == 0:
+            yield "pretrain.method cpt_replay needs a general pool with a weight above 0, or use cpt"
+
+    def _task_problems(self) -> Iterator[str]:
+        """Yields tasks on held-out documents that there will not be."""
+        pools = {source.pool for source in self.curation.sources} if self.curation.heldout_fraction else set()
+        for task in self.evaluate.tasks:
+            if task.kind == "bits_per_byte" and task.heldout_pool != "none" and task.heldout_pool not in pools:
+                yield (
+                    f"the task {task.name} measures held-out {task.heldout_pool} documents, but there will be none: "
+                    f"add a source with pool: {task.heldout_pool} and a curation.heldout_fraction above 0"
+                )
+
+    def _batch_problems(self) -> Iterator[str]:
         if self.pretrain.batch_rows % (self.pretrain.micro_batch_rows * self.runtime.num_processes):
-            raise ValueError(
-                "pretrain.batch_rows must be a multiple of pretrain.micro_batch_rows x runtime.num_processes"
-            )
-        return self
+            yield "pretrain.batch_rows must be a multiple of pretrain.micro_batch_rows x runtime.num_processes"

@@ -29,7 +29,7 @@ class SelectionConfig(Settings):
 class SftConfig(Settings):
     """Supervised fine-tuning on the chat form; the loss counts answers alone."""
 
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
     """Optimiser and schedule."""
     epochs: PositiveInt = 3
     """Passes over the selected instructions."""
@@ -42,7 +42,7 @@ class SftConfig(Settings):
 class DpoConfig(Settings):
     """Direct preference optimisation; the reference is the SFT model."""
 
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-5)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-6)
     """Optimiser and schedule."""
     epochs: PositiveInt = 1
     """Passes over the selected pairs."""

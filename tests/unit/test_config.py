@@ -125,6 +125,8 @@ def test_load_config_explains_a_missing_file(tmp_path: Path) -> None:
         (["pretrain.method.kind=cpt"], "use cpt_replay"),
         (["mixture.weights.domain=0"], "nothing new to learn"),
         (["pretrain.micro_batch_rows=3"], "multiple"),
+        (["curation.heldout_fraction=0"], "held-out domain documents"),
+        (["mixture.weights.general=1", "pretrain.micro_batch_rows=3"], "no source has pool: general.*; and .*multiple"),
         (["evaluate.headline_domain=none"], "none of the tasks"),
         (["curation.sources.1.name=world-domain"], "given twice: world-domain"),
     ],
