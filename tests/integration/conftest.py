@@ -136,7 +136,7 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
         site.stop()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 500) -> None:
     """Waits for a process; fails where it takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():

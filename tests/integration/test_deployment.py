@@ -15,17 +15,17 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def deployment(api: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{api}/deployments/name/adapt/adapt").raise_for_status().json()
+    found: dict[str, Any] = httpx.get(f"{api}/deployments/name/adapt/adapt", timeout=60).raise_for_status().json()
     return found
 
 
 def create_run(api: str, config: dict[str, Any]) -> httpx.Response:
     address = f"{api}/deployments/{deployment(api)['id']}/create_flow_run"
-    return httpx.post(address, json={"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}, timeout=30)
+    return httpx.post(address, json={"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}, timeout=60)
 
 
 def state(api: str, flow_run: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{flow_run}").raise_for_status().json()["state"]
+    found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{flow_run}", timeout=60).raise_for_status().json()["state"]
     return found
 
 
@@ -61,7 +61,7 @@ def test_deployment_edited_form_runs_through_the_worker(
     answer = create_run(api, config)
     assert answer.status_code == 201, answer.text
     flow_run = answer.json()["id"]
-    wait_until(lambda: state(api, flow_run)["type"] in FINAL, seconds=240)
+    wait_until(lambda: state(api, flow_run)["type"] in FINAL)
     assert state(api, flow_run)["type"] == "COMPLETED", state(api, flow_run)
 
     wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
@@ -72,7 +72,7 @@ def test_deployment_edited_form_runs_through_the_worker(
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert {"edited", "curate", "mix", "pretrain", "select", "sft"} < set(runs)
     assert "dpo" not in runs
-    artifacts = {item["key"]: item for item in httpx.post(f"{api}/artifacts/filter", json=wanted).json()}
+    artifacts = {item["key"]: item for item in httpx.post(f"{api}/artifacts/filter", json=wanted, timeout=60).json()}
     assert runs["edited"].info.run_id in artifacts["mlflow-run"]["data"]
     (row,) = json.loads(artifacts["results-table"]["data"])
     assert row["task"] == "domain_text"

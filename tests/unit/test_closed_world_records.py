@@ -68,7 +68,7 @@ def test_records_of_each_pool_have_its_fields_and_unique_ids(pool: str, fields: 
 
 def test_world_sizes_match_the_plan() -> None:
     here = world(0)
-    assert (len(here.general), len(here.domain)) == (800, 150)
+    assert (len(here.general), len(here.domain)) == (480, 60)
     assert (len(here.asked), len(here.unasked), len(facts_of(here.domain))) == (720, 720, 180)
     assert {fact.id for fact in here.asked}.isdisjoint(fact.id for fact in here.unasked)
     assert len({len(values) for values in VALUES.values()}) == 1
