@@ -95,7 +95,7 @@ def load_model(model: ModelRef, *, dtype: str = "float32") -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(
-        model.path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+        model.path, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
     loaded.config.use_cache = False
     return loaded.eval()  # type: ignore[no-any-return]
