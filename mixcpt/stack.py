@@ -19,7 +19,7 @@ from mixcpt.supervisor import supervised
 
 HOST = "127.0.0.1"
 POOL = "mixcpt"
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
 _HEARTBEAT_SECONDS = 30
