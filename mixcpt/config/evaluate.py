@@ -84,9 +84,9 @@ class EvaluateConfig(Settings):
         (
             ClosedWorldTask(),
             ClosedWorldTask(name="domain_memory", form="memory"),
-            ClosedWorldTask(name="general_questions_asked", group="general", about="general_asked", limit=400),
-            ClosedWorldTask(name="general_questions_unasked", group="general", about="general_unasked", limit=400),
-            ClosedWorldTask(name="general_memory", group="general", about="general_unasked", form="memory", limit=400),
+            ClosedWorldTask(name="general_questions_asked", group="general", about="general_asked", limit=300),
+            ClosedWorldTask(name="general_questions_unasked", group="general", about="general_unasked", limit=300),
+            ClosedWorldTask(name="general_memory", group="general", about="general_unasked", form="memory", limit=300),
             BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),
         ),
     )
