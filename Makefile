@@ -34,7 +34,7 @@ lint: $(READY)   ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: lint       ## everything that CI checks, in a quarter of an hour on two cores
-	$(BIN)/pytest -m 'not long and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not gpu' --numprocesses 2 --dist loadfile
 
 test-long: $(READY)  ## trials on real text and the whole demo; about half an hour
 	$(BIN)/pytest -m long

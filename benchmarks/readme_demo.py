@@ -1,6 +1,6 @@
 """Puts the demo's own table and picture into the README, from the store that `make demo` filled.
 
-    python benchmarks/readme_demo.py [STORE]
+python benchmarks/readme_demo.py [STORE]
 """
 
 import re

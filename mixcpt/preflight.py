@@ -6,6 +6,7 @@ from mixcpt.config import AdaptConfig
 from mixcpt.curation import check_sources
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.evaluate import check_tasks
+from mixcpt.mixture.tokens import require_row_fits
 from mixcpt.models import ModelRef, require_chat_template, resolve_model
 
 
@@ -31,14 +32,7 @@ def _model_problems(config: AdaptConfig, base: ModelRef) -> Iterator[str]:
     needs_chat = config.align.selection.num_instructions or config.align.selection.num_preferences
     if needs_chat or config.base.chat_template:
         yield from _problem(lambda: require_chat_template(base, config.base.chat_template))
-    longest = base.max_tokens
-    for key, tokens in (
-        ("mixture.row_tokens", config.mixture.row_tokens),
-        ("align.sft.max_tokens", config.align.sft.max_tokens),
-        ("align.dpo.max_tokens", config.align.dpo.max_tokens),
-    ):
-        if longest and tokens > longest:
-            yield f"{key} is {tokens}, but the model reads at most {longest} tokens"
+    yield from _problem(lambda: require_row_fits(config.mixture.row_tokens, base))
 
 
 def _problem(check: Callable[[], object]) -> Iterator[str]:

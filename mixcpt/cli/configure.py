@@ -23,9 +23,12 @@ from mixcpt.config import (
 )
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
+from mixcpt.models import resolve_model
 from mixcpt.preflight import preflight
 
 PathList = list[str] | None
+_ROW_TOKENS = 512
+"""Length of text that a starter configuration trains on, where the model can read as much."""
 
 
 @explain_errors
@@ -95,13 +98,14 @@ def _own_run(
                 domain=0.5, instructions=0.4 * bool(instructions), preferences=0.1 * bool(preferences), general=0.0
             ),
             total_tokens=2_000_000,
-            row_tokens=512,
+            row_tokens=_row_tokens(model),
         ),
         pretrain=PretrainConfig() if instructions or preferences else PretrainConfig(method=CptMethod()),
         align=AlignConfig(
             selection=SelectionConfig(
-                num_instructions=200 * bool(instructions), num_preferences=100 * bool(preferences)
-            )
+                num_instructions=200 * bool(instructions),
+                num_preferences=100 * bool(preferences),
+            ),
         ),
         evaluate=EvaluateConfig(
             tasks=(BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),),
@@ -109,3 +113,9 @@ def _own_run(
             headline_general="domain_bits_per_byte",
         ),
     )
+
+
+def _row_tokens(model: str) -> int:
+    """Returns the length of a row that the model can read; a model on the hub is not fetched just to ask it."""
+    longest = resolve_model(BaseModelConfig(model=model)).max_tokens if Path(model).expanduser().is_dir() else 0
+    return min(_ROW_TOKENS, longest) if longest else _ROW_TOKENS

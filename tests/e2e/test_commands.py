@@ -1,0 +1,119 @@
+"""The command line as a user meets it: help, a first configuration, the demo, real text."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.config import load_config
+
+ROOT = Path(__file__).parents[2]
+FEW_TOKENS = ("mixture.total_tokens=8000", "align.selection.num_candidates=40", "align.selection.num_instructions=8")
+FEW_QUESTIONS = tuple(f"evaluate.tasks.{number}.limit=6" for number in range(6))
+
+
+def mixcpt(*arguments: str | Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mixcpt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+        timeout=timeout,
+    )
+
+
+def settings(*overrides: str) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+@pytest.mark.parametrize("command", ["", "demo", "init", "validate", "run", "up", "report", "world build-base"])
+def test_help_of_every_command_teaches(command: str) -> None:
+    shown = mixcpt(*command.split(), "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.split()) > 40
+
+
+def test_init_writes_a_configuration_for_own_documents_that_validates(tmp_path: Path, tiny_model: object) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "note.md").write_text("# Notes\n\nAlda keeps an owl in the tower by the river.\n")
+    pairs = tmp_path / "general.jsonl"
+    pairs.write_text(json.dumps({"prompt": "who keeps ?", "response": "Alda"}) + "\n")
+    config = tmp_path / "my.yaml"
+    model = tiny_model.path  # type: ignore[attr-defined]
+    made = mixcpt("init", config, "--documents", tmp_path / "docs", "--instructions", pairs, "--model", model)
+    assert made.returncode == 0, made.stderr
+    assert load_config(config).name == "my"
+    again = mixcpt("init", config, "--documents", tmp_path / "docs", "--model", model)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    checked = mixcpt("validate", config)
+    assert checked.returncode == 0, checked.stderr
+    refused = mixcpt("validate", config, "--set", "mixture.row_tokens=1024")
+    assert refused.returncode == 2
+    assert "mixture.row_tokens is 1024, but tiny-llama reads at most 256 tokens" in refused.stderr
+
+
+def test_init_reference_writes_every_setting(tmp_path: Path) -> None:
+    path = tmp_path / "all.yaml"
+    assert mixcpt("init", path, "--reference").returncode == 0
+    assert path.read_text().count("#") > 80
+    assert load_config(path) == load_config()
+
+
+@pytest.mark.e2e
+def test_demo_in_short_ends_with_the_result_and_computes_nothing_twice(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = ("demo", "--store", store, *settings(*FEW_TOKENS, *FEW_QUESTIONS))
+    done = mixcpt(*command)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.strip().splitlines()[-1]
+    result = json.loads(last.removeprefix("RESULT "))
+    assert list(result) == ["base", "traditional", "mixcpt", "seconds"]
+    assert all(set(result[name]) == {"domain", "general"} for name in ("base", "traditional", "mixcpt"))
+    assert result["base"]["general"] == 1.0
+    assert "learned against forgotten" in (store / "report.html").read_text().lower()
+    made = {record: record.stat().st_mtime_ns for record in store.glob("*/*/record.json")}
+    again = mixcpt(*command)
+    assert again.returncode == 0, again.stderr
+    assert {record: record.stat().st_mtime_ns for record in store.glob("*/*/record.json")} == made
+    repeated = json.loads(again.stdout.strip().splitlines()[-1].removeprefix("RESULT "))
+    assert {**repeated, "seconds": 0} == {**result, "seconds": 0}
+
+
+@pytest.mark.e2e
+def test_real_model_learns_real_text_in_short(tmp_path: Path, shared_data: Path) -> None:
+    config = tmp_path / "short.yaml"
+    preset = (ROOT / "deployments" / "configs" / "tinystories-anatomy.yaml").read_text()
+    config.write_text(preset.replace("../shared/data", str(shared_data)))
+    overrides = [
+        f"runtime.store={tmp_path / 'store'}",
+        "mixture.total_tokens=60000",
+        "curation.sources.0.limit=30",
+        "curation.sources.1.limit=200",
+        "curation.sources.2.limit=100",
+        "align.selection.num_candidates=30",
+        "align.selection.num_instructions=8",
+        "align.selection.num_preferences=4",
+        *(f"evaluate.tasks.{number}.limit={limit}" for number, limit in enumerate((2, 5, 5, 12, 12, 12))),
+    ]
+    done = mixcpt("run", config, *settings(*overrides))
+    assert done.returncode == 0, done.stderr
+    store = ArtifactStore(tmp_path / "store")
+    (run,) = store.list("run")
+    evaluations = json.loads(run.file("run.json").read_text())["evaluations"]
+    bits = {role: task_value(Path(ref["path"]), "anatomy_bits_per_byte") for role, ref in evaluations.items()}
+    assert bits["pretrained"] < bits["base"] - 0.05
+    told = re.sub(r"\s+", " ", (store.root / "report.html").read_text())
+    for task in ("stories bits per byte", "web bits per byte", "arc easy", "sciq"):
+        assert task in told
+
+
+def task_value(evaluation: Path, task: str) -> float:
+    summary = json.loads((evaluation / "summary.json").read_text())
+    return float(next(entry["value"] for entry in summary["tasks"] if entry["task"] == task))
