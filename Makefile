@@ -36,11 +36,8 @@ lint: $(READY)   ## ruff, mypy, import-linter
 test: lint       ## everything that CI checks, in a quarter of an hour on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not gpu' --numprocesses 2 --dist loadfile
 
-test-long: $(READY)  ## trials on real text and the whole demo; about half an hour
+test-long: $(READY)  ## the whole demo, and the base model rebuilt; about half an hour
 	$(BIN)/pytest -m long
-
-test-gpu: $(READY)   ## what needs a CUDA device
-	$(BIN)/pytest -m gpu
 
 up: $(READY)     ## Prefect server, MLflow server and a worker on this machine
 	@$(BIN)/mixcpt up --store $(STORE)
