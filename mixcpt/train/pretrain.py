@@ -23,6 +23,7 @@ from mixcpt.train.data import PackedRows
 from mixcpt.train.trainer import DistillationTrainer
 
 _VERSION = 1
+_TIMES = ("train/seconds", "train/tokens_per_second")
 _TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("*.jinja", "*.model"),
@@ -134,7 +135,9 @@ def _publish(trainer: DistillationTrainer, base: ModelRef, folder: Path) -> dict
         for path in base.directory.glob(pattern):
             shutil.copy2(path, folder / "model" / path.name)
     steps = history(trainer.state.log_history)
-    (folder / "history.json").write_text(json.dumps(steps, indent=1))
+    # Equal trainings give equal files, so that what is built on them is found again; times go into the record.
+    timeless = [{name: value for name, value in step.items() if name not in _TIMES} for step in steps]
+    (folder / "history.json").write_text(json.dumps(timeless, indent=1, sort_keys=True))
     return _metrics(trainer, steps)
 
 

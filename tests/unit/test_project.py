@@ -39,7 +39,8 @@ def test_readme_commands_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^make ([a-z-]+)", readme, flags=re.MULTILINE))
     assert {"demo", "test"} <= targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    for command in set(re.findall(r"^mixcpt ([a-z]+)", readme, flags=re.MULTILINE)):
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL))
+    for command in set(re.findall(r"^mixcpt ([a-z]+)", shell, flags=re.MULTILINE)):
         shown = subprocess.run([sys.executable, "-m", "mixcpt", command, "--help"], capture_output=True, text=True)
         assert shown.returncode == 0, shown.stderr
 
