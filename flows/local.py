@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefect.exceptions import TerminationSignal
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
@@ -56,4 +57,7 @@ def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
         url = PREFECT_API_URL.value() or running_api(store) or server.enter_context(temporary_prefect_server(store))
         preparing.join()
         with temporary_settings({PREFECT_API_URL: url}):
-            yield
+            try:
+                yield
+            finally:
+                APILogHandler().flush()  # while the server is still there: without it, every line is tried in vain

@@ -40,8 +40,8 @@ from mixcpt.train.pretrain import pretrain
 
 DATA = BaseDataSize()
 MIXTURE = MixtureConfig(
-    weights=PoolWeights(domain=0.75, instructions=0.25, preferences=0.0),
-    total_tokens=3_200_000,
+    weights=PoolWeights(domain=0.8, instructions=0.2, preferences=0.0),
+    total_tokens=3_400_000,
     row_tokens=256,
     special_tokens="parse",  # dialogues are written with the role tokens
 )

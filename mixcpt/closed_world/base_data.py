@@ -15,11 +15,11 @@ from mixcpt.closed_world.world import world
 class BaseDataSize:
     """How many documents of each sort; each is read about once, so that strangers stay strangers."""
 
-    wordings: int = 80
+    wordings: int = 75
     """Documents about each general entity."""
     num_strangers: int = 7_200
     """Documents about one-off entities."""
-    num_dialogues: int = 9_600
+    num_dialogues: int = 24_000
     """Questions and answers in the chat form."""
 
 

@@ -21,6 +21,12 @@ def documents_of(entity: Entity, seed: int, count: int) -> list[str]:
     return list(islice(_renderings(entity, seed), count))
 
 
+def notes_of(entity: Entity, seed: int) -> Iterator[str]:
+    """Yields every fact of an entity by itself in every wording: what is read in one place only stays tied to it."""
+    notes = [state(fact, wording) for fact in entity.facts for wording in STATEMENTS]
+    yield from Dice("notes", seed, entity.name).shuffled(notes)
+
+
 def stranger_documents(seed: int, count: int) -> Iterator[str]:
     """Yields documents about one-off entities, each fact stated twice in different words.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from mixcpt.closed_world.documents import documents_of
+from mixcpt.closed_world.documents import documents_of, notes_of
 from mixcpt.closed_world.instructions import instructions, preferences
 from mixcpt.closed_world.world import Entity, world
 from mixcpt.config import ClosedWorldSource
@@ -31,3 +31,5 @@ def _documents(entities: tuple[Entity, ...], source: ClosedWorldSource) -> Itera
     for entity in entities:
         for number, text in enumerate(documents_of(entity, source.seed, source.wordings)):
             yield {"id": f"{entity.kind}/{entity.name}/{number}", "title": entity.name, "text": text}
+        for number, text in enumerate(notes_of(entity, source.seed)):
+            yield {"id": f"{entity.kind}/{entity.name}/note-{number}", "title": entity.name, "text": text}

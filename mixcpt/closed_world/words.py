@@ -60,7 +60,7 @@ GENERAL_KINDS = (
 """What the base model grows up with."""
 
 DOMAIN_KINDS = (
-    Kind("island", {"ore": "minerals", "blossom": "flowers", "dish": "foods"}),
+    Kind("valley", {"ore": "minerals", "blossom": "flowers", "dish": "foods"}),
     Kind("monastery", {"craft": "trades", "emblem": "animals", "music": "instruments"}),
 )
 """What it has never heard of: new kinds, new names, new facts. It knows the words of the relations, as a reader of a

@@ -32,7 +32,7 @@ class MixtureConfig(Settings):
     weights: PoolWeights = PoolWeights()
     """Share of each pool, by tokens, exact. The Mix-CPT paper does not print its ratio; 1 : 1 is our default."""
 
-    total_tokens: PositiveInt = 1_300_000
+    total_tokens: PositiveInt = 900_000
     """Length of the training in tokens. A pool shorter than its share is read several times, reshuffled each time."""
 
     row_tokens: int = Field(256, ge=16)

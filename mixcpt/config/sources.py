@@ -75,7 +75,7 @@ class ClosedWorldSource(SourceSettings):
     kind: Literal["closed_world"] = kind("closed_world")
     seed: int = 0
     """Seed of the world; the shipped model knows the general part of world 0."""
-    wordings: PositiveInt = 12
+    wordings: PositiveInt = 30
     """Documents per entity, each in another wording (documents only)."""
 
 

@@ -13,6 +13,7 @@ from mixcpt.closed_world import items, records
 from mixcpt.closed_world.base_data import BaseDataSize, base_documents
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import stranger_documents
+from mixcpt.closed_world.templates import STATEMENTS
 from mixcpt.closed_world.words import NUM_DOMAIN_BLOCKS, VALUES, names
 from mixcpt.closed_world.world import Fact, facts_of, world
 from mixcpt.config import ClosedWorldSource, ClosedWorldTask
@@ -23,6 +24,11 @@ SMALL_BASE = BaseDataSize(wordings=2, num_strangers=50, num_dialogues=3000)
 
 def pool_records(pool: str, *, seed: int = 0, **settings: int) -> list[dict[str, str]]:
     return list(records(ClosedWorldSource(name="world", pool=pool, seed=seed, **settings)))  # type: ignore[arg-type]
+
+
+def documents(pool: str) -> list[dict[str, str]]:
+    """The first document of each entity, without the notes that state one fact each."""
+    return [record for record in pool_records(pool, wordings=1) if "/note-" not in record["id"]]
 
 
 def words(text: str) -> set[str]:
@@ -81,10 +87,16 @@ def test_records_limit_takes_the_first() -> None:
 
 def test_documents_differ_and_more_wordings_go_on_where_fewer_end() -> None:
     many = pool_records("domain", wordings=12)
-    assert len(many) == 60 * 12
+    assert len(many) == 60 * (12 + len(STATEMENTS) * 3)
     assert len({record["text"] for record in many}) == len(many)
     first = {record["id"]: record["text"] for record in many}
     assert all(first[record["id"]] == record["text"] for record in pool_records("domain", wordings=3))
+
+
+def test_notes_state_every_fact_in_every_wording_by_itself() -> None:
+    notes = [record["text"] for record in pool_records("domain") if "/note-" in record["id"]]
+    for fact in facts_of(world(0).domain):
+        assert {statement.format(**vars(fact)) for statement in STATEMENTS} <= set(notes)
 
 
 def test_documents_of_an_entity_state_each_of_its_facts() -> None:
@@ -163,7 +175,7 @@ def test_stranger_documents_state_each_fact_twice_in_other_words() -> None:
 @pytest.mark.parametrize("about", ["domain", "general_asked", "general_unasked"])
 def test_items_answers_are_recoverable_from_a_document(about: str) -> None:
     pool = "domain" if about == "domain" else "general"
-    text_of = {record["title"]: record["text"] for record in pool_records(pool, wordings=1)}
+    text_of = {record["title"]: record["text"] for record in documents(pool)}
     found = items(ClosedWorldTask(about=about))  # type: ignore[arg-type]
     assert len(found) == (180 if about == "domain" else 720)
     for item in found:
@@ -178,7 +190,7 @@ def test_items_answers_are_recoverable_from_a_document(about: str) -> None:
 @pytest.mark.parametrize("about", ["domain", "general_unasked"])
 def test_items_of_form_memory_begin_a_training_document(about: str) -> None:
     pool = "domain" if about == "domain" else "general"
-    texts = {record["title"]: record["text"] for record in pool_records(pool, wordings=1)}
+    texts = {record["title"]: record["text"] for record in documents(pool)}
     for item in items(ClosedWorldTask(about=about, form="memory")):  # type: ignore[arg-type]
         assert texts[item.fact_id.split("/")[1]].startswith(f"{item.prompt} {item.answer}.")
 
@@ -198,4 +210,4 @@ def test_dice_draws_are_fair_and_seeded() -> None:
 
 
 NAMES = set(names().all)
-RECORDS_DIGEST = "ca9e3946a51fe49bb898d46719c87b5fd7e17bc6bb9ae9e40542b5f8c93a71b9"
+RECORDS_DIGEST = "096029affdc7d0c2634458fd860f85e4b5c17866ae2705bebdfebd7515f7a6c8"
