@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from flows.alignment import alignment
 from flows.curation import curation
 from flows.evaluation import evaluation
-from flows.local import run_locally, show
+from flows.local import run_locally
 from flows.pretraining import pretraining
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult
@@ -60,11 +60,7 @@ def _adapt(adaptation: Adaptation) -> RunResult:
 def main(arguments: list[str]) -> int:
     """Returns the exit code of one adaptation."""
     config = AdaptConfig.model_validate_json(Path(arguments[0]).read_text())
-
-    def run() -> None:
-        show([adapt(config)])
-
-    return run_locally(run, config.runtime)
+    return run_locally(lambda: [adapt(config)], [config])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.adapt import adapt
-from flows.local import run_locally, show
+from flows.local import run_locally
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult
 from tasks.hooks import close_as_failed, close_as_killed
@@ -39,11 +39,7 @@ def main(arguments: list[str]) -> int:
     files = [argument for argument in arguments if not argument.startswith("--")]
     configs = [AdaptConfig.model_validate_json(Path(file).read_text()) for file in files]
     started = float(os.environ.get("MIXCPT_STARTED_AT", time.time()))
-
-    def run() -> None:
-        show(compare(configs), started=started if "--result" in arguments else None)
-
-    return run_locally(run, configs[0].runtime)
+    return run_locally(lambda: compare(configs), configs, started if "--result" in arguments else None)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Runs a flow in this process, with the Prefect server that is configured or a temporary one that ends with us."""
+"""Runs a flow in this process, with the Prefect server that is configured or a temporary one that ends with us.
+
+A run that the store has already is shown without any server.
+"""
 
 import sys
 import time
@@ -12,18 +15,30 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from mixcpt.artifacts import ArtifactStore
-from mixcpt.config import RuntimeConfig
+from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.errors import MixcptError
 from mixcpt.runs import RunResult
 from mixcpt.stack import running_api, temporary_prefect_server
+from tasks.adaptation import open_adaptation
+from tasks.outcome import find_stored_run
 from tasks.tracking import Place, prepare_in_background
 
 
-def run_locally(run: Callable[[], None], runtime: RuntimeConfig) -> int:
-    """Returns the exit code of `run`: 0, 2 after a deliberate error, 130 and 143 after Ctrl-C and SIGTERM."""
+def run_locally(
+    run: Callable[[], Sequence[RunResult]], configs: Sequence[AdaptConfig], started: float | None = None
+) -> int:
+    """Shows what `run` returns, or what the store has of it already; see `show` for `started`.
+
+    Returns the exit code: 0, 2 after a deliberate error, 130 and 143 after Ctrl-C and SIGTERM.
+    """
     try:
-        with _prefect_api(runtime):
-            run()
+        results: Sequence[RunResult] = _stored_results(configs)
+        if results:
+            print("every stage is in the store already; nothing was computed", file=sys.stderr)
+        else:
+            with _prefect_api(configs[0].runtime):
+                results = run()
+        show(results, started)
     except MixcptError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -46,6 +61,18 @@ def show(results: Sequence[RunResult], started: float | None = None) -> None:
     console.print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
     if started is not None:
         print(summary.result_line(found, time.time() - started), flush=True)
+
+
+def _stored_results(configs: Sequence[AdaptConfig]) -> list[RunResult]:
+    """Returns the results of all runs, or none of them if one is not whole in the store: then a server is needed."""
+    results = []
+    for config in configs:
+        if not ArtifactStore(config.runtime.store).list("run"):
+            return []
+        if not (found := find_stored_run(open_adaptation(config))):
+            return []
+        results.append(found)
+    return results
 
 
 @contextmanager
