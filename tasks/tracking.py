@@ -25,6 +25,7 @@ RUN_KEY = "mixcpt.run_key"
 STAGE_KEY = "mixcpt.stage_key"
 FLOW_RUN = "mixcpt.flow_run_id"
 ROOT_FLOW_RUN = "mixcpt.root_flow_run_id"
+_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _PROCESS = "mixcpt.process"
 _PARENT = "mlflow.parentRunId"
 
@@ -53,7 +54,7 @@ class Place:
     def of(cls, runtime: RuntimeConfig) -> "Place":
         """Returns `MLFLOW_TRACKING_URI` if set, else a local database in the artifact store."""
         store = Path(runtime.store).expanduser().resolve()
-        if uri := os.environ.get("MLFLOW_TRACKING_URI", ""):
+        if uri := os.environ.get(_URI_VARIABLE, ""):
             return cls(uri, runtime.experiment)
         return cls(f"sqlite:///{store / 'mlflow.db'}", runtime.experiment, f"{(store / 'mlartifacts').as_uri()}")
 
@@ -101,7 +102,12 @@ class Tracking:
 
         for talkative in ("alembic", "mlflow"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
-        mlflow.set_tracking_uri(self.place.uri)  # the registry looks for logged models where this points
+        # The registry looks for logged models where this points. The variable that it sets beside would send every
+        # later run of this process to the same place.
+        given = os.environ.get(_URI_VARIABLE)
+        mlflow.set_tracking_uri(self.place.uri)
+        if given is None:
+            os.environ.pop(_URI_VARIABLE, None)
         return mlflow.MlflowClient(self.place.uri)
 
     @functools.cached_property

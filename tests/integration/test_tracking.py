@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mixcpt.config import RuntimeConfig
 from mixcpt.stack import free_port
 from mixcpt.tracking import Measurement
 from tasks.lineage import begin_parent, close_flow_run
@@ -29,6 +30,17 @@ def status(tracking: Tracking, run_id: str) -> str:
 
 def measured(*steps: int) -> list[Measurement]:
     return [Measurement(step, {"train/loss": 1.0 / step}, 1_700_000_000.0 + step) for step in steps]
+
+
+def test_opening_one_store_sends_no_later_run_of_this_process_there(
+    tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = RuntimeConfig(store=str(tmp_path))
+    own = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert tracking.client.tracking_uri == tracking.place.uri != own
+    assert Place.of(runtime).uri == own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert open_tracking(Place.of(runtime)).client.tracking_uri == Place.of(runtime).uri == "http://127.0.0.1:9"
 
 
 def test_run_opened_again_is_the_same_and_runs(tracking: Tracking) -> None:
