@@ -24,7 +24,7 @@ from mixcpt.tracking import Tracker
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,8 @@ def dpo_trainer(
 
 def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: Path, seed: int) -> dict[str, Any]:
     num_steps = -(-num_samples // config.batch_size) * config.epochs
+    # Trainer rounds a share up: of a single step, warm-up would be all, at a learning rate of 0.
+    warmup_steps = int(config.optimizer.warmup_fraction * num_steps)
     return training_arguments(
         config.optimizer,
         folder=folder,
@@ -151,4 +153,4 @@ def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: P
         epochs=config.epochs,
         log_steps=max(1, num_steps // _NUM_MEASUREMENTS),
         checkpoint_steps=max(_MIN_CHECKPOINT_STEPS, -(-num_steps // _NUM_CHECKPOINTS)),
-    ) | {"max_length": config.max_tokens}
+    ) | {"max_length": config.max_tokens, "warmup_steps": warmup_steps}

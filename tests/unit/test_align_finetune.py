@@ -177,6 +177,17 @@ def test_dpo_second_step_has_the_loss_and_margin_of_the_formula(store: ArtifactS
     assert second["dpo/accuracy"] == pytest.approx(float((logits > 0).double().mean()))
 
 
+def test_training_of_a_single_step_moves_the_weights(store: ArtifactStore, tiny_model: ModelRef) -> None:
+    one_step = {"epochs": 1, "batch_size": len(PAIRS)}
+    tuned = run_sft(store, tiny_model, SFT.model_copy(update=one_step))
+    preferred = run_dpo(store, tiny_model, DPO.model_copy(update=one_step))
+    before = load_model(tiny_model).state_dict()
+    for made in (tuned, preferred):
+        assert made.record["metrics"]["steps"] == 1
+        after = load_model(ModelRef.from_artifact(made, "made")).state_dict()
+        assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize(("run", "config"), [(run_sft, SFT), (run_dpo, DPO)])
 def test_training_resumed_after_an_interruption_equals_the_uninterrupted_one(
     store: ArtifactStore, tiny_model: ModelRef, run: Any, config: SftConfig | DpoConfig
