@@ -93,10 +93,10 @@ def figures(run: RunSummary) -> dict[str, float]:
 
 
 def run_link(tracking: TrackingRef) -> str:
-    """Returns the address of a run in the MLflow server; empty where it lies in a local database."""
+    """Returns the address of a run in the MLflow server, in its view of trainings; empty for a local database."""
     if not tracking.run_id or not tracking.uri.startswith("http"):
         return ""
-    return f"{tracking.uri}/#/experiments/{tracking.experiment_id}/runs/{tracking.run_id}"
+    return f"{tracking.uri}/#/experiments/{tracking.experiment_id}/runs/{tracking.run_id}?workflowType=machine_learning"
 
 
 def _links(tracking: TrackingRef) -> str:

@@ -29,6 +29,9 @@ _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _PROCESS = "mixcpt.process"
 _PARENT = "mlflow.parentRunId"
 
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens the experiment in MLflow's page on its runs, which is on traces of applications otherwise."""
+
 _PAUSE_SECONDS = 60.0
 """How long a server that did not answer is left alone."""
 _MAX_PARAMS = 100
@@ -119,7 +122,7 @@ class Tracking:
         try:
             root = self.place.artifact_root
             location = f"{root}/{self.place.experiment}" if root else None
-            return str(self.client.create_experiment(self.place.experiment, artifact_location=location))
+            return str(self.client.create_experiment(self.place.experiment, location, tags=_EXPERIMENT_TAGS))
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(self.place.experiment)
             if found is None:
