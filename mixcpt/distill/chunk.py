@@ -58,7 +58,7 @@ def forward_kl_(
     labels: Int[Tensor, " rows"],
     objective: Objective,
 ) -> ChunkResult:
-    """Returns what CE and forward KL measure; `student` turns from logits into their gradient, the others are used up."""
+    """Returns what CE and KL measure; `student` turns from logits into their gradient, the others are used up."""
     temperature, index = objective.temperature, labels.unsqueeze(1)
     target = target_(teacher, spare, index, objective)
     at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, target.top).squeeze(1)
@@ -69,7 +69,9 @@ def forward_kl_(
     kl = target.kl(difference, normalisers.tempered, at_label / temperature, at_top / temperature)
     change = target.correction
     pull = objective.kl_weight * temperature
-    student.scatter_add_(1, index, -((objective.ce_weight + pull * weighted(change.at_label, change)) / factor).unsqueeze(1))
+    student.scatter_add_(
+        1, index, -((objective.ce_weight + pull * weighted(change.at_label, change)) / factor).unsqueeze(1)
+    )
     student.scatter_add_(1, target.top, -(pull * weighted(change.at_top, change) / factor).unsqueeze(1))
     return target.result(ce, temperature**2 * kl, factor)
 

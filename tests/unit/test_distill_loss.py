@@ -18,7 +18,6 @@ from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod
 from mixcpt.distill.head import Head
 from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss
 from mixcpt.distill.objective import Objective, objective_of
-from mixcpt.distill.targets import TRANSFORMS, Correction
 from mixcpt.mixture.rows import IGNORE_INDEX
 
 TOKENS, HIDDEN, VOCAB = 23, 8, 31
@@ -245,27 +244,7 @@ def test_sums_per_source_equal_those_counted_by_hand() -> None:
     gap = q.max(1).values - q[torch.arange(len(labels)), labels]
     rows = torch.stack([torch.ones_like(ce), ce, kl, (q.argmax(1) == labels).double(), gap.double()], 1)
     expected = torch.stack([rows[case.sources[scored] == source].sum(0) for source in range(3)])
-    torch.testing.assert_close(case.fused(objective).sums, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_new_transform_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Margin (arXiv 2506.15702): q = (1 - m) * q0 + m * onehot(y)."""
-    margin = 0.3
-
-    def corrected(q_label: Tensor, q_top: Tensor) -> Correction:
-        return Correction(torch.full_like(q_label, margin), torch.zeros_like(q_top), torch.full_like(q_top, 1 - margin))
-
-    case = Case()
-    monkeypatch.setitem(TRANSFORMS, "none", corrected)
-    output = case.fused(Objective(0.0, 1.0, "none", 2.0))
-    scored = case.labels != IGNORE_INDEX
-    q0 = torch.softmax(case.teacher_hidden[scored].double() @ case.teacher_weight.double().T / 2, 1)
-    q = (1 - margin) * q0 + margin * functional.one_hot(case.labels[scored], VOCAB)
-    log_p = torch.log_softmax(case.hidden[scored].double() @ case.weight.double().T / 2, 1)
-    expected = 4 * (q * (q.log() - log_p)).sum() / 11
-    torch.testing.assert_close(output.loss.double(), expected, rtol=1e-6, atol=1e-6)
-    gradient = torch.autograd.grad(expected, case.weight)[0]
-    torch.testing.assert_close(torch.autograd.grad(output.loss, case.weight)[0], gradient, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(case.fused(objective).sums[:, :5], expected, rtol=1e-5, atol=1e-5)
 
 
 logit_rows = st.lists(st.floats(-20, 20, width=32), min_size=6, max_size=6)
