@@ -42,7 +42,7 @@ class Job:
     """`chat_template` or `form`, where the stage has one."""
 
     def resolve(self, results: Mapping[str, ArtifactRef]) -> "Job":
-        """Returns the job with the results of earlier jobs in the places that stood for them."""
+        """Returns the job with the results that are there already in the places that stood for them."""
         return Job(
             self.name,
             self.stage,
@@ -188,7 +188,7 @@ def _parse_event(data: dict[str, Any]) -> Event:
 
 
 def _resolve(value: Input, results: Mapping[str, ArtifactRef]) -> Input:
-    if not isinstance(value, Output):
+    if not isinstance(value, Output) or value.job not in results:
         return value
     ref = results[value.job]
     return ModelRef.from_artifact(ref, value.job) if value.as_model else ref

@@ -55,7 +55,7 @@ def ask(adaptation: Adaptation, jobs: Sequence[Job]) -> tuple[Results, list[Job]
     waiting: set[str] = set()
     for job in jobs:
         unknown = {value.job for value in job.inputs.values() if isinstance(value, Output)} & waiting
-        known = job if unknown else job.resolve(results)
+        known = job.resolve(results)
         found = None if unknown or not may_be_stored(known, store) else lookup(known, store)
         if isinstance(found, ArtifactRef):
             results[job.name] = found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,16 @@ def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: 
         name: run.info.end_time for name, run in runs.items()
     }
     assert seconds < 60
+
+
+def test_adaptation_changed_late_computes_only_what_follows(site: Any, adapted: AdaptConfig, tmp_path: Path) -> None:
+    config: AdaptConfig = site.config_at(tmp_path / "changed")
+    shutil.copytree(adapted.runtime.store, config.runtime.store, dirs_exist_ok=True)
+    before = records(config)
+    sft = config.align.sft.model_copy(update={"epochs": 2})
+    site.adapt(config.model_copy(update={"align": config.align.model_copy(update={"sft": sft})}))
+    new = [Path(path).relative_to(config.runtime.store).parts[0] for path in set(records(config)) - set(before)]
+    assert sorted(new) == ["evaluation", "model", "model", "run"]
 
 
 def test_adaptation_killed_and_crashed_ends_with_the_same_weights(

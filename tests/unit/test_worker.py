@@ -53,6 +53,13 @@ def test_job_resolved_takes_results_as_artifact_and_as_model() -> None:
     assert resolved.model("model") == ModelRef("sft", "/store/model/dddd/model", "e" * 64)
 
 
+def test_job_resolved_leaves_what_is_still_to_come() -> None:
+    job = Job("dpo", "dpo", {}, 0, {"selection": Output("select"), "model": Output("sft", as_model=True)})
+    resolved = job.resolve({"select": CORPUS})
+    assert resolved.artifact("selection") == CORPUS
+    assert resolved.inputs["model"] == Output("sft", as_model=True)
+
+
 def test_events_half_written_line_is_left_for_the_next_look(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     started = Started("pretrain", "model", "f" * 64, "/spool")
