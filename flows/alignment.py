@@ -7,7 +7,7 @@ from tasks.adaptation import Adaptation
 from tasks.alignment import align
 
 
-@flow(name="alignment", validate_parameters=False)
+@flow(name="alignment", flow_run_name="{adaptation.config.name}: alignment", validate_parameters=False)
 def alignment(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef) -> dict[str, ArtifactRef]:
     """Returns the artifacts `selection`, `sft` and `dpo`, without those that the settings skip."""
     made = align.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus, pretrained)

@@ -20,6 +20,7 @@ from tasks.reporting import publish_comparison
 
 @flow(
     name="compare",
+    flow_run_name="comparison",
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],

@@ -7,7 +7,7 @@ from tasks.adaptation import Adaptation
 from tasks.curation import curate
 
 
-@flow(name="curation", validate_parameters=False)
+@flow(name="curation", flow_run_name="{adaptation.config.name}: curation", validate_parameters=False)
 def curation(adaptation: Adaptation) -> ArtifactRef:
     """Returns the corpus."""
     return curate.with_options(retries=adaptation.config.runtime.retries)(adaptation)

@@ -7,7 +7,7 @@ from tasks.adaptation import Adaptation
 from tasks.evaluation import evaluate
 
 
-@flow(name="evaluation", validate_parameters=False)
+@flow(name="evaluation", flow_run_name="{adaptation.config.name}: evaluation", validate_parameters=False)
 def evaluation(
     adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef
 ) -> dict[str, ArtifactRef]:

@@ -7,7 +7,7 @@ from tasks.adaptation import Adaptation
 from tasks.pretraining import pretrain
 
 
-@flow(name="pretraining", validate_parameters=False)
+@flow(name="pretraining", flow_run_name="{adaptation.config.name}: pretraining", validate_parameters=False)
 def pretraining(adaptation: Adaptation, corpus: ArtifactRef) -> dict[str, ArtifactRef]:
     """Returns the artifacts `mixture` and `pretrained`."""
     made = pretrain.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus)
