@@ -1,0 +1,240 @@
+"""The fused loss beside its peers: seconds, added memory, and how far its gradient is from float64.
+
+    python benchmarks/loss_head.py [--gpu] [--rounds 3] [--cases untied tied frozen] [--liger FOLDER]
+
+What a model's last layer costs: from the hidden states of student and teacher and the weights of their heads to a loss
+and its gradients. Ours and `full_logits` compute Mix-CPT's objective: cross-entropy, and KL to a teacher whose top
+logit is moved to the true token. The libraries have no such objective; each is called for its nearest, which is less:
+
+* `trl`: forward KL alone, neither cross-entropy nor swap. The size of its tiles is a constant of the library.
+* `liger`: cross-entropy and forward KL in the same proportion, no swap. Not compiled; in chunks of as many rows as
+  ours, with which it needs less memory than with its default of 1024.
+
+All get the same inputs and return a mean over the tokens. Each measurement has a process of its own, in which libraries
+are imported and called once on a small input before anything is counted; the paths take turns. Liger needs triton,
+which changes how torch behaves on a CPU, so it stays outside of the environment:
+
+    pip install --no-deps --target FOLDER liger-kernel triton
+"""
+
+import argparse
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from measure import gibibytes, in_own_process, in_turn, measure, publish, report_cost
+from torch import Tensor
+from torch.nn import functional
+
+from mixcpt.distill.head import Head
+from mixcpt.distill.loss import Teacher, distillation_loss
+from mixcpt.distill.objective import Objective
+
+CPU_SHAPES = ((2048, 512, 65_536),)
+GPU_SHAPES = ((8192, 4096, 128_256), (8192, 4096, 151_936))
+CASES = ("untied", "tied", "frozen")
+"""A head of its own; one that is the embedding too, whose gradient has two sources; one that is not trained."""
+ALPHA = 0.5
+LIGER_ROWS = 256
+FORWARD_KL = 0.0
+"""What both libraries call beta."""
+_SMALL = (8, 16, 64)
+_EXACT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Inputs:
+    hidden: Tensor
+    weight: Tensor
+    teacher_hidden: Tensor
+    teacher_weight: Tensor
+    labels: Tensor
+
+
+def make_inputs(shape: tuple[int, int, int], case: str, device: str) -> Inputs:
+    """Returns inputs of the size that a model has at its last layer; the teacher differs a little from the student."""
+    rows, width, vocab = shape
+    generator = torch.Generator(device).manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    draw = partial(torch.randn, generator=generator, device=device, dtype=dtype)
+    weight = draw(vocab, width).mul_(width**-0.5)
+    hidden = draw(rows, width)
+    teacher_hidden = hidden + 0.3 * draw(rows, width)
+    teacher_weight = weight.clone()
+    labels = torch.randint(vocab, (rows,), generator=generator, device=device)
+    return Inputs(
+        hidden.requires_grad_(), weight.requires_grad_(case != "frozen"), teacher_hidden, teacher_weight, labels
+    )
+
+
+Path = Callable[[Inputs], Tensor]
+
+
+def ours(inputs: Inputs, temperature: float = 1.0) -> Tensor:
+    objective = Objective(ALPHA, 1 - ALPHA, "swap", temperature)
+    teacher = Teacher(inputs.teacher_hidden, Head(inputs.teacher_weight))
+    return distillation_loss(
+        inputs.hidden, Head(inputs.weight), inputs.labels, objective, normaliser=len(inputs.labels), teacher=teacher
+    ).loss
+
+
+def full_logits(inputs: Inputs) -> Tensor:
+    """Returns the same loss the plain way: two matrices of logits, and autograd."""
+    student = (inputs.hidden @ inputs.weight.T).float()
+    with torch.no_grad():
+        teacher = (inputs.teacher_hidden @ inputs.teacher_weight.T).float()
+        index, top = inputs.labels.unsqueeze(1), teacher.argmax(dim=1, keepdim=True)
+        at_label, at_top = teacher.gather(1, index), teacher.gather(1, top)
+        teacher.scatter_(1, top, at_label).scatter_(1, index, at_top)
+        target = functional.log_softmax(teacher, dim=1)
+    log_p = functional.log_softmax(student, dim=1)
+    kl = functional.kl_div(log_p, target, log_target=True, reduction="batchmean")
+    return ALPHA * functional.nll_loss(log_p, inputs.labels) + (1 - ALPHA) * kl
+
+
+def trl() -> Path:
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+    def path(inputs: Inputs) -> Tensor:
+        hidden, teacher_hidden = inputs.hidden.unsqueeze(0), inputs.teacher_hidden.unsqueeze(0)
+        everywhere = torch.ones_like(inputs.labels).unsqueeze(0)
+        weights = inputs.weight, inputs.teacher_weight
+        loss, *_ = _chunked_divergence_loss(hidden, teacher_hidden, *weights, everywhere, beta=FORWARD_KL)
+        return loss
+
+    return path
+
+
+def liger() -> Path:
+    from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
+
+    loss = LigerFusedLinearJSDLoss(ALPHA, 1 - ALPHA, beta=FORWARD_KL, compiled=False, chunk_size=LIGER_ROWS)
+    return lambda given: loss(given.hidden, given.weight, given.teacher_hidden, given.teacher_weight, given.labels)
+
+
+PATHS: dict[str, Callable[[], Path]] = {
+    "full_logits": lambda: full_logits,
+    "ours": lambda: ours,
+    "trl": trl,
+    "liger": liger,
+}
+
+
+def measure_one(name: str, shape: tuple[int, int, int], case: str, device: str) -> None:
+    """Measures one path, in this process; prints its cost and, for ours, the error of its gradient."""
+    path = PATHS[name]()
+    step(path, make_inputs(_SMALL, case, device), case)
+    inputs = make_inputs(shape, case, device)
+    cost = measure(lambda: step(path, inputs, case), device)
+    gc.collect()
+    errors = {f"gradient_error_T{t:g}": gradient_error(inputs, t) for t in (1.0, 2.0)} if name == "ours" else {}
+    report_cost(cost, **errors)
+
+
+def step(path: Path, inputs: Inputs, case: str) -> None:
+    """Runs a path forward and backward."""
+    inputs.hidden.grad = inputs.weight.grad = None
+    loss = path(inputs)
+    if case == "tied":
+        loss = loss + functional.embedding(inputs.labels.roll(1), inputs.weight).float().mean()
+    loss.backward()
+
+
+def gradient_error(inputs: Inputs, temperature: float) -> float:
+    """Returns the larger of the relative errors, in norm, of our two gradients against full logits in float64."""
+    hidden = inputs.hidden.detach().double().requires_grad_()
+    weight = inputs.weight.detach().double().requires_grad_(inputs.weight.requires_grad)
+    teacher_hidden, teacher_weight = inputs.teacher_hidden.double(), inputs.teacher_weight.double()
+    for rows in torch.arange(len(hidden), device=hidden.device).split(_EXACT_ROWS):
+        teacher = teacher_hidden[rows] @ teacher_weight.T
+        (exact_sum(hidden[rows] @ weight.T, teacher, inputs.labels[rows], temperature) / len(hidden)).backward()
+    inputs.hidden.grad = inputs.weight.grad = None
+    ours(inputs, temperature).backward()
+    pairs = [(inputs.hidden.grad, hidden.grad), (inputs.weight.grad, weight.grad)]
+    return max(float((a.double() - b).norm() / b.norm()) for a, b in pairs if a is not None and b is not None)
+
+
+def exact_sum(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Returns the loss summed over the rows, written down from the definition and not from the code under test."""
+    rows = torch.arange(len(labels), device=labels.device)
+    top, swapped = teacher.argmax(dim=1), teacher.clone()
+    swapped[rows, top], swapped[rows, labels] = teacher[rows, labels], teacher[rows, top]
+    q = (swapped / temperature).softmax(dim=1)
+    kl = (q * (q.log() - (student / temperature).log_softmax(dim=1))).sum()
+    return ALPHA * functional.cross_entropy(student, labels, reduction="sum") + (1 - ALPHA) * temperature**2 * kl
+
+
+def compare(device: str, cases: Sequence[str], rounds: int, liger_folder: str) -> None:
+    """Runs all paths on all shapes and cases, and publishes the table."""
+    names = [name for name in PATHS if name != "liger" or liger_folder]
+    rows, ratios = [], {}
+    for shape in GPU_SHAPES if device == "cuda" else CPU_SHAPES:
+        text = "x".join(map(str, shape))
+        for case in cases:
+            runs = {name: _process(name, text, case, device, liger_folder) for name in names}
+            found = in_turn(rounds, runs)
+            rows += [_row(text, case, name, found) for name in names]
+            ratios[f"{text} {case}"] = _ratios(found)
+    columns = ["shape", "head", "path", "seconds", "added memory", "time / ours", "memory / ours", "gradient error"]
+    quoted = next(iter(ratios.values()))  # of the first shape and case
+    publish(f"loss_head_{device}", columns, rows, {**quoted, "all": ratios}, rounds=rounds)
+
+
+def _process(name: str, shape: str, case: str, device: str, liger_folder: str) -> Callable[[], dict[str, float]]:
+    """Returns the measurement of one path in a process of its own, which alone sees Liger and triton."""
+    arguments = ["--one", name, shape, case, *(["--gpu"] if device == "cuda" else [])]
+    return partial(in_own_process, __file__, arguments, extra_path=liger_folder if name == "liger" else "")
+
+
+def _row(shape: str, case: str, name: str, found: dict[str, dict[str, float]]) -> list[str]:
+    cost, own = found[name], found["ours"]
+    return [
+        *(shape, case, name),
+        f"{cost['seconds']:.3f}",
+        gibibytes(cost["added_bytes"]),
+        f"{cost['seconds'] / own['seconds']:.2f}",
+        f"{cost['added_bytes'] / own['added_bytes']:.2f}",
+        f"{_error(cost):.1e}" if name == "ours" else "",
+    ]
+
+
+def _ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Returns what ours takes in parts of what the others take."""
+    own, full = found["ours"], found["full_logits"]
+    ratios = {
+        "time_ratio": own["seconds"] / full["seconds"],
+        "memory_ratio": own["added_bytes"] / full["added_bytes"],
+        "gradient_error": _error(own),
+    }
+    for name in ("trl", "liger"):
+        if name in found:
+            ratios[f"time_ratio_{name}"] = own["seconds"] / found[name]["seconds"]
+            ratios[f"memory_ratio_{name}"] = own["added_bytes"] / found[name]["added_bytes"]
+    return {name: float(f"{value:.3g}") for name, value in ratios.items()}
+
+
+def _error(cost: dict[str, float]) -> float:
+    return max(value for key, value in cost.items() if key.startswith("gradient_error"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="8192 rows of width 4096 in bf16 on the GPU")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; medians are shown")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="kinds of head")
+    parser.add_argument("--liger", default="", help="folder with liger-kernel and triton; without it Liger is left out")
+    parser.add_argument("--one", nargs=3, metavar=("PATH", "SHAPE", "CASE"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    device = "cuda" if given.gpu else "cpu"
+    if given.one:
+        name, shape, case = given.one
+        rows, width, vocab = map(int, shape.split("x"))
+        measure_one(name, (rows, width, vocab), case, device)
+    else:
+        compare(device, given.cases, given.rounds, given.liger)
+
+
+if __name__ == "__main__":
+    main()
