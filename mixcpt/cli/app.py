@@ -8,6 +8,7 @@ from mixcpt import __version__
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.inspect import report
 from mixcpt.cli.launch import demo, run, up
+from mixcpt.cli.merge import merge
 from mixcpt.cli.world import world
 
 app = typer.Typer(
@@ -48,4 +49,5 @@ app.command()(validate)
 app.command()(run)
 app.command()(up)
 app.command()(report)
+app.add_typer(merge, name="merge")
 app.add_typer(world, name="world")

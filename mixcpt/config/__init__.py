@@ -5,6 +5,7 @@ from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConf
 from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, Task
 from mixcpt.config.loading import load_config
+from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.mixture import MixtureConfig, PoolWeights
 from mixcpt.config.model import CLOSED_WORLD_BASE, BaseModelConfig
 from mixcpt.config.pretrain import (
@@ -23,6 +24,7 @@ __all__ = [
     "CLOSED_WORLD_BASE",
     "AdaptConfig",
     "AlignConfig",
+    "AverageConfig",
     "BaseModelConfig",
     "BitsPerByteTask",
     "ClosedWorldSource",
@@ -35,6 +37,7 @@ __all__ = [
     "FieldNames",
     "FilesSource",
     "HuggingFaceSource",
+    "InterpolateConfig",
     "KlMethod",
     "LssdMethod",
     "Method",
@@ -44,10 +47,12 @@ __all__ = [
     "Pool",
     "PoolWeights",
     "PretrainConfig",
+    "ResidualConfig",
     "RuntimeConfig",
     "SelectionConfig",
     "SftConfig",
     "Source",
+    "SweepConfig",
     "Task",
     "load_config",
 ]

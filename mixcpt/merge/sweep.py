@@ -1,0 +1,123 @@
+"""The line from base to tuned, measured: every interpolation answers the same tasks, and one of them is chosen."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mixcpt.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.config import EvaluateConfig, SweepConfig
+from mixcpt.evaluate import evaluate
+from mixcpt.evaluate.definitions import Form
+from mixcpt.merge.methods import interpolate
+from mixcpt.models import ModelRef
+from mixcpt.tracking import Tracker
+
+_ROUNDING = 1e-9
+"""A difference of exactly the tolerance is within it, whatever floating point makes of it."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model did on one task."""
+
+    task: str
+    group: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    value: float
+    """A share of right answers, or bits per byte."""
+    stderr: float | None
+    """Standard error over the items; None for a single item."""
+
+    @property
+    def gain(self) -> float:
+        """The value, turned so that more is better."""
+        return self.value if self.higher_is_better else -self.value
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One interpolation and what it scored."""
+
+    weight: float
+    model: ArtifactRef
+    evaluation: ArtifactRef
+    scores: Mapping[str, Score]
+    """By task, in the order of the settings."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """The table of a sweep: weight -> scores."""
+
+    points: tuple[SweepPoint, ...]
+    """By rising weight."""
+    domain_task: str
+    """Stands for what was learned."""
+    general_task: str
+    """Stands for what was kept."""
+    max_domain_loss: float
+
+    @property
+    def selected(self) -> SweepPoint:
+        """The point that is best at the general task among those close enough to the best at the domain task.
+
+        It was chosen on these very items, so its scores flatter it: confirm them on items that chose nothing.
+        """
+        best = max(point.scores[self.domain_task].gain for point in self.points)
+        enough = best - self.max_domain_loss - _ROUNDING
+        close = [point for point in self.points if point.scores[self.domain_task].gain >= enough]
+        return max(close, key=self._rank)
+
+    def _rank(self, point: SweepPoint) -> tuple[float, float, float]:
+        """Returns what is compared: the general task, then the domain task, then how near the base is."""
+        return point.scores[self.general_task].gain, point.scores[self.domain_task].gain, -point.weight
+
+
+def sweep(
+    config: SweepConfig,
+    base: ModelRef,
+    tuned: ModelRef,
+    corpus: ArtifactRef,
+    evaluation: EvaluateConfig,
+    *,
+    form: Form,
+    seed: int,
+    store: ArtifactStore,
+    tracker: Tracker,
+) -> SweepReport:
+    """Returns what every interpolation between base and tuned scores; what the store has is not computed again.
+
+    Args:
+        config: The weights, and what decides among them.
+        base: The model at weight 0.
+        tuned: The model at weight 1.
+        corpus: Holds the held-out documents.
+        evaluation: The tasks; the headline tasks decide.
+        form: How every one of the models is asked.
+        seed: Draws the items of tasks with a limit.
+        store: Where the models, each a whole one, and their answers are kept.
+        tracker: Told how far each evaluation is.
+
+    Raises:
+        ModelError: If the two cannot be merged, or are asked in chat form and have none.
+        DataError: If a task has nothing to ask.
+    """
+    points = []
+    for weight in config.weights:
+        merged = interpolate(config.interpolation(weight), base, tuned, store=store)
+        model = ModelRef.from_artifact(merged, f"{base.name}-{tuned.name}-{weight:g}")
+        asked = evaluate(evaluation, model, corpus, form=form, seed=seed, store=store, tracker=tracker)
+        points.append(SweepPoint(weight, merged, asked, {score.task: score for score in _scores(asked)}))
+        logger.info("weight %g of %s is measured", weight, tuned.name)
+    return SweepReport(tuple(points), evaluation.headline_domain, evaluation.headline_general, config.max_domain_loss)
+
+
+def _scores(evaluation: ArtifactRef) -> Sequence[Score]:
+    fields = Score.__dataclass_fields__
+    summary = json.loads(evaluation.file("summary.json").read_text())
+    return [Score(**{name: task[name] for name in fields}) for task in summary["tasks"]]
