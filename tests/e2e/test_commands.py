@@ -32,7 +32,10 @@ def settings(*overrides: str) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
 
-@pytest.mark.parametrize("command", ["", "demo", "init", "validate", "run", "up", "report", "merge sweep", "world build-base"])
+COMMANDS = ("", "demo", "init", "validate", "run", "up", "report", "merge sweep", "world build-base")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_teaches(command: str) -> None:
     shown = mixcpt(*command.split(), "--help")
     assert shown.returncode == 0, shown.stderr
