@@ -6,53 +6,91 @@ from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, Task
 from mixcpt.config.loading import load_config
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
-from mixcpt.config.mixture import MixtureConfig, PoolWeights
-from mixcpt.config.model import CLOSED_WORLD_BASE, BaseModelConfig
-from mixcpt.config.pretrain import (
+from mixcpt.config.methods import (
     CptMethod,
     CptReplayMethod,
+    DiscMethod,
+    DocumentDcdMethod,
     KlMethod,
     LssdMethod,
+    MarginMethod,
+    MaskMethod,
     Method,
-    OptimizerConfig,
+    NoneMethod,
+    PitMethod,
+    ReadingMethod,
+    StreamsMethod,
+    TalrMethod,
+)
+from mixcpt.config.mixture import MixtureConfig, PoolWeights
+from mixcpt.config.model import CLOSED_WORLD_BASE, BaseModelConfig
+from mixcpt.config.optimizer import OptimizerConfig
+from mixcpt.config.pretrain import (
+    AdapterOffTeacher,
+    CachedTeacher,
+    FrozenTeacher,
+    FullScope,
+    LoraScope,
     PretrainConfig,
+    Scope,
+    TeacherSettings,
 )
 from mixcpt.config.runtime import RuntimeConfig
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
+from mixcpt.config.streams import Form, StreamConfig, ViewConfig
 
 __all__ = [
     "CLOSED_WORLD_BASE",
     "AdaptConfig",
+    "AdapterOffTeacher",
     "AlignConfig",
     "AverageConfig",
     "BaseModelConfig",
     "BitsPerByteTask",
+    "CachedTeacher",
     "ClosedWorldSource",
     "ClosedWorldTask",
     "CptMethod",
     "CptReplayMethod",
     "CurationConfig",
+    "DiscMethod",
+    "DocumentDcdMethod",
     "DpoConfig",
     "EvaluateConfig",
     "FieldNames",
     "FilesSource",
+    "Form",
+    "FrozenTeacher",
+    "FullScope",
     "HuggingFaceSource",
     "InterpolateConfig",
     "KlMethod",
+    "LoraScope",
     "LssdMethod",
+    "MarginMethod",
+    "MaskMethod",
     "Method",
     "MixtureConfig",
     "MultipleChoiceTask",
+    "NoneMethod",
     "OptimizerConfig",
+    "PitMethod",
     "Pool",
     "PoolWeights",
     "PretrainConfig",
+    "ReadingMethod",
     "ResidualConfig",
     "RuntimeConfig",
+    "Scope",
     "SelectionConfig",
     "SftConfig",
     "Source",
+    "StreamConfig",
+    "StreamsMethod",
     "SweepConfig",
+    "TalrMethod",
     "Task",
+    "TeacherSettings",
+    "ViewConfig",
     "load_config",
 ]

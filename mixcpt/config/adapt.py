@@ -59,9 +59,16 @@ class AdaptConfig(Settings):
             if getattr(self.align.selection, f"num_{pool}") and pool not in pools:
                 yield f"align.selection.num_{pool} is above 0 but no source has pool: {pool}"
         general = sum(weight for pool, weight in weights.items() if pool != "domain")
-        if self.pretrain.method.kind == "cpt" and general > 0:
-            yield "pretrain.method cpt reads domain documents alone: set the other weights to 0, or use cpt_replay"
-        if self.pretrain.method.kind == "cpt_replay" and general == 0:
+        yield from self._reading_problems(general)
+
+    def _reading_problems(self, general: float) -> Iterator[str]:
+        """Yields a method that reads other pools than the weights say."""
+        name = self.pretrain.method.kind
+        if general > 0 and all(stream.reads == "domain" for stream in self.pretrain.method.streams()):
+            yield f"pretrain.method {name} reads domain documents alone: set the other weights to 0" + (
+                ", or use cpt_replay" if name == "cpt" else ", or use streams"
+            )
+        if name == "cpt_replay" and general == 0:
             yield "pretrain.method cpt_replay needs a general pool with a weight above 0, or use cpt"
 
     def _task_problems(self) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from mixcpt.config.base import PositiveFloat, PositiveInt, Settings
-from mixcpt.config.pretrain import OptimizerConfig
+from mixcpt.config.optimizer import OptimizerConfig
 
 Strategy = Literal["known_gap", "ppl_low", "random"]
 

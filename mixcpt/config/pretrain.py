@@ -1,60 +1,62 @@
-"""Continual pre-training: which method, how fast, how long between checkpoints."""
+"""Continual pre-training: which method, which parameters, which teacher, how fast, how long between checkpoints."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings, kind
+from mixcpt.config.methods import LssdMethod, Method
+from mixcpt.config.optimizer import OptimizerConfig
 
 
-class CptMethod(Settings):
-    """Plain continual pre-training on domain documents: next-token prediction, no teacher."""
+class FullScope(Settings):
+    """Every parameter is trained."""
 
-    kind: Literal["cpt"] = kind("cpt")
-
-
-class CptReplayMethod(Settings):
-    """Next-token prediction on domain and general text together, no teacher."""
-
-    kind: Literal["cpt_replay"] = kind("cpt_replay")
+    kind: Literal["full"] = kind("full")
 
 
-class KlMethod(Settings):
-    """Next-token prediction plus a small pull towards the base model's own predictions."""
+class LoraScope(Settings):
+    """Low-rank adapters on all linear layers but the head (arXiv 2106.09685), merged into the published model."""
 
-    kind: Literal["kl"] = kind("kl")
-    kl_weight: float = Field(0.1, ge=0)
-    """Weight of KL(base || student) beside a cross-entropy of weight 1."""
-    temperature: PositiveFloat = 1.0
-    """Softens teacher and student in the KL term only."""
-
-
-class LssdMethod(Settings):
-    """Mix-CPT's logit swap self-distillation: the base model teaches, with its top logit moved to the true token."""
-
-    kind: Literal["lssd"] = kind("lssd")
-    alpha: Fraction = 0.5
-    """Weight of next-token prediction; 1 - alpha goes to the distillation. 1 is plain training."""
-    temperature: PositiveFloat = 1.0
-    """Softens teacher and student in the distillation term only."""
+    kind: Literal["lora"] = kind("lora")
+    rank: PositiveInt = 16
+    """Rank of the adapters."""
+    alpha: PositiveFloat = 32.0
+    """The adapters' product is scaled by alpha / rank."""
+    dropout: Fraction = 0.0
+    """Share of the adapters' inputs that is dropped in training."""
+    train_embeddings: bool = False
+    """Whether the embedding table is trained as a whole."""
+    train_norms: bool = False
+    """Whether the normalisation weights are trained as a whole."""
+    train_head: bool = False
+    """Whether the head is trained as a whole; not where it is tied to the embedding table."""
 
 
-Method = Annotated[CptMethod | CptReplayMethod | KlMethod | LssdMethod, Field(discriminator="kind")]
+Scope = Annotated[FullScope | LoraScope, Field(discriminator="kind")]
 
 
-class OptimizerConfig(Settings):
-    """AdamW and its learning-rate schedule; used by pre-training, SFT and DPO alike."""
+class FrozenTeacher(Settings):
+    """A copy of the base model, in bf16 where the training is."""
 
-    learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
-    warmup_fraction: Fraction = 0.05
-    """Share of the steps in which the rate climbs to its peak."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay."""
-    max_grad_norm: float = Field(1.0, ge=0)
-    """Gradient clipping; 0 switches it off."""
+    kind: Literal["frozen"] = kind("frozen")
+
+
+class AdapterOffTeacher(Settings):
+    """The student itself with its adapters switched off: no second model; needs scope lora."""
+
+    kind: Literal["adapter_off"] = kind("adapter_off")
+
+
+class CachedTeacher(Settings):
+    """What the base model says of every token, computed once and kept on disk; forward KL at temperature 1 only."""
+
+    kind: Literal["cached"] = kind("cached")
+    top_k: PositiveInt = 64
+    """Likeliest tokens that are kept of each prediction, beside the true one."""
+
+
+TeacherSettings = Annotated[FrozenTeacher | AdapterOffTeacher | CachedTeacher, Field(discriminator="kind")]
 
 
 class PretrainConfig(Settings):
@@ -62,6 +64,10 @@ class PretrainConfig(Settings):
 
     method: Method = LssdMethod()
     """What the model is trained to match."""
+    scope: Scope = FullScope()
+    """Which parameters are trained."""
+    teacher: TeacherSettings = FrozenTeacher()
+    """Where the teacher's predictions come from; unused by methods without one."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimiser and schedule."""
     batch_rows: PositiveInt = 8
@@ -76,3 +82,24 @@ class PretrainConfig(Settings):
     """Steps between checkpoints; a crash loses at most so many."""
     log_steps: PositiveInt = 10
     """Steps between measurements."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainConfig":
+        streams = self.method.streams()
+        taught = [stream for stream in streams if stream.kl_weight > 0]
+        problems = []
+        if self.teacher.kind == "adapter_off" and taught and self.scope.kind != "lora":
+            problems.append("teacher adapter_off is the student without its adapters: set scope to lora")
+        if self.teacher.kind == "cached":
+            problems += [
+                f"teacher cached keeps predictions at temperature 1 of what both read, for forward KL alone; stream "
+                f"{stream.name} has view {stream.view}, divergence {stream.divergence}, temperature "
+                f"{stream.temperature:g}: set teacher to frozen"
+                for stream in taught
+                if (stream.view, stream.divergence, stream.temperature) != ("text", "forward", 1.0)
+            ]
+        if len(streams) > self.batch_rows:
+            problems.append(f"batch_rows is {self.batch_rows}, but every step reads {len(streams)} streams: raise it")
+        if problems:
+            raise ValueError("; and ".join(problems))
+        return self

@@ -1,12 +1,9 @@
 """What a method minimises, in numbers: the weights of its terms, the teacher's transform, the divergence."""
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
 
-from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod, Method
-from mixcpt.distill.targets import TransformName
-
-DivergenceName = Literal["forward", "reverse", "jsd"]
+from mixcpt.config import StreamConfig
+from mixcpt.config.streams import Divergence, Transform
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,10 @@ class Objective:
 
     ce_weight: float = 1.0
     kl_weight: float = 0.0
-    transform: TransformName = "none"
+    transform: Transform = "none"
     temperature: float = 1.0
     """T softens teacher and student in the divergence only."""
-    divergence: DivergenceName = "forward"
+    divergence: Divergence = "forward"
     beta: float = 0.5
     """The teacher's share of the mixture; read by `jsd` alone."""
     margin: float = 0.1
@@ -47,16 +44,14 @@ class Objective:
         return self.kl_weight > 0
 
 
-def objective_of(method: Method) -> Objective:
-    """Returns the objective of a method (METHODS: `cpt`, `cpt_replay`, `kl`, `lssd`).
-
-    The formula of LSSD is the convex form of Mix-CPT, arXiv 2407.10804: alpha * NTP + (1 - alpha) * LSSD.
-    """
-    match method:
-        case CptMethod() | CptReplayMethod():
-            return Objective()
-        case KlMethod():
-            return Objective(kl_weight=method.kl_weight, temperature=method.temperature)
-        case LssdMethod():
-            return Objective(method.alpha, 1 - method.alpha, "swap", method.temperature)
-    assert_never(method)
+def objective_of(stream: StreamConfig) -> Objective:
+    """Returns the objective of a stream; the methods by name are presets of streams (METHODS 3)."""
+    return Objective(
+        ce_weight=stream.ce_weight,
+        kl_weight=stream.kl_weight,
+        transform=stream.transform,
+        temperature=stream.temperature,
+        divergence=stream.divergence,
+        beta=stream.beta,
+        margin=stream.margin,
+    )

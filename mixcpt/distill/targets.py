@@ -7,13 +7,10 @@ so that a new transform costs at most one more pass over the vocabulary, and non
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-TransformName = Literal["none", "swap", "margin", "threshold", "mask"]
 
 
 @dataclass(frozen=True)

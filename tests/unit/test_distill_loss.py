@@ -14,11 +14,18 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod
+from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod, Method
 from mixcpt.distill.head import Head
 from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss
 from mixcpt.distill.objective import Objective, objective_of
 from mixcpt.mixture.rows import IGNORE_INDEX
+
+
+def objective_for(method: Method) -> Objective:
+    """The objective of a method of one stream."""
+    (stream,) = method.streams()
+    return objective_of(stream)
+
 
 TOKENS, HIDDEN, VOCAB = 23, 8, 31
 METHODS = {
@@ -102,7 +109,7 @@ def test_loss_and_gradients_of_each_method_equal_the_plain_formula(
     method: str, temperature: float, num_masked: int, chunk_rows: int
 ) -> None:
     case = Case(num_masked=num_masked)
-    objective = objective_of(METHODS[method](temperature))
+    objective = objective_for(METHODS[method](temperature))
     expected = weighted(objective, *case.plain(objective)) / 11
     gradients = torch.autograd.grad(expected, (case.hidden, case.weight))
     output = case.fused(objective, budget_bytes=chunk_rows * 3 * VOCAB * 4)
@@ -113,7 +120,7 @@ def test_loss_and_gradients_of_each_method_equal_the_plain_formula(
 
 @pytest.mark.parametrize(("method", "temperature"), [("cpt", 1.0), ("kl", 2.0), ("lssd", 1.0), ("lssd", 2.0)])
 def test_gradients_equal_finite_differences(method: str, temperature: float) -> None:
-    objective = objective_of(METHODS[method](temperature))
+    objective = objective_for(METHODS[method](temperature))
     case = Case(torch.float64)
     teacher = Teacher(case.teacher_hidden[:5], Head(case.teacher_weight[:6]))
     labels = torch.tensor([0, 3, IGNORE_INDEX, 5, 3])
@@ -126,7 +133,7 @@ def test_gradients_equal_finite_differences(method: str, temperature: float) -> 
 
 
 def test_gradient_of_a_tied_weight_adds_up_both_uses() -> None:
-    case, objective = Case(), objective_of(LssdMethod(temperature=2.0))
+    case, objective = Case(), objective_for(LssdMethod(temperature=2.0))
     ids = torch.arange(TOKENS) % VOCAB
 
     def gradient(loss_of: Callable[[], Tensor]) -> Tensor:
@@ -138,7 +145,7 @@ def test_gradient_of_a_tied_weight_adds_up_both_uses() -> None:
 
 
 def test_frozen_head_gets_no_gradient_and_hidden_states_the_same() -> None:
-    case, objective = Case(), objective_of(LssdMethod())
+    case, objective = Case(), objective_for(LssdMethod())
     expected = torch.autograd.grad(case.fused(objective).loss, case.hidden)[0]
     output = case.fused(objective, Head(case.weight.detach()))
     output.loss.backward()
@@ -147,7 +154,7 @@ def test_frozen_head_gets_no_gradient_and_hidden_states_the_same() -> None:
 
 
 def test_gradient_is_scaled_by_what_comes_from_above() -> None:
-    case, objective = Case(), objective_of(LssdMethod(temperature=2.0))
+    case, objective = Case(), objective_for(LssdMethod(temperature=2.0))
     once = torch.autograd.grad(case.fused(objective).loss, (case.hidden, case.weight))
     thrice = torch.autograd.grad(3 * case.fused(objective).loss, (case.hidden, case.weight))
     for gradient, tripled in zip(once, thrice, strict=True):
@@ -157,7 +164,7 @@ def test_gradient_is_scaled_by_what_comes_from_above() -> None:
 @pytest.mark.parametrize(("logit_scale", "soft_cap"), [(0.25, 0.0), (1.0, 3.0), (0.5, 2.0)])
 @pytest.mark.parametrize("method", ["cpt", "lssd"])
 def test_loss_and_gradients_honour_logit_scale_and_soft_cap(method: str, logit_scale: float, soft_cap: float) -> None:
-    case, objective = Case(), objective_of(METHODS[method](2.0))
+    case, objective = Case(), objective_for(METHODS[method](2.0))
     student = logit_scale * (case.hidden.double() @ case.weight.double().T)
     if soft_cap:
         student = soft_cap * torch.tanh(student / soft_cap)
@@ -171,17 +178,17 @@ def test_loss_and_gradients_honour_logit_scale_and_soft_cap(method: str, logit_s
 
 
 def test_objective_of_each_method_has_the_weights_of_its_formula() -> None:
-    assert objective_of(CptMethod()) == objective_of(CptReplayMethod()) == Objective(1.0, 0.0)
-    assert objective_of(KlMethod(kl_weight=0.2, temperature=3.0)) == Objective(1.0, 0.2, "none", 3.0)
-    assert objective_of(LssdMethod(alpha=0.25, temperature=2.0)) == Objective(0.25, 0.75, "swap", 2.0)
-    assert not objective_of(LssdMethod(alpha=1.0)).needs_teacher
+    assert objective_for(CptMethod()) == objective_for(CptReplayMethod()) == Objective(1.0, 0.0)
+    assert objective_for(KlMethod(kl_weight=0.2, temperature=3.0)) == Objective(1.0, 0.2, "none", 3.0)
+    assert objective_for(LssdMethod(alpha=0.25, temperature=2.0)) == Objective(0.25, 0.75, "swap", 2.0)
+    assert not objective_for(LssdMethod(alpha=1.0)).needs_teacher
 
 
 def test_lssd_with_alpha_one_equals_torch_cross_entropy() -> None:
     case = Case()
     logits = case.hidden @ case.weight.T
     expected = functional.cross_entropy(logits, case.labels, ignore_index=IGNORE_INDEX, reduction="sum") / 11
-    torch.testing.assert_close(case.fused(objective_of(LssdMethod(alpha=1.0))).loss, expected)
+    torch.testing.assert_close(case.fused(objective_for(LssdMethod(alpha=1.0))).loss, expected)
 
 
 def test_lssd_equals_plain_distillation_where_the_teacher_is_right_everywhere() -> None:
@@ -220,7 +227,7 @@ def test_first_of_equal_maxima_is_the_one_that_is_swapped() -> None:
 
 def test_all_masked_tokens_give_zero_loss_and_zero_gradients() -> None:
     case = Case(num_masked=TOKENS)
-    output = case.fused(objective_of(LssdMethod()), normaliser=0.0)
+    output = case.fused(objective_for(LssdMethod()), normaliser=0.0)
     output.loss.backward()
     assert output.loss == 0
     assert not output.sums.any()
@@ -236,7 +243,7 @@ def test_extreme_logits_stay_finite_and_exact() -> None:
 
 
 def test_sums_per_source_equal_those_counted_by_hand() -> None:
-    case, objective = Case(), objective_of(LssdMethod(temperature=2.0))
+    case, objective = Case(), objective_for(LssdMethod(temperature=2.0))
     ce, kl = case.plain(objective)
     scored = case.labels != IGNORE_INDEX
     q = torch.softmax(case.teacher_hidden[scored] @ case.teacher_weight.T / 2, 1)
@@ -261,7 +268,7 @@ def test_divergence_is_never_negative(
 
 
 def test_bf16_loss_and_gradients_are_close_to_fp32() -> None:
-    case, objective = Case(), objective_of(LssdMethod())
+    case, objective = Case(), objective_for(LssdMethod())
     exact = torch.autograd.grad(case.fused(objective).loss, (case.hidden, case.weight))
     master = case.weight
     case.hidden, case.teacher_hidden = case.hidden.detach().bfloat16().requires_grad_(), case.teacher_hidden.bfloat16()
@@ -304,7 +311,7 @@ def test_buffers_with_a_vocabulary_axis_stay_within_the_budget(method: str, temp
             hidden,
             Head(weight),
             labels,
-            objective_of(METHODS[method](temperature)),
+            objective_for(METHODS[method](temperature)),
             normaliser=float(tokens),
             teacher=Teacher(torch.randn(tokens, hidden_size), Head(teacher_weight)),
             budget_bytes=budget,

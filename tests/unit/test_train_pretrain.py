@@ -25,6 +25,13 @@ from mixcpt.train.data import PackedRows, collate
 from mixcpt.train.pretrain import pretrain
 from mixcpt.train.trainer import DistillationTrainer
 
+
+def objective_for(method: Method) -> Objective:
+    """The objective of a method of one stream."""
+    (stream,) = method.streams()
+    return objective_of(stream)
+
+
 ROW_TOKENS, VOCAB, SOURCES = 24, 40, ("anatomy", "dialogues")
 TIMES = {"train/seconds", "train/tokens_per_second"}
 IGNORE = -100
@@ -151,7 +158,7 @@ def test_step_on_packed_rows_equals_a_step_on_separate_documents(
 ) -> None:
     """Neither student nor teacher sees across documents, and the gradient is that of plain autograd."""
     rows = PackedRows(write_rows(tmp_path, packed_rows(4)), 4)
-    trainer = trainer_of(tiny_model, tmp_path, rows, objective_of(method), 4, 4)
+    trainer = trainer_of(tiny_model, tmp_path, rows, objective_for(method), 4, 4)
     expected = loss_of_separate_documents(trainer, collate([rows[index] for index in range(4)]))
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     gradients = torch.autograd.grad(expected, list(trainer.model.parameters()))
@@ -168,7 +175,7 @@ def test_accumulated_micro_batches_give_the_weights_of_one_large_batch(
     columns["labels"][1] = IGNORE  # a micro-batch in which nothing is scored
     columns["labels"][2, :20] = IGNORE
     rows = PackedRows(write_rows(tmp_path, columns), 8)
-    objective = objective_of(LssdMethod(temperature=2.0))
+    objective = objective_for(LssdMethod(temperature=2.0))
     large, small = (trainer_of(tiny_model, tmp_path, rows, objective, size, 8) for size in (8, micro_batch_size))
     for trainer in (large, small):
         assert trainer.train().global_step == 1
@@ -178,7 +185,7 @@ def test_accumulated_micro_batches_give_the_weights_of_one_large_batch(
 
 def test_blank_rows_of_the_last_batch_change_nothing(tiny_model: ModelRef, tmp_path: Path) -> None:
     path = write_rows(tmp_path, packed_rows(5))
-    objective = objective_of(LssdMethod())
+    objective = objective_for(LssdMethod())
     filled, exact = (trainer_of(tiny_model, tmp_path, PackedRows(path, size), objective, size, size) for size in (8, 5))
     assert len(filled.rows) == 8 and filled.rows.num_blank_rows == 3
     for trainer in (filled, exact):
