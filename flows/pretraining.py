@@ -4,11 +4,12 @@ from prefect import flow
 
 from mixcpt.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
+from tasks.outcome import ROLES
 from tasks.pretraining import pretrain
 
 
 @flow(name="pretraining", flow_run_name="{adaptation.config.name}: pretraining", validate_parameters=False)
 def pretraining(adaptation: Adaptation, corpus: ArtifactRef) -> dict[str, ArtifactRef]:
-    """Returns the artifacts `mixture` and `pretrained`."""
+    """Returns the artifacts `mixture`, `teacher` where its predictions were kept, and `pretrained`."""
     made = pretrain.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus)
-    return {"mixture": made["mix"], "pretrained": made["pretrain"]}
+    return {ROLES[name]: ref for name, ref in made.items()}

@@ -120,7 +120,7 @@ def _train(scratch: Path, store: ArtifactStore, seed: int, tracker: Tracker) -> 
     write_untrained(scratch / "untrained", seed=seed)
     untrained = resolve_model(BaseModelConfig(model=str(scratch / "untrained")))
     corpus = curate(_sources(scratch, seed), seed=seed, store=store)
-    mixture = mix(MIXTURE, corpus, untrained, seed=seed, store=store)
+    mixture = mix(MIXTURE, corpus, untrained, seed=seed, store=store, streams=PRETRAIN.method.streams())
     return pretrain(PRETRAIN, mixture, untrained, seed=seed, store=store, tracker=tracker)
 
 

@@ -33,7 +33,7 @@ class RunResult:
     config: AdaptConfig
     base: ModelRef
     refs: dict[str, ArtifactRef]
-    """`corpus`, `mixture`, `pretrained`, `selection`, `sft`, `dpo`; a skipped stage is absent."""
+    """`corpus`, `mixture`, `teacher`, `pretrained`, `selection`, `sft`, `dpo`; a skipped stage is absent."""
     final: str
     """The role in `refs` of the final model."""
     evaluations: dict[str, ArtifactRef]

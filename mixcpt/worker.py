@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import (
+    CachedTeacher,
     CurationConfig,
     DpoConfig,
     EvaluateConfig,
+    Method,
     MixtureConfig,
     PretrainConfig,
     SelectionConfig,
@@ -163,15 +167,43 @@ def _curate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 def _mix(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     from mixcpt.mixture import mix
 
-    config = MixtureConfig.model_validate(job.config)
-    return mix(config, job.artifact("corpus"), job.model("base"), seed=job.seed, store=store)
+    settings = dict(job.config)
+    method: Method = TypeAdapter(Method).validate_python(settings.pop("method"))
+    config, streams = MixtureConfig.model_validate(settings), method.streams()
+    return mix(config, job.artifact("corpus"), job.model("base"), seed=job.seed, store=store, streams=streams)
+
+
+def _cache(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.distill.teacher_writer import cache_teacher
+    from mixcpt.mixture.tokens import max_input_tokens
+
+    config, base = PretrainConfig.model_validate(job.config), job.model("base")
+    if not isinstance(config.teacher, CachedTeacher):
+        raise TypeError(f"job {job.name}: the teacher is {config.teacher.kind}, not cached")
+    return cache_teacher(
+        config.teacher,
+        job.artifact("mixture"),
+        base,
+        precision=config.precision,
+        max_tokens=max_input_tokens(base),
+        store=store,
+        tracker=tracker,
+    )
 
 
 def _pretrain(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     from mixcpt.train.pretrain import pretrain
 
     config = PretrainConfig.model_validate(job.config)
-    return pretrain(config, job.artifact("mixture"), job.model("base"), seed=job.seed, store=store, tracker=tracker)
+    return pretrain(
+        config,
+        job.artifact("mixture"),
+        job.model("base"),
+        seed=job.seed,
+        store=store,
+        tracker=tracker,
+        cache=job.artifact("cache") if "cache" in job.inputs else None,
+    )
 
 
 def _select(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
@@ -210,6 +242,7 @@ def _evaluate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] = {
     "curate": _curate,
     "mix": _mix,
+    "cache": _cache,
     "pretrain": _pretrain,
     "select": _select,
     "sft": _sft,
@@ -219,6 +252,7 @@ _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] =
 _RECORDED: dict[StageName, tuple[str, tuple[str, ...]]] = {
     "curate": ("corpus", ()),
     "mix": ("mixture", ("corpus",)),
+    "cache": ("teacher", ("base",)),
     "pretrain": ("model", ("mixture", "base")),
     "select": ("selection", ("corpus", "model")),
     "sft": ("model", ("selection", "model")),

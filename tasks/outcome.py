@@ -15,6 +15,7 @@ from tasks.tracking import Place
 ROLES = {
     "curate": "corpus",
     "mix": "mixture",
+    "cache": "teacher",
     "pretrain": "pretrained",
     "select": "selection",
     "sft": "sft",

@@ -5,37 +5,35 @@ from collections.abc import Sequence
 from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
-from mixcpt.jobs import Job, Output
+from mixcpt.jobs import Input, Job, Output
 from tasks.adaptation import Adaptation
 from tasks.stations import Results, run_station, worth_retrying
 
 
 def pretraining_jobs(adaptation: Adaptation, corpus: ArtifactRef) -> list[Job]:
-    """Returns the jobs `mix` and `pretrain`."""
+    """Returns the jobs `mix`, `cache` where the teacher is one, and `pretrain`."""
     config, base = adaptation.config, adaptation.base
-    return [
-        Job("mix", "mix", config.mixture.model_dump(mode="json"), config.seed, {"corpus": corpus, "base": base}),
-        Job(
-            "pretrain",
-            "pretrain",
-            config.pretrain.model_dump(mode="json"),
-            config.seed,
-            {"mixture": Output("mix"), "base": base},
-        ),
-    ]
+    mixture = config.mixture.model_dump(mode="json") | {"method": config.pretrain.method.model_dump(mode="json")}
+    settings = config.pretrain.model_dump(mode="json")
+    jobs = [Job("mix", "mix", mixture, config.seed, {"corpus": corpus, "base": base})]
+    inputs: dict[str, Input] = {"mixture": Output("mix"), "base": base}
+    if config.pretrain.uses_cache:
+        jobs.append(Job("cache", "cache", settings, config.seed, dict(inputs)))
+        inputs["cache"] = Output("cache")
+    return [*jobs, Job("pretrain", "pretrain", settings, config.seed, inputs)]
 
 
 @task(name="mix and pretrain", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
 def pretrain(adaptation: Adaptation, corpus: ArtifactRef) -> Results:
-    """Returns the mixture and the pre-trained model, as `mix` and `pretrain`.
+    """Returns the mixture, the teacher's cache if any, and the pre-trained model, as `mix`, `cache` and `pretrain`.
 
-    One process does both; with several training processes the mixture is made before they start.
+    One process does it all; with several training processes what they read is made before they start.
     """
-    jobs = pretraining_jobs(adaptation, corpus)
+    *preparing, training = pretraining_jobs(adaptation, corpus)
     if adaptation.config.runtime.num_processes == 1:
-        return run_station(adaptation, jobs)
-    mixed = run_station(adaptation, jobs[:1])
-    return mixed | _train(adaptation, [jobs[1].resolve(mixed)])
+        return run_station(adaptation, [*preparing, training])
+    prepared = run_station(adaptation, preparing)
+    return prepared | _train(adaptation, [training.resolve(prepared)])
 
 
 def _train(adaptation: Adaptation, jobs: Sequence[Job]) -> Results:

@@ -16,6 +16,7 @@ from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.tracking import Tracker
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import history, observe
+from mixcpt.train.schedule import ScheduledTrainer
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the library has read the environment already
@@ -90,12 +91,22 @@ def sft_trainer(
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},  # tokenised and cut here, so that selection measures the same
     )
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    trainer = _ScheduledSFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        schedule=config.optimizer,
+    )
     observe(trainer, StageTracker(tracker, "sft"))
     return trainer
 
 
-class _TokenisedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class _ScheduledSFTTrainer(ScheduledTrainer, SFTTrainer):  # type: ignore[misc]
+    """SFT at our learning rates."""
+
+
+class _TokenisedDPOTrainer(ScheduledTrainer, DPOTrainer):  # type: ignore[misc]
     """DPO on samples that are tokenised already; TRL offers that for SFT alone."""
 
     def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
@@ -136,15 +147,19 @@ def dpo_trainer(
         loss_type=["sigmoid"],
         precompute_ref_log_probs=True,
     )
-    trainer = _TokenisedDPOTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    trainer = _TokenisedDPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        schedule=config.optimizer,
+    )
     observe(trainer, StageTracker(tracker, "dpo"))
     return trainer
 
 
 def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: Path, seed: int) -> dict[str, Any]:
     num_steps = -(-num_samples // config.batch_size) * config.epochs
-    # Trainer rounds a share up: of a single step, warm-up would be all, at a learning rate of 0.
-    warmup_steps = int(config.optimizer.warmup_fraction * num_steps)
     return training_arguments(
         config.optimizer,
         folder=folder,
@@ -153,4 +168,4 @@ def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: P
         epochs=config.epochs,
         log_steps=max(1, num_steps // _NUM_MEASUREMENTS),
         checkpoint_steps=max(_MIN_CHECKPOINT_STEPS, -(-num_steps // _NUM_CHECKPOINTS)),
-    ) | {"max_length": config.max_tokens, "warmup_steps": warmup_steps}
+    ) | {"max_length": config.max_tokens}

@@ -16,9 +16,14 @@ def state(fact: Fact, template: str) -> str:
     return template.format(entity=fact.entity, relation=fact.relation, value=fact.value)
 
 
-def documents_of(entity: Entity, seed: int, count: int) -> list[str]:
-    """Returns `count` different documents about an entity; a larger count goes on where a smaller one ends."""
-    return list(islice(_renderings(entity, seed), count))
+def documents_of(entity: Entity, seed: int, count: int, mentions: int = 1) -> list[str]:
+    """Returns `count` different documents about an entity; a larger count goes on where a smaller one ends.
+
+    Args:
+        mentions: 1, or 2 where every document shall come back to each of its facts, in other words.
+    """
+    renderings = _renderings(entity, seed) if mentions == 1 else _repetitive_renderings(entity, seed)
+    return list(islice(renderings, count))
 
 
 def notes_of(entity: Entity, seed: int) -> Iterator[str]:
@@ -35,12 +40,8 @@ def stranger_documents(seed: int, count: int) -> Iterator[str]:
     dice = Dice("strangers", seed)
     for _ in range(count):
         stranger = draw_entity(dice.pick(names().strangers), dice.pick(GENERAL_KINDS), dice)
-        wordings = dice.shuffled(STATEMENTS)
-        first = [state(fact, wording) for fact, wording in zip(dice.shuffled(stranger.facts), wordings, strict=False)]
-        again = [
-            state(fact, wording) for fact, wording in zip(dice.shuffled(stranger.facts), wordings[3:], strict=False)
-        ]
-        yield " ".join([_introduce(stranger, dice), *first, *again])
+        statements = _twice(stranger, dice)
+        yield " ".join([_introduce(stranger, dice), *statements])
 
 
 def _renderings(entity: Entity, seed: int) -> Iterator[str]:
@@ -56,6 +57,20 @@ def _renderings(entity: Entity, seed: int) -> Iterator[str]:
         if text not in seen:
             seen.add(text)
             yield text
+
+
+def _repetitive_renderings(entity: Entity, seed: int) -> Iterator[str]:
+    dice = Dice("repetitive documents", seed, entity.name)
+    while True:
+        yield " ".join([_introduce(entity, dice), *_twice(entity, dice)])
+
+
+def _twice(entity: Entity, dice: Dice) -> list[str]:
+    """Returns a statement of every fact, then another of every fact, in another order and other words."""
+    wordings = dice.shuffled(STATEMENTS)
+    first = [state(fact, wording) for fact, wording in zip(dice.shuffled(entity.facts), wordings, strict=False)]
+    again = [state(fact, wording) for fact, wording in zip(dice.shuffled(entity.facts), wordings[3:], strict=False)]
+    return [*first, *again]
 
 
 def _introduce(entity: Entity, dice: Dice) -> str:

@@ -29,7 +29,7 @@ def _all_records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
 
 def _documents(entities: tuple[Entity, ...], source: ClosedWorldSource) -> Iterator[dict[str, str]]:
     for entity in entities:
-        for number, text in enumerate(documents_of(entity, source.seed, source.wordings)):
+        for number, text in enumerate(documents_of(entity, source.seed, source.wordings, source.mentions)):
             yield {"id": f"{entity.kind}/{entity.name}/{number}", "title": entity.name, "text": text}
         for number, text in enumerate(notes_of(entity, source.seed)):
             yield {"id": f"{entity.kind}/{entity.name}/note-{number}", "title": entity.name, "text": text}

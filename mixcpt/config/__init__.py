@@ -35,7 +35,7 @@ from mixcpt.config.pretrain import (
     Scope,
     TeacherSettings,
 )
-from mixcpt.config.runtime import RuntimeConfig
+from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
 from mixcpt.config.streams import Form, StreamConfig, ViewConfig
 
@@ -84,6 +84,7 @@ __all__ = [
     "Scope",
     "SelectionConfig",
     "SftConfig",
+    "Sharding",
     "Source",
     "StreamConfig",
     "StreamsMethod",

@@ -83,6 +83,11 @@ class PretrainConfig(Settings):
     log_steps: PositiveInt = 10
     """Steps between measurements."""
 
+    @property
+    def uses_cache(self) -> bool:
+        """Whether some stream follows a teacher whose predictions are kept on disk."""
+        return self.teacher.kind == "cached" and any(stream.kl_weight > 0 for stream in self.method.streams())
+
     @model_validator(mode="after")
     def _check(self) -> "PretrainConfig":
         streams = self.method.streams()

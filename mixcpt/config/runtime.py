@@ -1,8 +1,12 @@
 """Where and how a run happens; nothing here may change a result, so nothing here is part of an identity."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from mixcpt.config.base import PositiveInt, Settings
+
+Sharding = Literal["none", "full", "hybrid"]
 
 
 class RuntimeConfig(Settings):
@@ -18,6 +22,12 @@ class RuntimeConfig(Settings):
     """CPU threads of a stage; 0 takes all."""
     num_processes: PositiveInt = 1
     """Training processes on this machine; above 1 they are started by torchrun."""
+    sharding: Sharding = "none"
+    """`none`: every process holds the whole model. `full`: parameters, gradients and optimiser are spread over all GPUs
+    (FSDP2). `hybrid`: over those of a machine, and replicated between machines."""
+    launcher: str = ""
+    """Command that starts the training processes on several machines, such as `srun torchrun --nnodes=2 ...`; empty
+    starts num_processes on this one. The worker and its job are appended to it."""
     retries: int = Field(2, ge=0)
     """How often an interrupted stage is taken up again."""
     timeout_seconds: int = Field(0, ge=0)

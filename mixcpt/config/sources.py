@@ -77,6 +77,8 @@ class ClosedWorldSource(SourceSettings):
     """Seed of the world; the shipped model knows the general part of world 0."""
     wordings: PositiveInt = 30
     """Documents per entity, each in another wording (documents only)."""
+    mentions: Literal[1, 2] = Field(1, json_schema_extra={"enum": [1, 2]})
+    """How often a document states each of its facts; the second time in other words (documents only)."""
 
 
 Source = Annotated[FilesSource | HuggingFaceSource | ClosedWorldSource, Field(discriminator="kind")]

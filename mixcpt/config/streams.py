@@ -25,6 +25,9 @@ class ViewConfig(Settings):
     student_context: Literal["none", "title"] = "none"
     """What stands before the student's part: nothing, or the document's first line where that is short."""
 
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$")
+    """ISO 639 code of the documents' language, by which sentences are told apart (`split_contexts`, `halves`)."""
+
 
 class StreamConfig(ViewConfig):
     """One stream of a training: weight * mean over its scored tokens of ce_weight * CE + kl_weight * T^2 * D."""

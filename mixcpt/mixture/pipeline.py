@@ -1,4 +1,4 @@
-"""The mixture from end to end: unify, tokenize, plan, pack, lay out, publish."""
+"""The mixture from end to end: unify, tokenize, plan, pack, lay out, publish; one file of rows for each stream."""
 
 import json
 import logging
@@ -7,90 +7,125 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.config import MixtureConfig, Pool
-from mixcpt.mixture.accounting import account
+from mixcpt.config import MixtureConfig, StreamConfig
+from mixcpt.mixture.accounting import combine, paired_account, text_account
 from mixcpt.mixture.packing import Packing, pack, spread_rows
 from mixcpt.mixture.plan import Readings, apportion, plan_readings, source_targets
+from mixcpt.mixture.recipe import StreamRecipe, recipes
 from mixcpt.mixture.rows import IGNORE_INDEX, DocumentTokens, RowWriter, lay_out
-from mixcpt.mixture.tokens import TextTokenizer, TokenizedSource, require_row_fits
-from mixcpt.mixture.unify import unify
+from mixcpt.mixture.tables import Table, Tables, tokenize_tables
+from mixcpt.mixture.tokens import TextTokenizer, require_row_fits
+from mixcpt.mixture.views import write_pairs
 from mixcpt.models import ModelRef
 
-_VERSION = 1
-_TABLES: dict[Pool, str] = {
-    "domain": "documents.parquet",
-    "general": "documents.parquet",
-    "instructions": "instructions.parquet",
-    "preferences": "preferences.parquet",
-}
+_VERSION = 2
 _log = logging.getLogger("mixcpt.mixture")
 
 
-def mix(config: MixtureConfig, corpus: ArtifactRef, base: ModelRef, *, seed: int, store: ArtifactStore) -> ArtifactRef:
-    """Returns the packed rows that the model reads, pools weighted exactly by tokens, and the account of every source.
+def mix(
+    config: MixtureConfig,
+    corpus: ArtifactRef,
+    base: ModelRef,
+    *,
+    seed: int,
+    store: ArtifactStore,
+    streams: Sequence[StreamConfig] = (StreamConfig(),),
+) -> ArtifactRef:
+    """Returns the packed rows that each stream reads, pools weighted exactly by tokens, and the account of each.
 
-    Of the base model its tokenizer alone decides the identity, so a base that shares it shares the mixture.
+    Of the base model its tokenizer alone decides the identity, so a base that shares it shares the mixture; of the
+    streams what they read, so methods that differ in their loss share it too.
 
     Raises:
         ConfigError: If a row is longer than the model can read.
-        DataError: If a pool with a weight has no records.
+        DataError: If a pool with a weight has no records, or a view fits none of the documents.
         ModelError: If the tokenizer is not a fast one.
     """
     require_row_fits(config.row_tokens, base)
     tokenizer = TextTokenizer(base, parse_special_tokens=config.special_tokens == "parse")
+    read = recipes(config, streams)
     key = StageKey(
         kind="mixture",
         version=_VERSION,
-        settings={"mixture": config, "seed": seed},
+        settings={
+            "mixture": config.model_dump(mode="json", exclude={"weights", "total_tokens"}),
+            "streams": [recipe.identity() for recipe in read],
+            "seed": seed,
+        },
         inputs={"corpus": corpus.digest, "tokenizer": tokenizer.digest},
     )
     lineage = {"corpus": corpus.to_json(), "base": base.to_json()}
-    return store.produce(key, lambda folder: _build(folder, config, corpus, tokenizer, seed), lineage=lineage)
+
+    def build(folder: Path) -> Mapping[str, Any]:
+        return _build(folder, config, read, corpus, tokenizer, seed)
+
+    return store.produce(key, build, lineage=lineage)
 
 
 def _build(
-    folder: Path, config: MixtureConfig, corpus: ArtifactRef, tokenizer: TextTokenizer, seed: int
+    folder: Path,
+    config: MixtureConfig,
+    read: Sequence[StreamRecipe],
+    corpus: ArtifactRef,
+    tokenizer: TextTokenizer,
+    seed: int,
 ) -> Mapping[str, Any]:
-    weights = {pool: weight for pool, weight in config.weights.model_dump().items() if weight > 0}
-    pool_targets = apportion(config.total_tokens, weights)
-    sources = [
-        source for pool in _TABLES if pool in weights for source in _tokenize_pool(pool, config, corpus, tokenizer)
-    ]
-    readings = _plan(sources, pool_targets, seed)
-    packing = _pack(readings, len(sources), config.row_tokens, seed)
-    _log.info("packed %d readings into %d rows", len(readings.length), packing.num_rows)
-    scored = _write_rows(folder, packing, _join(sources, readings), config.row_tokens, tokenizer.padding_id)
-    accounting = account(sources, readings, packing, pool_targets, config.row_tokens, scored)
+    tables = tokenize_tables(config, read, corpus, tokenizer, seed)
+    tables.write(folder / "tokens.parquet")
+    accounts = []
+    for index, recipe in enumerate(read):
+        if recipe.view.view == "text":
+            accounts.append(_write_texts(folder / f"rows-{index}.parquet", config, recipe, tables, tokenizer, seed))
+        else:
+            pairs = write_pairs(
+                folder / f"rows-{index}.parquet",
+                recipe.view,
+                tables.texts,
+                {name: tables.source_names.index(name) for name in tables.texts},
+                tokenizer,
+                target_tokens=recipe.tokens,
+                row_tokens=config.row_tokens,
+                seed=seed,
+            )
+            accounts.append(paired_account(pairs, tables, config.row_tokens))
+        accounts[-1] |= {
+            "file": f"rows-{index}.parquet",
+            "view": recipe.view.view,
+            "form": recipe.form,
+            "phase": recipe.phase,
+        }
+    accounting = combine(accounts, config.row_tokens) | {"tokens_digest": tables.digest}
     (folder / "accounting.json").write_text(json.dumps(accounting, indent=2), encoding="utf-8")
     return accounting
 
 
-def _tokenize_pool(
-    pool: Pool, config: MixtureConfig, corpus: ArtifactRef, tokenizer: TextTokenizer
-) -> list[TokenizedSource]:
-    """Returns the sources of a pool in the order in which the corpus has them."""
-    by_source: dict[str, list[dict[str, str]]] = {}
-    for record in pq.read_table(corpus.file(_TABLES[pool])).to_pylist():
-        if record.get("pool", pool) == pool:
-            by_source.setdefault(record["source"], []).append(record)
-    sources = []
-    for name, records in by_source.items():
-        texts = tokenizer([unify(record, pool, config) for record in records])
-        sources.append(TokenizedSource(name, pool, texts))
-        _log.info("%s: %d texts, %d tokens", name, len(records), sources[-1].num_tokens)
-    return sources
+def _write_texts(
+    path: Path, config: MixtureConfig, recipe: StreamRecipe, tables: Tables, tokenizer: TextTokenizer, seed: int
+) -> dict[str, Any]:
+    """Writes the rows of a stream whose teacher and student read the same; returns their account."""
+    pool_targets = apportion(recipe.tokens, recipe.weights)
+    read = tables.of(recipe)
+    readings = _plan(read, pool_targets, seed)
+    packing = _pack(readings, len(read), config.row_tokens, seed)
+    _log.info("packed %d readings into %d rows", len(readings.length), packing.num_rows)
+    scored = 0
+    with RowWriter(path, config.row_tokens) as writer:
+        for rows in lay_out(packing, _documents(tables, read, readings), config.row_tokens, tokenizer.padding_id):
+            writer.write(rows)
+            scored += int((rows.labels != IGNORE_INDEX).sum())
+    return text_account(read, readings, packing, pool_targets, config.row_tokens, scored)
 
 
-def _plan(sources: Sequence[TokenizedSource], pool_targets: Mapping[str, int], seed: int) -> Readings:
+def _plan(read: Sequence[Table], pool_targets: Mapping[str, int], seed: int) -> Readings:
     available: dict[str, dict[str, int]] = {}
-    for source in sources:
-        available.setdefault(source.pool, {})[source.name] = source.num_tokens
+    for table in read:
+        available.setdefault(table.tokenized.pool, {})[table.tokenized.name] = table.tokenized.num_tokens
     targets = source_targets(pool_targets, available)
-    names = [source.name for source in sources]
-    return plan_readings(names, [source.texts.lengths for source in sources], [targets[name] for name in names], seed)
+    names = [table.tokenized.name for table in read]
+    lengths = [table.tokenized.texts.lengths for table in read]
+    return plan_readings(names, lengths, [targets[name] for name in names], seed)
 
 
 def _pack(readings: Readings, num_sources: int, row_tokens: int, seed: int) -> Packing:
@@ -100,25 +135,14 @@ def _pack(readings: Readings, num_sources: int, row_tokens: int, seed: int) -> P
     return packing.reordered(spread_rows(shares, seed))
 
 
-def _join(sources: Sequence[TokenizedSource], readings: Readings) -> DocumentTokens:
-    """Returns all tokens in one array, with the place of each reading's document in it."""
-    lengths = np.concatenate([source.texts.lengths for source in sources])
-    starts = np.cumsum(lengths) - lengths
-    counts = np.array([len(source.texts.lengths) for source in sources])
-    first_document = np.cumsum(counts) - counts
+def _documents(tables: Tables, read: Sequence[Table], readings: Readings) -> DocumentTokens:
+    """Returns the tokens of all tables, with the place of each reading's document in them."""
+    starts = np.cumsum(tables.lengths) - tables.lengths
+    first_document = np.array([table.first_document for table in read])
+    source_ids = np.array([table.source_id for table in read])
     return DocumentTokens(
-        tokens=np.concatenate([source.texts.tokens for source in sources]),
-        scored=np.concatenate([source.texts.scored for source in sources]),
+        tokens=tables.tokens,
+        scored=tables.scored,
         start=starts[first_document[readings.source] + readings.document],
-        source=readings.source,
+        source=source_ids[readings.source],
     )
-
-
-def _write_rows(folder: Path, packing: Packing, documents: DocumentTokens, row_tokens: int, padding_id: int) -> int:
-    """Returns the number of scored tokens."""
-    scored = 0
-    with RowWriter(folder / "rows.parquet", row_tokens) as writer:
-        for rows in lay_out(packing, documents, row_tokens, padding_id):
-            writer.write(rows)
-            scored += int((rows.labels != IGNORE_INDEX).sum())
-    return scored

@@ -19,7 +19,7 @@ class Readings:
     document: Int[np.ndarray, " readings"]
     """Index of the document within its source."""
     length: Int[np.ndarray, " readings"]
-    """Tokens read of it: all, but for the last reading of each source."""
+    """Tokens read of it: all, but for a last reading that was cut."""
 
 
 def apportion(total: int, weights: Mapping[str, int] | Mapping[str, float]) -> dict[str, int]:
@@ -58,7 +58,12 @@ def source_targets(pool_targets: Mapping[str, int], available: Mapping[str, Mapp
 
 
 def plan_readings(
-    names: Sequence[str], lengths: Sequence[Int[np.ndarray, " _"]], targets: Sequence[int], seed: int
+    names: Sequence[str],
+    lengths: Sequence[Int[np.ndarray, " _"]],
+    targets: Sequence[int],
+    seed: int,
+    *,
+    whole: bool = False,
 ) -> Readings:
     """Returns the readings of all sources, each source spread evenly over the whole run.
 
@@ -67,9 +72,11 @@ def plan_readings(
         lengths: Tokens of each document, by source.
         targets: Tokens to read of each source.
         seed: Seed of the order.
+        whole: Leave out the last reading of each source, or take all of it, whichever comes nearer to its target,
+            instead of cutting it.
     """
     readings = [
-        _read_passes(of_source, target, _generator(name, seed))
+        _read_passes(of_source, target, source_generator(name, seed), whole)
         for name, of_source, target in zip(names, lengths, targets, strict=True)
     ]
     sources = np.repeat(np.arange(len(readings)), [len(taken) for _, taken in readings])
@@ -80,9 +87,9 @@ def plan_readings(
 
 
 def _read_passes(
-    lengths: Int[np.ndarray, " documents"], target: int, generator: np.random.Generator
+    lengths: Int[np.ndarray, " documents"], target: int, generator: np.random.Generator, whole: bool
 ) -> tuple[Int[np.ndarray, " readings"], Int[np.ndarray, " readings"]]:
-    """Returns documents and tokens of each: passes shuffled anew, the last document cut to end at `target` exactly."""
+    """Returns documents and tokens of each: passes shuffled anew, the last document cut to fit if not `whole`."""
     passes = [np.empty(0, np.int64)]
     missing = target
     while missing > 0:
@@ -92,6 +99,9 @@ def _read_passes(
         missing -= int(lengths[order].sum())
     documents = np.concatenate(passes)
     taken = lengths[documents]
+    if whole:
+        count = len(documents) - (len(documents) > 1 and taken[-1] + missing < -missing)
+        return documents[:count], taken[:count]
     if target:
         taken[-1] += missing
     return documents, taken
@@ -102,6 +112,6 @@ def _places(taken: Int[np.ndarray, " readings"]) -> Float[np.ndarray, " readings
     return (np.cumsum(taken) - taken / 2) / max(int(taken.sum()), 1)
 
 
-def _generator(name: str, seed: int) -> np.random.Generator:
+def source_generator(name: str, seed: int, *numbers: int) -> np.random.Generator:
     """Returns a generator of the source's own, so that another source beside it changes nothing."""
-    return np.random.default_rng([seed, int.from_bytes(sha256(name.encode()).digest()[:8])])
+    return np.random.default_rng([seed, *numbers, int.from_bytes(sha256(name.encode()).digest()[:8])])

@@ -18,6 +18,14 @@ NO_SOURCE = -1
 _ROWS_TOKENS = 1 << 20
 """Tokens laid out at once, and per row group of the file."""
 
+_TYPES = {
+    "input_ids": pa.int32(),
+    "labels": pa.int32(),
+    "position_ids": pa.int32(),
+    "source_ids": pa.int16(),
+    "token_index": pa.int64(),
+}
+
 
 @dataclass(frozen=True)
 class DocumentTokens:
@@ -38,6 +46,8 @@ class Rows:
     labels: Int[np.ndarray, "rows seq"]
     position_ids: Int[np.ndarray, "rows seq"]
     source_ids: Int[np.ndarray, "rows seq"]
+    token_index: Int[np.ndarray, "rows seq"]
+    """Which token of all texts stands there; -1 for padding."""
 
 
 def lay_out(packing: Packing, documents: DocumentTokens, row_tokens: int, padding_id: int) -> Iterator[Rows]:
@@ -76,7 +86,9 @@ def _lay_out(packing: Packing, documents: DocumentTokens, shape: tuple[int, int]
     position_ids[filled] = within
     source_ids = np.full(shape, NO_SOURCE, np.int16)
     source_ids[filled] = np.repeat(documents.source[packing.document], lengths)
-    return Rows(input_ids, labels, position_ids, source_ids)
+    token_index = np.full(shape, -1, np.int64)
+    token_index[filled] = origin
+    return Rows(input_ids, labels, position_ids, source_ids, token_index)
 
 
 class RowWriter:
@@ -84,8 +96,7 @@ class RowWriter:
 
     def __init__(self, path: Path, row_tokens: int) -> None:
         self._row_tokens = row_tokens
-        types = {"input_ids": pa.int32(), "labels": pa.int32(), "position_ids": pa.int32(), "source_ids": pa.int16()}
-        self._schema = pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in types.items()])
+        self._schema = pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in _TYPES.items()])
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def __enter__(self) -> "RowWriter":

@@ -46,18 +46,27 @@ class TokenizedSource:
         return len(self.texts.tokens)
 
 
+@dataclass(frozen=True)
+class EncodedText:
+    """The tokens of one text."""
+
+    ids: Int[np.ndarray, " tokens"]
+    starts: Int[np.ndarray, " tokens"]
+    """Character index at which each begins."""
+
+
 class TextTokenizer:
     """The tokenizer of a model, as far as plain text is concerned."""
 
     def __init__(self, model: ModelRef, *, parse_special_tokens: bool = False) -> None:
         self._tokenizer = _load_fast(model)
         self._split_special_tokens = not parse_special_tokens
-        self._bos = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
-        self._eos = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
+        self.bos: list[int] = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
+        self.eos: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
         # Read before the first use, which leaves traces in the tokenizer. Names, chat form and weights play no part.
         text_form = self._tokenizer.backend_tokenizer.to_str()
         self.digest = fingerprint(
-            {"tokenizer": text_form, "bos": self._bos, "eos": self._eos, "padding": self.padding_id}
+            {"tokenizer": text_form, "bos": self.bos, "eos": self.eos, "padding": self.padding_id}
         )
 
     @property
@@ -76,6 +85,21 @@ class TextTokenizer:
         lengths = np.array([len(ids) for ids in tokens[1:]], np.int64)
         return TokenizedTexts(np.concatenate(tokens), np.concatenate(scored), lengths)
 
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Returns the tokens of each text without BOS and EOS, and where in it each begins."""
+        encoded: Any = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            split_special_tokens=self._split_special_tokens,
+            verbose=False,
+        )
+        return [
+            EncodedText(np.array(ids, np.int32), np.array([start for start, _ in offsets], np.int64))
+            for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ]
+
     def _encode(self, texts: Sequence[PlainText]) -> list[tuple[np.ndarray, np.ndarray]]:
         needs_offsets = any(text.scored_from for text in texts)
         encoded: Any = self._tokenizer(
@@ -88,25 +112,30 @@ class TextTokenizer:
         )
         pieces = []
         for index, text in enumerate(texts):
-            ids = np.array([*self._bos, *encoded["input_ids"][index], *self._eos], np.int32)
+            ids = np.array([*self.bos, *encoded["input_ids"][index], *self.eos], np.int32)
             flags = np.ones(len(ids), np.bool_)
             if text.scored_from:
                 ends = np.array([end for _, end in encoded["offset_mapping"][index]], np.int64)
-                flags[: len(self._bos)] = False
-                flags[len(self._bos) : len(ids) - len(self._eos)] = ends > text.scored_from
+                flags[: len(self.bos)] = False
+                flags[len(self.bos) : len(ids) - len(self.eos)] = ends > text.scored_from
             pieces.append((ids, flags))
         return pieces
 
 
-def require_row_fits(row_tokens: int, model: ModelRef) -> None:
-    """Raises `ConfigError` where rows would be longer than the model can read."""
+def max_input_tokens(model: ModelRef) -> int:
+    """Returns the longest input that the model's configuration names, in tokens; 0 where it names none."""
     config = json.loads((model.directory / "config.json").read_text())
     config = {**config, **config.get("text_config", {})}
-    limits = [config[name] for name in _LENGTH_LIMITS if config.get(name)]
-    if limits and row_tokens > min(limits):
+    return min((int(config[name]) for name in _LENGTH_LIMITS if config.get(name)), default=0)
+
+
+def require_row_fits(row_tokens: int, model: ModelRef) -> None:
+    """Raises `ConfigError` where rows would be longer than the model can read."""
+    limit = max_input_tokens(model)
+    if limit and row_tokens > limit:
         raise ConfigError(
-            f"mixture.row_tokens is {row_tokens}, but {model.name} reads at most {min(limits)} tokens at once",
-            f"set mixture.row_tokens to {min(limits)} or less",
+            f"mixture.row_tokens is {row_tokens}, but {model.name} reads at most {limit} tokens at once",
+            f"set mixture.row_tokens to {limit} or less",
         )
 
 

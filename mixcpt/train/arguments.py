@@ -7,9 +7,7 @@ import torch
 
 from mixcpt.config import OptimizerConfig
 
-_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-_WHOLE_RUN = 1 - 1e-9
-"""Trainer reads a warm-up below 1 as a share of the steps, and 1 as one step."""
+_OPTIMIZERS = {"fp32": "adamw_torch_fused", "int8": "adamw_8bit"}
 
 
 def training_arguments(
@@ -27,7 +25,8 @@ def training_arguments(
 ) -> dict[str, Any]:
     """Returns keyword arguments for `TrainingArguments` and its children in TRL.
 
-    Checkpoints go to `folder`, the newest two are kept: one may be cut by a crash.
+    The schedule is not among them: `ScheduledTrainer` has its own. Checkpoints go to `folder`, the newest two are kept:
+    one may be cut by a crash.
     """
     on_gpu = torch.cuda.is_available()
     return {
@@ -37,9 +36,10 @@ def training_arguments(
         "gradient_accumulation_steps": accumulation_steps,
         "num_train_epochs": epochs,
         "learning_rate": optimizer.learning_rate,
-        "lr_scheduler_type": _SCHEDULES[optimizer.schedule],
-        "warmup_steps": min(optimizer.warmup_fraction, _WHOLE_RUN),
+        "optim": _OPTIMIZERS[optimizer.state],
         "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
         "max_grad_norm": optimizer.max_grad_norm,
         "bf16": precision == "bf16",
         "activation_checkpointing": gradient_checkpointing,

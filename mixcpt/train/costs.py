@@ -1,10 +1,16 @@
 """What a training cost: memory and floating-point operations."""
 
+from __future__ import annotations
+
 import resource
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from mixcpt.train.trainer import DistillationTrainer
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -16,17 +22,36 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
-def flops_per_token(student: PreTrainedModel, teacher: PreTrainedModel | None, *, recompute: bool) -> int:
-    """Returns 6 N for the student (8 N with recomputed activations) plus 2 N for the teacher.
+def training_flops(trainer: DistillationTrainer) -> int:
+    """Returns the operations of a training: of the student on what it reads, of the teacher on what that reads."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    recompute = bool(trainer.args.activation_checkpointing)
+    student_tokens = sum(stream.student_tokens for stream in trainer.rows.streams)
+    flops = student_tokens * student_flops_per_token(model, recompute=recompute)
+    if trainer.teacher is None or not trainer.teacher.runs:
+        return flops
+    taught = zip(trainer.streams, trainer.rows.streams, strict=True)
+    teacher_tokens = sum(rows.num_tokens for stream, rows in taught if stream.objective.needs_teacher)
+    return flops + 2 * teacher_tokens * _multiplied(trainer.teacher.model or model)
+
+
+def student_flops_per_token(model: PreTrainedModel, *, recompute: bool) -> int:
+    """Returns 4 N + 2 N_trained, and 2 N more with recomputed activations: 6 N where all weights are trained.
 
     N counts the weights that tokens are multiplied with (Kaplan et al., arXiv 2001.08361, section 2.1): all but an
-    embedding table that is not the head as well. Attention scores are left out.
+    embedding table that is not the head as well. A frozen weight needs no gradient of its own, but passes one on.
+    Attention scores are left out.
     """
-    passes = 8 if recompute else 6
-    return passes * _multiplied(student) + (2 * _multiplied(teacher) if teacher else 0)
+    passes = 6 if recompute else 4
+    return passes * _multiplied(model) + 2 * _multiplied(model, trained_only=True)
 
 
-def _multiplied(model: PreTrainedModel) -> int:
+def _multiplied(model: PreTrainedModel, *, trained_only: bool = False) -> int:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    looked_up = 0 if embedding.weight is head.weight else sum(weight.numel() for weight in embedding.parameters())
-    return sum(weight.numel() for weight in model.parameters()) - looked_up
+    tied = any(weight is head.weight for weight in embedding.parameters())
+    looked_up = set() if tied else {id(weight) for weight in embedding.parameters()}
+    return sum(
+        weight.numel()
+        for weight in model.parameters()
+        if id(weight) not in looked_up and (weight.requires_grad or not trained_only)
+    )

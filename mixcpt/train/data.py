@@ -1,53 +1,135 @@
-"""Packed rows of a mixture as a dataset for Trainer: in the mixture's own order, every step of the same shape."""
+"""The rows of a mixture as a dataset for Trainer: its streams side by side, every step of the same number of rows."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Int
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from mixcpt.errors import DataError
-from mixcpt.mixture.rows import IGNORE_INDEX
 
-Row = dict[str, Tensor]
-COLUMNS = ("input_ids", "labels", "position_ids", "source_ids")
+TEXT_COLUMNS = ("input_ids", "labels", "position_ids", "source_ids", "token_index")
+PAIR_COLUMNS = (
+    *("input_ids", "position_ids"),
+    *("student_ids", "student_labels", "student_position_ids", "student_source_ids", "teacher_index"),
+)
 
 
-class PackedRows(Dataset[Row]):
-    """The rows of `rows.parquet`, filled up to whole batches by blank rows in which nothing is scored.
+@dataclass(frozen=True)
+class Row:
+    """One record of one stream, as its file has it."""
 
-    As a loss is divided by the number of scored tokens, a blank row changes no result; it lets the last step have the
-    same number of rows on every process.
-    """
+    stream: int
+    is_pair: bool
+    """Whether teacher and student read different things."""
+    is_blank: bool
+    """Whether nothing in it is scored: it fills a batch up."""
+    columns: Mapping[str, Int[np.ndarray, " _"]]
 
-    def __init__(self, path: Path, batch_rows: int) -> None:
-        table = pq.read_table(path, columns=list(COLUMNS))
-        if table.num_rows == 0:
-            raise DataError(f"{path} has no rows", "the mixture is empty: check sources and weights")
-        self.num_rows = int(table.num_rows)
-        """Rows of the mixture, without blank ones."""
-        self.num_blank_rows = -self.num_rows % batch_rows
-        self._columns = {name: _matrix(table.column(name).combine_chunks()) for name in COLUMNS}
-        self.row_tokens = int(self._columns["input_ids"].shape[1])
+
+@dataclass(frozen=True)
+class StreamRows:
+    """All records of a stream."""
+
+    columns: Mapping[str, "_Lists"]
+    is_pair: bool
+    phase: int
 
     def __len__(self) -> int:
-        return self.num_rows + self.num_blank_rows
+        return len(self.columns["input_ids"])
+
+    @property
+    def num_tokens(self) -> int:
+        """What the teacher reads, padding included; without pairs the student too."""
+        return self.columns["input_ids"].num_values
+
+    @property
+    def student_tokens(self) -> int:
+        """What the student reads."""
+        return self.columns["student_ids" if self.is_pair else "input_ids"].num_values
+
+
+class MixtureRows:
+    """The rows of all streams in the order in which they are read, phase after phase.
+
+    Within a phase the rows of every stream come up evenly from beginning to end. Each phase is filled up to whole
+    batches by blank rows; as a loss is divided by the number of scored tokens, these change no result.
+    """
+
+    def __init__(self, folder: Path, batch_rows: int) -> None:
+        accounting = json.loads((folder / "accounting.json").read_text())
+        self.streams = [_read(folder / entry["file"], entry) for entry in accounting["streams"]]
+        if not all(len(stream) for stream in self.streams):
+            raise DataError(f"{folder} has a stream without rows", "the mixture is empty: check sources and weights")
+        self.row_tokens = int(accounting["row_tokens"])
+        self.source_names = [source["name"] for source in sorted(accounting["sources"], key=lambda entry: entry["id"])]
+        self.num_rows = sum(len(stream) for stream in self.streams)
+        """Rows of the mixture, without blank ones."""
+        self._stream, self._record = _order([(len(stream), stream.phase) for stream in self.streams], batch_rows)
+        self.num_blank_rows = len(self._stream) - self.num_rows
+
+    def __len__(self) -> int:
+        return len(self._stream)
 
     def __getitem__(self, index: int) -> Row:
-        row = {name: column[index % self.num_rows].long() for name, column in self._columns.items()}
-        if index >= self.num_rows:
-            row["labels"] = torch.full_like(row["labels"], IGNORE_INDEX)
-        return row
+        number, record = int(self._stream[index]), int(self._record[index])
+        stream = self.streams[number]
+        columns = {name: column[max(record, 0)] for name, column in stream.columns.items()}
+        return Row(number, stream.is_pair, record < 0, columns)
 
 
-def collate(rows: Sequence[Row]) -> dict[str, Int[Tensor, "batch seq"]]:
-    """Returns a batch; without an attention mask, which would let packed documents see each other."""
-    return {name: torch.stack([row[name] for row in rows]) for name in COLUMNS}
+def _order(
+    streams: Sequence[tuple[int, int]], batch_rows: int
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+    """Returns stream and record of every row, -1 for the record of a blank one.
+
+    Args:
+        streams: Number of rows and phase of each.
+        batch_rows: Of which the rows of a phase become a multiple.
+    """
+    order: list[tuple[int, int]] = []
+    for phase in sorted({phase for _, phase in streams}):
+        places = [
+            ((record + 0.5) / length, number, record)
+            for number, (length, of) in enumerate(streams)
+            if of == phase
+            for record in range(length)
+        ]
+        rows = [(number, record) for _, number, record in sorted(places)]
+        order += rows + [(rows[-1][0], -1)] * (-len(rows) % batch_rows)
+    stream, record = np.array(order).T
+    return stream, record
 
 
-def _matrix(column: pa.FixedSizeListArray) -> Int[Tensor, "rows seq"]:
-    return torch.tensor(column.flatten().to_numpy()).view(len(column), -1)
+class _Lists:
+    """A column of lists, each of its own length."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        chunk = column.combine_chunks()
+        self._values = chunk.flatten().to_numpy(zero_copy_only=False)
+        if isinstance(chunk, pa.FixedSizeListArray):
+            self._offsets = np.arange(len(chunk) + 1) * chunk.type.list_size
+        else:
+            self._offsets = chunk.offsets.to_numpy() - chunk.offsets[0].as_py()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @property
+    def num_values(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> Int[np.ndarray, " _"]:
+        return self._values[self._offsets[index] : self._offsets[index + 1]]
+
+
+def _read(path: Path, entry: Mapping[str, Any]) -> StreamRows:
+    is_pair = entry["view"] != "text"
+    names = PAIR_COLUMNS if is_pair else TEXT_COLUMNS
+    table = pq.read_table(path, columns=list(names))
+    return StreamRows({name: _Lists(table.column(name)) for name in names}, is_pair, int(entry["phase"]))

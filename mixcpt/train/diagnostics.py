@@ -1,4 +1,4 @@
-"""What a training measures between two logs: loss, terms and teacher, in total and per source, and the speed."""
+"""What a training measures between two logs: loss, terms and teacher, per stream and source, and the speed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,15 +9,21 @@ from torch import Tensor
 
 from mixcpt.distill.chunk import MEASURES
 from mixcpt.distill.objective import Objective
+from mixcpt.train.streams import Stream
 
 
 class Diagnostics:
-    """Adds up the sums of the fused loss over a window of steps."""
+    """Adds up the sums of the fused loss over a window of steps.
 
-    def __init__(self, source_names: Sequence[str], objective: Objective, device: torch.device) -> None:
+    A training of one stream measures `loss`, `ce`, ... and `<source>/ce`; one of several measures `loss`, which is
+    their weighted sum, and all else per stream, as `<stream>/ce` and `<stream>/<source>/ce`.
+    """
+
+    def __init__(self, source_names: Sequence[str], streams: Sequence[Stream], device: torch.device) -> None:
         self._names = tuple(source_names)
-        self._objective = objective
-        self._sums = torch.zeros(len(self._names), len(MEASURES), dtype=torch.float64, device=device)
+        self._streams = tuple(streams)
+        shape = len(self._streams), len(self._names), len(MEASURES)
+        self._sums = torch.zeros(shape, dtype=torch.float64, device=device)
         self._num_tokens = 0
         self._started: float | None = None
 
@@ -26,9 +32,12 @@ class Diagnostics:
         if self._started is None:
             self._started = time.perf_counter()
 
-    def add(self, sums: Float[Tensor, "sources measures"], num_tokens: int) -> None:
-        """Takes in one micro-batch of `num_tokens` tokens, padding included."""
-        self._sums += sums
+    def add(self, stream: int, sums: Float[Tensor, "sources measures"]) -> None:
+        """Takes in what a stream of a micro-batch measured."""
+        self._sums[stream] += sums
+
+    def end_batch(self, num_tokens: int) -> None:
+        """Counts a micro-batch of `num_tokens` tokens, padding included."""
         self._num_tokens += num_tokens
 
     def drain(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -36,22 +45,34 @@ class Diagnostics:
         seconds = time.perf_counter() - (self._started or 0.0)
         sums = over_processes(self._sums).cpu()
         num_tokens = over_processes(self._sums.new_tensor(self._num_tokens)).item()
-        metrics = {**self._of(sums.sum(dim=0)), "seconds": seconds, "tokens_per_second": num_tokens / seconds}
-        for name, row in zip(self._names, sums, strict=True):
-            if row[0] > 0:
-                metrics |= {f"{name}/{metric}": value for metric, value in self._of(row).items()}
+        metrics = {"seconds": seconds, "tokens_per_second": num_tokens / seconds}
+        parts = [self._of_stream(stream, of) for stream, of in zip(self._streams, sums, strict=True)]
+        if len(parts) == 1:
+            metrics |= parts[0]
+        else:
+            loss = sum(stream.weight * part["loss"] for stream, part in zip(self._streams, parts, strict=True))
+            metrics |= {"loss": loss, "scored_tokens": sums[..., 0].sum().item()}
+            for stream, part in zip(self._streams, parts, strict=True):
+                metrics |= {f"{stream.name}/{name}": value for name, value in part.items()}
         self._sums, self._num_tokens, self._started = torch.zeros_like(self._sums), 0, None
         return metrics
 
-    def _of(self, row: Float[Tensor, " measures"]) -> dict[str, float]:
-        """Returns the means over the scored tokens of one source, or of all."""
-        sums = dict(zip(MEASURES, row.tolist(), strict=True))
-        tokens = sums["tokens"]
-        ce, kl, correct, gap = (sums[name] / max(tokens, 1) for name in ("ce", "kl", "correct", "gap"))
-        objective = self._objective
-        metrics = {"loss": objective.ce_weight * ce + objective.kl_weight * kl, "ce": ce, "scored_tokens": tokens}
-        if objective.needs_teacher:
-            metrics |= {"kl": kl, "teacher_accuracy": correct, "teacher_gap": gap}
-        if objective.needs_teacher and objective.transform == "swap":
-            metrics["swap_rate"] = 1 - correct
+    def _of_stream(self, stream: Stream, sums: Float[Tensor, "sources measures"]) -> dict[str, float]:
+        metrics = _means(sums.sum(dim=0), stream.objective)
+        for name, row in zip(self._names, sums, strict=True):
+            if row[0] > 0:
+                metrics |= {f"{name}/{metric}": value for metric, value in _means(row, stream.objective).items()}
         return metrics
+
+
+def _means(row: Float[Tensor, " measures"], objective: Objective) -> dict[str, float]:
+    """Returns the means over the scored tokens."""
+    sums = dict(zip(MEASURES, row.tolist(), strict=True))
+    tokens = sums["tokens"]
+    loss, ce, kl, correct, gap = (sums[name] / max(tokens, 1) for name in ("loss", "ce", "kl", "correct", "gap"))
+    metrics = {"loss": loss, "ce": ce, "scored_tokens": tokens}
+    if objective.needs_teacher:
+        metrics |= {"kl": kl, "teacher_accuracy": correct, "teacher_gap": gap}
+    if objective.needs_teacher and objective.transform == "swap":
+        metrics["swap_rate"] = 1 - correct
+    return metrics

@@ -1,33 +1,35 @@
 """Stage 1, continual pre-training: a mixture and a base model in, an adapted model out."""
 
 import json
-import os
+import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import AutoConfig, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import PretrainConfig
 from mixcpt.distill.body import check_model
-from mixcpt.distill.objective import objective_of
+from mixcpt.distill.head import head_of
+from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
 from mixcpt.models import ModelRef, load_model
 from mixcpt.tracking import Tracker
 from mixcpt.train.arguments import training_arguments
-from mixcpt.train.callbacks import history, last_complete_checkpoint, observe
-from mixcpt.train.costs import flops_per_token, peak_memory_bytes
-from mixcpt.train.data import PackedRows
+from mixcpt.train.callbacks import last_complete_checkpoint, observe
+from mixcpt.train.data import MixtureRows
+from mixcpt.train.publishing import publish
+from mixcpt.train.scope import apply_scope, scope_summary
+from mixcpt.train.sharding import environment
+from mixcpt.train.streams import Stream
+from mixcpt.train.teachers import AdapterOffTeacher, CachedTeacher, FrozenTeacher, TeacherSource
 from mixcpt.train.trainer import DistillationTrainer
 
-_VERSION = 1
-_TIMES = ("train/seconds", "train/tokens_per_second")
-_TOKENIZER_FILES = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("*.jinja", "*.model"),
-)
+_VERSION = 2
+_log = logging.getLogger("mixcpt.train")
 
 
 def pretrain(
@@ -38,6 +40,7 @@ def pretrain(
     seed: int,
     store: ArtifactStore,
     tracker: Tracker,
+    cache: ArtifactRef | None = None,
 ) -> ArtifactRef:
     """Returns the adapted model, in the folder `model` of its artifact, with `history.json` beside it.
 
@@ -45,60 +48,105 @@ def pretrain(
     it goes on from the last whole checkpoint, bit for bit on CPU. Under torchrun every process calls this, and the
     first one publishes.
 
+    Args:
+        cache: What `cache_teacher` made of the mixture; needed by the teacher `cached`.
+
     Raises:
-        ConfigError: If micro_batch_rows times the number of processes does not divide batch_rows.
-        ModelError: If the model cannot be trained on packed rows.
+        ConfigError: If micro_batch_rows times the number of processes does not divide batch_rows, or the mixture was
+            made for other streams.
+        ModelError: If the model cannot be trained on packed rows, or not in the scope.
         ArtifactError: If the result could not be written.
     """
-    key = StageKey(
-        "model",
-        _VERSION,
-        {"stage": "pretrain", "pretrain": config, "seed": seed},
-        {"mixture": mixture.digest, "base": base.digest},
-    )
-    checkpoints = store.work_directory(key) / "checkpoints"
+    inputs = {"mixture": mixture.digest, "base": base.digest} | ({"cache": cache.digest} if cache else {})
+    key = StageKey("model", _VERSION, {"stage": "pretrain", "pretrain": config, "seed": seed}, inputs)
+    work = _Work(config, mixture, base, cache, seed, store.work_directory(key) / "checkpoints", tracker)
 
     def build(folder: Path) -> dict[str, Any]:
-        return _publish(_train(config, mixture, base, seed, checkpoints, tracker), base, folder)
+        return publish(_train(work), base, folder)
 
-    if _environment("RANK", 0) == 0:
+    if environment("RANK", 0) == 0:
         ref = store.produce(key, build, lineage={"base": base.name})
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        shutil.rmtree(work.checkpoints, ignore_errors=True)
         _wait()
         return ref
     if store.find(key.kind, key.fingerprint) is None:
-        _train(config, mixture, base, seed, checkpoints, tracker)
+        _train(work)
     _wait()
     if published := store.find(key.kind, key.fingerprint):
         return published
     raise ArtifactError("the first process has not published the model", "see its own error")
 
 
-def _train(
-    config: PretrainConfig, mixture: ArtifactRef, base: ModelRef, seed: int, checkpoints: Path, tracker: Tracker
-) -> DistillationTrainer:
+@dataclass(frozen=True)
+class _Work:
+    """What a training is made of."""
+
+    config: PretrainConfig
+    mixture: ArtifactRef
+    base: ModelRef
+    cache: ArtifactRef | None
+    seed: int
+    checkpoints: Path
+    tracker: Tracker
+
+
+def _train(work: _Work) -> DistillationTrainer:
     """Returns the trainer when all steps are done, whether in this process or, before an interruption, in another."""
-    arguments = _arguments(config, seed, checkpoints)
-    objective = objective_of(config.method)
-    student = load_model(base)
-    check_model(student)
-    teacher_type = "bfloat16" if config.precision == "bf16" else "float32"
+    config = work.config
+    arguments = _arguments(config, work.seed, work.checkpoints)
+    rows = MixtureRows(Path(work.mixture.path), config.batch_rows)
+    streams = _streams(config, rows)
+    base = load_model(work.base)
+    check_model(base)
+    student = apply_scope(base, config.scope, seed=work.seed)
+    _log.info(scope_summary(student))
+    is_taught = any(stream.objective.needs_teacher for stream in streams)
     trainer = DistillationTrainer(
         student,
         arguments,
-        PackedRows(mixture.file("rows.parquet"), config.batch_rows),
-        objective=objective,
-        source_names=_source_names(mixture),
-        teacher=load_model(base, dtype=teacher_type) if objective.needs_teacher else None,
+        rows,
+        streams=streams,
+        schedule=config.optimizer,
+        teacher=_teacher(work, student) if is_taught else None,
     )
-    observe(trainer, tracker)
-    checkpoint = last_complete_checkpoint(checkpoints)
+    observe(trainer, work.tracker)
+    checkpoint = last_complete_checkpoint(work.checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
 
+def _streams(config: PretrainConfig, rows: MixtureRows) -> list[Stream]:
+    streams = config.method.streams()
+    views = [stream.view != "text" for stream in streams]
+    if views != [stream.is_pair for stream in rows.streams]:
+        raise ConfigError(
+            f"the mixture has {len(rows.streams)} streams, which are not those of method {config.method.kind}",
+            "mix the corpus with the streams of the same method",
+        )
+    return [Stream.of(stream) for stream in streams]
+
+
+def _teacher(work: _Work, student: PreTrainedModel) -> TeacherSource:
+    config = work.config
+    if config.teacher.kind == "adapter_off":
+        return AdapterOffTeacher(student, bf16=config.precision == "bf16")
+    if config.teacher.kind == "frozen":
+        return FrozenTeacher(load_model(work.base, dtype="bfloat16" if config.precision == "bf16" else "float32"))
+    if work.cache is None:
+        raise ConfigError("teacher cached needs what `cache_teacher` made of this mixture", "run it first")
+    tokens_digest = json.loads(work.mixture.file("accounting.json").read_text())["tokens_digest"]
+    return CachedTeacher(
+        TeacherCache.open(
+            work.cache,
+            tokens_digest=tokens_digest,
+            teacher_digest=work.base.digest,
+            vocab_size=head_of(student).weight.shape[0],
+        )
+    )
+
+
 def _arguments(config: PretrainConfig, seed: int, checkpoints: Path) -> TrainingArguments:
-    num_processes = _environment("WORLD_SIZE", 1)
+    num_processes = environment("WORLD_SIZE", 1)
     accumulation_steps, rest = divmod(config.batch_rows, config.micro_batch_rows * num_processes)
     if rest:
         raise ConfigError(
@@ -120,53 +168,7 @@ def _arguments(config: PretrainConfig, seed: int, checkpoints: Path) -> Training
     return TrainingArguments(**common, train_sampling_strategy="sequential", remove_unused_columns=False)
 
 
-def _source_names(mixture: ArtifactRef) -> list[str]:
-    """Returns the names of the sources, by their ids in the rows."""
-    sources = json.loads(mixture.file("accounting.json").read_text())["sources"]
-    return [source["name"] for source in sorted(sources, key=lambda source: int(source["id"]))]
-
-
-def _publish(trainer: DistillationTrainer, base: ModelRef, folder: Path) -> dict[str, Any]:
-    """Writes model, tokenizer and history into `folder`; returns the metrics of the record."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.config.use_cache = getattr(AutoConfig.from_pretrained(base.path), "use_cache", True)
-    model.save_pretrained(folder / "model")
-    for pattern in _TOKENIZER_FILES:
-        for path in base.directory.glob(pattern):
-            shutil.copy2(path, folder / "model" / path.name)
-    steps = history(trainer.state.log_history)
-    # Equal trainings give equal files, so that what is built on them is found again; times go into the record.
-    timeless = [{name: value for name, value in step.items() if name not in _TIMES} for step in steps]
-    (folder / "history.json").write_text(json.dumps(timeless, indent=1, sort_keys=True))
-    return _metrics(trainer, steps)
-
-
-def _metrics(trainer: DistillationTrainer, steps: list[dict[str, int | float]]) -> dict[str, Any]:
-    rows = trainer.rows
-    num_tokens = rows.num_rows * rows.row_tokens
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    per_token = flops_per_token(model, trainer.teacher, recompute=bool(trainer.args.activation_checkpointing))
-    seconds = sum(step["train/seconds"] for step in steps)
-    return {
-        "steps": trainer.state.global_step,
-        "rows": rows.num_rows,
-        "blank_rows": rows.num_blank_rows,
-        "tokens": num_tokens,
-        "train_seconds": round(seconds, 3),
-        "tokens_per_second": round(num_tokens / seconds, 1),
-        "flops": num_tokens * per_token,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "num_parameters": model.num_parameters(),
-        "final": {name: value for name, value in steps[-1].items() if name != "step"},
-    }
-
-
-def _environment(name: str, default: int) -> int:
-    """Returns one of the numbers that torchrun hands to its processes."""
-    return int(os.environ.get(name, default))
-
-
 def _wait() -> None:
     """Waits for the other processes, where there are any."""
-    if _environment("WORLD_SIZE", 1) > 1:
+    if environment("WORLD_SIZE", 1) > 1:
         PartialState().wait_for_everyone()

@@ -47,6 +47,23 @@ def test_records_of_world_zero_equal_those_of_the_shipped_model() -> None:
     assert digest == RECORDS_DIGEST
 
 
+def test_documents_with_two_mentions_state_every_fact_twice_in_different_words() -> None:
+    facts = {fact.id: fact for entity in world(0).domain for fact in entity.facts}
+    once = {record["id"] for record in pool_records("domain")}
+    twice = pool_records("domain", mentions=2)
+    assert {record["id"] for record in twice} == once
+    checked = Counter[str]()
+    for record in twice:
+        if "/note-" in record["id"]:
+            continue
+        sentences = [f"{sentence}." for sentence in record["text"].removesuffix(".").split(". ")]
+        assert len(set(sentences)) == len(sentences)
+        for fact in (fact for fact in facts.values() if fact.entity == record["title"]):
+            assert sum(mentions(fact, sentence) and fact.value in words(sentence) for sentence in sentences) == 2
+            checked[fact.id] += 1
+    assert set(checked) == set(facts)
+
+
 def test_records_in_another_process_are_the_same() -> None:
     script = (
         "import json, sys; from mixcpt.closed_world import records; from mixcpt.config import ClosedWorldSource;"

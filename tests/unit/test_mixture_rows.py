@@ -54,7 +54,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
 
 
 def rows_of(mixture: ArtifactRef) -> dict[str, np.ndarray]:
-    table = pq.read_table(mixture.file("rows.parquet"))
+    table = pq.read_table(mixture.file("rows-0.parquet"))
     return {name: np.stack(table[name].to_pylist()) for name in table.column_names}
 
 
@@ -65,7 +65,8 @@ def accounting(mixture: ArtifactRef) -> dict[str, Any]:
 def segments(rows: dict[str, np.ndarray]) -> list[tuple[int, list[int], list[int], list[int]]]:
     """Source, ids, labels and positions of each segment, cut where positions restart."""
     found = []
-    for ids, labels, positions, sources in zip(*(rows[name] for name in rows), strict=True):
+    columns = ("input_ids", "labels", "position_ids", "source_ids")
+    for ids, labels, positions, sources in zip(*(rows[name] for name in columns), strict=True):
         starts = [*np.flatnonzero(positions == 0).tolist(), len(ids)]
         for start, end in pairwise(starts):
             assert len(set(sources[start:end].tolist())) == 1
@@ -102,12 +103,13 @@ def mixture(corpus: ArtifactRef, tiny_model: ModelRef, tmp_path_factory: pytest.
 
 
 def test_rows_are_fixed_size_lists_of_the_agreed_types(mixture: ArtifactRef) -> None:
-    schema = pq.read_schema(mixture.file("rows.parquet"))
+    schema = pq.read_schema(mixture.file("rows-0.parquet"))
     assert {field.name: field.type for field in schema} == {
         "input_ids": pa.list_(pa.int32(), 64),
         "labels": pa.list_(pa.int32(), 64),
         "position_ids": pa.list_(pa.int32(), 64),
         "source_ids": pa.list_(pa.int16(), 64),
+        "token_index": pa.list_(pa.int64(), 64),
     }
 
 

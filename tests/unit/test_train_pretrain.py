@@ -21,8 +21,10 @@ from mixcpt.errors import ConfigError, DataError
 from mixcpt.models import ModelRef, load_model
 from mixcpt.tracking import NullTracker, Spool
 from mixcpt.train.arguments import training_arguments
-from mixcpt.train.data import PackedRows, collate
+from mixcpt.train.data import MixtureRows
 from mixcpt.train.pretrain import pretrain
+from mixcpt.train.streams import Stream
+from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer
 
 
@@ -73,26 +75,33 @@ def packed_rows(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def write_rows(folder: Path, columns: Mapping[str, np.ndarray]) -> Path:
+    """Writes what a mixture of one stream has, and returns the folder."""
+    indexed = {**columns, "token_index": np.arange(columns["input_ids"].size).reshape(columns["input_ids"].shape)}
     lists = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), ROW_TOKENS)
-        for name, values in columns.items()
+        for name, values in indexed.items()
     }
-    pq.write_table(pa.table(lists), folder / "rows.parquet")
-    return folder / "rows.parquet"
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(lists), folder / "rows-0.parquet")
+    accounting = {
+        "row_tokens": ROW_TOKENS,
+        "sources": [{"id": index, "name": name} for index, name in enumerate(SOURCES)],
+        "streams": [{"file": "rows-0.parquet", "view": "text", "phase": 0}],
+    }
+    (folder / "accounting.json").write_text(json.dumps(accounting))
+    return folder
 
 
 def mixture(store: ArtifactStore, num_rows: int = 26) -> ArtifactRef:
     def build(folder: Path) -> dict[str, int]:
         write_rows(folder, packed_rows(num_rows))
-        sources = [{"id": index, "name": name} for index, name in enumerate(SOURCES)]
-        (folder / "accounting.json").write_text(json.dumps({"sources": sources}))
         return {}
 
     return store.produce(StageKey("mixture", 1, {"num_rows": num_rows}), build)
 
 
 def trainer_of(
-    base: ModelRef, folder: Path, rows: PackedRows, objective: Objective, micro_batch_size: int, batch_size: int
+    base: ModelRef, folder: Path, rows: MixtureRows, objective: Objective, micro_batch_size: int, batch_size: int
 ) -> DistillationTrainer:
     """Returns a trainer that takes one plain gradient step of size 1 a batch; its teacher is not its student."""
     settings = OptimizerConfig(
@@ -111,18 +120,20 @@ def trainer_of(
         weight.data += 0.05 * torch.randn_like(weight)
     return DistillationTrainer(
         student,
-        TrainingArguments(**arguments, optim="sgd", train_sampling_strategy="sequential", remove_unused_columns=False),
+        TrainingArguments(
+            **arguments | {"optim": "sgd"}, train_sampling_strategy="sequential", remove_unused_columns=False
+        ),
         rows,
-        objective=objective,
-        source_names=SOURCES,
-        teacher=load_model(base),
+        streams=[Stream("mixture", objective)],
+        schedule=settings,
+        teacher=FrozenTeacher(load_model(base)),
     )
 
 
 def loss_of_separate_documents(trainer: DistillationTrainer, batch: Mapping[str, Tensor]) -> Tensor:
     """Returns the objective from full logits of each document read alone, mean over scored tokens, by autograd."""
     assert trainer.teacher is not None
-    total, count, objective = torch.tensor(0.0, dtype=torch.float64), 0, trainer.objective
+    total, count, objective = torch.tensor(0.0, dtype=torch.float64), 0, trainer.streams[0].objective
     for ids, labels, positions in zip(batch["input_ids"], batch["labels"], batch["position_ids"], strict=True):
         borders = [*(positions == 0).nonzero().flatten().tolist(), len(ids)]
         for start, end in pairwise(borders):
@@ -131,7 +142,7 @@ def loss_of_separate_documents(trainer: DistillationTrainer, batch: Mapping[str,
             if len(y) == 0:
                 continue
             document = ids[start:end].unsqueeze(0)
-            s, z = (model(document).logits[0, :-1][scored].double() for model in (trainer.model, trainer.teacher))
+            s, z = (model(document).logits[0, :-1][scored].double() for model in (trainer.model, trainer.teacher.model))
             index, first = torch.arange(len(y)), z.argmax(1)
             if objective.transform == "swap":
                 z[index, y], z[index, first] = z[index, first].clone(), z[index, y].clone()
@@ -157,9 +168,9 @@ def test_step_on_packed_rows_equals_a_step_on_separate_documents(
     tiny_model: ModelRef, tmp_path: Path, method: Method
 ) -> None:
     """Neither student nor teacher sees across documents, and the gradient is that of plain autograd."""
-    rows = PackedRows(write_rows(tmp_path, packed_rows(4)), 4)
+    rows = MixtureRows(write_rows(tmp_path, packed_rows(4)), 4)
     trainer = trainer_of(tiny_model, tmp_path, rows, objective_for(method), 4, 4)
-    expected = loss_of_separate_documents(trainer, collate([rows[index] for index in range(4)]))
+    expected = loss_of_separate_documents(trainer, trainer.data_collator([rows[index] for index in range(4)]))
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     gradients = torch.autograd.grad(expected, list(trainer.model.parameters()))
     trainer.train()
@@ -174,7 +185,7 @@ def test_accumulated_micro_batches_give_the_weights_of_one_large_batch(
     columns = packed_rows(8)
     columns["labels"][1] = IGNORE  # a micro-batch in which nothing is scored
     columns["labels"][2, :20] = IGNORE
-    rows = PackedRows(write_rows(tmp_path, columns), 8)
+    rows = MixtureRows(write_rows(tmp_path, columns), 8)
     objective = objective_for(LssdMethod(temperature=2.0))
     large, small = (trainer_of(tiny_model, tmp_path, rows, objective, size, 8) for size in (8, micro_batch_size))
     for trainer in (large, small):
@@ -186,7 +197,9 @@ def test_accumulated_micro_batches_give_the_weights_of_one_large_batch(
 def test_blank_rows_of_the_last_batch_change_nothing(tiny_model: ModelRef, tmp_path: Path) -> None:
     path = write_rows(tmp_path, packed_rows(5))
     objective = objective_for(LssdMethod())
-    filled, exact = (trainer_of(tiny_model, tmp_path, PackedRows(path, size), objective, size, size) for size in (8, 5))
+    filled, exact = (
+        trainer_of(tiny_model, tmp_path, MixtureRows(path, size), objective, size, size) for size in (8, 5)
+    )
     assert len(filled.rows) == 8 and filled.rows.num_blank_rows == 3
     for trainer in (filled, exact):
         trainer.train()
@@ -195,8 +208,8 @@ def test_blank_rows_of_the_last_batch_change_nothing(tiny_model: ModelRef, tmp_p
 
 
 def test_mixture_without_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no rows"):
-        PackedRows(write_rows(tmp_path, packed_rows(0)), 4)
+    with pytest.raises(DataError, match="without rows"):
+        MixtureRows(write_rows(tmp_path, packed_rows(0)), 4)
 
 
 @pytest.fixture(scope="module")

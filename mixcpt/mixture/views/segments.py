@@ -1,0 +1,60 @@
+"""Puts parts of any length into rows of one length, whole."""
+
+from bisect import bisect_left, insort
+
+import numpy as np
+from jaxtyping import Int
+
+
+def pack_segments(
+    position_ids: Int[np.ndarray, " tokens"], row_tokens: int
+) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:
+    """Returns row and column of every token: first fit, the longest segments first.
+
+    Args:
+        position_ids: Restart at 0 where a segment begins; none is longer than a row.
+        row_tokens: Length of a row.
+    """
+    starts = np.flatnonzero(position_ids == 0)
+    lengths = np.diff([*starts, len(position_ids)])
+    rows, columns = np.empty_like(lengths), np.empty_like(lengths)
+    used: list[int] = []
+    for segment in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[segment])
+        row = next((row for row, filled in enumerate(used) if filled + length <= row_tokens), len(used))
+        if row == len(used):
+            used.append(0)
+        rows[segment], columns[segment] = row, used[row]
+        used[row] += length
+    return np.repeat(rows, lengths), np.repeat(columns, lengths) + position_ids
+
+
+def pack_whole(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int) -> Int[np.ndarray, " documents"]:
+    """Returns the row of every document: best fit among the next `window` documents, none split.
+
+    Rows follow their first document, so the order is kept but for the window. None may be longer than a row.
+    """
+    rows = np.empty(len(lengths), np.int64)
+    num_rows = 0
+    for first in range(0, len(lengths), window):
+        block = lengths[first : first + window]
+        rows[first : first + window] = num_rows + _best_fit(block, row_tokens)
+        num_rows = int(rows[first : first + window].max()) + 1
+    return rows
+
+
+def _best_fit(lengths: Int[np.ndarray, " documents"], row_tokens: int) -> Int[np.ndarray, " documents"]:
+    placed = np.empty(len(lengths), np.int64)
+    spaces: list[tuple[int, int]] = []  # what is left in each row, and its number, the smallest first
+    num_rows = 0
+    for document in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[document])
+        place = bisect_left(spaces, (length, 0))
+        space, row = spaces.pop(place) if place < len(spaces) else (row_tokens, num_rows)
+        num_rows = max(num_rows, row + 1)
+        placed[document] = row
+        insort(spaces, (space - length, row))
+    _, firsts, renamed = np.unique(placed, return_index=True, return_inverse=True)
+    order = np.empty(num_rows, np.int64)
+    order[np.argsort(firsts, kind="stable")] = np.arange(num_rows)
+    return order[renamed]

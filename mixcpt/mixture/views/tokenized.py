@@ -1,0 +1,56 @@
+"""From texts to documents that can be cut: tokenised once as a whole, or sentence by sentence as was published."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from mixcpt.config import ViewConfig
+from mixcpt.mixture.tokens import EncodedText, TextTokenizer
+from mixcpt.mixture.views.cuts import CutDocument
+from mixcpt.mixture.views.sentences import sentence_ends, token_runs
+
+_MAX_TITLE_TOKENS = 20
+_BATCH = 500
+
+
+def cut_document(texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfig) -> Iterator[CutDocument]:
+    """Yields each text tokenised as a whole, its sentences found by the characters at which its tokens begin.
+
+    So the student's tokens are the teacher's by construction, whatever the tokenizer does with white space.
+    """
+    bos, eos = tokenizer.bos, tokenizer.eos
+    for first in range(0, len(texts), _BATCH):
+        batch = texts[first : first + _BATCH]
+        for text, encoded in zip(batch, tokenizer.encode(batch), strict=True):
+            borders = token_runs(encoded.starts, sentence_ends(text, view.language)) + len(bos)
+            title = _title(text, encoded) if view.student_context == "title" else encoded.ids[:0]
+            yield CutDocument(_joined(bos, encoded.ids, eos), borders, _joined(bos, title))
+
+
+def cut_document_as_published(
+    texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfig
+) -> Iterator[CutDocument]:
+    """Yields each text as its sentences, tokenised apart and put together; the student gets no BOS (METHODS 2, parity).
+
+    The white space between sentences is lost, and with it, for most tokenizers, the form of their first words.
+    """
+    for text in texts:
+        ends = sentence_ends(text, view.language)
+        sentences = [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
+        pieces = [encoded.ids for encoded in tokenizer.encode([sentence for sentence in sentences if sentence])]
+        pieces = [piece for piece in pieces if len(piece)]
+        borders = np.cumsum([len(tokenizer.bos), *(len(piece) for piece in pieces)])
+        title = pieces[0][:0] if pieces else np.empty(0, np.int32)
+        yield CutDocument(_joined(tokenizer.bos, *pieces, tokenizer.eos), borders, title)
+
+
+def _title(text: str, encoded: EncodedText) -> Int[np.ndarray, " tokens"]:
+    """Returns the tokens of the first line, where there is a second and the first is short."""
+    line, newline, _ = text.partition("\n")
+    title = encoded.ids[encoded.starts < len(line)]
+    return title if newline and len(title) <= _MAX_TITLE_TOKENS else title[:0]
+
+
+def _joined(*parts: Int[np.ndarray, " _"] | list[int]) -> Int[np.ndarray, " tokens"]:
+    return np.concatenate([np.asarray(part, np.int32) for part in parts])

@@ -1,0 +1,56 @@
+"""What a finished training leaves behind: the model, what was measured, what it cost."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from mixcpt.models import ModelRef
+from mixcpt.train.callbacks import history
+from mixcpt.train.costs import peak_memory_bytes, training_flops
+from mixcpt.train.scope import merged
+from mixcpt.train.trainer import DistillationTrainer
+
+_TIMES = ("train/seconds", "train/tokens_per_second")
+_TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("*.jinja", "*.model"),
+)
+
+
+def publish(trainer: DistillationTrainer, base: ModelRef, folder: Path) -> dict[str, Any]:
+    """Writes model, tokenizer and history into `folder`; returns the metrics of the record."""
+    steps = history(trainer.state.log_history)
+    metrics = _metrics(trainer, steps)
+    model = merged(trainer.accelerator.unwrap_model(trainer.model))
+    model.config.use_cache = getattr(AutoConfig.from_pretrained(base.path), "use_cache", True)
+    model.save_pretrained(folder / "model")
+    for pattern in _TOKENIZER_FILES:
+        for path in base.directory.glob(pattern):
+            shutil.copy2(path, folder / "model" / path.name)
+    # Equal trainings give equal files, so that what is built on them is found again; times go into the record.
+    timeless = [{name: value for name, value in step.items() if name not in _TIMES} for step in steps]
+    (folder / "history.json").write_text(json.dumps(timeless, indent=1, sort_keys=True))
+    return metrics
+
+
+def _metrics(trainer: DistillationTrainer, steps: list[dict[str, int | float]]) -> dict[str, Any]:
+    rows = trainer.rows
+    num_tokens = rows.num_rows * rows.row_tokens
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    seconds = sum(step["train/seconds"] for step in steps)
+    return {
+        "steps": trainer.state.global_step,
+        "rows": rows.num_rows,
+        "blank_rows": rows.num_blank_rows,
+        "tokens": num_tokens,
+        "train_seconds": round(seconds, 3),
+        "tokens_per_second": round(num_tokens / seconds, 1),
+        "flops": training_flops(trainer),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "num_parameters": model.num_parameters(),
+        "num_trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "final": {name: value for name, value in steps[-1].items() if name != "step"},
+    }

@@ -1,0 +1,46 @@
+"""Learning-rate schedules for every trainer of ours: constant, linear, cosine with re-warming, warm-up-stable-decay."""
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer
+
+from mixcpt.config import OptimizerConfig
+
+
+def rate_factor(step: int, total_steps: int, optimizer: OptimizerConfig) -> float:
+    """Returns the share of the peak rate at which a step is taken; steps count from 0, and none has rate 0.
+
+    The warm-up climbs to 1 at its last step. `linear` and `cosine` then fall towards `final_fraction`, which they would
+    reach one step behind the last; `wsd` does so in the last steps only (MiniCPM, arXiv 2404.06395).
+    """
+    warmup = math.ceil(optimizer.warmup_fraction * total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    decay = total_steps - warmup
+    if optimizer.schedule == "wsd":
+        decay = min(decay, math.ceil(optimizer.decay_fraction * total_steps))
+    if optimizer.schedule == "constant" or decay == 0:
+        return 1.0
+    progress = min(max(step - (total_steps - decay), 0) / decay, 1.0)
+    left = (1 + math.cos(math.pi * progress)) / 2 if optimizer.schedule == "cosine" else 1 - progress
+    return optimizer.final_fraction + (1 - optimizer.final_fraction) * left
+
+
+class ScheduledTrainer(Trainer):
+    """A `Trainer` whose rate follows `rate_factor`; its own schedules take the first step at rate 0."""
+
+    def __init__(self, *args: Any, schedule: OptimizerConfig, **kwargs: Any) -> None:
+        self.schedule = schedule
+        super().__init__(*args, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Returns the schedule; its state travels with the checkpoints."""
+        if self.lr_scheduler is None:
+            factor = partial(rate_factor, total_steps=num_training_steps, optimizer=self.schedule)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler

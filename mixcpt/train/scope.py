@@ -1,0 +1,114 @@
+"""Which parameters are trained: all of them, or low-rank adapters and what is named beside them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from mixcpt.config import LoraScope, Scope
+from mixcpt.errors import ModelError
+
+
+def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> PreTrainedModel:
+    """Returns the model whose parameters in scope alone are trained; adapters come up with `adapter_off` and `merged`.
+
+    LoRA (arXiv 2106.09685) adapts every linear layer but the head. What is trained as a whole is trained in a copy, so
+    that the base model stays in reach.
+
+    Args:
+        model: The base model.
+        scope: Which parameters.
+        seed: Of the adapters' random half; the other half is zero, so training starts at the base model.
+
+    Raises:
+        ModelError: If the scope asks for the head or the embeddings of a model in which the two are one.
+    """
+    if scope.kind == "full":
+        return model
+    _require_separable(model, scope)
+    config = LoraConfig(
+        r=scope.rank,
+        lora_alpha=scope.alpha,
+        lora_dropout=scope.dropout,
+        target_modules="all-linear",
+        modules_to_save=_whole_modules(model, scope) or None,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted: Any = get_peft_model(model, config)
+    return adapted  # type: ignore[no-any-return]
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Makes the model exactly its base for a while: no adapters, no copies, no dropout."""
+    if not isinstance(model, PeftModel):
+        raise ModelError("there are no adapters to switch off", "set pretrain.scope to lora")
+    training = model.training
+    model.eval()
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        model.train(training)
+
+
+def merged(model: nn.Module) -> PreTrainedModel:
+    """Returns the plain model with what was trained inside its own weights."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+
+
+def scope_summary(model: nn.Module) -> str:
+    """Returns what is trained, as text: the sum, then every kind of parameter with its shapes."""
+    parameters = list(model.named_parameters())
+    trained = [(_kind(name), tuple(weight.shape)) for name, weight in parameters if weight.requires_grad]
+    count = sum(weight.numel() for _, weight in parameters if weight.requires_grad)
+    total = sum(weight.numel() for _, weight in parameters)
+    lines = [f"training {count:,} of {total:,} parameters ({count / total:.2%})"]
+    for (kind, shape), group in groupby(sorted(trained)):
+        lines.append(f"  {len(list(group)):4} x {kind} {'x'.join(map(str, shape))}")
+    return "\n".join(lines)
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Proves after a backward pass that every parameter in scope has a gradient.
+
+    Raises:
+        ModelError: Naming those that have none: they would stay what they are without anybody noticing.
+    """
+    missing = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    if missing:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ModelError(f"{len(missing)} parameters in scope get no gradient: {listed}", "leave them out of the scope")
+
+
+def _require_separable(model: PreTrainedModel, scope: LoraScope) -> None:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding.weight is head.weight and (scope.train_head or scope.train_embeddings):
+        raise ModelError(
+            f"the head of {type(model).__name__} is its embedding table, which LoRA cannot train one without the other",
+            "set pretrain.scope.train_head and train_embeddings to false, or pretrain.scope to full",
+        )
+
+
+def _whole_modules(model: PreTrainedModel, scope: LoraScope) -> list[str]:
+    """Returns the names of the modules that are trained as a whole."""
+    whole = []
+    for name, module in model.named_modules():
+        is_embedding = scope.train_embeddings and module is model.get_input_embeddings()
+        is_head = scope.train_head and module is model.get_output_embeddings()
+        is_norm = scope.train_norms and not list(module.children()) and "norm" in name.rpartition(".")[2].lower()
+        if is_embedding or is_head or is_norm:
+            whole.append(name)
+    return whole
+
+
+def _kind(name: str) -> str:
+    """Returns a parameter's name without the number of its layer."""
+    return ".".join(part for part in name.split(".") if not part.isdigit())

@@ -1,0 +1,93 @@
+"""Training on several devices: parameters replicated (DDP), sharded (FSDP2), or sharded within each node (HSDP)."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator, ParallelismConfig
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from transformers import PreTrainedModel
+
+from mixcpt.config import Sharding
+from mixcpt.errors import ConfigError
+
+
+def sharding_arguments(sharding: Sharding, *, recompute: bool) -> dict[str, Any]:
+    """Returns the keyword arguments of `TrainingArguments` for a way of sharding.
+
+    Checkpoints are then sharded too (DCP): each process writes its own part, and another number of processes can read
+    them. Recomputed activations are FSDP's own business, which gathers the parameters once less.
+
+    Raises:
+        ConfigError: If there is but one process, or no GPU: accelerate would replicate instead of shard.
+    """
+    if sharding == "none":
+        return {}
+    if environment("WORLD_SIZE", 1) == 1 or not torch.cuda.is_available():
+        raise ConfigError(
+            f"runtime.sharding is {sharding}, which needs several processes with a GPU each",
+            "set runtime.num_processes to the number of GPUs, or runtime.sharding to none",
+        )
+    settings = {
+        "version": 2,
+        "reshard_after_forward": True,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "state_dict_type": "SHARDED_STATE_DICT",
+        "cpu_ram_efficient_loading": False,
+        "activation_checkpointing": recompute,
+    }
+    arguments = {"fsdp": "full_shard", "fsdp_config": settings, "activation_checkpointing": False}
+    if sharding == "hybrid":
+        per_node = environment("LOCAL_WORLD_SIZE", 1)
+        replicas = environment("WORLD_SIZE", 1) // per_node
+        arguments["parallelism_config"] = ParallelismConfig(dp_replicate_size=replicas, dp_shard_size=per_node)
+    return arguments
+
+
+def shard(model: PreTrainedModel, mesh: DeviceMesh) -> PreTrainedModel:
+    """Returns the model, its parameters sharded over `mesh`: every decoder layer by itself, the rest together.
+
+    What accelerate does to the student; a teacher is not trained, so accelerate does not know it.
+    """
+    for layer in model.get_decoder().layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def through(wrapper: nn.Module, module: nn.Module, function: Callable[[], Any]) -> Any:
+    """Returns `function()`, called through the forward of `wrapper` where that does more than compute.
+
+    DDP gathers gradients only for what happens inside its own forward, and FSDP holds the parameters that are in no
+    layer of their own, such as the head, only there.
+    """
+    if wrapper is module and not isinstance(module, FSDPModule):
+        return function()
+    forward = module.forward
+
+    def redirected() -> Any:
+        module.forward = forward
+        return function()
+
+    module.forward = redirected
+    return wrapper()
+
+
+def gathered_state(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor] | None:
+    """Returns all parameters on the first process's CPU; None where they are whole already. All processes take part."""
+    if not isinstance(model, FSDPModule):
+        return None
+    state: dict[str, Tensor] = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    accelerator.wait_for_everyone()
+    return state
+
+
+def environment(name: str, default: int) -> int:
+    """Returns one of the numbers that torchrun hands to its processes."""
+    return int(os.environ.get(name, default))
