@@ -49,7 +49,7 @@ class TeacherSource(Protocol):
 class _HiddenStates:
     """Predictions as hidden states, which the fused loss turns into logits chunk by chunk."""
 
-    hidden: Float[Tensor, "rows seq hidden"]
+    hidden: Float[Tensor, "teacher_rows seq hidden"]
     head: Head
     index: Int[Tensor, "rows seq"] | None
     """For each token of the student, which of the teacher's it is; None where both read the same."""

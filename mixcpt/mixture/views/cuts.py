@@ -63,7 +63,8 @@ def second_half(document: CutDocument) -> StudentParts:
 
 def _parts(document: CutDocument, spans: list[tuple[int, int]]) -> StudentParts:
     """Returns the parts that reach from one sentence to before another."""
-    pieces = [_part(document, document.borders[first], document.borders[end]) for first, end in spans]
+    borders = document.borders.tolist()
+    pieces = [_part(document, borders[first], borders[end]) for first, end in spans]
     return StudentParts(*(np.concatenate(columns).astype(np.int32) for columns in zip(*pieces, strict=True)))
 
 

@@ -1,6 +1,7 @@
 """Rows of a stream whose teacher knows more than its student: whole documents, and beside them the student's parts."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -87,12 +88,13 @@ def write_pairs(
     names = [name for name, documents in usable.items() if documents]
     lengths = [np.array([document.num_tokens for document in usable[name]]) for name in names]
     readings = _plan(names, lengths, target_tokens, seed)
+    places = list(zip(readings.source.tolist(), readings.document.tolist(), strict=True))
+    documents = [usable[names[source]][document] for source, document in places]
     parts = [
-        _cut(view, usable[names[source]][document], source_generator(names[source], seed, number, document))
-        for source, document, number in zip(readings.source, readings.document, _passes(readings), strict=True)
+        _cut(view, whole, source_generator(names[source], seed, number, document))
+        for whole, (source, document), number in zip(documents, places, _passes(places), strict=True)
     ]
     _count(counts, names, readings, parts)
-    documents = [usable[names[source]][document] for source, document in _places(readings)]
     rows = pack_whole(readings.length, row_tokens, _WINDOW)
     sources = np.array([source_ids[names[source]] for source in readings.source])
     num_rows = int(rows.max()) + 1
@@ -145,18 +147,14 @@ def _plan(names: Sequence[str], lengths: Sequence[Int[np.ndarray, " _"]], target
     return plan_readings(names, lengths, [shares[name] for name in names], seed, whole=True)
 
 
-def _passes(readings: Readings) -> list[int]:
+def _passes(places: Sequence[tuple[int, int]]) -> list[int]:
     """Returns how often the document of each reading has been read before."""
-    seen: dict[tuple[int, int], int] = {}
+    seen: Counter[tuple[int, int]] = Counter()
     numbers = []
-    for place in _places(readings):
-        numbers.append(seen.get(place, 0))
-        seen[place] = numbers[-1] + 1
+    for place in places:
+        numbers.append(seen[place])
+        seen[place] += 1
     return numbers
-
-
-def _places(readings: Readings) -> list[tuple[int, int]]:
-    return list(zip(readings.source.tolist(), readings.document.tolist(), strict=True))
 
 
 def _cut(view: ViewConfig, document: CutDocument, generator: np.random.Generator) -> StudentParts:
