@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mixcpt.distill.head import head_of
+from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.errors import ModelError
 
 _SEGMENTS = (6, 4)
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3
 
 
 def hidden_states(
-    model: PreTrainedModel, input_ids: Int[Tensor, "batch seq"], position_ids: Int[Tensor, "batch seq"]
+    model: CausalModel, input_ids: Int[Tensor, "batch seq"], position_ids: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq hidden"]:
     """Returns the last hidden states of packed rows, whose documents do not see each other.
 

@@ -1,13 +1,18 @@
 """The last layer of a language model apart from the model, so that no full logits need appear."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mixcpt.errors import ModelError
+
+CausalModel: TypeAlias = PreTrainedModel | PeftModel
+"""A causal language model, or one with adapters around it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Head:
         return out
 
 
-def head_of(model: PreTrainedModel) -> Head:
+def head_of(model: CausalModel) -> Head:
     """Returns the head of a causal language model.
 
     Raises:

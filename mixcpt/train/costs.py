@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
+
+from mixcpt.distill.head import CausalModel
 
 if TYPE_CHECKING:
     from mixcpt.train.trainer import DistillationTrainer
@@ -35,7 +36,7 @@ def training_flops(trainer: DistillationTrainer) -> int:
     return flops + 2 * teacher_tokens * _multiplied(trainer.teacher.model or model)
 
 
-def student_flops_per_token(model: PreTrainedModel, *, recompute: bool) -> int:
+def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:
     """Returns 4 N + 2 N_trained, and 2 N more with recomputed activations: 6 N where all weights are trained.
 
     N counts the weights that tokens are multiplied with (Kaplan et al., arXiv 2001.08361, section 2.1): all but an
@@ -46,7 +47,7 @@ def student_flops_per_token(model: PreTrainedModel, *, recompute: bool) -> int:
     return passes * _multiplied(model) + 2 * _multiplied(model, trained_only=True)
 
 
-def _multiplied(model: PreTrainedModel, *, trained_only: bool = False) -> int:
+def _multiplied(model: CausalModel, *, trained_only: bool = False) -> int:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = any(weight is head.weight for weight in embedding.parameters())
     looked_up = set() if tied else {id(weight) for weight in embedding.parameters()}

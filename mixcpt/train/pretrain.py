@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import PretrainConfig
 from mixcpt.distill.body import check_model
-from mixcpt.distill.head import head_of
+from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
 from mixcpt.models import ModelRef, load_model
@@ -126,7 +126,7 @@ def _streams(config: PretrainConfig, rows: MixtureRows) -> list[Stream]:
     return [Stream.of(stream) for stream in streams]
 
 
-def _teacher(work: _Work, student: PreTrainedModel) -> TeacherSource:
+def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
     config = work.config
     if config.teacher.kind == "adapter_off":
         return AdapterOffTeacher(student, bf16=config.precision == "bf16")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -11,10 +10,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mixcpt.config import LoraScope, Scope
+from mixcpt.distill.head import CausalModel
 from mixcpt.errors import ModelError
 
 
-def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> PreTrainedModel:
+def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalModel:
     """Returns the model whose parameters in scope alone are trained; adapters come up with `adapter_off` and `merged`.
 
     LoRA (arXiv 2106.09685) adapts every linear layer but the head. What is trained as a whole is trained in a copy, so
@@ -41,8 +41,8 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> PreTraine
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted: Any = get_peft_model(model, config)
-    return adapted  # type: ignore[no-any-return]
+        adapted: PeftModel = get_peft_model(model, config)
+    return adapted
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def merged(model: nn.Module) -> PreTrainedModel:
+def merged(model: CausalModel) -> PreTrainedModel:
     """Returns the plain model with what was trained inside its own weights."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def scope_summary(model: nn.Module) -> str:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from mixcpt.distill.body import hidden_states
 from mixcpt.distill.cached import CachedTargets
-from mixcpt.distill.head import Head, head_of
+from mixcpt.distill.head import CausalModel, Head, head_of
 from mixcpt.distill.loss import Teacher
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.train.collate import Batch
@@ -82,7 +82,7 @@ class AdapterOffTeacher:
     model = None
     runs = True
 
-    def __init__(self, student: PreTrainedModel, *, bf16: bool) -> None:
+    def __init__(self, student: CausalModel, *, bf16: bool) -> None:
         self._student = student
         self._bf16 = bf16
 
@@ -115,7 +115,7 @@ class _Kept:
         return self.cache.targets(functional.pad(index[:, 1:], (0, 1), value=-1).flatten(), index.device)
 
 
-def _read(model: PreTrainedModel, batch: Batch) -> _HiddenStates:
+def _read(model: CausalModel, batch: Batch) -> _HiddenStates:
     prefix = "teacher_" if "teacher_input_ids" in batch else ""
 
     def read() -> _HiddenStates:

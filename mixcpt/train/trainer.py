@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from mixcpt.config import OptimizerConfig
 from mixcpt.distill.body import hidden_states
-from mixcpt.distill.head import Head, head_of
+from mixcpt.distill.head import CausalModel, Head, head_of
 from mixcpt.distill.loss import distillation_loss, token_cross_entropy
 from mixcpt.distill.token_weights import talr_weights
 from mixcpt.mixture.rows import IGNORE_INDEX
@@ -38,7 +38,7 @@ class DistillationTrainer(ScheduledTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: CausalModel,
         args: TrainingArguments,
         rows: MixtureRows,
         *,
@@ -100,7 +100,7 @@ class DistillationTrainer(ScheduledTrainer):
             self._is_checked = True
         return loss
 
-    def _loss(self, student: PreTrainedModel, batch: Batch, normalisers: list[float]) -> Float[Tensor, ""]:
+    def _loss(self, student: CausalModel, batch: Batch, normalisers: list[float]) -> Float[Tensor, ""]:
         with self.accelerator.autocast():
             hidden = hidden_states(student, batch["input_ids"], batch["position_ids"])
         if self.args.bf16:
