@@ -3,10 +3,11 @@
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 
@@ -21,6 +22,7 @@ from mixcpt.config import (
     PretrainConfig,
     SelectionConfig,
     SftConfig,
+    Sharding,
 )
 from mixcpt.errors import MixcptError, StageInterrupted
 from mixcpt.jobs import Batch, Failed, Finished, Job, StageName, Started, append_event
@@ -32,8 +34,13 @@ naming is free while importing torch takes seconds."""
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 
 
-def worker_command(batch: Batch, num_processes: int) -> list[str]:
-    """Returns the command that runs a batch, through torchrun where there is more than one process."""
+def worker_command(batch: Batch, num_processes: int = 1, launcher: str = "") -> list[str]:
+    """Returns the command that runs a batch: by `launcher` where one is given, else by torchrun if need be.
+
+    A launcher starts processes on several machines, which all have to see the store.
+    """
+    if launcher:
+        return [*shlex.split(launcher), "-m", "mixcpt.worker", str(batch.path)]
     if num_processes == 1:
         return [sys.executable, "-m", "mixcpt.worker", str(batch.path)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
@@ -203,6 +210,7 @@ def _pretrain(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
         store=store,
         tracker=tracker,
         cache=job.artifact("cache") if "cache" in job.inputs else None,
+        sharding=cast(Sharding, job.options.get("sharding", "none")),
     )
 
 

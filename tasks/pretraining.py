@@ -20,7 +20,8 @@ def pretraining_jobs(adaptation: Adaptation, corpus: ArtifactRef) -> list[Job]:
     if config.pretrain.uses_cache:
         jobs.append(Job("cache", "cache", settings, config.seed, dict(inputs)))
         inputs["cache"] = Output("cache")
-    return [*jobs, Job("pretrain", "pretrain", settings, config.seed, inputs)]
+    options = {"sharding": config.runtime.sharding}
+    return [*jobs, Job("pretrain", "pretrain", settings, config.seed, inputs, options)]
 
 
 @task(name="mix and pretrain", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
@@ -30,11 +31,11 @@ def pretrain(adaptation: Adaptation, corpus: ArtifactRef) -> Results:
     One process does it all; with several training processes what they read is made before they start.
     """
     *preparing, training = pretraining_jobs(adaptation, corpus)
-    if adaptation.config.runtime.num_processes == 1:
+    if not adaptation.config.runtime.is_distributed:
         return run_station(adaptation, [*preparing, training])
     prepared = run_station(adaptation, preparing)
     return prepared | _train(adaptation, [training.resolve(prepared)])
 
 
 def _train(adaptation: Adaptation, jobs: Sequence[Job]) -> Results:
-    return run_station(adaptation, jobs, num_processes=adaptation.config.runtime.num_processes)
+    return run_station(adaptation, jobs, distributed=True)

@@ -31,7 +31,7 @@ def worth_retrying(task: "Task[..., object]", task_run: TaskRun, state: State[ob
     return isinstance(error, MixcptError) and error.retryable
 
 
-def run_station(adaptation: Adaptation, jobs: Sequence[Job], *, num_processes: int = 1) -> Results:
+def run_station(adaptation: Adaptation, jobs: Sequence[Job], *, distributed: bool = False) -> Results:
     """Returns the artifact of each job by its name, each computed only where the store has none.
 
     Raises:
@@ -43,7 +43,7 @@ def run_station(adaptation: Adaptation, jobs: Sequence[Job], *, num_processes: i
         if job.name in results:
             _record(adaptation, job.resolve(results), results[job.name])
     if missing:
-        results |= _compute(adaptation, tuple(missing), num_processes)
+        results |= _compute(adaptation, tuple(missing), distributed)
     return results
 
 
@@ -65,16 +65,17 @@ def ask(adaptation: Adaptation, jobs: Sequence[Job]) -> tuple[Results, list[Job]
     return results, missing
 
 
-def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], num_processes: int) -> Results:
+def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -> Results:
     runtime = adaptation.config.runtime
     batch = Batch.in_store(jobs, adaptation.store.root)
     batch.write()
+    launch = (runtime.num_processes, runtime.launcher) if distributed else ()
     cancelled = _CancelWatch(adaptation.root_flow_run_id)
     with progress_report() as report:
         watch = _Watch(adaptation, batch, report)
         try:
             code = run_supervised(
-                worker_command(batch, num_processes),
+                worker_command(batch, *launch),
                 log_path=batch.log,
                 environment=worker_environment(runtime.num_threads),
                 on_tick=watch.tick,

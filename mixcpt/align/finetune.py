@@ -203,10 +203,10 @@ def _train(trainer: Trainer, stage: str, checkpoints: Path) -> Run:
 
 
 def _metrics(stage: Stage, samples: Samples, run: Run, student: PreTrainedModel) -> dict[str, Any]:
-    from mixcpt.train.costs import flops_per_token, peak_memory_bytes
+    from mixcpt.train.costs import peak_memory_bytes, student_flops_per_token
 
     tokens = samples.num_tokens * stage.config.epochs
-    training_flops = flops_per_token(student, None, recompute=False)
+    training_flops = student_flops_per_token(student, recompute=False)
     reference_flops = training_flops // 3 if stage.pool is PREFERENCES else 0  # one forward of three passes, once
     return {
         "steps": run.steps,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings, kind
+from mixcpt.config.base import Fraction, PositiveInt, Settings, kind
 from mixcpt.config.methods import LssdMethod, Method
 from mixcpt.config.optimizer import OptimizerConfig
 
@@ -21,7 +21,7 @@ class LoraScope(Settings):
     kind: Literal["lora"] = kind("lora")
     rank: PositiveInt = 16
     """Rank of the adapters."""
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     """The adapters' product is scaled by alpha / rank."""
     dropout: Fraction = 0.0
     """Share of the adapters' inputs that is dropped in training."""

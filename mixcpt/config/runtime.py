@@ -21,7 +21,7 @@ class RuntimeConfig(Settings):
     num_threads: int = Field(0, ge=0)
     """CPU threads of a stage; 0 takes all."""
     num_processes: PositiveInt = 1
-    """Training processes on this machine; above 1 they are started by torchrun."""
+    """Training processes, over all machines; above 1 they are started by torchrun."""
     sharding: Sharding = "none"
     """`none`: every process holds the whole model. `full`: parameters, gradients and optimiser are spread over all GPUs
     (FSDP2). `hybrid`: over those of a machine, and replicated between machines."""
@@ -32,3 +32,8 @@ class RuntimeConfig(Settings):
     """How often an interrupted stage is taken up again."""
     timeout_seconds: int = Field(0, ge=0)
     """A stage that takes longer is stopped, its checkpoints kept; 0 sets no limit."""
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether training takes more than one process."""
+        return self.num_processes > 1 or bool(self.launcher)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
 from mixcpt.artifacts import ArtifactRef
@@ -65,7 +65,7 @@ class CacheIdentity:
 class CacheArrays:
     """One entry for each token: the teacher's prediction of it."""
 
-    token_ids: Int[np.ndarray, "tokens topk"]
+    token_ids: Integer[np.ndarray, "tokens topk"]
     log_probs: np.ndarray
     label_log_probs: np.ndarray
 

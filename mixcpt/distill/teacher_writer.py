@@ -101,9 +101,9 @@ def _build(
     digest: str,
     tracker: Tracker,
 ) -> dict[str, Any]:
-    model = load_model(teacher, dtype="bfloat16" if precision == "bf16" else "float32")
+    model: PreTrainedModel = load_model(teacher, dtype="bfloat16" if precision == "bf16" else "float32")
     check_model(model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
     ids = pq.read_table(mixture.file("tokens.parquet"), columns=["ids"]).column("ids").combine_chunks()
     lengths, tokens = ids.value_lengths().to_numpy(), ids.flatten().to_numpy()
     vocab = head_of(model).weight.shape[0]

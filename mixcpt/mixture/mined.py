@@ -1,90 +1,82 @@
 """Reading-comprehension tasks mined from raw documents by patterns, in the manner of AdaptLLM (arXiv 2309.09530).
 
-Every answer stands in the document, but for the fixed labels of entailment; so a task teaches to read, not to invent.
+Every answer stands in the document, but for the labels of entailment; so a task teaches to read, not to invent. The
+patterns are of English; documents in other languages stay as they are.
 """
 
 import hashlib
-import random
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence, Set
+from itertools import pairwise, zip_longest
 
+from mixcpt.closed_world.dice import Dice
 from mixcpt.config import Form
+from mixcpt.mixture.patterns import MinedTask, capitalised, question_of, stands_by_itself, without_lead
+from mixcpt.mixture.prose import Prose, is_plain, read_prose
 
-MAX_TASKS = 6
-"""Tasks that are put to one document."""
-_MAX_SENTENCE_CHARACTERS = 400
-_MAX_TITLE_CHARACTERS = 100
-_PIECE = re.compile(r"[^.!?\n]+[.!?]?")  # with an end that may be missing, so that no text is scanned twice
-_LABELS = {"Therefore": "Yes", "Thus": "Yes", "Hence": "Yes", "However": "No", "Moreover": "Maybe"}
-"""Whether a sentence follows from the one before it, by the word that connects them."""
+QUESTION_KINDS = frozenset({"relation", "definition", "cause", "cloze"})
+"""Plain questions with an answer of their own."""
+LABELS = _FOLLOWS, _OPPOSES, _ADDS = "Entailment", "Contradiction", "Neutral"
+"""The only answers that need not stand in the document."""
 
+_CHARACTERS_PER_TASK = 500
+_NUM_TASKS = (6, 24)
+"""Least and most tasks that are put to a document, in between by its length."""
+_MIN_SENTENCES_TO_COMPLETE = 8
+"""The second half of a shorter document says little that its other tasks do not ask."""
+_MAX_HALF_CHARACTERS = 800
 
-@dataclass(frozen=True, slots=True)
-class MinedTask:
-    kind: str
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """A regular expression over one sentence, and how its groups become a question and an answer."""
-
-    kind: str
-    expression: re.Pattern[str]
-    wordings: tuple[str, ...]
-    answer: str
-
-
-_NAME = r"(?!(?:This|That|These|Those|It|There|He|She|They|We|You|Here)\b)(?P<name>[\w'-]+(?: [\w'-]+){0,3}?)"
-_PATTERNS = (
-    _Pattern(
-        "relation",
-        re.compile(rf"^The (?P<relation>[\w-]+(?: [\w-]+)?) of {_NAME} is (?P<value>[^,;]+)$"),
-        ("What is the {relation} of {name}?", "Tell me the {relation} of {name}."),
-        "{value}",
-    ),
-    _Pattern(
-        "relation",
-        re.compile(rf"^{_NAME} has the (?P<relation>[\w-]+) (?P<value>[\w-]+)$"),
-        ("Which {relation} does {name} have?", "What is the {relation} of {name}?"),
-        "{value}",
-    ),
-    _Pattern(
-        "definition",
-        re.compile(rf"^(?:An? |The )?{_NAME} is (?P<value>an? [^,;]+)$"),
-        ("What is {name}?",),
-        "{value}",
-    ),
-    _Pattern(
-        "cause",
-        re.compile(r"^(?P<effect>[A-Z][^,;]+?),? because (?P<cause>[^;]+)$"),
-        ("Why? {effect}.", "What is the reason? {effect}."),
-        "because {cause}",
-    ),
-    _Pattern(
-        "cause",
-        re.compile(r"^(?P<effect>[A-Z][^,;]+?) (?:is|are) due to (?P<cause>[^;]+)$"),
-        ("What is {effect} due to?",),
-        "{cause}",
-    ),
+_CONNECTIVES = (
+    ("entailment", _FOLLOWS, "Therefore|Thus|Hence|Accordingly|Consequently"),
+    ("entailment", _OPPOSES, "In contrast|By contrast|On the contrary|Conversely|However|Nevertheless"),
+    ("entailment", _ADDS, "Moreover|Furthermore|Additionally|In addition"),
+    ("cause", "", "As a result|As a consequence|For this reason"),
+    ("paraphrase", "", "In other words|That is|That is to say|Put simply|Put another way"),
+    ("example", "", "For example|For instance"),
 )
-_PARAPHRASE = re.compile(r"^(?:In other words|That is|Put simply), (?P<again>.+)$")
-_CONNECTIVE = re.compile(rf"^(?P<word>{'|'.join(_LABELS)}), (?P<hypothesis>.+)$")
-_QUESTION_KINDS = {"relation", "definition", "cause", "completion"}
+"""Kind of task, label, and the words at the beginning of a sentence that tie it to the one before it."""
+_TIES = tuple((kind, label, re.compile(rf"(?:{words}), (?P<rest>.+)$")) for kind, label, words in _CONNECTIVES)
+_TIE_WORDINGS = {
+    "entailment": (
+        "{before} Is it entailment, contradiction or neutral to say: {rest}",
+        "Premise: {before} Hypothesis: {rest} Entailment, contradiction or neutral?",
+    ),
+    "cause": ("What is the result of this? {before}", "{before} What comes of it?"),
+    "paraphrase": ("Say this in other words: {before}", "{before} What does this mean?"),
+    "example": ("Give an example of this: {before}", "{before} What is an example?"),
+}
+_ABOUT_WORDINGS = ("What is known about {topic}?", "Tell me about {topic}.", "What is there to say about {topic}?")
+_TITLE_WORDINGS = ("What is this about?", "Tell me what this is about.", "Name the thing that this is about.")
+_COMPLETION_WORDINGS = ("Complete this text: {begin}", "How does this go on? {begin}")
+_LEAD_INS = ("", "", "Ask and answer:", "Ask about this, and answer:", "What is there to know?")
+"""What may stand between a document and its tasks."""
+_KEYWORD = re.compile(
+    r"\b(?!\w+(?:ly|ing|ed)\b|(?i:about|after|also|among|another|because|been|before|being|between|both|called|does|"
+    r"each|from|give|have|here|however|into|itself|just|known|knows|like|many|more|most|much|must|often|only|other|over|"
+    r"people|same|should|some|such|than|that|their|them|then|there|these|they|this|those|through|under|very|well|were|"
+    r"what|when|where|which|while|will|with|within|would|your)\b)[^\W\d_]{4,}\b"
+)
+"""A word that may be of the domain."""
+_NUM_KEYWORDS = 3
 
 
-def mine_tasks(text: str, *, seed: int) -> list[MinedTask]:
-    """Returns at most `MAX_TASKS` tasks, drawn and worded by text and seed alone."""
-    generator = random.Random(hashlib.sha256(f"{seed}\n{text}".encode()).digest())
-    sentences = _sentences(text)
-    tasks = [*_of_title(text), *_of_sentences(sentences, generator.choice), *_of_neighbours(sentences)]
-    tasks = list(dict.fromkeys(tasks))
-    drawn = generator.sample(range(len(tasks)), len(tasks))
-    drawn.sort(key=lambda index: tasks[index].kind == "completion")  # of what anything yields, what is still missing
-    return [tasks[index] for index in sorted(drawn[:MAX_TASKS])]
+def mine_tasks(text: str, *, max_tasks: int, seed: int, kinds: Collection[str] | None = None) -> list[MinedTask]:
+    """Returns tasks in random order, of many kinds rather than many of one; drawn and worded by text and seed alone.
+
+    Args:
+        text: A document.
+        max_tasks: Tasks at most.
+        seed: Another one draws and words other tasks.
+        kinds: Kinds to draw from; None means all.
+    """
+    dice = Dice("mined", seed, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    found = {task.question: task for task in _all_tasks(text, dice) if kinds is None or task.kind in kinds}
+    by_kind: dict[str, list[MinedTask]] = {}
+    for task in dice.shuffled(list(found.values())):
+        by_kind.setdefault(task.kind, []).append(task)
+    in_turn = [task for of_turn in zip_longest(*by_kind.values()) for task in of_turn if task]
+    return dice.shuffled(in_turn[:max_tasks])
 
 
 def compose(text: str, form: Form, separator: str, *, seed: int) -> tuple[str, int]:
@@ -92,54 +84,96 @@ def compose(text: str, form: Form, separator: str, *, seed: int) -> tuple[str, i
 
     Args:
         text: A document.
-        form: `text` as it is; `reading` with all tasks behind it; `questions_after` and `questions_before` with plain
-            questions and their answers behind it or before it.
+        form: `text` as it is; `reading` with tasks of all kinds behind it; `questions_after` and `questions_before`
+            with plain questions and their answers behind it or before it.
         separator: Stands between question and answer, as it does in instructions.
         seed: Seed of the choice of tasks.
     """
     if form == "text":
         return text, 0
-    tasks = mine_tasks(text, seed=seed)
-    if form != "reading":
-        tasks = [task for task in tasks if task.kind in _QUESTION_KINDS]
+    max_tasks = min(max(len(text) // _CHARACTERS_PER_TASK, _NUM_TASKS[0]), _NUM_TASKS[1])
+    tasks = mine_tasks(text, max_tasks=max_tasks, seed=seed, kinds=None if form == "reading" else QUESTION_KINDS)
+    if not tasks:
+        return text, 0
     blocks = [f"{task.question}{separator}{task.answer}" for task in tasks]
-    return "\n\n".join([*blocks, text] if form == "questions_before" else [text, *blocks]), len(tasks)
+    if form == "reading":
+        blocks = _joined(blocks, Dice("joined", seed, blocks[0]))
+    parts = [*blocks, text] if form == "questions_before" else [text, *blocks]
+    return "\n\n".join(parts), len(tasks)
 
 
-def _sentences(text: str) -> list[str]:
-    """Returns the whole sentences that are not too long."""
-    pieces = (match.group().strip() for match in _PIECE.finditer(text))
-    return [piece for piece in pieces if piece[-1:] in (".", "!", "?") and len(piece) <= _MAX_SENTENCE_CHARACTERS]
+def _joined(blocks: list[str], dice: Dice) -> list[str]:
+    """Returns the blocks behind a lead-in or none, as paragraphs or line by line."""
+    joined = blocks if dice.chance(0.5) else ["\n".join(blocks)]
+    lead_in = dice.pick(_LEAD_INS)
+    return [lead_in, *joined] if lead_in else joined
 
 
-def _of_title(text: str) -> Iterator[MinedTask]:
-    """Yields what a text with a short first line is about."""
-    title, _, rest = text.partition("\n")
-    title = title.lstrip("# ").strip()
-    sentences = _sentences(rest[: 4 * _MAX_SENTENCE_CHARACTERS])
-    if sentences and title and title[-1] not in ".!?" and len(title) <= _MAX_TITLE_CHARACTERS:
-        yield MinedTask("summary", f"{sentences[0]} What is this about?", title)
+def _all_tasks(text: str, dice: Dice) -> Iterator[MinedTask]:
+    prose = read_prose(text)
+    lower_case = frozenset(re.findall(r"\b[^\W\d_A-Z][\w’'-]*", text))
+    yield from _of_title(prose, dice)
+    yield from _of_glossary(prose, dice)
+    yield from _of_sentences(prose, lower_case, dice)
+    yield from _of_keywords(prose, dice)
+    for paragraph in prose.paragraphs:
+        yield from _of_neighbours(paragraph, dice)
+    if sum(map(len, prose.paragraphs)) >= _MIN_SENTENCES_TO_COMPLETE:
+        for paragraph in prose.paragraphs:
+            yield from _of_halves(paragraph, dice)
 
 
-def _of_sentences(sentences: list[str], choose: Callable[[tuple[str, ...]], str]) -> Iterator[MinedTask]:
-    """Yields a question for every sentence of a known form, and the end of every other one from its beginning."""
-    for sentence in sentences:
-        plain = sentence[:-1]
-        matches = ((pattern, pattern.expression.match(plain)) for pattern in _PATTERNS)
-        pattern, match = next(((pattern, match) for pattern, match in matches if match), (None, None))
-        if pattern and match:
-            groups = match.groupdict()
-            yield MinedTask(pattern.kind, choose(pattern.wordings).format(**groups), pattern.answer.format(**groups))
-        elif len(words := plain.split()) >= 6 and not _CONNECTIVE.match(plain):
-            cut = max(3, 2 * len(words) // 3)
-            yield MinedTask("completion", " ".join(words[:cut]), " ".join(words[cut:]))
+def _of_title(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
+    """Yields what the text is about, and how a text about it begins."""
+    first = next((sentence for paragraph in prose.paragraphs for sentence in paragraph if is_plain(sentence)), None)
+    if prose.title and first:
+        yield MinedTask("summary", dice.pick(_TITLE_WORDINGS), prose.title)
+        yield MinedTask("title", dice.pick(_ABOUT_WORDINGS).format(topic=prose.title), first)
 
 
-def _of_neighbours(sentences: list[str]) -> Iterator[MinedTask]:
-    """Yields what one sentence says of the one before it: the same in other words, or something that follows."""
-    for before, sentence in pairwise(sentences):
-        if match := _PARAPHRASE.match(sentence):
-            yield MinedTask("paraphrase", f"Say in other words: {before}", match["again"])
-        elif match := _CONNECTIVE.match(sentence):
-            question = f"{before} Does it follow that {match['hypothesis']}"
-            yield MinedTask("entailment", question.rstrip(".!") + "?", _LABELS[match["word"]])
+def _of_glossary(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
+    for term, meaning in prose.glossary:
+        yield MinedTask("definition", f"What is meant by {term}?", meaning)
+
+
+def _of_sentences(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
+    for paragraph in prose.paragraphs:
+        for sentence in filter(is_plain, paragraph):
+            if task := question_of(sentence, lower_case, dice):
+                yield task
+
+
+def _of_keywords(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
+    """Yields sentences by the words in them to which the document comes back (word-to-text)."""
+    sentences = [(sentence, _keywords(sentence)) for paragraph in prose.paragraphs for sentence in paragraph]
+    counts = Counter(word for _, words in sentences for word in words)
+    for sentence, words in sentences:
+        by_count = sorted((word for word in words if counts[word] > 1), key=lambda word: -counts[word])
+        chosen = sorted(by_count[:_NUM_KEYWORDS], key=words.index)
+        if len(chosen) == _NUM_KEYWORDS and is_plain(sentence) and stands_by_itself(sentence):
+            topic = f"{', '.join(chosen[:-1])} and {chosen[-1]}"
+            yield MinedTask("word_to_text", dice.pick(_ABOUT_WORDINGS).format(topic=topic), sentence)
+
+
+def _keywords(sentence: str) -> list[str]:
+    return list(dict.fromkeys(_KEYWORD.findall(sentence)))
+
+
+def _of_neighbours(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
+    """Yields what one sentence is to the one before it, by the words that tie them."""
+    for before, sentence in pairwise(paragraph):
+        if not (is_plain(before) and is_plain(sentence) and stands_by_itself(before)):
+            continue
+        for kind, label, tie in _TIES:
+            if match := tie.match(sentence):
+                rest = capitalised(match["rest"])
+                question = dice.pick(_TIE_WORDINGS[kind]).format(before=without_lead(before), rest=rest)
+                yield MinedTask(kind, question, label or rest)
+
+
+def _of_halves(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
+    """Yields the second half of a paragraph as the end of the first."""
+    middle = len(paragraph) // 2
+    begin, end = " ".join(paragraph[:middle]), " ".join(paragraph[middle:])
+    if middle >= 2 and all(map(is_plain, paragraph)) and max(len(begin), len(end)) <= _MAX_HALF_CHARACTERS:
+        yield MinedTask("completion", dice.pick(_COMPLETION_WORDINGS).format(begin=begin), end)

@@ -105,7 +105,7 @@ def _write_texts(
     path: Path, config: MixtureConfig, recipe: StreamRecipe, tables: Tables, tokenizer: TextTokenizer, seed: int
 ) -> dict[str, Any]:
     """Writes the rows of a stream whose teacher and student read the same; returns their account."""
-    pool_targets = apportion(recipe.tokens, recipe.weights)
+    pool_targets = apportion(recipe.tokens, {str(pool): weight for pool, weight in recipe.weights.items()})
     read = tables.of(recipe)
     readings = _plan(read, pool_targets, seed)
     packing = _pack(readings, len(read), config.row_tokens, seed)

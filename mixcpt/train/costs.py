@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -23,17 +23,17 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
-def training_flops(trainer: DistillationTrainer) -> int:
+def training_flops(trainer: DistillationTrainer, model: CausalModel) -> int:
     """Returns the operations of a training: of the student on what it reads, of the teacher on what that reads."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    recompute = bool(trainer.args.activation_checkpointing)
+    fsdp = cast(dict[str, Any], trainer.args.fsdp_config or {})
+    recompute = bool(trainer.args.activation_checkpointing or fsdp.get("activation_checkpointing"))
     student_tokens = sum(stream.student_tokens for stream in trainer.rows.streams)
     flops = student_tokens * student_flops_per_token(model, recompute=recompute)
     if trainer.teacher is None or not trainer.teacher.runs:
         return flops
     taught = zip(trainer.streams, trainer.rows.streams, strict=True)
     teacher_tokens = sum(rows.num_tokens for stream, rows in taught if stream.objective.needs_teacher)
-    return flops + 2 * teacher_tokens * _multiplied(trainer.teacher.model or model)
+    return flops + 2 * teacher_tokens * _multiplied(model)
 
 
 def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:

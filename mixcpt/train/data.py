@@ -125,7 +125,8 @@ class _Lists:
         return len(self._values)
 
     def __getitem__(self, index: int) -> Int[np.ndarray, " _"]:
-        return self._values[self._offsets[index] : self._offsets[index + 1]]
+        values: Int[np.ndarray, " _"] = self._values[self._offsets[index] : self._offsets[index + 1]]
+        return values
 
 
 def _read(path: Path, entry: Mapping[str, Any]) -> StreamRows:

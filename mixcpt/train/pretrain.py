@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.config import PretrainConfig
+from mixcpt.config import PretrainConfig, Sharding
 from mixcpt.distill.body import check_model
 from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.distill.teacher_cache import TeacherCache
@@ -23,7 +23,7 @@ from mixcpt.train.callbacks import last_complete_checkpoint, observe
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.publishing import publish
 from mixcpt.train.scope import apply_scope, scope_summary
-from mixcpt.train.sharding import environment
+from mixcpt.train.sharding import environment, gathered_state, shard_over_all, sharding_arguments
 from mixcpt.train.streams import Stream
 from mixcpt.train.teachers import AdapterOffTeacher, CachedTeacher, FrozenTeacher, TeacherSource
 from mixcpt.train.trainer import DistillationTrainer
@@ -41,6 +41,7 @@ def pretrain(
     store: ArtifactStore,
     tracker: Tracker,
     cache: ArtifactRef | None = None,
+    sharding: Sharding = "none",
 ) -> ArtifactRef:
     """Returns the adapted model, in the folder `model` of its artifact, with `history.json` beside it.
 
@@ -50,6 +51,7 @@ def pretrain(
 
     Args:
         cache: What `cache_teacher` made of the mixture; needed by the teacher `cached`.
+        sharding: How several devices share the parameters; it changes no result.
 
     Raises:
         ConfigError: If micro_batch_rows times the number of processes does not divide batch_rows, or the mixture was
@@ -59,10 +61,12 @@ def pretrain(
     """
     inputs = {"mixture": mixture.digest, "base": base.digest} | ({"cache": cache.digest} if cache else {})
     key = StageKey("model", _VERSION, {"stage": "pretrain", "pretrain": config, "seed": seed}, inputs)
-    work = _Work(config, mixture, base, cache, seed, store.work_directory(key) / "checkpoints", tracker)
+    checkpoints = store.work_directory(key) / "checkpoints"
+    work = _Work(config, mixture, base, cache, seed, sharding, checkpoints, tracker)
 
     def build(folder: Path) -> dict[str, Any]:
-        return publish(_train(work), base, folder)
+        trainer = _train(work)
+        return publish(trainer, _whole_model(trainer, work), base, folder)
 
     if environment("RANK", 0) == 0:
         ref = store.produce(key, build, lineage={"base": base.name})
@@ -70,7 +74,7 @@ def pretrain(
         _wait()
         return ref
     if store.find(key.kind, key.fingerprint) is None:
-        _train(work)
+        _whole_model(_train(work), work)
     _wait()
     if published := store.find(key.kind, key.fingerprint):
         return published
@@ -86,6 +90,7 @@ class _Work:
     base: ModelRef
     cache: ArtifactRef | None
     seed: int
+    sharding: Sharding
     checkpoints: Path
     tracker: Tracker
 
@@ -93,7 +98,7 @@ class _Work:
 def _train(work: _Work) -> DistillationTrainer:
     """Returns the trainer when all steps are done, whether in this process or, before an interruption, in another."""
     config = work.config
-    arguments = _arguments(config, work.seed, work.checkpoints)
+    arguments = _arguments(work)
     rows = MixtureRows(Path(work.mixture.path), config.batch_rows)
     streams = _streams(config, rows)
     base = load_model(work.base)
@@ -131,7 +136,8 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
     if config.teacher.kind == "adapter_off":
         return AdapterOffTeacher(student, bf16=config.precision == "bf16")
     if config.teacher.kind == "frozen":
-        return FrozenTeacher(load_model(work.base, dtype="bfloat16" if config.precision == "bf16" else "float32"))
+        frozen = load_model(work.base, dtype="bfloat16" if config.precision == "bf16" else "float32")
+        return FrozenTeacher(frozen if work.sharding == "none" else shard_over_all(frozen))
     if work.cache is None:
         raise ConfigError("teacher cached needs what `cache_teacher` made of this mixture", "run it first")
     tokens_digest = json.loads(work.mixture.file("accounting.json").read_text())["tokens_digest"]
@@ -145,7 +151,8 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
     )
 
 
-def _arguments(config: PretrainConfig, seed: int, checkpoints: Path) -> TrainingArguments:
+def _arguments(work: _Work) -> TrainingArguments:
+    config = work.config
     num_processes = environment("WORLD_SIZE", 1)
     accumulation_steps, rest = divmod(config.batch_rows, config.micro_batch_rows * num_processes)
     if rest:
@@ -156,8 +163,8 @@ def _arguments(config: PretrainConfig, seed: int, checkpoints: Path) -> Training
         )
     common = training_arguments(
         config.optimizer,
-        folder=checkpoints,
-        seed=seed,
+        folder=work.checkpoints,
+        seed=work.seed,
         micro_batch_size=config.micro_batch_rows,
         accumulation_steps=accumulation_steps,
         log_steps=config.log_steps,
@@ -165,7 +172,20 @@ def _arguments(config: PretrainConfig, seed: int, checkpoints: Path) -> Training
         precision=config.precision,
         gradient_checkpointing=config.gradient_checkpointing,
     )
-    return TrainingArguments(**common, train_sampling_strategy="sequential", remove_unused_columns=False)
+    sharded = sharding_arguments(work.sharding, recompute=config.gradient_checkpointing)
+    return TrainingArguments(**common | sharded, train_sampling_strategy="sequential", remove_unused_columns=False)
+
+
+def _whole_model(trainer: DistillationTrainer, work: _Work) -> CausalModel:
+    """Returns the trained model with all its parameters; where they are sharded, every process has to take part."""
+    model: CausalModel = trainer.accelerator.unwrap_model(trainer.model)
+    state = gathered_state(trainer.accelerator, model)
+    if state is None:
+        return model
+    whole = apply_scope(load_model(work.base), work.config.scope, seed=work.seed)
+    if environment("RANK", 0) == 0:
+        whole.load_state_dict(state)
+    return whole
 
 
 def _wait() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from mixcpt.distill.head import CausalModel
 from mixcpt.models import ModelRef
 from mixcpt.train.callbacks import history
 from mixcpt.train.costs import peak_memory_bytes, training_flops
@@ -20,11 +21,11 @@ _TOKENIZER_FILES = (
 )
 
 
-def publish(trainer: DistillationTrainer, base: ModelRef, folder: Path) -> dict[str, Any]:
+def publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef, folder: Path) -> dict[str, Any]:
     """Writes model, tokenizer and history into `folder`; returns the metrics of the record."""
     steps = history(trainer.state.log_history)
-    metrics = _metrics(trainer, steps)
-    model = merged(trainer.accelerator.unwrap_model(trainer.model))
+    metrics = _metrics(trainer, trained, steps)
+    model = merged(trained)
     model.config.use_cache = getattr(AutoConfig.from_pretrained(base.path), "use_cache", True)
     model.save_pretrained(folder / "model")
     for pattern in _TOKENIZER_FILES:
@@ -36,10 +37,9 @@ def publish(trainer: DistillationTrainer, base: ModelRef, folder: Path) -> dict[
     return metrics
 
 
-def _metrics(trainer: DistillationTrainer, steps: list[dict[str, int | float]]) -> dict[str, Any]:
+def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dict[str, int | float]]) -> dict[str, Any]:
     rows = trainer.rows
     num_tokens = rows.num_rows * rows.row_tokens
-    model = trainer.accelerator.unwrap_model(trainer.model)
     seconds = sum(step["train/seconds"] for step in steps)
     return {
         "steps": trainer.state.global_step,
@@ -48,9 +48,9 @@ def _metrics(trainer: DistillationTrainer, steps: list[dict[str, int | float]]) 
         "tokens": num_tokens,
         "train_seconds": round(seconds, 3),
         "tokens_per_second": round(num_tokens / seconds, 1),
-        "flops": training_flops(trainer),
+        "flops": training_flops(trainer, trained),
         "peak_memory_bytes": peak_memory_bytes(),
-        "num_parameters": model.num_parameters(),
-        "num_trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "num_parameters": sum(weight.numel() for weight in trained.parameters()),
+        "num_trained_parameters": sum(weight.numel() for weight in trained.parameters() if weight.requires_grad),
         "final": {name: value for name, value in steps[-1].items() if name != "step"},
     }

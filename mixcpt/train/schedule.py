@@ -41,6 +41,7 @@ class ScheduledTrainer(Trainer):
         """Returns the schedule; its state travels with the checkpoints."""
         if self.lr_scheduler is None:
             factor = partial(rate_factor, total_steps=num_training_steps, optimizer=self.schedule)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            chosen: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(chosen, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, ParallelismConfig
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import PreTrainedModel
 
@@ -59,6 +59,13 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh) -> PreTrainedModel:
     return model
 
 
+def shard_over_all(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns the model, moved to this process's GPU and sharded over all processes."""
+    device = torch.device("cuda", environment("LOCAL_RANK", 0))
+    torch.nn.Module.to(model, device)
+    return shard(model, init_device_mesh("cuda", (environment("WORLD_SIZE", 1),)))
+
+
 def through(wrapper: nn.Module, module: nn.Module, function: Callable[[], Any]) -> Any:
     """Returns `function()`, called through the forward of `wrapper` where that does more than compute.
 
@@ -81,11 +88,9 @@ def gathered_state(accelerator: Accelerator, model: nn.Module) -> dict[str, Tens
     """Returns all parameters on the first process's CPU; None where they are whole already. All processes take part."""
     if not isinstance(model, FSDPModule):
         return None
-    state: dict[str, Tensor] = get_model_state_dict(
-        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     accelerator.wait_for_everyone()
-    return state
+    return cast(dict[str, Tensor], state)
 
 
 def environment(name: str, default: int) -> int:

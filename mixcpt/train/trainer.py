@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -96,7 +96,7 @@ class DistillationTrainer(ScheduledTrainer):
         """Returns the loss of a micro-batch, its gradients added; the first one proves that all parameters have one."""
         loss: Tensor = super().training_step(*args, **kwargs)
         if not self._is_checked:
-            check_gradients(self.model)
+            check_gradients(cast(nn.Module, self.model))
             self._is_checked = True
         return loss
 

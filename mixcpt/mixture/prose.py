@@ -1,0 +1,98 @@
+"""The plain sentences of a raw document, paragraph by paragraph: no headings, lists, tables or code, nothing torn."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mixcpt.mixture.views.sentences import sentence_ends
+
+MAX_SENTENCE_CHARACTERS = 300
+_MAX_TITLE_CHARACTERS = 100
+_WRAPPED_CHARACTERS = range(50, 101)
+"""Lengths of a line behind which a text may have been wrapped; a longer line is a paragraph, a shorter one a title."""
+
+_NOT_PROSE = re.compile(r"\s{4}|\t|[#*|>=~`+-]|\d+[.)]\s")
+"""How a line begins that is a heading, an item of a list, a table or code."""
+_PLAIN = re.compile(r"[^\W\d_a-z][^`|{}<>=*_#\\/\n]*[^\W_][)”\"]?\.$")
+"""From a capital letter to a full stop behind a word; every other sign is of markup, code or an address."""
+_TORN = re.compile(r"\(\s|\(\)|\(credit|\s[,.;]|[a-z]\.[A-Z]|\.\.|\s[-–—]\s|:.*:")
+"""Left behind by figures, references and lost spaces."""
+_VERB = re.compile(
+    r"(?<!-)\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|may|might|will|would|shall|should|must|"
+    r"\w{2,}ed|gives?|says?|makes?|uses?|causes?|contains?|forms?|includes?|provides?|occurs?|produces?|allows?|helps?|"
+    r"becomes?|became|needs?|begins?|began|takes?|took|gets?|goes|went|comes?|came|consists?|leads?|led|requires?|"
+    r"remains?|shows?|acts?|carry|carries|moves?|changes?|keeps?|means?|lies|holds?|connects?|increases?|decreases?)\b"
+)
+"""The commonest finite verbs; a line without one is likely to be a heading or the title of a reference."""
+_GLOSSARY = re.compile(r"(?P<term>[^\W\d_A-Z][\w ’'-]{2,40}): (?P<meaning>[^\W\d_A-Z][^:|]{20,250})$")
+_MIN_TERMS = 4
+"""Fewer such lines are no glossary but something else with a colon."""
+_BARE_TITLE = re.compile(r"(?i)(?:introduction|overview|summary|abstract|contents|chapter|section|part|figure|table)\b")
+"""Names a place in the text and not what it is about."""
+
+
+@dataclass(frozen=True)
+class Prose:
+    """What a document says, without its markup."""
+
+    title: str | None
+    """Its first line where that is short and other text follows."""
+    paragraphs: list[list[str]]
+    """Sentences in order; some are not plain."""
+    glossary: list[tuple[str, str]]
+    """Terms and their meanings, from lines of the form "term: meaning"."""
+
+
+def read_prose(text: str) -> Prose:
+    """Returns the title, the sentences and the glossary of a document; takes time linear in its length."""
+    lines = text.splitlines()
+    title = _title(lines)
+    body = lines[1:] if title else lines
+    terms = [(match["term"], match["meaning"].rstrip(".")) for line in body if (match := _GLOSSARY.match(line))]
+    return Prose(
+        title, [_sentences(paragraph) for paragraph in _paragraphs(body)], terms if len(terms) >= _MIN_TERMS else []
+    )
+
+
+def is_plain(sentence: str) -> bool:
+    """Tells whether this is one whole declarative sentence of ordinary length, without markup or damage."""
+    return (
+        len(sentence) <= MAX_SENTENCE_CHARACTERS
+        and bool(_PLAIN.match(sentence))
+        and bool(_VERB.search(sentence))
+        and not _TORN.search(sentence)
+        and sentence.count("(") == sentence.count(")")
+        and sentence.count("“") == sentence.count("”")
+        and sentence.count('"') % 2 == 0
+        and sentence.count(" ") >= 2
+    )
+
+
+def _title(lines: list[str]) -> str | None:
+    if len(lines) < 2:
+        return None
+    title = lines[0].lstrip("# ").strip()
+    is_short = 3 <= len(title) <= _MAX_TITLE_CHARACTERS
+    return title if is_short and title[-1].isalnum() and ": " not in title and not _BARE_TITLE.match(title) else None
+
+
+def _paragraphs(lines: list[str]) -> Iterator[str]:
+    """Yields the lines of running text, those joined that were wrapped."""
+    paragraph: list[str] = []
+    for line in [*lines, ""]:  # the empty one lets go of the last paragraph
+        is_prose = bool(line.strip()) and not _NOT_PROSE.match(line)
+        if paragraph and not (is_prose and _was_wrapped(paragraph[-1], line)):
+            yield " ".join(paragraph)
+            paragraph = []
+        if is_prose:
+            paragraph.append(line.strip())
+
+
+def _was_wrapped(line: str, following: str) -> bool:
+    return len(line) in _WRAPPED_CHARACTERS and (following[0].islower() or line[-1] not in ".!?:")
+
+
+def _sentences(paragraph: str) -> list[str]:
+    ends = sentence_ends(paragraph)
+    return [paragraph[start:end].strip() for start, end in pairwise([0, *ends])]
