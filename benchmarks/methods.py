@@ -3,7 +3,8 @@
     python benchmarks/methods.py --store FOLDER [--jobs 2] [--tokens 300000] [--seeds 3]
 
 For each method the learning rate is chosen among two, with the first seed, on half of the facts; the table shows the
-other half, over all seeds. A second table has the documents state each fact once, where METHODS 2 expects DiSC to fail.
+other half, over all seeds. A second table, at the same rates, has the documents state each fact once, where METHODS 2
+expects DiSC to fail.
 What the store has is not computed again, so an interrupted run goes on.
 """
 
@@ -13,10 +14,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -196,9 +198,13 @@ def interval(results: Sequence[dict[str, Any]], task: str, form: str) -> tuple[f
 
 
 def compete(
-    contenders: Sequence[Contender], mentions: int, arguments: argparse.Namespace, pool: ThreadPoolExecutor
+    contenders: Sequence[Contender],
+    mentions: int,
+    arguments: argparse.Namespace,
+    pool: ThreadPoolExecutor,
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, tuple[float, list[dict[str, Any]]]]:
-    """Returns for each method the rate that was chosen and its results over the seeds."""
+    """Returns for each method the rate that was chosen, or is given, and its results over the seeds."""
 
     def trial(contender: Contender, rate: float, seed: int) -> Trial:
         return Trial(
@@ -212,7 +218,12 @@ def compete(
             str(arguments.store),
         )
 
-    candidates = [(each, rate) for each in contenders for rate in (LORA_RATES if each.is_lora else RATES)]
+    def candidate_rates(contender: Contender) -> tuple[float, ...]:
+        if contender.label in rates:
+            return (rates[contender.label],)
+        return LORA_RATES if contender.is_lora else RATES
+
+    candidates = [(each, rate) for each in contenders for rate in candidate_rates(each)]
     first = list(pool.map(in_own_process, [trial(each, rate, 0) for each, rate in candidates]))
     chosen: dict[str, tuple[float, float, dict[str, Any]]] = {}
     for (each, rate), result in zip(candidates, first, strict=True):
@@ -257,9 +268,12 @@ def main() -> None:
         return
     columns = ["method", "rate", "memory", "use, chat", "use, plain", "kept, chat", "kept, plain", "TFLOP"]
     with ThreadPoolExecutor(arguments.jobs) as pool:
+        rates: dict[str, float] = {}
         for name, mentions in (("repeated", 2), ("single", 1)):
             contenders = [each for each in CONTENDERS if mentions == 2 or each.label in ON_SINGLE_MENTIONS]
-            rows, figures = show(compete(contenders, mentions, arguments, pool))
+            found = compete(contenders, mentions, arguments, pool, rates)
+            rates = {label: rate for label, (rate, _) in found.items()}
+            rows, figures = show(found)
             result = {"tokens": arguments.tokens, "seeds": arguments.seeds, "mentions": mentions, **figures}
             publish(f"methods-{name}-facts", columns, rows, result, rounds=arguments.seeds)
 

@@ -1,4 +1,7 @@
-"""Reading-comprehension tasks mined from raw documents by patterns, in the manner of AdaptLLM (arXiv 2309.09530).
+"""Reading-comprehension tasks mined from raw documents by patterns, in the manner of AdaptLLM.
+
+Cheng et al., "Adapting Large Language Models via Reading Comprehension" (arXiv 2309.09530), section 3: summary, words
+to text, entailment, cause, paraphrase, completion; besides, plain questions for relations, definitions and last words.
 
 Every answer stands in the document, but for the labels of entailment; so a task teaches to read, not to invent. The
 patterns are of English; documents in other languages stay as they are.
@@ -12,8 +15,10 @@ from itertools import pairwise, zip_longest
 
 from mixcpt.closed_world.dice import Dice
 from mixcpt.config import Form
-from mixcpt.mixture.patterns import MinedTask, capitalised, question_of, stands_by_itself, without_lead
+from mixcpt.mixture.patterns import MinedTask, capitalised, inside_sentence, question_of, stands_by_itself, without_lead
 from mixcpt.mixture.prose import Prose, is_plain, read_prose
+
+__all__ = ["LABELS", "QUESTION_KINDS", "MinedTask", "compose", "mine_tasks"]
 
 QUESTION_KINDS = frozenset({"relation", "definition", "cause", "cloze"})
 """Plain questions with an answer of their own."""
@@ -46,10 +51,10 @@ _TIE_WORDINGS = {
     "paraphrase": ("Say this in other words: {before}", "{before} What does this mean?"),
     "example": ("Give an example of this: {before}", "{before} What is an example?"),
 }
-_ABOUT_WORDINGS = ("What is known about {topic}?", "Tell me about {topic}.", "What is there to say about {topic}?")
+_ABOUT_WORDINGS = ("What is known about {topic}?", "Tell me about {topic}.", "What do people say about {topic}?")
 _TITLE_WORDINGS = ("What is this about?", "Tell me what this is about.", "Name the thing that this is about.")
 _COMPLETION_WORDINGS = ("Complete this text: {begin}", "How does this go on? {begin}")
-_LEAD_INS = ("", "", "Ask and answer:", "Ask about this, and answer:", "What is there to know?")
+_LEAD_INS = ("", "", "Ask and answer:", "Ask about it, and answer:", "What do people know about it?")
 """What may stand between a document and its tasks."""
 _KEYWORD = re.compile(
     r"\b(?!\w+(?:ly|ing|ed)\b|(?i:about|after|also|among|another|because|been|before|being|between|both|called|does|"
@@ -70,7 +75,7 @@ def mine_tasks(text: str, *, max_tasks: int, seed: int, kinds: Collection[str] |
         seed: Another one draws and words other tasks.
         kinds: Kinds to draw from; None means all.
     """
-    dice = Dice("mined", seed, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    dice = Dice("mined", seed, hashlib.sha256(text.encode()).hexdigest())
     found = {task.question: task for task in _all_tasks(text, dice) if kinds is None or task.kind in kinds}
     by_kind: dict[str, list[MinedTask]] = {}
     for task in dice.shuffled(list(found.values())):
@@ -115,7 +120,7 @@ def _all_tasks(text: str, dice: Dice) -> Iterator[MinedTask]:
     yield from _of_title(prose, dice)
     yield from _of_glossary(prose, dice)
     yield from _of_sentences(prose, lower_case, dice)
-    yield from _of_keywords(prose, dice)
+    yield from _of_keywords(prose, lower_case, dice)
     for paragraph in prose.paragraphs:
         yield from _of_neighbours(paragraph, dice)
     if sum(map(len, prose.paragraphs)) >= _MIN_SENTENCES_TO_COMPLETE:
@@ -143,20 +148,17 @@ def _of_sentences(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[Mi
                 yield task
 
 
-def _of_keywords(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
+def _of_keywords(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
     """Yields sentences by the words in them to which the document comes back (word-to-text)."""
-    sentences = [(sentence, _keywords(sentence)) for paragraph in prose.paragraphs for sentence in paragraph]
-    counts = Counter(word for _, words in sentences for word in words)
-    for sentence, words in sentences:
-        by_count = sorted((word for word in words if counts[word] > 1), key=lambda word: -counts[word])
-        chosen = sorted(by_count[:_NUM_KEYWORDS], key=words.index)
-        if len(chosen) == _NUM_KEYWORDS and is_plain(sentence) and stands_by_itself(sentence):
-            topic = f"{', '.join(chosen[:-1])} and {chosen[-1]}"
-            yield MinedTask("word_to_text", dice.pick(_ABOUT_WORDINGS).format(topic=topic), sentence)
-
-
-def _keywords(sentence: str) -> list[str]:
-    return list(dict.fromkeys(_KEYWORD.findall(sentence)))
+    sentences = [sentence for paragraph in prose.paragraphs for sentence in paragraph if is_plain(sentence)]
+    keywords = [dict.fromkeys(inside_sentence(word, lower_case) for word in _KEYWORD.findall(s)) for s in sentences]
+    counts = Counter(word for words in keywords for word in words)
+    for sentence, words in zip(sentences, keywords, strict=True):
+        often = sorted((word for word in words if counts[word] > 1), key=lambda word: -counts[word])[:_NUM_KEYWORDS]
+        if len(often) == _NUM_KEYWORDS and stands_by_itself(sentence):
+            *others, last = (word for word in words if word in often)
+            question = dice.pick(_ABOUT_WORDINGS).format(topic=f"{', '.join(others)} and {last}")
+            yield MinedTask("word_to_text", question, sentence)
 
 
 def _of_neighbours(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:

@@ -22,7 +22,7 @@ _ARTICLE = r"(?:(?:the|an?) )?"
 _NAME = rf"{_ARTICLE}{_WORD}(?: {_WORD}){{0,3}}"
 _LONG_NAME = rf"{_NAME}(?: of {_NAME})?"
 _RELATION = rf"{_WORD}(?: {_WORD}){{0,2}}"
-_NOUN = r"(?![\w’'-]*(?:\w{3}ed|\w{4}ly|shown)$)[\w’'-]+$"
+_NOUN = r"(?![\w’'-]*(?:\w{2}[^\We]ed|\w{4}ly|shown)$)[\w’'-]+$"
 """One last word that is no participle and no adverb."""
 _PHRASE = r"(?:an?|the|to|that|about|approximately|two|three|four|five|[A-Z\d][\w.]*)\b [^;:]+"
 _VALUE = rf"(?P<value>(?!.*, (?:but|while|whereas|so)\b|[^,]*, and\b)(?:{_PHRASE}|{_NOUN}))"
@@ -44,7 +44,8 @@ _NOT_BY_ITSELF = re.compile(
 _THERE_IS = re.compile(r"There is an? ")
 _CAUSE = re.compile(r"(?P<effect>[^;:]{10,}?)(?:,(?=[^,]*$))? (?P<cause>(?:because|so that) [^;:]+)$")
 _NO_EFFECT = re.compile(
-    r"(?:If|When|While|Although|Since|Unless|Just)\b|[\w’'-]+,|.*(?:,|, \w+|ly|\b(?:not|just|but|and|or|which|that))$"
+    r"(?:If|When|While|Although|Since|Unless|Just)\b|[\w’'-]+,|"
+    r".*(?:,|, \w+|\b(?:not|just|but|and|or|which|that|only|mainly|mostly|partly|largely|primarily|exclusively))$"
 )
 """Begins with an aside or a condition, or breaks off in the middle."""
 _TAKES_NOUN = re.compile(r"of|in|into|from|by|with|between|through|during|within|for|called|named|say")
@@ -112,7 +113,7 @@ _PATTERNS = (
     ),
     _pattern(
         "relation",
-        rf"(?P<name>[A-Z]{_WORD}) has the (?P<relation>(?!\w+est\b|right\b|least\b){_WORD}) (?P<value>{_NOUN})",
+        rf"(?P<name>(?=[A-Z]){_WORD}) has the (?P<relation>(?!\w+est\b|right\b|least\b){_WORD}) (?P<value>{_NOUN})",
         "What is the {relation} of {name}?",
         "Which {relation} does {name} have?",
     ),
@@ -158,7 +159,7 @@ _PATTERNS = (
         "What {verb} {name} due to?",
     ),
 )
-_CLOZE_WORDINGS = ("{begin} what?", "Say what belongs to this: {begin}")
+_CLOZE_WORDINGS = ("{begin} what?", "Say what belongs to it: {begin}")
 
 
 def question_of(sentence: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
@@ -190,11 +191,18 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def inside_sentence(phrase: str, lower_case: Set[str]) -> str:
+    """Returns a phrase as it is written inside a sentence; only a word that `lower_case` has loses its capital."""
+    first = re.match(r"[\w’'-]*", phrase)
+    is_common = first is not None and (first[0].lower() in lower_case or first[0] in ("A", "An", "The"))
+    return phrase[:1].lower() + phrase[1:] if is_common else phrase
+
+
 def _cause(core: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
     match = _CAUSE.match(core)
     if not match or _NO_EFFECT.match(match["effect"]):
         return None
-    effect = _inside(match["effect"], lower_case)
+    effect = inside_sentence(match["effect"], lower_case)
     question = f"Why is it that {effect}?" if effect[0].islower() and dice.chance(0.5) else f"{match['effect']}. Why?"
     return MinedTask("cause", question, capitalised(match["cause"]) + ".")
 
@@ -204,7 +212,7 @@ def _known_form(core: str, lower_case: Set[str], dice: Dice) -> MinedTask | None
     pattern, match = next(((pattern, match) for pattern, match in matches if match), (None, None))
     if not pattern or not match:
         return None
-    groups = {name: _inside(group, lower_case) for name, group in match.groupdict().items() if name != "value"}
+    groups = {name: inside_sentence(group, lower_case) for name, group in match.groupdict().items() if name != "value"}
     question = dice.pick(pattern.wordings).format(**groups)
     return MinedTask(pattern.kind, question, pattern.answer.format(value=match["value"], sentence=capitalised(core)))
 
@@ -224,10 +232,3 @@ def _cloze(core: str, dice: Dice) -> MinedTask | None:
 def _asks_for_noun(word: str, following: str) -> bool:
     begins_phrase = _BEGINS_NOUN_PHRASE.fullmatch(following)
     return bool(_TAKES_NOUN.fullmatch(word) or (begins_phrase and _TAKES_NOUN_PHRASE.fullmatch(word)))
-
-
-def _inside(phrase: str, lower_case: Set[str]) -> str:
-    """Returns a phrase as it is written inside a sentence: a name keeps its capital."""
-    first = re.match(r"[\w’'-]*", phrase)
-    is_common = first is not None and first[0].lower() in lower_case
-    return phrase[:1].lower() + phrase[1:] if is_common else phrase

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from mixcpt.mixture.views.sentences import sentence_ends
 
-MAX_SENTENCE_CHARACTERS = 300
+_MAX_SENTENCE_CHARACTERS = 300
 _MAX_TITLE_CHARACTERS = 100
 _WRAPPED_CHARACTERS = range(50, 101)
 """Lengths of a line behind which a text may have been wrapped; a longer line is a paragraph, a shorter one a title."""
@@ -49,16 +49,13 @@ def read_prose(text: str) -> Prose:
     lines = text.splitlines()
     title = _title(lines)
     body = lines[1:] if title else lines
-    terms = [(match["term"], match["meaning"].rstrip(".")) for line in body if (match := _GLOSSARY.match(line))]
-    return Prose(
-        title, [_sentences(paragraph) for paragraph in _paragraphs(body)], terms if len(terms) >= _MIN_TERMS else []
-    )
+    return Prose(title, [_sentences(paragraph) for paragraph in _paragraphs(body)], _glossary(body))
 
 
 def is_plain(sentence: str) -> bool:
     """Tells whether this is one whole declarative sentence of ordinary length, without markup or damage."""
     return (
-        len(sentence) <= MAX_SENTENCE_CHARACTERS
+        len(sentence) <= _MAX_SENTENCE_CHARACTERS
         and bool(_PLAIN.match(sentence))
         and bool(_VERB.search(sentence))
         and not _TORN.search(sentence)
@@ -70,11 +67,16 @@ def is_plain(sentence: str) -> bool:
 
 
 def _title(lines: list[str]) -> str | None:
-    if len(lines) < 2:
+    if len(lines) < 2 or (lines[1].strip() and len(lines[0]) in _WRAPPED_CHARACTERS):
         return None
     title = lines[0].lstrip("# ").strip()
     is_short = 3 <= len(title) <= _MAX_TITLE_CHARACTERS
     return title if is_short and title[-1].isalnum() and ": " not in title and not _BARE_TITLE.match(title) else None
+
+
+def _glossary(lines: list[str]) -> list[tuple[str, str]]:
+    terms = [(match["term"], match["meaning"].rstrip(".")) for line in lines if (match := _GLOSSARY.match(line))]
+    return terms if len(terms) >= _MIN_TERMS else []
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:

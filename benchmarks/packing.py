@@ -1,0 +1,209 @@
+"""Packing beside TRL's `pack_dataset(strategy="bfd_split")`: how full the rows are, and how many tokens a second.
+
+    python benchmarks/packing.py [--rounds 3] [--rows 512 2048 4096] [--data FOLDER]
+
+Both get the same tokens and lose none, which is asserted token id by token id. What is timed:
+
+* `ours`: `pack`, `spread_rows` and `lay_out`, that is rows of ids, labels, positions, sources and token indices, in an
+  order in which long and short documents are spread over the whole run.
+* `trl`: `pack_dataset` as TRL's trainers call it, a thousand documents at a time; ids and segment lengths alone.
+* `trl, at once`: the same over all documents together, which fills rows best and gives up their order.
+
+Everything runs in one process; the paths take turns. Texts are the paragraphs and the whole documents of the corpora in
+FOLDER, in random order; without FOLDER only the log-normal lengths are measured.
+"""
+
+import argparse
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import trl
+from jaxtyping import Int
+from measure import in_turn, publish
+from tokenizers import Tokenizer
+
+from mixcpt.mixture.packing import pack, spread_rows
+from mixcpt.mixture.rows import DocumentTokens, lay_out
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+CORPORA = (
+    "medicine/anatomy-physiology.docs.jsonl.gz",
+    "social/psychology.docs.jsonl.gz",
+    "social/introduction-sociology.docs.jsonl.gz",
+    "python/peps.jsonl.gz",
+)
+TOKENIZER = "models/TinyStories-656K/tokenizer.json"
+NUM_DOCUMENTS = 60_000
+VOCAB = 32_000
+_AT_ONCE = "trl, at once"
+_PADDING = -1
+"""No token's id."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts as token ids, one behind the other."""
+
+    tokens: Int[np.ndarray, " tokens"]
+    lengths: Int[np.ndarray, " documents"]
+
+    def as_dataset(self) -> datasets.Dataset:
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        ids = pa.ListArray.from_arrays(offsets, self.tokens.astype(np.int32))
+        return datasets.Dataset(pa.table({"input_ids": ids}))
+
+
+def log_normal() -> Documents:
+    """Returns random tokens in documents of 245 tokens in the median, a tenth of them longer than 880."""
+    draw = np.random.default_rng(0)
+    lengths = draw.lognormal(5.5, 1, NUM_DOCUMENTS).astype(np.int64) + 1
+    return Documents(draw.integers(0, VOCAB, lengths.sum(), dtype=np.int32), lengths)
+
+
+def real_text(folder: Path) -> Documents:
+    """Returns the paragraphs and documents of the corpora."""
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    texts = list(_texts(folder))
+    order = np.random.default_rng(0).permutation(len(texts))
+    encoded = tokenizer.encode_batch_fast([texts[index] for index in order])
+    ids = [np.array(each.ids, np.int32) for each in encoded]
+    return Documents(np.concatenate(ids), np.array([len(each) for each in ids]))
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    for corpus in CORPORA:
+        with gzip.open(folder / corpus, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                text = json.loads(line)["text"]
+                yield text
+                yield from filter(None, map(str.strip, text.split("\n\n")))
+
+
+@dataclass(frozen=True)
+class Packer:
+    """A way to pack: what is timed, and how many rows and which tokens are in its result."""
+
+    run: Callable[[], Any]
+    contents: Callable[[Any], tuple[int, Int[np.ndarray, " tokens"]]]
+
+
+def ours(documents: Documents, row_tokens: int) -> Packer:
+    lengths = documents.lengths
+    table = DocumentTokens(
+        documents.tokens,
+        np.ones(len(documents.tokens), np.bool_),
+        np.cumsum(lengths) - lengths,
+        (lengths > np.median(lengths)).astype(np.int64),  # two sources: the shorter half of the documents and the rest
+    )
+
+    def run() -> list[Int[np.ndarray, "rows seq"]]:
+        packing = pack(lengths, row_tokens)
+        shares = np.zeros((packing.num_rows, 2), np.int64)
+        np.add.at(shares, (packing.row, table.source[packing.document]), packing.length)
+        packing = packing.reordered(spread_rows(shares, seed=0))
+        # as where rows are written block by block, little is kept of each
+        return [rows.input_ids for rows in lay_out(packing, table, row_tokens, _PADDING)]
+
+    return Packer(run, lambda blocks: (sum(map(len, blocks)), _without_padding(np.concatenate(blocks))))
+
+
+def trls(documents: Documents, row_tokens: int, batch_size: int | None) -> Packer:
+    dataset = documents.as_dataset()
+    arguments = {"batch_size": batch_size, "keep_in_memory": True}
+
+    def run() -> datasets.Dataset:
+        return trl.pack_dataset(dataset, row_tokens, strategy="bfd_split", map_kwargs=arguments)
+
+    return Packer(run, lambda rows: (len(rows), _flat(rows)))
+
+
+def _without_padding(rows: Int[np.ndarray, "rows seq"]) -> Int[np.ndarray, " tokens"]:
+    return rows[rows != _PADDING]
+
+
+def _flat(rows: datasets.Dataset) -> Int[np.ndarray, " tokens"]:
+    return rows.data.column("input_ids").combine_chunks().flatten().to_numpy()
+
+
+PACKERS: dict[str, Callable[[Documents, int], Packer]] = {
+    "ours": ours,
+    "trl": partial(trls, batch_size=1_000),
+    _AT_ONCE: partial(trls, batch_size=None),
+}
+
+
+def pack_once(packer: Packer, documents: Documents, row_tokens: int) -> dict[str, float]:
+    """Returns fill rate and speed of one run; no token may be missing or doubled."""
+    started = time.perf_counter()
+    packed = packer.run()
+    seconds = time.perf_counter() - started
+    num_rows, tokens = packer.contents(packed)
+    if not np.array_equal(np.bincount(tokens, minlength=VOCAB), np.bincount(documents.tokens, minlength=VOCAB)):
+        raise SystemExit("tokens were lost or doubled")
+    return {"fill_fraction": len(tokens) / (num_rows * row_tokens), "tokens_per_second": len(tokens) / seconds}
+
+
+def compare(cases: Mapping[str, Documents], row_lengths: Sequence[int], rounds: int) -> None:
+    """Runs all paths on all texts and row lengths, and publishes the table."""
+    rows, results = [], {}
+    for text, documents in cases.items():
+        for row_tokens in row_lengths:
+            packers = {name: make(documents, row_tokens) for name, make in PACKERS.items()}
+            runs = {name: partial(pack_once, packer, documents, row_tokens) for name, packer in packers.items()}
+            found = in_turn(rounds, runs)
+            rows += [_row(text, documents, row_tokens, name, found) for name in PACKERS]
+            results[f"{text} {row_tokens}"] = _result(found)
+    worst = {key: min(result[key] for result in results.values()) for key in ("fill_fraction", "speed_ratio")}
+    columns = ["texts", "row", "path", "fill", "M tokens / s", "ours / path"]
+    publish("packing-cpu", columns, rows, {**worst, "trl": trl.__version__, "all": results}, rounds=rounds)
+
+
+def _row(text: str, documents: Documents, row_tokens: int, name: str, found: dict[str, dict[str, float]]) -> list[str]:
+    figures = found[name]
+    return [
+        f"{text}: {len(documents.lengths):,} of {len(documents.tokens) / 1e6:.1f} M tokens",
+        *(str(row_tokens), name),
+        f"{figures['fill_fraction']:.4f}",
+        f"{figures['tokens_per_second'] / 1e6:.1f}",
+        f"{found['ours']['tokens_per_second'] / figures['tokens_per_second']:.2f}",
+    ]
+
+
+def _result(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Returns how full our rows are and TRL's, and our speed in parts of TRL's."""
+    speed = found["ours"]["tokens_per_second"]
+    figures = {
+        "fill_fraction": found["ours"]["fill_fraction"],
+        "fill_fraction_trl": found["trl"]["fill_fraction"],
+        "speed_ratio": speed / found["trl"]["tokens_per_second"],
+        "speed_ratio_at_once": speed / found[_AT_ONCE]["tokens_per_second"],
+    }
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; medians are shown")
+    parser.add_argument("--rows", type=int, nargs="+", default=[512, 2048, 4096], help="tokens of a row")
+    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of the corpora and their tokenizer")
+    given = parser.parse_args()
+    datasets.disable_progress_bars()
+    cases = {"log-normal": log_normal()}
+    if given.data.is_dir():
+        cases = {"real": real_text(given.data), **cases}
+    else:
+        print(f"{given.data} is absent: log-normal lengths alone")
+    compare(cases, given.rows, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
