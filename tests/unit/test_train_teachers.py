@@ -1,4 +1,4 @@
-"""Three teachers, one result: a frozen copy, the student without its adapters, a cache; and what does not go together."""
+"""Three teachers, one result: a frozen copy, the student without adapters, a cache; and what does not go together."""
 
 from collections.abc import Mapping
 from pathlib import Path
