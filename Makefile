@@ -11,7 +11,7 @@ STORE ?= .mixcpt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint test-long up clean
+.PHONY: help install demo test lint test-long bench bench-gpu up clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -38,6 +38,16 @@ test: lint       ## everything that CI checks, in a quarter of an hour on two co
 
 test-long: $(READY)  ## the whole demo, and the base model rebuilt; about half an hour
 	$(BIN)/pytest -m long
+
+bench: $(READY)   ## our claims of speed and memory, each beside its peer, on this CPU; half an hour
+	for script in loss_head packing disc_forwards pretrain_throughput; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+bench-gpu: $(READY)  ## the tests that need a GPU, then the same on it, and an 8B-shaped model; results in benchmarks/results
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gpu]'
+	$(BIN)/pytest -m gpu
+	$(BIN)/python benchmarks/loss_head.py --gpu
+	for options in "--shape 39m" "--shape 8b"; do $(BIN)/python benchmarks/pretrain_throughput.py $$options || exit 1; done
+	$(BIN)/python benchmarks/disc_forwards.py
 
 up: $(READY)     ## Prefect server, MLflow server and a worker on this machine
 	@$(BIN)/mixcpt up --store $(STORE)

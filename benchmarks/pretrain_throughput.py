@@ -1,6 +1,6 @@
 """Whole training steps: plain `Trainer` against ours, as a fraction of what the operations allow.
 
-    python benchmarks/pretrain_throughput.py [--rounds 3] [--steps 6]
+    python benchmarks/pretrain_throughput.py [--rounds 3] [--steps 6] [--shape 39m|8b]
 
 A teacher costs operations that no implementation can avoid, so each variant is compared with its ceiling (N weights):
 
@@ -10,7 +10,8 @@ A teacher costs operations that no implementation can avoid, so each variant is 
     lssd, cached        6 N; with the cache written once, E epochs   1; 6 E / (6 E + 2)
     disc                2 N + 6 N f, f the student's share of tokens 6 / (2 + 6 f)
 
-All read rows of 512 tokens with documents that do not see each other; plain Trainer computes full logits.
+All read rows of 512 tokens with documents that do not see each other; plain Trainer computes full logits. The shape 8b
+(a GPU of 80 GB) runs the variants with LoRA alone.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import resource
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,6 +51,8 @@ from mixcpt.train.scope import apply_scope
 from mixcpt.train.streams import Stream
 from mixcpt.train.trainer import DistillationTrainer
 
+PRECISION = "bf16" if torch.cuda.is_available() else "fp32"
+_TEACHER_TYPE = "bfloat16" if PRECISION == "bf16" else "float32"
 EPOCHS = 3
 """For the cached teacher whose writing is counted."""
 VARIANTS: dict[str, PretrainConfig] = {
@@ -62,12 +66,12 @@ VARIANTS: dict[str, PretrainConfig] = {
 }
 
 
-def run(name: str, steps: int) -> dict[str, float]:
+def run(name: str, steps: int, shape: str) -> dict[str, float]:
     """Returns tokens per second of the median step, and the peak of memory."""
     config = VARIANTS[name]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        base, mixture = mixture_of(folder, config, steps)
+        base, mixture = mixture_of(folder, config, steps, shape)
         rows = MixtureRows(mixture.directory, BATCH_ROWS)
         timer = StepTimer()
         arguments = TrainingArguments(
@@ -76,6 +80,7 @@ def run(name: str, steps: int) -> dict[str, float]:
                 folder=folder / "checkpoints",
                 seed=0,
                 micro_batch_size=BATCH_ROWS,
+                precision=PRECISION,
                 checkpoint_steps=10**6,
             ),
             max_steps=steps + 2,
@@ -90,14 +95,14 @@ def run(name: str, steps: int) -> dict[str, float]:
         else:
             teacher: Any = None
             if config.teacher.kind == "adapter_off":
-                teacher = teachers.AdapterOffTeacher(student, bf16=False)
+                teacher = teachers.AdapterOffTeacher(student, bf16=PRECISION == "bf16")
             elif config.teacher.kind == "cached":
                 started = time.perf_counter()
                 cache = cache_teacher(
                     config.teacher,
                     mixture,
                     base,
-                    precision="fp32",
+                    precision=PRECISION,
                     max_tokens=ROW_TOKENS,
                     store=ArtifactStore(folder / "cache"),
                     tracker=NullTracker(),
@@ -109,7 +114,7 @@ def run(name: str, steps: int) -> dict[str, float]:
                     TeacherCache.open(cache, tokens_digest=digest, teacher_digest=base.digest, vocab_size=vocab)
                 )
             elif config.method.kind != "cpt":
-                teacher = teachers.FrozenTeacher(load_model(base))
+                teacher = teachers.FrozenTeacher(load_model(base, dtype=_TEACHER_TYPE))
             streams = [Stream.of(stream) for stream in config.method.streams()]
             trainer = DistillationTrainer(
                 student, arguments, rows, streams=streams, schedule=config.optimizer, teacher=teacher
@@ -149,18 +154,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of a run")
+    parser.add_argument("--shape", choices=["39m", "8b"], default="39m")
     parser.add_argument("--variant", choices=list(VARIANTS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variant:
-        print(json.dumps(run(arguments.variant, arguments.steps)))
+        print(json.dumps(run(arguments.variant, arguments.steps, arguments.shape)))
         return
-    found = in_turn(
-        arguments.rounds,
-        {
-            name: lambda name=name: in_own_process(__file__, ["--variant", name, "--steps", str(arguments.steps)])  # type: ignore[misc]
-            for name in VARIANTS
-        },
-    )
+    names = [name for name in VARIANTS if arguments.shape == "39m" or isinstance(VARIANTS[name].scope, LoraScope)]
+
+    def measured(name: str) -> dict[str, Any]:
+        options = ["--steps", str(arguments.steps), "--shape", arguments.shape]
+        return in_own_process(__file__, ["--variant", name, *options])
+
+    found = in_turn(arguments.rounds, {name: partial(measured, name) for name in names})
     rows, fractions = [], {}
     for name, figures in found.items():
         is_lora = isinstance(VARIANTS[name].scope, LoraScope)
@@ -171,17 +177,23 @@ def main() -> None:
         peak = f"{figures['peak_bytes'] / 2**30:.2f} GiB"
         cells = [f"{figures['tokens_per_second']:,.0f}", f"{relative:.2f}", f"{highest:.2f}", f"{fractions[name]:.2f}"]
         rows.append([name, *cells, peak])
+    if "lssd_cached" in found:
+        rows.append(amortised(found, fractions))
+    columns = ["variant", "tokens/s", "of plain", "ceiling", "fraction of ceiling", "peak memory"]
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    name = f"pretrain_throughput-{arguments.shape}-{device}"
+    publish(name, columns, rows, {"fraction_of_ceiling": fractions}, rounds=arguments.rounds)
+
+
+def amortised(found: dict[str, dict[str, float]], fractions: dict[str, float]) -> list[str]:
+    """Returns the row of the cached teacher with its writing shared by some epochs, and adds its fraction."""
     cached = found["lssd_cached"]
     per_token = EPOCHS / cached["tokens_per_second"] + 1 / cached["cache_tokens_per_second"]
     relative = EPOCHS / per_token / found["plain"]["tokens_per_second"]
     highest = 6 * EPOCHS / (6 * EPOCHS + 2)
     name = f"lssd_cached_{EPOCHS}_epochs"
     fractions[name] = relative / highest
-    rows.append([name, "", f"{relative:.2f}", f"{highest:.2f}", f"{fractions[name]:.2f}", ""])
-    columns = ["variant", "tokens/s", "of plain", "ceiling", "fraction of ceiling", "peak memory"]
-    result = {"fraction_of_ceiling": fractions}
-    device = "gpu" if torch.cuda.is_available() else "cpu"
-    publish(f"pretrain_throughput-{device}", columns, rows, result, rounds=arguments.rounds)
+    return [name, "", f"{relative:.2f}", f"{highest:.2f}", f"{fractions[name]:.2f}", ""]
 
 
 if __name__ == "__main__":

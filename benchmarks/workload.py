@@ -1,4 +1,4 @@
-"""What the training benchmarks share: documents of twenty sentences, a random Llama of 39 M parameters, timed steps."""
+"""What the training benchmarks share: documents of twenty sentences, random Llamas, timed steps."""
 
 import json
 import time
@@ -28,26 +28,40 @@ from mixcpt.models import ModelRef, resolve_model
 NUM_SENTENCES = 20
 ROW_TOKENS = 512
 BATCH_ROWS = 4
-MODEL = LlamaConfig(
-    vocab_size=32_000,
-    hidden_size=384,
-    intermediate_size=1024,
-    num_hidden_layers=8,
-    num_attention_heads=6,
-    num_key_value_heads=6,
-    max_position_embeddings=2048,
-    tie_word_embeddings=False,
-)
+SHAPES = {
+    "39m": LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=8,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    ),
+    "8b": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
+        dtype=torch.bfloat16,
+    ),
+}
 
 
-def write_model(folder: Path) -> ModelRef:
+def write_model(folder: Path, shape: str) -> ModelRef:
     """Writes random weights with the closed world's tokenizer, whose ids are among the vocabulary's first."""
     base = resolve_model(BaseModelConfig())
     torch.manual_seed(0)
-    LlamaForCausalLM(MODEL).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        LlamaForCausalLM(SHAPES[shape]).save_pretrained(folder)
     for path in base.directory.glob("tokenizer*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    return ModelRef("random-llama-39m", str(folder), "random-llama-39m")
+    return ModelRef(f"random-{shape}", str(folder), f"random-{shape}")
 
 
 def write_documents(folder: Path, count: int) -> ArtifactRef:
@@ -71,9 +85,9 @@ def write_documents(folder: Path, count: int) -> ArtifactRef:
     return curate(config, seed=0, store=ArtifactStore(folder / "store"))
 
 
-def mixture_of(folder: Path, config: PretrainConfig, steps: int) -> tuple[ModelRef, ArtifactRef]:
+def mixture_of(folder: Path, config: PretrainConfig, steps: int, shape: str = "39m") -> tuple[ModelRef, ArtifactRef]:
     """Returns model and rows for at least `steps` steps of a method."""
-    model = write_model(folder / "model")
+    model = write_model(folder / "model", shape)
     corpus = write_documents(folder, 200)
     settings = MixtureConfig(
         weights=PoolWeights(domain=1, instructions=0, preferences=0),

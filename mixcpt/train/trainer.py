@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 from transformers import TrainingArguments
 
@@ -62,7 +63,7 @@ class DistillationTrainer(ScheduledTrainer):
         self.teacher = teacher
         self._is_checked = False
         self.diagnostics = Diagnostics(rows.source_names, streams, args.device)
-        if teacher is not None and teacher.model is not None:
+        if teacher is not None and teacher.model is not None and not isinstance(teacher.model, FSDPModule):
             self._move_model_to_device(teacher.model, args.device)
 
     def get_batch_samples(
