@@ -63,11 +63,13 @@ class PretrainConfig(Settings):
     """Knowledge-mixture continual pre-training."""
 
     method: Method = LssdMethod()
-    """What the model is trained to match."""
+    """What the model is trained to match: lssd (Mix-CPT), disc, streams (several at once), cpt, cpt_replay, kl, none,
+    mask, margin, document_dcd, talr, reading or pit; docs/training.md compares them."""
     scope: Scope = FullScope()
-    """Which parameters are trained."""
+    """Which parameters are trained: full (all of them) or lora (adapters)."""
     teacher: TeacherSettings = FrozenTeacher()
-    """Where the teacher's predictions come from; unused by methods without one."""
+    """Where the teacher's predictions come from: frozen (a copy of the base model), adapter_off (the student without
+    its adapters) or cached (written to disk once); unused by methods without a teacher."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimiser and schedule."""
     batch_rows: PositiveInt = 8

@@ -72,6 +72,11 @@ class StreamConfig(ViewConfig):
             raise ValueError(f"stream {self.name}: view {self.view} reads documents as they are: set form to text")
         if self.view != "text" and self.kl_weight == 0:
             raise ValueError(f"stream {self.name}: view {self.view} is nothing without a teacher: set kl_weight")
+        if self.parity and (self.view != "split_contexts" or self.student_context != "none"):
+            raise ValueError(
+                f"stream {self.name}: parity is the published code, which knows split_contexts without a title: "
+                "set parity to false, or student_context to none"
+            )
         if self.talr_floor > 0 and self.kl_weight > 0:
             raise ValueError(f"stream {self.name}: talr_floor weighs next-token losses alone: set kl_weight to 0")
         return self

@@ -93,6 +93,11 @@ def test_combination_without_meaning_is_refused(settings: dict[str, Any], messag
         ({"view": "halves", "reads": "domain", "ce_weight": 1, "kl_weight": 0}, "nothing without a teacher"),
         ({"ce_weight": 0, "kl_weight": 0}, "nothing to learn"),
         ({"talr_floor": 0.01}, "set kl_weight to 0"),
+        ({"view": "halves", "reads": "domain", "parity": True}, "parity is the published code"),
+        (
+            {"view": "split_contexts", "reads": "domain", "parity": True, "student_context": "title"},
+            "student_context to none",
+        ),
     ],
 )
 def test_stream_without_meaning_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -63,11 +63,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
     )
 
 
-def mixed(corpus: ArtifactRef, model: ModelRef, store: Path, method: Any, **settings: Any) -> ArtifactRef:
-    config = MixtureConfig(weights=DOMAIN, total_tokens=6_000, row_tokens=ROW, **settings)
-    return mix(
-        config, corpus, model, seed=settings.pop("seed", 0), store=ArtifactStore(store), streams=method.streams()
-    )
+def mixed(corpus: ArtifactRef, model: ModelRef, store: Path, method: Any, seed: int = 0) -> ArtifactRef:
+    config = MixtureConfig(weights=DOMAIN, total_tokens=6_000, row_tokens=ROW)
+    return mix(config, corpus, model, seed=seed, store=ArtifactStore(store), streams=method.streams())
 
 
 def accounting(mixture: ArtifactRef) -> dict[str, Any]:
@@ -119,6 +117,9 @@ def test_mixture_of_pairs_follows_the_seed_and_cuts_anew_in_every_pass(
     first = mixed(corpus, tiny_model, tmp_path / "a", method)
     again = mixed(corpus, tiny_model, tmp_path / "b", method)
     assert first.digest == again.digest
+    other = mixed(corpus, tiny_model, tmp_path / "c", method, seed=1)
+    columns = [pq.read_table(of.file("rows-0.parquet"))["student_ids"].to_pylist() for of in (first, other)]
+    assert columns[0] != columns[1]
     readings: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
     for row in pq.read_table(first.file("rows-0.parquet")).to_pylist():
         ids, positions = np.array(row["input_ids"]), np.array(row["position_ids"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from mixcpt.errors import DataError
 from mixcpt.mixture.rows import IGNORE_INDEX
 
 
@@ -18,6 +19,8 @@ class CutDocument:
     """Index in `ids` of each sentence's first token, and of what follows the last sentence."""
     student_start: Int[np.ndarray, " prefix"]
     """What stands before every part of the student, unscored: BOS, and a title where that is asked for."""
+    number: int
+    """Index of its text among those of its source."""
 
     @property
     def num_sentences(self) -> int:
@@ -59,6 +62,24 @@ def second_half(document: CutDocument) -> StudentParts:
     inner = document.borders[1:-1]
     middle = (document.borders[0] + document.borders[-1]) / 2
     return _parts(document, [(int(np.abs(inner - middle).argmin()) + 1, document.num_sentences)])
+
+
+def require_same_tokens(document: CutDocument, parts: StudentParts, source: str) -> None:
+    """Raises `DataError` where a scored token is not the same to teacher and student: all of the method depends on it.
+
+    Args:
+        document: What the teacher reads.
+        parts: What the student reads of it.
+        source: Name of the document's source.
+    """
+    scored = parts.teacher_index >= 0
+    same = document.ids[parts.teacher_index[scored]] == parts.labels[scored]
+    if not same.all() or not np.array_equal(scored, parts.labels != IGNORE_INDEX):
+        raise DataError(
+            f"document {document.number} of source {source}: teacher and student have different tokens at the same "
+            "place",
+            "please report the tokenizer",
+        )
 
 
 def _parts(document: CutDocument, spans: list[tuple[int, int]]) -> StudentParts:

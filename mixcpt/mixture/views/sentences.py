@@ -27,12 +27,14 @@ def token_runs(starts: Int[np.ndarray, " tokens"], ends: list[int]) -> Int[np.nd
     """Returns the index of each sentence's first token, and the number of tokens behind them.
 
     A token belongs to the sentence in which it begins; a sentence in which none does is part of the one before it.
+    Some tokenizers leave spaces out of their offsets, so that one at the text's end begins behind it: it belongs to the
+    last sentence.
 
     Args:
         starts: Character index at which each token begins.
         ends: As `sentence_ends` returns them.
     """
     ordered = np.maximum.accumulate(starts) if len(starts) else starts
-    sentence = np.searchsorted(ends, ordered, side="right")
+    sentence = np.searchsorted(ends[:-1], ordered, side="right")
     changes = np.flatnonzero(np.diff(sentence)) + 1
     return np.concatenate([[0], changes, [len(starts)]]).astype(np.int64)

@@ -22,10 +22,12 @@ def cut_document(texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfi
     bos, eos = tokenizer.bos, tokenizer.eos
     for first in range(0, len(texts), _BATCH):
         batch = texts[first : first + _BATCH]
-        for text, encoded in zip(batch, tokenizer.encode(batch), strict=True):
-            borders = token_runs(encoded.starts, sentence_ends(text, view.language)) + len(bos)
+        for number, (text, encoded) in enumerate(zip(batch, tokenizer.encode(batch), strict=True), first):
+            borders = token_runs(encoded.starts, sentence_ends(text, view.language))
             title = _title(text, encoded) if view.student_context == "title" else encoded.ids[:0]
-            yield CutDocument(_joined(bos, encoded.ids, eos), borders, _joined(bos, title))
+            # A title of several sentences is cut nowhere: the student would be asked for what stands before it.
+            borders = borders[(borders == 0) | (borders >= len(title))] + len(bos)
+            yield CutDocument(_joined(bos, encoded.ids, eos), borders, _joined(bos, title), number)
 
 
 def cut_document_as_published(
@@ -35,20 +37,20 @@ def cut_document_as_published(
 
     The white space between sentences is lost, and with it, for most tokenizers, the form of their first words.
     """
-    for text in texts:
+    for number, text in enumerate(texts):
         ends = sentence_ends(text, view.language)
         sentences = [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
         pieces = [encoded.ids for encoded in tokenizer.encode([sentence for sentence in sentences if sentence])]
         pieces = [piece for piece in pieces if len(piece)]
         borders = np.cumsum([len(tokenizer.bos), *(len(piece) for piece in pieces)])
         title = pieces[0][:0] if pieces else np.empty(0, np.int32)
-        yield CutDocument(_joined(tokenizer.bos, *pieces, tokenizer.eos), borders, title)
+        yield CutDocument(_joined(tokenizer.bos, *pieces, tokenizer.eos), borders, title, number)
 
 
 def _title(text: str, encoded: EncodedText) -> Int[np.ndarray, " tokens"]:
     """Returns the tokens of the first line, where there is a second and the first is short."""
     line, newline, _ = text.partition("\n")
-    title = encoded.ids[encoded.starts < len(line)]
+    title = encoded.ids[encoded.starts < len(line.rstrip())]
     return title if newline and len(title) <= _MAX_TITLE_TOKENS else title[:0]
 
 
