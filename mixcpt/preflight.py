@@ -1,8 +1,9 @@
 """Everything that can be found wrong before any work starts."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, require_optimizer
 from mixcpt.curation import check_sources
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.evaluate import check_tasks
@@ -17,6 +18,8 @@ def preflight(config: AdaptConfig) -> ModelRef:
         ConfigError: Listing every problem that was found, each with its key.
     """
     problems = [*check_sources(config.curation), *check_tasks(config.evaluate)]
+    for stage in (config.pretrain, config.align.sft, config.align.dpo):
+        problems += _problem(partial(require_optimizer, stage.optimizer))
     base: list[ModelRef] = []
     problems += _problem(lambda: base.append(resolve_model(config.base)))
     if base:

@@ -24,7 +24,7 @@ from mixcpt.config.methods import (
 )
 from mixcpt.config.mixture import MixtureConfig, PoolWeights
 from mixcpt.config.model import CLOSED_WORLD_BASE, BaseModelConfig
-from mixcpt.config.optimizer import OptimizerConfig
+from mixcpt.config.optimizer import OptimizerConfig, require_optimizer
 from mixcpt.config.pretrain import (
     AdapterOffTeacher,
     CachedTeacher,
@@ -94,4 +94,5 @@ __all__ = [
     "TeacherSettings",
     "ViewConfig",
     "load_config",
+    "require_optimizer",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mixcpt.config.base import Fraction, PositiveInt, Settings, kind
+from mixcpt.config.base import PositiveInt, Settings, kind
 from mixcpt.config.methods import LssdMethod, Method
 from mixcpt.config.optimizer import OptimizerConfig
 
@@ -23,7 +23,7 @@ class LoraScope(Settings):
     """Rank of the adapters."""
     alpha: PositiveInt = 32
     """The adapters' product is scaled by alpha / rank."""
-    dropout: Fraction = 0.0
+    dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the adapters' inputs that is dropped in training."""
     train_embeddings: bool = False
     """Whether the embedding table is trained as a whole."""

@@ -1,13 +1,11 @@
 """From our optimiser settings to the arguments of a `transformers.Trainer`, for pre-training, SFT and DPO alike."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mixcpt.config import OptimizerConfig
-from mixcpt.errors import ConfigError
+from mixcpt.config import OptimizerConfig, require_optimizer
 
 _OPTIMIZERS = {"fp32": "adamw_torch_fused", "int8": "adamw_8bit"}
 
@@ -29,9 +27,11 @@ def training_arguments(
 
     The schedule is not among them: `ScheduledTrainer` has its own. Checkpoints go to `folder`, the newest two are kept:
     one may be cut by a crash.
+
+    Raises:
+        ConfigError: If the library that the optimiser needs is missing.
     """
-    if optimizer.state == "int8":
-        _require_int8()
+    require_optimizer(optimizer)
     on_gpu = torch.cuda.is_available()
     return {
         "output_dir": str(folder),
@@ -59,12 +59,3 @@ def training_arguments(
         "report_to": "none",
         "push_to_hub": False,
     }
-
-
-def _require_int8() -> None:
-    """Raises `ConfigError` where the library of the 8-bit optimiser is missing."""
-    if find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "optimizer.state is int8, but the library that keeps it (bitsandbytes) is not installed",
-            "pip install 'mixcpt[int8]', or set optimizer.state to fp32",
-        )

@@ -50,9 +50,11 @@ def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:
 def _multiplied(model: CausalModel, *, trained_only: bool = False) -> int:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = any(weight is head.weight for weight in embedding.parameters())
-    looked_up = set() if tied else {id(weight) for weight in embedding.parameters()}
+    unused = set() if tied else {id(weight) for weight in embedding.parameters()}
+    # what adapters train as a whole is trained in a copy, beside which the original rests
+    unused |= {id(weight) for name, weight in model.named_parameters() if ".original_module." in name}
     return sum(
         weight.numel()
         for weight in model.parameters()
-        if id(weight) not in looked_up and (weight.requires_grad or not trained_only)
+        if id(weight) not in unused and (weight.requires_grad or not trained_only)
     )

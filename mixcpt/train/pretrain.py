@@ -172,6 +172,8 @@ def _arguments(work: _Work) -> TrainingArguments:
         precision=config.precision,
         gradient_checkpointing=config.gradient_checkpointing,
     )
+    if work.sharding != "none" and config.optimizer.state == "int8":
+        raise ConfigError("optimizer.state int8 cannot be sharded", "set runtime.sharding to none, or state to fp32")
     sharded = sharding_arguments(work.sharding, recompute=config.gradient_checkpointing)
     return TrainingArguments(**common | sharded, train_sampling_strategy="sequential", remove_unused_columns=False)
 

@@ -17,17 +17,22 @@ def rate_factor(step: int, total_steps: int, optimizer: OptimizerConfig) -> floa
     The warm-up climbs to 1 at its last step. `linear` and `cosine` then fall towards `final_fraction`, which they would
     reach one step behind the last; `wsd` does so in the last steps only (MiniCPM, arXiv 2404.06395).
     """
-    warmup = math.ceil(optimizer.warmup_fraction * total_steps)
+    warmup = _num_steps(optimizer.warmup_fraction, total_steps)
     if step < warmup:
         return (step + 1) / warmup
     decay = total_steps - warmup
     if optimizer.schedule == "wsd":
-        decay = min(decay, math.ceil(optimizer.decay_fraction * total_steps))
+        decay = min(decay, _num_steps(optimizer.decay_fraction, total_steps))
     if optimizer.schedule == "constant" or decay == 0:
         return 1.0
     progress = min(max(step - (total_steps - decay), 0) / decay, 1.0)
     left = (1 + math.cos(math.pi * progress)) / 2 if optimizer.schedule == "cosine" else 1 - progress
     return optimizer.final_fraction + (1 - optimizer.final_fraction) * left
+
+
+def _num_steps(fraction: float, total_steps: int) -> int:
+    """Returns a share of the steps, rounded up; 0.07 * 100 is 7.000000000000001 in floating point, but 7 steps."""
+    return math.ceil(round(fraction * total_steps, 9))
 
 
 class ScheduledTrainer(Trainer):

@@ -26,7 +26,8 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
         seed: Of the adapters' random half; the other half is zero, so training starts at the base model.
 
     Raises:
-        ModelError: If the scope asks for the head or the embeddings of a model in which the two are one.
+        ModelError: If the scope asks for what the model does not have (a head apart from its embeddings, normalisation
+            weights), or adapters cannot do (dropout on weights that are no layer, such as fused experts).
     """
     if scope.kind == "full":
         return model
@@ -39,9 +40,15 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
         modules_to_save=_whole_modules(model, scope) or None,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        adapted: PeftModel = get_peft_model(model, config)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            adapted: PeftModel = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(
+            f"adapters with these settings do not fit {type(model).__name__}: {error}",
+            "set pretrain.scope.dropout to 0, or pretrain.scope to full",
+        ) from error
     return adapted
 
 
@@ -99,14 +106,29 @@ def _require_separable(model: PreTrainedModel, scope: LoraScope) -> None:
 
 def _whole_modules(model: PreTrainedModel, scope: LoraScope) -> list[str]:
     """Returns the names of the modules that are trained as a whole."""
-    whole = []
-    for name, module in model.named_modules():
-        is_embedding = scope.train_embeddings and module is model.get_input_embeddings()
-        is_head = scope.train_head and module is model.get_output_embeddings()
-        is_norm = scope.train_norms and not list(module.children()) and "norm" in name.rpartition(".")[2].lower()
-        if is_embedding or is_head or is_norm:
-            whole.append(name)
-    return whole
+    names = {module: name for name, module in model.named_modules()}
+    whole: list[nn.Module] = []
+    if scope.train_embeddings:
+        whole.append(model.get_input_embeddings())
+    if scope.train_head:
+        whole.append(model.get_output_embeddings())
+    if scope.train_norms:
+        whole += _norms(model)
+    return [names[module] for module in whole]
+
+
+def _norms(model: PreTrainedModel) -> list[nn.Module]:
+    """Returns the normalisations that have weights, known by their class: GPT-2 calls its own `ln_1`."""
+    norms = [
+        module
+        for module in model.modules()
+        if "norm" in type(module).__name__.lower() and next(module.parameters(recurse=False), None) is not None
+    ]
+    if not norms:
+        raise ModelError(
+            f"{type(model).__name__} has no normalisation weights", "set pretrain.scope.train_norms to false"
+        )
+    return norms
 
 
 def _kind(name: str) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -10,10 +11,11 @@ from huggingface_hub.utils import _telemetry
 from trl import DPOConfig, SFTConfig
 
 from mixcpt.align.chat import encode_chat, load_chat_tokenizer
-from mixcpt.align.trl_adapter import dpo_trainer, sft_trainer, stage_metrics
-from mixcpt.config import DpoConfig, SftConfig
+from mixcpt.align.trl_adapter import dpo_trainer, sft_trainer, stage_history, stage_metrics
+from mixcpt.config import DpoConfig, OptimizerConfig, SftConfig
 from mixcpt.models import ModelRef, load_model
 from mixcpt.tracking import NullTracker
+from mixcpt.train.schedule import rate_factor
 
 QUESTION = "who keeps the fox ?"
 
@@ -78,6 +80,25 @@ def test_trl_dpo_takes_our_tokens_and_measures_the_reference_first(tiny_model: M
     assert trainer.beta == 0.3
     assert not trainer.args.bf16
     assert not trainer.model.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_trl_takes_its_steps_at_our_rates(tiny_model: ModelRef, tmp_path: Path, stage: str) -> None:
+    tokenizer = load_chat_tokenizer(tiny_model, "")
+    pairs = [(encode_chat(tokenizer, QUESTION, "Alda ."), encode_chat(tokenizer, QUESTION, "the river"))] * 8
+    settings = OptimizerConfig(learning_rate=1e-3, schedule="wsd", warmup_fraction=0.25, decay_fraction=0.5)
+    options: dict[str, Any] = {"folder": tmp_path, "seed": 0, "tracker": NullTracker()}
+    model = load_model(tiny_model)
+    if stage == "sft":
+        samples = [chosen for chosen, _ in pairs]
+        trainer = sft_trainer(
+            SftConfig(optimizer=settings, batch_size=1, epochs=1), samples, model, tokenizer, **options
+        )
+    else:
+        trainer = dpo_trainer(DpoConfig(optimizer=settings, batch_size=1, epochs=1), pairs, model, tokenizer, **options)
+    trainer.train()
+    rates = [entry[f"{stage}/learning_rate"] for entry in stage_history(trainer, stage)]
+    assert rates == pytest.approx([1e-3 * rate_factor(step, 8, settings) for step in range(8)])
 
 
 def test_trl_trainers_send_no_telemetry(tiny_model: ModelRef, tmp_path: Path, telemetry_allowed: None) -> None:

@@ -1,4 +1,4 @@
-"""Learning rates: no step at rate 0, the peak reached, the end where it was asked for; the optimiser as configured."""
+"""Learning rates: no step at rate 0, the peak reached, the end where it was asked for; resumes exactly."""
 
 import itertools
 from pathlib import Path
@@ -9,10 +9,10 @@ from torch import nn
 from transformers import TrainingArguments
 
 from mixcpt.config import OptimizerConfig
-from mixcpt.errors import ConfigError
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.schedule import ScheduledTrainer, rate_factor
 
+STEPS = 8
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 
 
@@ -31,6 +31,14 @@ def test_every_step_has_a_rate_and_the_peak_is_reached(schedule: str, warmup: fl
     assert found[: peak + 1] == sorted(found[: peak + 1]) and found[peak:] == sorted(found[peak:], reverse=True)
 
 
+@pytest.mark.parametrize(("fraction", "total", "steps"), [(0.07, 100, 7), (0.05, 140, 7), (0.05, 141, 8), (0.05, 1, 1)])
+def test_shares_of_the_steps_are_rounded_up_from_what_was_written(fraction: float, total: int, steps: int) -> None:
+    """In floating point 0.07 * 100 and 0.05 * 140 are a little more than 7."""
+    assert factors(total, schedule="constant", warmup_fraction=fraction).count(1.0) == total - steps + 1
+    decaying = factors(total, schedule="wsd", warmup_fraction=0, decay_fraction=fraction, final_fraction=0.5)
+    assert decaying.count(1.0) == total - steps + 1  # the first step of the decay is still at the peak
+
+
 def test_hand_worked_rates() -> None:
     assert factors(6, schedule="linear", warmup_fraction=0.3) == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
     assert factors(5, schedule="wsd", warmup_fraction=0.2, decay_fraction=0.4) == pytest.approx([1, 1, 1, 1, 0.5])
@@ -39,41 +47,48 @@ def test_hand_worked_rates() -> None:
     assert factors(3, schedule="constant", warmup_fraction=0) == [1, 1, 1]
 
 
+class Slope(ScheduledTrainer):
+    """Descends a constant slope, on which a weight falls by exactly the sum of the rates; notes each of them."""
+
+    def __init__(self, folder: Path, settings: OptimizerConfig, optim: str) -> None:
+        arguments = training_arguments(settings, folder=folder, seed=0, micro_batch_size=1, checkpoint_steps=1)
+        torch.manual_seed(0)
+        super().__init__(
+            model=nn.Linear(1, 1, bias=False),
+            args=TrainingArguments(**arguments | {"optim": optim, "save_total_limit": 20}, remove_unused_columns=False),
+            train_dataset=[{"x": torch.zeros(1)} for _ in range(STEPS)],  # type: ignore[arg-type]
+            schedule=settings,
+        )
+        self.rates: list[float] = []
+
+    def compute_loss(self, model: nn.Module, inputs: object, *_: object, **__: object) -> torch.Tensor:
+        self.rates.append(self.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
+        return model.weight.sum()  # type: ignore[operator, union-attr]
+
+
 def test_trainer_takes_its_steps_at_these_rates(tmp_path: Path) -> None:
-    """With plain gradient descent on a constant slope a weight falls by exactly the sum of the rates."""
     settings = OptimizerConfig(
         learning_rate=0.5, schedule="wsd", warmup_fraction=0.25, decay_fraction=0.5, weight_decay=0, max_grad_norm=0
     )
-    arguments = training_arguments(settings, folder=tmp_path, seed=0, micro_batch_size=1)
-    model = nn.Linear(1, 1, bias=False)
-    start = model.weight.item()
-
-    class Slope(ScheduledTrainer):
-        def compute_loss(self, model: nn.Module, inputs: object, *_: object, **__: object) -> torch.Tensor:
-            return model.weight.sum()  # type: ignore[operator, union-attr]
-
-    rows = [{"x": torch.zeros(1)} for _ in range(8)]
-    trainer = Slope(
-        model=model,
-        args=TrainingArguments(**arguments | {"optim": "sgd"}, remove_unused_columns=False),
-        train_dataset=rows,  # type: ignore[arg-type]
-        schedule=settings,
-    )
+    trainer = Slope(tmp_path, settings, "sgd")
+    start = trainer.model.weight.item()
     trainer.train()
-    rates = [0.5 * rate_factor(step, 8, settings) for step in range(8)]
-    assert start - model.weight.item() == pytest.approx(sum(rates), rel=1e-6)
+    rates = [0.5 * rate_factor(step, STEPS, settings) for step in range(STEPS)]
+    assert trainer.rates == rates
+    assert start - trainer.model.weight.item() == pytest.approx(sum(rates), rel=1e-6)
 
 
-def test_arguments_hand_the_optimisers_settings_on(tmp_path: Path) -> None:
-    settings = OptimizerConfig(beta1=0.8, beta2=0.95, weight_decay=0.1)
-    arguments = training_arguments(settings, folder=tmp_path, seed=0, micro_batch_size=1)
-    assert (arguments["adam_beta1"], arguments["adam_beta2"], arguments["weight_decay"]) == (0.8, 0.95, 0.1)
-    assert arguments["optim"] == "adamw_torch_fused"
-
-
-def test_int8_state_without_its_library_is_refused_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"pip install 'mixcpt\[int8\]'"):
-        training_arguments(OptimizerConfig(state="int8"), folder=tmp_path, seed=0, micro_batch_size=1)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("done", [1, 6])
+def test_resumed_trainer_goes_on_at_the_same_rates_to_the_same_weight(tmp_path: Path, schedule: str, done: int) -> None:
+    """From the middle of the warm-up, and of the decay."""
+    settings = OptimizerConfig(schedule=schedule, warmup_fraction=0.25, decay_fraction=0.5)  # type: ignore[arg-type]
+    straight = Slope(tmp_path, settings, "adamw_torch_fused")
+    straight.train()
+    resumed = Slope(tmp_path, settings, "adamw_torch_fused")
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{done}"))
+    assert resumed.rates == straight.rates[done:] and len(resumed.rates) == STEPS - done
+    assert torch.equal(resumed.model.weight, straight.model.weight)
 
 
 def test_wsd_that_is_longer_than_the_run_is_refused() -> None:
