@@ -36,19 +36,19 @@ def trained(
 ) -> dict[str, Tensor]:
     """The weights that a training of the settings ends with."""
     config = PretrainConfig(**COMMON | dict(settings))
-    rows = mixed(corpus, model, folder, config.method, NUM_TOKENS)
+    rows = mixed(corpus, model, folder, config.method, total_tokens=NUM_TOKENS)
     store = ArtifactStore(folder)
     ref = pretrain(config, rows, model, seed=0, store=store, tracker=NullTracker(), cache=cache)
     return load_file(ref.file("model") / "model.safetensors")
 
 
-def cached(corpus: ArtifactRef, model: ModelRef, folder: Path, top_k: int) -> ArtifactRef:
-    rows = mixed(corpus, model, folder, LssdMethod(), NUM_TOKENS)
+def cached(corpus: ArtifactRef, model: ModelRef, folder: Path, top_k: int, precision: str = "fp32") -> ArtifactRef:
+    rows = mixed(corpus, model, folder, LssdMethod(), total_tokens=NUM_TOKENS)
     return cache_teacher(
         CachedTeacher(top_k=top_k),
         rows,
         model,
-        precision="fp32",
+        precision=precision,
         max_tokens=256,
         store=ArtifactStore(folder),
         tracker=NullTracker(),
@@ -87,11 +87,14 @@ def test_cached_teacher_trains_nearly_the_weights_of_a_frozen_one(
 def test_bf16_trains_with_every_teacher(
     corpus: ArtifactRef, tiny_model: ModelRef, tmp_path: Path, teacher: str
 ) -> None:
-    cache = cached(corpus, tiny_model, tmp_path / "cache", 8) if teacher == "cached" else None
+    caches = {
+        precision: cached(corpus, tiny_model, tmp_path / "cache", 8, precision) if teacher == "cached" else None
+        for precision in ("bf16", "fp32")
+    }
     top_k = {"top_k": 8} if teacher == "cached" else {}
     settings = {"method": LssdMethod(), "scope": LORA, "teacher": {"kind": teacher, **top_k}}
-    narrow = trained({**settings, "precision": "bf16"}, corpus, tiny_model, tmp_path / "cache", cache)
-    exact = trained(settings, corpus, tiny_model, tmp_path / "cache", cache)
+    narrow = trained({**settings, "precision": "bf16"}, corpus, tiny_model, tmp_path / "cache", caches["bf16"])
+    exact = trained(settings, corpus, tiny_model, tmp_path / "cache", caches["fp32"])
     assert {weight.dtype for weight in narrow.values()} == {torch.float32}
     assert 0 < distance(narrow, exact) < 0.05
 

@@ -63,8 +63,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
     )
 
 
-def mixed(corpus: ArtifactRef, model: ModelRef, store: Path, method: Any, seed: int = 0) -> ArtifactRef:
-    config = MixtureConfig(weights=DOMAIN, total_tokens=6_000, row_tokens=ROW)
+def mixed(
+    corpus: ArtifactRef, model: ModelRef, store: Path, method: Any, *, seed: int = 0, total_tokens: int = 6_000
+) -> ArtifactRef:
+    config = MixtureConfig(weights=DOMAIN, total_tokens=total_tokens, row_tokens=ROW)
     return mix(config, corpus, model, seed=seed, store=ArtifactStore(store), streams=method.streams())
 
 
