@@ -9,7 +9,8 @@ Both get the same tokens and lose none, which is asserted token id by token id. 
 * `trl`: `pack_dataset` as TRL's trainers call it, a thousand documents at a time; ids and segment lengths alone.
 * `trl, at once`: the same over all documents together, which fills rows best and gives up their order.
 
-Everything runs in one process; the paths take turns. Texts are the paragraphs and the whole documents of the corpora in
+Everything runs in one process, in which the paths take turns. Seconds are of the processor, summed over its threads, so
+that what else the machine does counts little. Texts are the paragraphs and the whole documents of the corpora in
 FOLDER, in random order; without FOLDER only the log-normal lengths are measured.
 """
 
@@ -142,9 +143,9 @@ PACKERS: dict[str, Callable[[Documents, int], Packer]] = {
 
 def pack_once(packer: Packer, documents: Documents, row_tokens: int) -> dict[str, float]:
     """Returns fill rate and speed of one run; no token may be missing or doubled."""
-    started = time.perf_counter()
+    started = time.process_time()
     packed = packer.run()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     num_rows, tokens = packer.contents(packed)
     if not np.array_equal(np.bincount(tokens, minlength=VOCAB), np.bincount(documents.tokens, minlength=VOCAB)):
         raise SystemExit("tokens were lost or doubled")

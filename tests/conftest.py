@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mixcpt.config import BaseModelConfig
 from mixcpt.models import ModelRef, resolve_model
+
+settings.register_profile("mixcpt", deadline=None)  # a busy machine is no wrong result
+settings.load_profile("mixcpt")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 CHAT_TEMPLATE = (

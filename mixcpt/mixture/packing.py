@@ -7,6 +7,7 @@ the next documents, so that the order of the mixture survives; a space that no d
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Int
@@ -56,11 +57,11 @@ def pack(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int = 
             length = min(piece.length, space)
             segments.append((row, piece.document, piece.start, length))
             if length < piece.length:
-                pending.put_back(_Piece(piece.document, piece.start + length, piece.length - length))
+                pending.put_back(piece.document, piece.start + length, piece.length - length)
             space -= length
         padding += space
         row += 1
-    columns = np.array(segments, np.int64).reshape(-1, 4).T
+    columns = np.fromiter(chain.from_iterable(segments), np.int64, 4 * len(segments)).reshape(-1, 4).T
     return Packing(*columns)
 
 
@@ -92,6 +93,8 @@ class _Piece:
     document: int
     start: int
     length: int
+    queue: int
+    """In which it waits: that of its length, or the last."""
     taken: bool = False
 
 
@@ -105,7 +108,9 @@ class _Pending:
 
     def __init__(self, lengths: Int[np.ndarray, " documents"], window: int, row_tokens: int) -> None:
         self._coming: Iterator[_Piece] = (
-            _Piece(document, 0, length) for document, length in enumerate(lengths.tolist()) if length
+            _Piece(document, 0, length, min(length, row_tokens + 1))
+            for document, length in enumerate(lengths.tolist())
+            if length
         )
         self._row_tokens = row_tokens
         self._in_order: deque[_Piece] = deque()
@@ -130,7 +135,7 @@ class _Pending:
         if oldest is None:
             return None
         if space == self._row_tokens or self._leaves_good_space(space - oldest.length):
-            return self._take(self._queue_of(oldest))
+            return self._take(oldest.queue)
         fitting = self._filler(space) or (self._filled & _up_to(space)).bit_length() - 1
         if fitting > 0:
             return self._take(fitting)
@@ -138,11 +143,12 @@ class _Pending:
             return None
         return self._take(self._filled.bit_length() - 1)
 
-    def put_back(self, piece: _Piece) -> None:
+    def put_back(self, document: int, start: int, length: int) -> None:
         """Makes the rest of a document the oldest piece."""
+        piece = _Piece(document, start, length, min(length, self._row_tokens + 1))
         self._in_order.appendleft(piece)
-        self._queues[self._queue_of(piece)].appendleft(piece)
-        self._mark(self._queue_of(piece))
+        self._mark(piece.queue)
+        self._queues[piece.queue].appendleft(piece)
 
     def _oldest(self) -> _Piece | None:
         while self._in_order and self._in_order[0].taken:
@@ -172,13 +178,13 @@ class _Pending:
     def _admit(self) -> None:
         if piece := next(self._coming, None):
             self._in_order.append(piece)
-            self._queues[self._queue_of(piece)].append(piece)
-            self._mark(self._queue_of(piece))
-
-    def _queue_of(self, piece: _Piece) -> int:
-        return min(piece.length, self._row_tokens + 1)
+            self._mark(piece.queue)
+            self._queues[piece.queue].append(piece)
 
     def _mark(self, queue: int) -> None:
+        """Sets the bits of a queue that is about to hold a piece."""
+        if self._queues[queue]:
+            return
         self._filled |= 1 << queue
         if queue <= self._row_tokens:
             self._mirrored |= 1 << (self._row_tokens - queue)
