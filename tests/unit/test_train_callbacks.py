@@ -93,16 +93,6 @@ def learning_rates(optimizer: OptimizerConfig, folder: Path, num_steps: int) -> 
     return rates
 
 
-def test_constant_schedule_climbs_and_stays(tmp_path: Path) -> None:
-    settings = OptimizerConfig(learning_rate=0.4, schedule="constant", warmup_fraction=0.5)
-    assert learning_rates(settings, tmp_path, 8) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4])
-
-
 def test_linear_schedule_falls_to_nothing(tmp_path: Path) -> None:
     settings = OptimizerConfig(learning_rate=0.4, schedule="linear", warmup_fraction=0.0)
     assert learning_rates(settings, tmp_path, 4) == pytest.approx([0.4, 0.3, 0.2, 0.1])
-
-
-def test_warm_up_over_the_whole_run_never_ends_early(tmp_path: Path) -> None:
-    settings = OptimizerConfig(learning_rate=0.4, schedule="cosine", warmup_fraction=1.0)
-    assert learning_rates(settings, tmp_path, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
