@@ -2,32 +2,37 @@
 
     python benchmarks/loss_head.py [--gpu] [--rounds 3] [--cases untied tied frozen] [--liger FOLDER]
 
+On a GPU, `torch` is ours without its Triton kernels.
+
 What a model's last layer costs: from the hidden states of student and teacher and the weights of their heads to a loss
 and its gradients. Ours and `full_logits` compute Mix-CPT's objective: cross-entropy, and KL to a teacher whose top
 logit is moved to the true token. The libraries have no such objective; each is called for its nearest, which is less:
 
 * `trl`: forward KL alone, neither cross-entropy nor swap. The size of its tiles is a constant of the library.
-* `liger`: cross-entropy and forward KL in the same proportion, no swap. Not compiled; in chunks of as many rows as
-  ours, with which it needs less memory than with its default of 1024.
+* `liger`: cross-entropy and forward KL in the same proportion, no swap. Not compiled; in chunks of about as many rows
+  as ours, with which it needs less memory than with its default of 1024.
 
 All get the same inputs and return a mean over the tokens. Each measurement has a process of its own, in which libraries
-are imported and called once on a small input before anything is counted; the paths take turns. Liger needs triton,
-which changes how torch behaves on a CPU, so it stays outside of the environment:
+are imported and called once on a small input before anything is counted; the paths take turns, and a ratio is the
+median of the rounds' ratios. Liger needs triton, which changes how torch behaves on a CPU, so it stays outside of the
+environment:
 
     pip install --no-deps --target FOLDER liger-kernel triton
 """
 
 import argparse
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import distributions, version
+from statistics import median
 
 import torch
-from measure import gibibytes, in_own_process, in_turn, measure, publish, report_cost
+from measure import every_round, gibibytes, in_own_process, measure, medians, publish, report_cost
 from torch import Tensor
 from torch.nn import functional
 
+from mixcpt.distill import chunk, loss
 from mixcpt.distill.head import Head
 from mixcpt.distill.loss import Teacher, distillation_loss
 from mixcpt.distill.objective import Objective
@@ -37,7 +42,7 @@ GPU_SHAPES = ((8192, 4096, 128_256), (8192, 4096, 151_936))
 CASES = ("untied", "tied", "frozen")
 """A head of its own; one that is the embedding too, whose gradient has two sources; one that is not trained."""
 ALPHA = 0.5
-LIGER_ROWS = 256
+LIGER_ROWS = 512
 FORWARD_KL = 0.0
 """What both libraries call beta."""
 _SMALL = (8, 16, 64)
@@ -94,6 +99,13 @@ def full_logits(inputs: Inputs) -> Tensor:
     return ALPHA * functional.nll_loss(log_p, inputs.labels) + (1 - ALPHA) * kl
 
 
+def without_kernels() -> Path:
+    """Returns ours by torch's own operations alone; it stays so for the rest of the process."""
+    for module in (chunk, loss):
+        module.kernels_for = lambda device, dtype: None  # type: ignore[attr-defined]
+    return ours
+
+
 def trl() -> Path:
     from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
@@ -101,8 +113,8 @@ def trl() -> Path:
         hidden, teacher_hidden = inputs.hidden.unsqueeze(0), inputs.teacher_hidden.unsqueeze(0)
         everywhere = torch.ones_like(inputs.labels).unsqueeze(0)
         weights = inputs.weight, inputs.teacher_weight
-        loss, *_ = _chunked_divergence_loss(hidden, teacher_hidden, *weights, everywhere, beta=FORWARD_KL)
-        return loss
+        mean, *_ = _chunked_divergence_loss(hidden, teacher_hidden, *weights, everywhere, beta=FORWARD_KL)
+        return mean
 
     return path
 
@@ -110,40 +122,38 @@ def trl() -> Path:
 def liger() -> Path:
     from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
 
-    loss = LigerFusedLinearJSDLoss(ALPHA, 1 - ALPHA, beta=FORWARD_KL, compiled=False, chunk_size=LIGER_ROWS)
-    return lambda given: loss(given.hidden, given.weight, given.teacher_hidden, given.teacher_weight, given.labels)
+    fused = LigerFusedLinearJSDLoss(ALPHA, 1 - ALPHA, beta=FORWARD_KL, compiled=False, chunk_size=LIGER_ROWS)
+    return lambda given: fused(given.hidden, given.weight, given.teacher_hidden, given.teacher_weight, given.labels)
 
 
 PATHS: dict[str, Callable[[], Path]] = {
     "full_logits": lambda: full_logits,
     "ours": lambda: ours,
+    "torch": without_kernels,
     "trl": trl,
     "liger": liger,
 }
 
 
 def measure_one(name: str, shape: tuple[int, int, int], case: str, device: str) -> None:
-    """Measures one path, in this process; prints its cost and, for ours, the error of its gradient."""
+    """Measures one path, in this process, and prints its cost."""
     path = PATHS[name]()
     step(path, make_inputs(_SMALL, case, device), case)
     inputs = make_inputs(shape, case, device)
-    cost = measure(lambda: step(path, inputs, case), device)
-    gc.collect()
-    errors = {f"gradient_error_T{t:g}": gradient_error(inputs, t) for t in (1.0, 2.0)} if name == "ours" else {}
-    report_cost(cost, **errors)
+    report_cost(measure(lambda: step(path, inputs, case), device))
 
 
 def step(path: Path, inputs: Inputs, case: str) -> None:
     """Runs a path forward and backward."""
     inputs.hidden.grad = inputs.weight.grad = None
-    loss = path(inputs)
+    total = path(inputs)
     if case == "tied":
-        loss = loss + functional.embedding(inputs.labels.roll(1), inputs.weight).float().mean()
-    loss.backward()
+        total = total + functional.embedding(inputs.labels.roll(1), inputs.weight).float().mean()
+    total.backward()
 
 
 def gradient_error(inputs: Inputs, temperature: float) -> float:
-    """Returns the larger of the relative errors, in norm, of our two gradients against full logits in float64."""
+    """Returns the larger of the relative errors, in norm, of our two gradients, against full logits in float64."""
     hidden = inputs.hidden.detach().double().requires_grad_()
     weight = inputs.weight.detach().double().requires_grad_(inputs.weight.requires_grad)
     teacher_hidden, teacher_weight = inputs.teacher_hidden.double(), inputs.teacher_weight.double()
@@ -168,18 +178,24 @@ def exact_sum(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
 
 def compare(device: str, cases: Sequence[str], rounds: int, liger_folder: str) -> None:
     """Runs all paths on all shapes and cases, and publishes the table."""
-    names = [name for name in PATHS if name != "liger" or liger_folder]
+    left_out = {*([] if liger_folder else ["liger"]), *([] if device == "cuda" else ["torch"])}
+    names = [name for name in PATHS if name not in left_out]
     rows, ratios = [], {}
     for shape in GPU_SHAPES if device == "cuda" else CPU_SHAPES:
         text = "x".join(map(str, shape))
         for case in cases:
             runs = {name: _process(name, text, case, device, liger_folder) for name in names}
-            found = in_turn(rounds, runs)
-            rows += [_row(text, case, name, found) for name in names]
-            ratios[f"{text} {case}"] = _ratios(found)
+            found = every_round(rounds, runs)
+            inputs = make_inputs(shape, case, device)
+            error = max(gradient_error(inputs, temperature) for temperature in (1.0, 2.0))
+            rows += [_row(text, case, name, found, error) for name in names]
+            ratios[f"{text} {case}"] = _ratios(found, error)
     columns = ["shape", "head", "path", "seconds", "added memory", "time / ours", "memory / ours", "gradient error"]
     quoted = next(iter(ratios.values()))  # of the first shape and case
-    publish(f"loss_head_{device}", columns, rows, {**quoted, "all": ratios}, rounds=rounds)
+    libraries = {name: version(name) for name in ("trl", "transformers")}
+    if liger_folder:
+        libraries["liger-kernel"] = next(distributions(name="liger-kernel", path=[liger_folder])).version
+    publish(f"loss_head-{device}", columns, rows, {**quoted, "all": ratios, "versions": libraries}, rounds=rounds)
 
 
 def _process(name: str, shape: str, case: str, device: str, liger_folder: str) -> Callable[[], dict[str, float]]:
@@ -188,35 +204,34 @@ def _process(name: str, shape: str, case: str, device: str, liger_folder: str) -
     return partial(in_own_process, __file__, arguments, extra_path=liger_folder if name == "liger" else "")
 
 
-def _row(shape: str, case: str, name: str, found: dict[str, dict[str, float]]) -> list[str]:
-    cost, own = found[name], found["ours"]
+Found = dict[str, list[dict[str, float]]]
+
+
+def _row(shape: str, case: str, name: str, found: Found, error: float) -> list[str]:
+    cost = medians(found[name])
     return [
         *(shape, case, name),
         f"{cost['seconds']:.3f}",
         gibibytes(cost["added_bytes"]),
-        f"{cost['seconds'] / own['seconds']:.2f}",
-        f"{cost['added_bytes'] / own['added_bytes']:.2f}",
-        f"{_error(cost):.1e}" if name == "ours" else "",
+        f"{1 / _part(found, 'seconds', name):.2f}",
+        f"{1 / _part(found, 'added_bytes', name):.2f}",
+        f"{error:.1e}" if name == "ours" else "",
     ]
 
 
-def _ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
+def _ratios(found: Found, error: float) -> dict[str, float]:
     """Returns what ours takes in parts of what the others take."""
-    own, full = found["ours"], found["full_logits"]
-    ratios = {
-        "time_ratio": own["seconds"] / full["seconds"],
-        "memory_ratio": own["added_bytes"] / full["added_bytes"],
-        "gradient_error": _error(own),
-    }
-    for name in ("trl", "liger"):
-        if name in found:
-            ratios[f"time_ratio_{name}"] = own["seconds"] / found[name]["seconds"]
-            ratios[f"memory_ratio_{name}"] = own["added_bytes"] / found[name]["added_bytes"]
-    return {name: float(f"{value:.3g}") for name, value in ratios.items()}
+    ratios = {"gradient_error": error}
+    for name in found.keys() - {"ours"}:
+        suffix = "" if name == "full_logits" else f"_{name}"
+        ratios[f"time_ratio{suffix}"] = _part(found, "seconds", name)
+        ratios[f"memory_ratio{suffix}"] = _part(found, "added_bytes", name)
+    return {name: float(f"{value:.3g}") for name, value in sorted(ratios.items())}
 
 
-def _error(cost: dict[str, float]) -> float:
-    return max(value for key, value in cost.items() if key.startswith("gradient_error"))
+def _part(found: Found, figure: str, name: str) -> float:
+    """Returns the median over the rounds of ours in parts of another path's."""
+    return median(own[figure] / other[figure] for own, other in zip(found["ours"], found[name], strict=True))
 
 
 def main() -> None:

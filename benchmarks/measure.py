@@ -59,12 +59,22 @@ def report_cost(cost: Cost, **more: float) -> None:
 
 def in_turn(rounds: int, runs: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """Returns the median of every figure of every run; the runs alternate, so that a slow minute hits all alike."""
+    return {name: medians(several) for name, several in every_round(rounds, runs).items()}
+
+
+def every_round(rounds: int, runs: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns what every run found in each round; the runs alternate."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for number in range(rounds):
         for name, run in runs.items():
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             found[name].append(run())
-    return {name: {key: median(one[key] for one in several) for key in several[0]} for name, several in found.items()}
+    return found
+
+
+def medians(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the median of each figure."""
+    return {key: median(one[key] for one in several) for key in several[0]}
 
 
 def publish(

@@ -10,6 +10,11 @@ product takes in.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +26,10 @@ from mixcpt.distill.targets import TRANSFORMS, Choices, Correction, negative_ent
 MEASURES = ("tokens", "ce", "kl", "correct", "gap", "loss")
 """Per row: 1, CE, T^2 times the divergence (0 where a mask drops it), whether the teacher's first choice is right,
 d = q0[a] - q0[y], and the row's part of the loss, with its weight and before it is normalised."""
+
+
+_STRIPE = 256
+_FEW_STRIPES = 16
 
 
 @dataclass(frozen=True)
@@ -45,26 +54,38 @@ def cross_entropy_(student: Float[Tensor, "rows vocab"], labels: Int[Tensor, " r
     """Returns what plain cross-entropy measures; `student` turns from logits into their gradient."""
     index = labels.unsqueeze(1)
     at_label = student.gather(1, index).squeeze(1)
-    ce = softmax_(student) - at_label
-    student.scatter_add_(1, index, -torch.ones_like(index, dtype=student.dtype))
-    nothing = torch.zeros_like(ce)
+    nothing, kernels = torch.zeros_like(at_label), kernels_for(student.device, student.dtype)
+    if kernels is None:
+        ce = softmax_(student) - at_label
+        student.scatter_add_(1, index, -torch.ones_like(index, dtype=student.dtype))
+    else:
+        found = kernels.statistics(student, None, 1.0)
+        ce, one = found.plain.log_sum_exp(1.0) - at_label, torch.ones_like(at_label)
+        kernels.gradient_(student, None, labels, found, kernels.RowGradient(one, nothing, nothing, one, nothing), 1.0)
     return ChunkResult(ce, nothing, nothing, nothing, ce_weight)
 
 
 def forward_kl_(
     student: Float[Tensor, "rows vocab"],
     teacher: Float[Tensor, "rows vocab"],
-    spare: Float[Tensor, "rows vocab"],
+    spare: Float[Tensor, "rows vocab"] | None,
     labels: Int[Tensor, " rows"],
     objective: Objective,
 ) -> ChunkResult:
-    """Returns what CE and KL measure; `student` turns from logits into their gradient, the others are used up."""
+    """Returns what CE and KL measure; `student` turns from logits into their gradient, the others are used up.
+
+    No `spare` is needed where there are `kernels_for` the logits.
+    """
+    kernels = kernels_for(student.device, student.dtype)
+    if kernels is not None:
+        return _forward_kl_with_(kernels, student, teacher, labels, objective)
+    assert spare is not None
     temperature, index = objective.temperature, labels.unsqueeze(1)
     target = target_(teacher, spare, index, objective)
     at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, target.top).squeeze(1)
     # sum(q0 * (z - s)) rather than two sums: a student that equals its teacher then measures exactly 0
-    difference = teacher.sub_(student, alpha=1 / temperature).mul_(target.q).sum(dim=1)
-    normalisers, factor = _dense_gradient_(student, teacher, target, objective)
+    difference = teacher.sub_(student, alpha=1 / temperature).mul_(spare).sum(dim=1)
+    normalisers, factor = _dense_gradient_(student, teacher, spare, target.correction, objective)
     ce = normalisers.plain - at_label
     kl = target.kl(difference, normalisers.tempered, at_label / temperature, at_top / temperature)
     change = target.correction
@@ -76,12 +97,57 @@ def forward_kl_(
     return target.result(ce, temperature**2 * kl, factor)
 
 
+def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """Returns the Triton kernels where they can take such logits: in fp32, on a GPU, with triton installed."""
+    return _triton_kernels() if device.type == "cuda" and dtype == torch.float32 else None
+
+
+@cache
+def _triton_kernels() -> ModuleType | None:
+    if find_spec("triton") is None:
+        return None
+    return import_module("mixcpt.distill.triton_kernels")
+
+
+def _forward_kl_with_(
+    kernels: ModuleType,
+    student: Float[Tensor, "rows vocab"],
+    teacher: Float[Tensor, "rows vocab"],
+    labels: Int[Tensor, " rows"],
+    objective: Objective,
+) -> ChunkResult:
+    """Returns what `forward_kl_` returns, from two passes by `mixcpt.distill.triton_kernels`."""
+    temperature, index = objective.temperature, labels.unsqueeze(1)
+    found = kernels.statistics(student, teacher, temperature)
+    at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, found.top).squeeze(1)
+    log_normaliser = found.teacher.log_sum_exp(temperature)
+    log_label = teacher.gather(1, index).squeeze(1) / temperature - log_normaliser
+    log_top = -found.teacher.total.log()  # its logit is the largest
+    choices = Choices(log_label.exp(), 1 / found.teacher.total, log_label, log_top, (found.top == index).squeeze(1))
+    change = TRANSFORMS[objective.transform](choices, objective.margin)
+    target = Target(log_normaliser, found.top, choices, change)
+    gradient = _row_gradient(kernels, change, objective)
+    kernels.gradient_(student, teacher, labels, found, gradient, temperature)
+    ce = found.plain.log_sum_exp(1.0) - at_label
+    normaliser = found.tempered.log_sum_exp(temperature)
+    kl = target.kl(found.difference, normaliser, at_label / temperature, at_top / temperature)
+    return target.result(ce, temperature**2 * kl, 1.0)
+
+
+def _row_gradient(kernels: ModuleType, change: Correction, objective: Objective) -> Any:
+    """Returns the `RowGradient` of the formula on top."""
+    ce = torch.full_like(change.at_label, objective.ce_weight)
+    pull = weighted(torch.full_like(ce, objective.kl_weight * objective.temperature), change)
+    of_teacher = pull if change.scale is None else pull * change.scale
+    one_softmax = objective.temperature == 1
+    plain, tempered = (ce + pull, torch.zeros_like(pull)) if one_softmax else (ce, pull)
+    return kernels.RowGradient(plain, tempered, of_teacher, ce + pull * change.at_label, pull * change.at_top)
+
+
 @dataclass(frozen=True)
 class Target:
     """The teacher's side of a chunk, at the temperature of the KL term."""
 
-    q: Float[Tensor, "rows vocab"]
-    """q0, uncorrected."""
     log_normaliser: Float[Tensor, " rows"]
     top: Int[Tensor, "rows 1"]
     """The teacher's first choice; of equal maxima the first."""
@@ -121,8 +187,8 @@ def target_(
     index: Int[Tensor, "rows 1"],
     objective: Objective,
 ) -> Target:
-    """Returns the target for the true tokens `index`, its q in `spare`; `teacher` is left as logits / T."""
-    top = teacher.argmax(dim=1, keepdim=True)  # the first maximum on ties
+    """Returns the target for the true tokens `index`; `spare` becomes q0, `teacher` is left as logits / T."""
+    top = first_choice(teacher)
     if objective.temperature != 1:
         teacher.div_(objective.temperature)
     teacher_label, teacher_top = teacher.gather(1, index).squeeze(1), teacher.gather(1, top).squeeze(1)
@@ -132,7 +198,7 @@ def target_(
     log_normaliser = teacher_top - log_top
     choices = Choices(q_label, q_top, teacher_label - log_normaliser, log_top, (top == index).squeeze(1))
     correction = TRANSFORMS[objective.transform](choices, objective.margin)
-    return Target(q, log_normaliser, top, choices, correction)
+    return Target(log_normaliser, top, choices, correction)
 
 
 @dataclass(frozen=True)
@@ -146,27 +212,28 @@ class _Normalisers:
 def _dense_gradient_(
     student: Float[Tensor, "rows vocab"],
     spare: Float[Tensor, "rows vocab"],
-    target: Target,
+    q: Float[Tensor, "rows vocab"],
+    correction: Correction,
     objective: Objective,
 ) -> tuple[_Normalisers, float]:
     """Returns the normalisers and the factor; `student` becomes the dense part of the gradient / factor."""
-    weight = target.correction.weight
-    for share in (target.correction.scale, weight):
+    weight = correction.weight
+    for share in (correction.scale, weight):
         if share is not None:
-            target.q.mul_(share.unsqueeze(1))
+            q.mul_(share.unsqueeze(1))
     if objective.temperature == 1:  # p and p_T are one: a single softmax and a single subtraction
         factor = objective.ce_weight + objective.kl_weight
         normaliser = softmax_(student)
         if weight is not None:
             student.mul_(((objective.ce_weight + objective.kl_weight * weight) / factor).unsqueeze(1))
-        student.sub_(target.q, alpha=objective.kl_weight / factor)
+        student.sub_(q, alpha=objective.kl_weight / factor)
         return _Normalisers(normaliser, normaliser), factor
     factor = objective.kl_weight * objective.temperature
     plain = softmax_(spare.copy_(student))
     tempered = softmax_(student.div_(objective.temperature))
     if weight is not None:
         student.mul_(weight.unsqueeze(1))
-    student.sub_(target.q).add_(spare, alpha=objective.ce_weight / factor)
+    student.sub_(q).add_(spare, alpha=objective.ce_weight / factor)
     return _Normalisers(plain, tempered), factor
 
 
@@ -178,3 +245,22 @@ def softmax_(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     return largest - logits.amax(dim=1).log()
+
+
+def first_choice(logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
+    """Returns where the largest logit of each row is; of equal ones the first.
+
+    On a CPU, argmax over a long row takes five times as long as amax. So the row is cut into stripes, and only the
+    first of those that hold the maximum is searched.
+    """
+    vocab = logits.shape[1]
+    whole = vocab - vocab % _STRIPE
+    if logits.device.type != "cpu" or whole < _FEW_STRIPES * _STRIPE:
+        return logits.argmax(dim=1, keepdim=True)
+    largest = logits[:, :whole].unflatten(1, (-1, _STRIPE)).amax(dim=2)
+    if whole < vocab:
+        largest = torch.cat([largest, logits[:, whole:].amax(dim=1, keepdim=True)], dim=1)
+    start = _STRIPE * largest.argmax(dim=1, keepdim=True)
+    columns = (start + torch.arange(_STRIPE, device=logits.device)).clamp_(max=vocab - 1)
+    found: Tensor = columns.gather(1, logits.gather(1, columns).argmax(dim=1, keepdim=True))
+    return found

@@ -1,6 +1,6 @@
 """The last layer of a language model apart from the model, so that no full logits need appear."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -24,6 +24,10 @@ class Head:
     """Cohere and Granite scale their logits."""
     soft_cap: float = 0.0
     """Gemma bends its logits into +-soft_cap; 0 for none."""
+
+    def to(self, dtype: torch.dtype) -> "Head":
+        """Returns the head with its weight in the given type, without its history; itself where it has that already."""
+        return self if self.weight.dtype == dtype else replace(self, weight=self.weight.detach().to(dtype))
 
     def logits(
         self, hidden: Float[Tensor, "rows hidden"], out: Float[Tensor, "rows vocab"]

@@ -4,7 +4,6 @@ The scored rows are taken in chunks that fit a byte budget, each with the whole 
 carried on to hidden states and head weight in the forward pass, so that a chunk's logits live only once.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES, Block, Chunk, Needs, empty_matrix, scored_chunks
 from mixcpt.distill.cached import CachedTargets, cached_kl_
-from mixcpt.distill.chunk import MEASURES, ChunkResult, cross_entropy_, forward_kl_
+from mixcpt.distill.chunk import MEASURES, ChunkResult, cross_entropy_, forward_kl_, kernels_for
 from mixcpt.distill.head import Head
 from mixcpt.distill.mixture_divergence import mixture_divergence_, num_spares
 from mixcpt.distill.objective import Objective
 from mixcpt.errors import ConfigError
-from mixcpt.mixture.rows import IGNORE_INDEX
-
-DEFAULT_BUDGET_BYTES = 192 * 2**20
-_MAX_ROWS = 512
-"""More rows at once speed no matrix product up, but push a small vocabulary's buffers out of the cache."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,19 @@ def distillation_loss(
         check_cacheable(objective)
     sources = torch.zeros_like(labels) if source_ids is None else source_ids
     weights = None if token_weights is None else token_weights.detach()
-    job = _Job(head, labels, objective, max(normaliser, 1.0), used, weights, sources, num_sources, budget_bytes)
+    if isinstance(used, Teacher):
+        used = Teacher(used.hidden, used.head.to(used.hidden.dtype))
+    job = _Job(
+        head.to(hidden.dtype),
+        labels,
+        objective,
+        max(normaliser, 1.0),
+        used,
+        weights,
+        sources,
+        num_sources,
+        budget_bytes,
+    )
     loss, sums = _FusedLoss.apply(hidden, head.weight, job)
     return LossOutput(loss, sums)
 
@@ -110,10 +117,11 @@ def token_cross_entropy(
     """
     found = torch.zeros(len(labels), dtype=_work_dtype(hidden), device=hidden.device)
     with torch.no_grad():
-        for rows, buffers in _chunks(labels, head, 1 + bool(head.soft_cap), found.dtype, budget_bytes):
-            logits = head.logits(hidden.index_select(0, rows), out=buffers[0])
-            ce = cross_entropy_(logits, labels.index_select(0, rows).long(), ce_weight=1.0).ce
-            found.index_copy_(0, rows, ce)
+        head, needs = head.to(hidden.dtype), Needs(1, 0, _copy_bytes(hidden))
+        for chunk in scored_chunks(labels, len(head.weight), needs, found.dtype, budget_bytes):
+            logits = head.logits(hidden.index_select(0, chunk.tokens), out=chunk.logits[0])
+            ce = cross_entropy_(logits, labels.index_select(0, chunk.tokens).long(), ce_weight=1.0).ce
+            found.index_copy_(0, chunk.tokens, ce)
     return found
 
 
@@ -130,13 +138,40 @@ class _Job:
     budget_bytes: int
 
     @property
-    def num_buffers(self) -> int:
-        """Returns how many matrices of shape [rows, vocab] a chunk needs at once."""
-        beside = 1 + num_spares(self.objective) if isinstance(self.teacher, Teacher) else 0
-        return 1 + beside + bool(self.head.soft_cap)
+    def is_capped(self) -> bool:
+        return self.head.soft_cap != 0
 
-    def weights_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"] | None:
-        return None if self.weights is None else self.weights.index_select(0, rows)
+    def needs(self, hidden: Float[Tensor, "tokens hidden"]) -> Needs:
+        """Returns the matrices that a chunk takes; the last spare is for the slope of the soft cap."""
+        if not isinstance(self.teacher, Teacher):
+            return Needs(1, self.is_capped, _copy_bytes(hidden))
+        spares = 0 if self.has_kernels(hidden) else num_spares(self.objective)
+        return Needs(2, spares + self.is_capped, _copy_bytes(hidden))
+
+    def has_kernels(self, hidden: Float[Tensor, "tokens hidden"]) -> bool:
+        kernels = kernels_for(hidden.device, _work_dtype(hidden))
+        return self.objective.divergence == "forward" and kernels is not None
+
+    def rows(self, tokens: Int[Tensor, " rows"]) -> "_Rows":
+        """Returns what belongs to the given tokens."""
+        weights = None if self.weights is None else self.weights.index_select(0, tokens)
+        return _Rows(
+            tokens, self.labels.index_select(0, tokens).long(), self.sources.index_select(0, tokens).long(), weights
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some tokens, and what belongs to each of them."""
+
+    tokens: Int[Tensor, " rows"]
+    labels: Int[Tensor, " rows"]
+    sources: Int[Tensor, " rows"]
+    weights: Float[Tensor, " rows"] | None
+
+    def __getitem__(self, part: slice) -> "_Rows":
+        weights = None if self.weights is None else self.weights[part]
+        return _Rows(self.tokens[part], self.labels[part], self.sources[part], weights)
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -147,7 +182,9 @@ class _FusedLoss(torch.autograd.Function):
         needs_hidden, needs_weight, _ = ctx.needs_input_grad
         gradients = _Gradients(
             torch.zeros_like(hidden) if needs_hidden else None,
-            torch.zeros_like(weight, dtype=_work_dtype(hidden)) if needs_weight else None,
+            empty_matrix(weight.shape[0], weight.shape[1], _work_dtype(hidden), weight.device)
+            if needs_weight
+            else None,
         )
         sums = _run(hidden, job, gradients)
         loss = sums[:, MEASURES.index("loss")].sum() / job.normaliser
@@ -166,28 +203,29 @@ class _FusedLoss(torch.autograd.Function):
         return hidden, None if weight is None else weight.to(ctx.weight_dtype), None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Gradients:
     hidden: Float[Tensor, "tokens hidden"] | None
     weight: Float[Tensor, "vocab hidden"] | None
     """In fp32 whatever the model's type: partial sums in bf16 would bias the training."""
+    is_weight_filled: bool = False
+    """Until then its content is ignored, which saves filling it with zeros and reading them."""
 
     def add(
         self,
-        rows: Int[Tensor, " rows"],
+        rows: _Rows,
         hidden: Float[Tensor, "rows hidden"],
         logits: Float[Tensor, "rows vocab"],
         weight: Float[Tensor, "vocab hidden"],
         factor: float,
-        row_weights: Float[Tensor, " rows"] | None,
     ) -> None:
-        """Carries the gradient of the logits, `factor * row_weights * logits`, on to hidden states and head weight."""
+        """Carries the gradient of the logits, `factor * rows.weights * logits`, on to hidden states and head weight."""
         narrow = logits.to(hidden.dtype)
-        if row_weights is not None:  # on the narrow side of both products, not on the vocabulary's
-            row_weights = row_weights.to(hidden.dtype).unsqueeze(1)
+        # the weights go on the narrow side of both products, not on the vocabulary's
+        row_weights = None if rows.weights is None else rows.weights.to(hidden.dtype).unsqueeze(1)
         if self.hidden is not None:
-            gradient = torch.mm(narrow, weight.to(hidden.dtype)).mul_(factor)
-            self.hidden.index_copy_(0, rows, gradient if row_weights is None else gradient.mul_(row_weights))
+            gradient = torch.mm(narrow, weight).mul_(factor)
+            self.hidden.index_copy_(0, rows.tokens, gradient if row_weights is None else gradient.mul_(row_weights))
         if self.weight is not None:
             self._add_weight(narrow, hidden if row_weights is None else hidden * row_weights, factor)
 
@@ -196,71 +234,74 @@ class _Gradients:
     ) -> None:
         assert self.weight is not None
         if self.weight.dtype == hidden.dtype:
-            self.weight.addmm_(logits.T, hidden, alpha=factor)
-        else:
+            self.weight.addmm_(logits.T, hidden, beta=int(self.is_weight_filled), alpha=factor)
+        elif self.is_weight_filled:
             self.weight.add_(logits.T @ hidden, alpha=factor)
+        else:
+            self.weight.copy_(logits.T @ hidden).mul_(factor)
+        self.is_weight_filled = True
 
 
 def _run(hidden: Float[Tensor, "tokens hidden"], job: _Job, gradients: _Gradients) -> Float[Tensor, "sources measures"]:
     """Returns the sums per source, having written the gradients chunk by chunk."""
     sums = torch.zeros(job.num_sources, len(MEASURES), dtype=torch.float64, device=hidden.device)
-    for rows, buffers in _chunks(job.labels, job.head, job.num_buffers, _work_dtype(hidden), job.budget_bytes):
-        result = _chunk(hidden, rows, job, buffers, gradients)
-        sums.index_add_(0, job.sources[rows].long(), result.measures(job.objective, job.weights_of(rows)))
+    vocab = len(job.head.weight)
+    for chunk in scored_chunks(job.labels, vocab, job.needs(hidden), _work_dtype(hidden), job.budget_bytes):
+        _add_chunk(sums, gradients, hidden, chunk, job)
+    if gradients.weight is not None and not gradients.is_weight_filled:
+        gradients.weight.zero_()
     return sums
 
 
-def _chunks(
-    labels: Int[Tensor, " tokens"], head: Head, num_buffers: int, dtype: torch.dtype, budget_bytes: int
-) -> Iterator[tuple[Int[Tensor, " rows"], list[Tensor]]]:
-    """Yields the scored rows in parts, with buffers of shape [rows, vocab], used over again, that fit the budget."""
-    scored = (labels != IGNORE_INDEX).nonzero().squeeze(1)
-    if len(scored) == 0:
-        return
-    vocab = head.weight.shape[0]
-    affordable = max(1, budget_bytes // (num_buffers * vocab * dtype.itemsize))
-    shape = min(len(scored), _MAX_ROWS, affordable), vocab
-    buffers = [torch.empty(shape, dtype=dtype, device=labels.device) for _ in range(num_buffers)]
-    for rows in scored.split(shape[0]):
-        yield rows, [buffer[: len(rows)] for buffer in buffers]
-
-
-def _chunk(
-    hidden: Float[Tensor, "tokens hidden"],
-    rows: Int[Tensor, " rows"],
-    job: _Job,
-    buffers: list[Tensor],
+def _add_chunk(
+    sums: Float[Tensor, "sources measures"],
     gradients: _Gradients,
-) -> ChunkResult:
-    """Returns what the scored `rows` measure, their gradients added; `buffers` are of shape [rows, vocab]."""
-    head = job.head
-    row_hidden = hidden.index_select(0, rows)
-    student = head.logits(row_hidden, out=buffers[0])
-    if head.soft_cap:
-        torch.mul(student, student, out=buffers[-1])
-    result = _differentiate_(student, rows, job, buffers[1 : len(buffers) - bool(head.soft_cap)])
-    if head.soft_cap:  # the slope of the cap is 1 - tanh^2
-        student.mul_(buffers[-1].mul_(-1 / head.soft_cap**2).add_(1))
-    factor = result.factor * head.logit_scale / job.normaliser
-    gradients.add(rows, row_hidden, student, head.weight, factor, job.weights_of(rows))
+    hidden: Float[Tensor, "tokens hidden"],
+    chunk: Chunk,
+    job: _Job,
+) -> None:
+    """Adds what the rows of a chunk measure, and their gradients."""
+    head, teacher, rows = job.head, job.teacher, job.rows(chunk.tokens)
+    row_hidden = hidden.index_select(0, chunk.tokens)
+    student = head.logits(row_hidden, out=chunk.logits[0])
+    if isinstance(teacher, Teacher):
+        teacher.head.logits(teacher.hidden.index_select(0, chunk.tokens), out=chunk.logits[1])
+    for block in chunk.blocks():
+        of_block = rows[block.rows]
+        result = _differentiate_capped_(block, of_block, job)
+        sums.index_add_(0, of_block.sources, result.measures(job.objective, of_block.weights))
+    factor = result.factor * head.logit_scale / job.normaliser  # the same in every block
+    gradients.add(rows, row_hidden, student, head.weight, factor)
+
+
+def _differentiate_capped_(block: Block, rows: _Rows, job: _Job) -> ChunkResult:
+    """Returns what the rows measure; their logits turn into the gradient with respect to those before the soft cap."""
+    if not job.is_capped:
+        return _differentiate_(block.logits, block.spares, rows, job)
+    student, slope = block.logits[0], block.spares[-1]
+    torch.mul(student, student, out=slope)
+    result = _differentiate_(block.logits, block.spares[:-1], rows, job)
+    student.mul_(slope.mul_(-1 / job.head.soft_cap**2).add_(1))  # 1 - tanh^2
     return result
 
 
-def _differentiate_(
-    student: Float[Tensor, "rows vocab"], rows: Int[Tensor, " rows"], job: _Job, spares: list[Tensor]
-) -> ChunkResult:
-    """Returns what the rows measure; `student` turns from logits into their gradient."""
-    objective, teacher, labels = job.objective, job.teacher, job.labels.index_select(0, rows).long()
+def _differentiate_(logits: list[Tensor], spares: list[Tensor], rows: _Rows, job: _Job) -> ChunkResult:
+    """Returns what the rows measure; the student's logits turn into their gradient."""
+    student, objective, teacher = logits[0], job.objective, job.teacher
     if teacher is None:
-        return cross_entropy_(student, labels, objective.ce_weight)
+        return cross_entropy_(student, rows.labels, objective.ce_weight)
     if isinstance(teacher, CachedTargets):
-        return cached_kl_(student, teacher.select(rows, student.dtype), labels, objective)
-    logits = teacher.head.logits(teacher.hidden.index_select(0, rows), out=spares[0])
+        return cached_kl_(student, teacher.select(rows.tokens, student.dtype), rows.labels, objective)
     if objective.divergence == "forward":
-        return forward_kl_(student, logits, spares[1], labels, objective)
-    return mixture_divergence_(student, logits, spares[1:], labels, objective)
+        return forward_kl_(student, logits[1], next(iter(spares), None), rows.labels, objective)
+    return mixture_divergence_(student, logits[1], spares, rows.labels, objective)
 
 
 def _work_dtype(hidden: Tensor) -> torch.dtype:
     """Returns the type of logits, statistics and the head's gradient: fp32, or fp64 for fp64 inputs."""
     return torch.promote_types(hidden.dtype, torch.float32)
+
+
+def _copy_bytes(hidden: Tensor) -> int:
+    """Returns the bytes per logit of a copy in the type of `hidden`, where that is not the type of the logits."""
+    return 0 if hidden.dtype == _work_dtype(hidden) else hidden.dtype.itemsize

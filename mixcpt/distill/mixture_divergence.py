@@ -35,16 +35,19 @@ def mixture_divergence_(
     """
     temperature, index = objective.temperature, labels.unsqueeze(1)
     own = 1 - objective.beta if objective.divergence == "jsd" else 1.0
-    plain = spares[-1]  # reverse KL does not need the teacher's probabilities any more where this is written
-    target = target_(teacher, spares[0], index, objective)
+    q, plain = (
+        spares[0],
+        spares[-1],
+    )  # reverse KL does not need the teacher's probabilities any more where this is written
+    target = target_(teacher, q, index, objective)
     at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, target.top).squeeze(1)
     ratio = teacher.sub_(student, alpha=1 / temperature)
     if objective.divergence == "jsd":
-        _correct_(target, index)
+        _correct_(q, target, index)
     normaliser = None if temperature == 1 else softmax_(plain.copy_(student))
     tempered = softmax_(student if temperature == 1 else student.div_(temperature))
     _log_ratio_(ratio, target, index, tempered, at_label / temperature, at_top / temperature)
-    from_teacher = _to_mixture_(ratio, target.q, spares[1], objective.beta) if objective.divergence == "jsd" else 0.0
+    from_teacher = _to_mixture_(ratio, q, spares[1], objective.beta) if objective.divergence == "jsd" else 0.0
     mean = ratio.mul_(student).sum(dim=1)
     factor = objective.kl_weight * temperature * own
     _gradient_(student, ratio, mean, target, objective.ce_weight / factor, None if temperature == 1 else plain)
@@ -58,13 +61,13 @@ def num_spares(objective: Objective) -> int:
     return 2 + (objective.temperature != 1) if objective.divergence == "jsd" else 1
 
 
-def _correct_(target: Target, index: Int[Tensor, "rows 1"]) -> None:
-    """Turns the target's q0 into q."""
+def _correct_(q: Float[Tensor, "rows vocab"], target: Target, index: Int[Tensor, "rows 1"]) -> None:
+    """Turns q0 into the corrected q."""
     change = target.correction
     if change.scale is not None:
-        target.q.mul_(change.scale.unsqueeze(1))
-    target.q.scatter_(1, target.top, change.log_top.exp().unsqueeze(1))
-    target.q.scatter_(1, index, change.log_label.exp().unsqueeze(1))
+        q.mul_(change.scale.unsqueeze(1))
+    q.scatter_(1, target.top, change.log_top.exp().unsqueeze(1))
+    q.scatter_(1, index, change.log_label.exp().unsqueeze(1))
 
 
 def _log_ratio_(

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import CachedTeacher
 from mixcpt.distill.body import check_model, hidden_states
+from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES
 from mixcpt.distill.head import head_of
-from mixcpt.distill.loss import DEFAULT_BUDGET_BYTES
 from mixcpt.distill.teacher_cache import CacheIdentity, CacheWriter, Entries
 from mixcpt.errors import ArtifactError
 from mixcpt.models import ModelRef, load_model
