@@ -47,7 +47,7 @@ def loop(trainer: DistillationTrainer, rows: list[Row]) -> float:
         )
         loss = temperature**2 * loss / count
         loss.backward()
-        total += float(loss)
+        total += loss.item()
     return total
 
 
@@ -57,7 +57,7 @@ def two_forwards(trainer: DistillationTrainer, rows: list[Row]) -> float:
     scored = (batch["labels"][:, 1:] != -100).sum()
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=scored.unsqueeze(0))
     loss.backward()
-    return float(loss)
+    return loss.item()
 
 
 def _logits(model: torch.nn.Module, ids: Tensor) -> Tensor:
