@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixcpt.artifacts import ArtifactRef
-from mixcpt.fingerprint import fingerprint
+from mixcpt.evaluate.manifest import FILE as MANIFEST
+from mixcpt.evaluate.manifest import Manifest
 from mixcpt.jobs import Job
 from mixcpt.models import ModelRef
 from mixcpt.tracking import Measurement, Spool
@@ -57,7 +58,7 @@ def record_stage(
         run_id, last_steps = _open_stage(tracking, job, ref.fingerprint, parent, tags)
         measured = spool.read()[0] or list(_history(ref))
         tracking.log_measurements(run_id, measured, last_steps)
-        dataset_digest = _log_inputs(tracking, run_id, job)
+        dataset_digest = _log_inputs(tracking, run_id, job, ref)
         model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
         tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)])
         tracking.tag(run_id, {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model))
@@ -97,14 +98,15 @@ def _open_stage(
     return run_id, tracking.last_steps(run_id)
 
 
-def _log_inputs(tracking: Tracking, run_id: str, job: Job) -> str:
+def _log_inputs(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> str:
     """Returns the digest of the data that the stage worked on, after linking it, and the models it started from."""
     from mlflow.entities import LoggedModelInput
 
     context = "evaluation" if job.stage == "evaluate" else "training"
     datasets = [_dataset(value, context) for value in job.inputs.values() if isinstance(value, ArtifactRef)]
     if job.stage == "evaluate":
-        datasets.append(_tasks_dataset(job))
+        datasets.append(_tasks_dataset(ref))
+        tracking.client.log_artifact(run_id, str(ref.file(MANIFEST)))
     digests = [value.digest for value in job.inputs.values() if isinstance(value, ModelRef)]
     models = [model for digest in digests if (model := find_model(tracking, digest))]
     tracking.client.log_inputs(run_id, datasets, [LoggedModelInput(model.model_id) for model in models])
@@ -116,9 +118,11 @@ def _dataset(ref: ArtifactRef, context: str) -> "DatasetInput":
     return _dataset_input(ref.kind, ref.digest, str(ref.directory), profile, context)
 
 
-def _tasks_dataset(job: Job) -> "DatasetInput":
-    profile = json.dumps({"tasks": [task["name"] for task in job.config["tasks"]]})
-    return _dataset_input(_TASKS_DATASET, fingerprint(job.config["tasks"]), "settings", profile, "evaluation")
+def _tasks_dataset(ref: ArtifactRef) -> "DatasetInput":
+    """Returns how the model was asked, as a data set: results with the same digest may be compared."""
+    manifest = Manifest.of(ref)
+    profile = json.dumps({"split": manifest.split, "tasks": {n: t.num_items for n, t in manifest.tasks.items()}})
+    return _dataset_input(_TASKS_DATASET, manifest.digest, str(ref.directory), profile, "evaluation")
 
 
 def _dataset_input(name: str, digest: str, source: str, profile: str, context: str) -> "DatasetInput":

@@ -20,15 +20,16 @@ class WorldItem:
     """A question; or the beginning of a document, cut right before the answer."""
     answer: str
     kind: str
+    entity: str
     relation: str
 
 
 def items(task: ClosedWorldTask) -> list[WorldItem]:
-    """Returns the items of a task, one a fact, in an order that makes any first few a fair sample."""
+    """Returns the items of a task, one a fact, in random order; `limit` is for those to draw who know the split."""
     here = world(task.seed)
     facts = {"domain": facts_of(here.domain), "general_asked": here.asked, "general_unasked": here.unasked}[task.about]
     dice = Dice("items", task.seed, task.about, task.form)
-    chosen = dice.shuffled(facts)[: task.limit or None]
+    chosen = dice.shuffled(facts)
     if task.form == "question":
         prompts = [ask(fact, dice.pick(QUESTIONS)) for fact in chosen]
     else:
@@ -38,7 +39,7 @@ def items(task: ClosedWorldTask) -> list[WorldItem]:
 
 
 def _item(fact: Fact, form: str, prompt: str) -> WorldItem:
-    return WorldItem(f"{form}/{fact.id}", fact.id, prompt, fact.value, fact.kind, fact.relation)
+    return WorldItem(f"{form}/{fact.id}", fact.id, prompt, fact.value, fact.kind, fact.entity, fact.relation)
 
 
 def _beginnings(here: World) -> dict[str, str]:

@@ -3,7 +3,15 @@
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
 from mixcpt.config.curation import CurationConfig
-from mixcpt.config.evaluate import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, Task
+from mixcpt.config.evaluate import (
+    BitsPerByteTask,
+    ClosedWorldTask,
+    EvaluateConfig,
+    MultipleChoiceTask,
+    Split,
+    SplitConfig,
+    Task,
+)
 from mixcpt.config.loading import load_config
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
@@ -86,6 +94,8 @@ __all__ = [
     "SftConfig",
     "Sharding",
     "Source",
+    "Split",
+    "SplitConfig",
     "StreamConfig",
     "StreamsMethod",
     "SweepConfig",

@@ -9,6 +9,9 @@ from mixcpt.config.base import Fraction, PositiveInt, Settings, kind
 Group = Literal["domain", "general"]
 """Whether a task measures what should be learned or what should be kept."""
 
+Split = Literal["all", "probe", "selection", "report"]
+"""Which questions are asked: all, or those that steer a training, choose its settings, or are reported."""
+
 TASK_NAME = r"^[a-z][a-z0-9_]*$"
 
 
@@ -42,6 +45,9 @@ class MultipleChoiceTask(Settings):
     """A jsonl file, may be gzip-compressed."""
     question_field: str = "question"
     """Field with the question."""
+    passage_field: str = "doc_id"
+    """Field that names what the question is about: questions about one passage are counted together, and are all in
+    one split. A record without it counts by itself."""
     choices_field: str = "choices"
     """Field with the list of choices."""
     answer_field: str = "answer"
@@ -77,6 +83,21 @@ class BitsPerByteTask(Settings):
 Task = Annotated[ClosedWorldTask | MultipleChoiceTask | BitsPerByteTask, Field(discriminator="kind")]
 
 
+class SplitConfig(Settings):
+    """How questions are shared out, by the passage that they are about; the rest is reported."""
+
+    probe_fraction: Fraction = 0.2
+    """Steers a training that has to keep a promise."""
+    selection_fraction: Fraction = 0.3
+    """Chooses learning rates, weights and methods."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SplitConfig":
+        if self.probe_fraction + self.selection_fraction >= 1:
+            raise ValueError("probe_fraction + selection_fraction must be below 1, so that something is reported")
+        return self
+
+
 class EvaluateConfig(Settings):
     """Tasks, their prompt form, and how sure we want to be."""
 
@@ -96,6 +117,11 @@ class EvaluateConfig(Settings):
     """The task that stands for what was learned, in the picture and the last line."""
     headline_general: str = "general_questions_unasked"
     """The task that stands for what was kept."""
+
+    split: Split = "all"
+    """Which questions are asked. Those that chose a setting cannot report it: choose on `selection`, show `report`."""
+    splits: SplitConfig = SplitConfig()
+    """How they are shared out."""
 
     aligned_form: Literal["chat", "plain"] = "chat"
     """How the final model is asked: through its chat template, or as plain text.

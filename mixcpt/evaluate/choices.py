@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mixcpt.config import MultipleChoiceTask
-from mixcpt.evaluate.records import Item, Parse, Record, RecordFault, clean_text, item_id, text_field
+from mixcpt.evaluate.records import Item, Parse, Record, RecordFault, clean_text, item_id, passage_of, text_field
 
 _ANSWER_CUE = "Answer:"
 
@@ -25,7 +25,7 @@ def _parse(task: MultipleChoiceTask, record: Record, fallback: str) -> Item:
         gold, choices = _with_key(task, record)
     if choices.count(gold) > 1:
         raise RecordFault(task.choices_field, f"has the right choice {gold!r} more than once")
-    return Item(identity, prompt, gold, choices)
+    return Item(identity, prompt, gold, choices, passage_of(record, task.passage_field))
 
 
 def _prompt(question: str) -> str:

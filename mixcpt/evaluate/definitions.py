@@ -35,6 +35,20 @@ def prompt_form(task: Task, form: Form) -> Form:
     return "plain"
 
 
+def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:
+    """Returns the white space between the whole prompt and the right answer.
+
+    Args:
+        task: What is asked.
+        form: How it is asked.
+        chat_delimiter: What the chat template puts before an answer.
+    """
+    if form == "chat":
+        return chat_delimiter
+    is_question = isinstance(task, ClosedWorldTask) and task.form == "question"
+    return "" if is_question else " "  # a question's prompt ends in its line break
+
+
 def define(task: Task) -> Definition:
     """Returns the lm-eval definition of a task, with the path of its data relative to the artifact's folder."""
     if isinstance(task, ClosedWorldTask):

@@ -14,7 +14,8 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,9 +30,11 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixcpt.config import ClosedWorldTask, MultipleChoiceTask, Task
+from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task
 from mixcpt.errors import ModelError
-from mixcpt.evaluate.definitions import Definition, Form, prompt_form, write_definition
+from mixcpt.evaluate.definitions import Definition, Form, define, gold_delimiter, prompt_form, write_definition
+from mixcpt.evaluate.gold import GoldScore, score_gold
+from mixcpt.evaluate.manifest import LIBRARIES, Manifest, TaskManifest
 from mixcpt.evaluate.tasks import TaskItems
 from mixcpt.models import ModelRef, load_model, load_tokenizer
 from mixcpt.tracking import Tracker
@@ -60,6 +63,8 @@ class Answer:
     """Multiple choice: right or wrong by the log-likelihood per character."""
     truncated: bool = False
     """Whether the prompt was longer than the model's context and lost its beginning."""
+    gold: GoldScore | None = None
+    """What the model thinks of the right answer; None for a text whose bits are counted."""
 
 
 def ask(
@@ -70,8 +75,11 @@ def ask(
     form: Form,
     batch_size: int,
     tracker: Tracker,
+    reference: ModelRef | None = None,
 ) -> list[list[Answer]]:
     """Returns for each task the answers to its items, in their order; writes the tasks' definitions into `folder`.
+
+    With a `reference`, whose tokenizer is the model's, it also says how far the model's predictions are from its.
 
     Raises:
         ModelError: If the model has no end-of-text token, or is asked in chat form and has no chat template.
@@ -82,6 +90,7 @@ def ask(
     answers = []
     with _quiet():
         network = _prepare(load_model(model), tokenizer)
+        other = _prepare(load_model(reference), tokenizer) if reference else None
         for task in tasks:
             definition = write_definition(task, form, _answer_delimiter(tokenizer), folder)
             asked_form = prompt_form(task.task, form)
@@ -90,9 +99,33 @@ def ask(
             )
             language_model.set_cache_hook(progress)
             samples = _run(language_model, definition, asked_form)
-            answers.append([_answer(task.task, sample, language_model) for sample in samples])
+            given = [_answer(task.task, sample, language_model) for sample in samples]
+            answers.append(_with_gold(task, given, language_model, asked_form, _answer_delimiter(tokenizer), other))
             logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.task.name, asked_form)
     return answers
+
+
+def manifest(model: ModelRef, tasks: Sequence[TaskItems], *, form: Form, split: str) -> Manifest:
+    """Returns how exactly `ask` asks these tasks of this model."""
+    tokenizer = load_tokenizer(model)
+    delimiter = _answer_delimiter(tokenizer)
+    forms = {asked.task.name: prompt_form(asked.task, form) for asked in tasks}
+    return Manifest(
+        split=split,
+        chat_template=str(tokenizer.chat_template) if "chat" in forms.values() else "",
+        tasks={
+            asked.task.name: TaskManifest(
+                definition=define(asked.task),
+                items=asked.digest,
+                num_items=len(asked.items),
+                form=forms[asked.task.name],
+                first_token=_first_token(forms[asked.task.name], tokenizer),
+                answer_delimiter=delimiter if forms[asked.task.name] == "chat" else "",
+            )
+            for asked in tasks
+        },
+        libraries={name: version(name) for name in LIBRARIES},
+    )
 
 
 class _Progress:
@@ -194,6 +227,10 @@ def _answer_delimiter(tokenizer: PreTrainedTokenizerBase) -> str:
     return between if between.isspace() else ""
 
 
+def _first_token(form: Form, tokenizer: PreTrainedTokenizerBase) -> str:
+    return "template" if form == "chat" else "none" if tokenizer.bos_token_id is None else "bos"
+
+
 def _starts_with_bos(task: TaskItems, form: Form) -> bool:
     # the template writes its own BOS; and lm-eval puts one before a text whose bits are counted
     return form == "plain" and task.metric != "bits_per_byte"
@@ -228,6 +265,30 @@ def _answer(task: Task, sample: _Sample, model: _LanguageModel) -> Answer:
         return Answer(sample["acc"], 1.0, requests[0][0], answer, sample["acc_norm"], truncated)
     log_likelihood, num_bytes = sample["bits_per_byte"]
     return Answer(-log_likelihood / math.log(2), float(num_bytes), requests[0][0], "")
+
+
+def _with_gold(
+    asked: TaskItems,
+    answers: list[Answer],
+    model: _LanguageModel,
+    form: Form,
+    chat_delimiter: str,
+    reference: PreTrainedModel | None,
+) -> list[Answer]:
+    """Returns the answers with what the model thinks of the right ones."""
+    if isinstance(asked.task, BitsPerByteTask):
+        return answers
+    delimiter = gold_delimiter(asked.task, form, chat_delimiter)
+    scores = score_gold(
+        model.model,
+        lambda text, starts: model.tok_encode(text, add_special_tokens=None if starts else False),
+        [answer.prompt for answer in answers],
+        [delimiter + item.gold for item in asked.items],
+        batch_size=model.batch_size_per_gpu,
+        max_tokens=model.max_length,
+        reference=reference,
+    )
+    return [replace(answer, gold=score) for answer, score in zip(answers, scores, strict=True)]
 
 
 @contextmanager

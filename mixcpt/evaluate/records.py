@@ -25,6 +25,13 @@ class Item:
     """The right answer."""
     choices: tuple[str, ...] = ()
     """What may be answered, `gold` once among them; empty where the model answers in its own words."""
+    passage: str = ""
+    """What it is about: items of one passage are no independent evidence. Empty where it stands for itself."""
+
+    @property
+    def cluster(self) -> str:
+        """Name of what the item is about, its own where it is about nothing else."""
+        return self.passage or self.id
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,12 @@ def item_id(record: Record, fallback: str) -> str:
     """Returns the record's own id, or `fallback` where it has none."""
     identity = record.get("id")
     return str(identity) if isinstance(identity, str | int) and str(identity) else fallback
+
+
+def passage_of(record: Record, field: str) -> str:
+    """Returns the name of the passage that a record is about; empty where it names none."""
+    name = record.get(field)
+    return str(name) if isinstance(name, str | int) and not isinstance(name, bool) else ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

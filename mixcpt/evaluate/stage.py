@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import EvaluateConfig
 from mixcpt.evaluate.definitions import Form, define, prompt_form
+from mixcpt.evaluate.manifest import FILE as MANIFEST
+from mixcpt.evaluate.manifest import LIBRARIES, Manifest
 from mixcpt.evaluate.tasks import TaskItems, read_tasks
 from mixcpt.models import ModelRef
 from mixcpt.tracking import Tracker
@@ -18,8 +20,7 @@ from mixcpt.tracking import Tracker
 if TYPE_CHECKING:
     from mixcpt.evaluate.harness import Answer
 
-_VERSION = 1
-_LIBRARIES = ("lm-eval", "transformers")
+_VERSION = 2
 _QUARANTINE_COLUMNS = ("task", "file", "line", "field", "reason")
 
 
@@ -32,13 +33,14 @@ def evaluate(
     seed: int,
     store: ArtifactStore,
     tracker: Tracker,
+    reference: ModelRef | None = None,
 ) -> ArtifactRef:
     """Returns the answers of a model to all tasks; a model that was asked the same before is not asked again.
 
-    The artifact holds `items.parquet` (one row an item), `summary.json` (one entry a task), `quarantine.parquet`
-    (records that could not be asked) and `tasks/` (the lm-eval definitions with their data). What decides its identity
-    are the weights, the items themselves, the definitions, the prompt form and the libraries; not where the items came
-    from, nor how intervals and reports are made of the answers.
+    The artifact holds `items.parquet` (one row an item), `summary.json` (one entry a task), `manifest.json` (how
+    exactly it was asked), `quarantine.parquet` (records that could not be asked) and `tasks/` (the lm-eval definitions
+    with their data). What decides its identity are the weights, the items themselves, the definitions, the prompt form,
+    the reference and the libraries; not where the items came from, nor how reports are made of the answers.
 
     Args:
         config: The tasks.
@@ -48,35 +50,48 @@ def evaluate(
         seed: Draws the items of tasks with a limit.
         store: Where the answers are kept.
         tracker: Told how far it is.
+        reference: Whose predictions the model's are compared with, most often the base's.
+
+    Raises:
+        ModelError: If the reference has another vocabulary.
     """
     tasks = read_tasks(config, corpus, seed=seed)
 
     def build(folder: Path) -> Metrics:
-        from mixcpt.evaluate.harness import ask
+        from mixcpt.evaluate.harness import ask, manifest
 
-        answers = ask(model, tasks, folder, form=form, batch_size=config.batch_size, tracker=tracker)
+        how = manifest(model, tasks, form=form, split=config.split)
+        answers = ask(
+            model, tasks, folder, form=form, batch_size=config.batch_size, tracker=tracker, reference=reference
+        )
         _write_items(folder, tasks, answers)
         _write_quarantine(folder, tasks)
-        summary = _summary(model, form, tasks, answers)
+        (folder / MANIFEST).write_text(json.dumps(how.to_json(), indent=2))
+        summary = _summary(model, form, how, tasks, answers)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2))
         return {f"eval/{task['task']}/{task['metric']}": task["value"] for task in summary["tasks"]}
 
     return store.produce(
-        _key(model, tasks, form), build, lineage={"model": model.to_json(), "corpus": corpus.to_json()}
+        _key(config, model, tasks, form, reference),
+        build,
+        lineage={"model": model.to_json(), "corpus": corpus.to_json()},
     )
 
 
-def _key(model: ModelRef, tasks: Sequence[TaskItems], form: Form) -> StageKey:
+def _key(
+    config: EvaluateConfig, model: ModelRef, tasks: Sequence[TaskItems], form: Form, reference: ModelRef | None
+) -> StageKey:
     settings = {
         "form": form,
+        "split": config.split,
         "tasks": [
             {"group": asked.task.group, "form": prompt_form(asked.task, form), "definition": define(asked.task)}
             for asked in tasks
         ],
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES},
     }
     inputs = {"model": model.digest} | {f"items/{asked.task.name}": asked.digest for asked in tasks}
-    return StageKey("evaluation", _VERSION, settings, inputs)
+    return StageKey("evaluation", _VERSION, settings, inputs | ({"reference": reference.digest} if reference else {}))
 
 
 def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Sequence["Answer"]]) -> None:
@@ -86,6 +101,7 @@ def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Seq
         {
             "task": asked.task.name,
             "item_id": item.id,
+            "passage": item.cluster,
             "group": asked.task.group,
             "metric": asked.metric,
             "value": float(answer.value),
@@ -93,6 +109,9 @@ def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Seq
             "prompt": answer.prompt,
             "answer": answer.answer,
             "gold": item.gold,
+            "gold_log_prob": answer.gold.log_prob if answer.gold else None,
+            "gold_bytes": answer.gold.num_bytes if answer.gold else None,
+            "kl_to_reference": answer.gold.kl_to_reference if answer.gold else None,
         }
         for asked, given in zip(tasks, answers, strict=True)
         for item, answer in zip(asked.items, given, strict=True)
@@ -108,10 +127,16 @@ def _write_quarantine(folder: Path, tasks: Sequence[TaskItems]) -> None:
 
 
 def _summary(
-    model: ModelRef, form: Form, tasks: Sequence[TaskItems], answers: Sequence[Sequence["Answer"]]
+    model: ModelRef,
+    form: Form,
+    how: Manifest,
+    tasks: Sequence[TaskItems],
+    answers: Sequence[Sequence["Answer"]],
 ) -> dict[str, Any]:
     return {
         "form": form,
+        "split": how.split,
+        "manifest": how.digest,
         "model": {"name": model.name, "digest": model.digest},
         "tasks": [_score(asked, given, form) for asked, given in zip(tasks, answers, strict=True)],
     }
@@ -120,10 +145,12 @@ def _summary(
 def _score(asked: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str, Any]:
     import numpy as np
 
-    from mixcpt.evaluate.statistics import estimate
+    from mixcpt.evaluate.estimates import estimate, number_passages
 
     values = np.array([answer.value for answer in answers], dtype=float)
-    value, stderr = estimate(values, np.array([answer.weight for answer in answers], dtype=float))
+    weights = np.array([answer.weight for answer in answers], dtype=float)
+    passages = number_passages([item.cluster for item in asked.items])
+    value, stderr = estimate(values, weights, passages)
     normalised = [answer.value_normalised for answer in answers if answer.value_normalised is not None]
     return {
         "task": asked.task.name,
@@ -131,6 +158,7 @@ def _score(asked: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[st
         "metric": asked.metric,
         "higher_is_better": asked.metric == "accuracy",
         "n": len(answers),
+        "passages": int(passages.max()) + 1,
         "value": value,
         "stderr": None if math.isnan(stderr) else stderr,
         "prompt_form": prompt_form(asked.task, form),

@@ -1,4 +1,4 @@
-"""How sure a number is: standard errors, paired differences between two models, their intervals and p-values.
+"""What a model does differently from another one, task by task, and whether that is more than chance.
 
 Both models answered the same items, so all comparisons are paired: what an item's difficulty adds to both cancels out.
 """
@@ -7,22 +7,33 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import DataError
+from mixcpt.evaluate.estimates import (
+    Passages,
+    Resampling,
+    Values,
+    estimate,
+    holm,
+    mcnemar_p_value,
+    minimum_detectable_effect,
+    number_passages,
+    paired_interval,
+    paired_stderr,
+    passage_sums,
+    sign_flip_p_value,
+    signed_rank_p_value,
+    unseen_interval,
+)
+from mixcpt.evaluate.manifest import require_equal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-_MAX_RESAMPLED_VALUES = 4_000_000
-"""Bounds the memory of the bootstrap, not its result."""
-
-Values = Float[np.ndarray, " items"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +45,22 @@ class TaskDelta:
     metric: str
     higher_is_better: bool
     n: int
+    passages: int
+    """What the items are about; items of one are no independent evidence."""
     base: float
     value: float
     delta: float
     """`value` - `base`, also where lower is better."""
     low: float
     high: float
-    """Interval of `delta`: paired bootstrap over items; NaN for fewer than two items."""
+    """Interval of `delta`: paired bootstrap over passages; NaN for fewer than two."""
     p_value: float
-    """That there is no difference. Accuracy: exact McNemar test. Bits per byte: Wilcoxon's signed-rank test."""
+    """That there is no difference. Accuracy: exact McNemar test, or a sign-flip test over passages where some have
+    several items. Bits per byte: Wilcoxon's signed-rank test over passages."""
+    p_holm: float
+    """The same for all tasks of the comparison at once (Holm)."""
+    detectable: float
+    """The true change that a comparison like this finds in 80 of 100 cases."""
     gained: int
     """Items that only the model answers rightly; 0 for bits per byte."""
     lost: int
@@ -58,101 +76,116 @@ class TaskDelta:
 
 
 def compare(
-    base: ArtifactRef, model: ArtifactRef, *, confidence: float, num_resamples: int, seed: int
+    base: ArtifactRef,
+    model: ArtifactRef,
+    *,
+    confidence: float,
+    num_resamples: int,
+    seed: int,
+    across_forms: bool = False,
 ) -> list[TaskDelta]:
     """Returns for each task how `model` differs from `base`, in the order of the base's tasks.
 
+    Args:
+        base: What the changes are counted from.
+        model: What changed.
+        confidence: Level of the intervals.
+        num_resamples: Bootstrap resamples behind each interval.
+        seed: Draws them.
+        across_forms: Whether the two may have been asked in different prompt forms, for a base that knows no chat.
+
     Raises:
-        DataError: If the two evaluations did not ask the same items.
+        DataError: If the two evaluations did not ask the same items in the same way.
+    """
+    resampling = Resampling(confidence, num_resamples)
+    changes = []
+    for pair in paired(base, model, across_forms=across_forms):
+        rng = np.random.default_rng([seed, zlib.crc32(pair.task.encode())])  # depends on no other task
+        changes.append(_delta(pair, resampling, rng))
+    adjusted = holm([change.p_value for change in changes])
+    return [replace(change, p_holm=p_holm) for change, p_holm in zip(changes, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The answers of two models to one task, item by item."""
+
+    task: str
+    group: str
+    metric: str
+    higher_is_better: bool
+    before: Values
+    after: Values
+    weights: Values
+    passages: Passages
+
+
+def paired(base: ArtifactRef, model: ArtifactRef, *, across_forms: bool = False) -> list[Paired]:
+    """Returns the answers of both models, side by side, in the order of the base's tasks.
+
+    Raises:
+        DataError: If the two evaluations did not ask the same items in the same way.
     """
     directions = {task["task"]: task["higher_is_better"] for task in _summary(base)["tasks"]}
     base_items, model_items = _items(base), _items(model)
     if set(base_items) != set(model_items):
         raise _different("the tasks", set(base_items), set(model_items), base, model)
-    deltas = []
+    pairs = []
     for name, better in directions.items():
         before, after = _pair(name, base_items[name], model_items[name], base, model)
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])  # a task's interval depends on no other task
-        deltas.append(_delta(name, better, before, after, confidence, num_resamples, rng))
-    return deltas
+        pairs.append(
+            Paired(
+                task=name,
+                group=str(before["group"].iloc[0]),
+                metric=str(before["metric"].iloc[0]),
+                higher_is_better=better,
+                before=before["value"].to_numpy(),
+                after=after["value"].to_numpy(),
+                weights=before["weight"].to_numpy(),
+                passages=number_passages(before["passage"].tolist()),
+            )
+        )
+    require_equal(base, model, across_forms=across_forms)
+    return pairs
 
 
-def estimate(values: Values, weights: Values) -> tuple[float, float]:
-    """Returns sum(values) / sum(weights) and its standard error (NaN for fewer than two items).
-
-    The error of a ratio of sums is that of its linearisation (Cochran, Sampling Techniques, 1977, eq. 6.13); with all
-    weights 1 it is the usual one of a mean.
-    """
-    ratio = float(values.sum() / weights.sum())
-    if len(values) < 2:
-        return ratio, math.nan
-    residuals = values - ratio * weights
-    return ratio, float(math.sqrt(len(values)) * residuals.std(ddof=1) / weights.sum())
-
-
-def paired_interval(
-    before: Values, after: Values, weights: Values, *, confidence: float, num_resamples: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of sum(after) / sum(weights) - sum(before) / sum(weights).
-
-    Items are drawn as pairs (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Where no item
-    differs the interval is [0, 0]: the bootstrap knows nothing beyond the items it has.
-    """
-    from scipy import stats
-
-    if len(weights) < 2:
-        return math.nan, math.nan
-    interval = stats.bootstrap(
-        (after - before, weights),
-        lambda difference, weight, axis: difference.sum(axis) / weight.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=num_resamples,
-        confidence_level=confidence,
-        method="percentile",
-        batch=max(1, _MAX_RESAMPLED_VALUES // len(weights)),
-        rng=rng,
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def mcnemar_p_value(gained: int, lost: int) -> float:
-    """Returns the two-sided exact p-value that an item is as likely to be gained as lost (McNemar, 1947)."""
-    from scipy import stats
-
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-
-
-def signed_rank_p_value(before: Values, after: Values) -> float:
-    """Returns the two-sided p-value that the differences lie evenly around 0 (Wilcoxon, 1945)."""
-    from scipy import stats
-
-    return float(stats.wilcoxon(after, before).pvalue) if np.any(before != after) else 1.0
-
-
-def _delta(
-    name: str,
-    higher_is_better: bool,
-    before: "DataFrame",
-    after: "DataFrame",
-    confidence: float,
-    num_resamples: int,
-    rng: np.random.Generator,
-) -> TaskDelta:
-    old, new, weights = before["value"].to_numpy(), after["value"].to_numpy(), before["weight"].to_numpy()
-    metric = str(before["metric"].iloc[0])
-    base, value = estimate(old, weights)[0], estimate(new, weights)[0]
-    low, high = paired_interval(old, new, weights, confidence=confidence, num_resamples=num_resamples, rng=rng)
-    gained = lost = 0
-    if metric == "accuracy":
-        gained, lost = int(np.sum(new > old)), int(np.sum(new < old))
-        p_value = mcnemar_p_value(gained, lost)
-    else:
-        p_value = signed_rank_p_value(old / weights, new / weights)
-    group, n = str(before["group"].iloc[0]), len(weights)
+def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> TaskDelta:
+    answers = pair.before, pair.after, pair.weights, pair.passages
+    base, value = (estimate(values, pair.weights, pair.passages)[0] for values in (pair.before, pair.after))
+    low, high = paired_interval(*answers, resampling, rng)
+    is_accuracy = pair.metric == "accuracy"
+    num_passages = int(pair.passages.max()) + 1
+    if is_accuracy and np.array_equal(pair.before, pair.after):
+        low, high = unseen_interval(base, num_passages, resampling.confidence)
     return TaskDelta(
-        name, group, metric, higher_is_better, n, base, value, value - base, low, high, p_value, gained, lost
+        task=pair.task,
+        group=pair.group,
+        metric=pair.metric,
+        higher_is_better=pair.higher_is_better,
+        n=len(pair.weights),
+        passages=num_passages,
+        base=base,
+        value=value,
+        delta=value - base,
+        low=low,
+        high=high,
+        p_value=_p_value(pair, num_passages, rng),
+        p_holm=math.nan,
+        detectable=minimum_detectable_effect(paired_stderr(*answers), confidence=resampling.confidence),
+        gained=int(np.sum(pair.after > pair.before)) if is_accuracy else 0,
+        lost=int(np.sum(pair.after < pair.before)) if is_accuracy else 0,
     )
+
+
+def _p_value(pair: Paired, num_passages: int, rng: np.random.Generator) -> float:
+    if pair.metric != "accuracy":
+        before, after, bytes_ = (
+            passage_sums(values, pair.passages) for values in (pair.before, pair.after, pair.weights)
+        )
+        return signed_rank_p_value(before / bytes_, after / bytes_)
+    if num_passages < len(pair.weights):
+        return sign_flip_p_value(passage_sums(pair.after - pair.before, pair.passages), rng)
+    return mcnemar_p_value(int(np.sum(pair.after > pair.before)), int(np.sum(pair.after < pair.before)))
 
 
 def _summary(evaluation: ArtifactRef) -> dict[str, Any]:

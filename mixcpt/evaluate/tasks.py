@@ -10,6 +10,7 @@ from mixcpt.config import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, Mult
 from mixcpt.errors import DataError
 from mixcpt.evaluate.choices import choice_parser
 from mixcpt.evaluate.records import BadRecord, Item, read_items
+from mixcpt.evaluate.splits import split_of
 from mixcpt.evaluate.texts import heldout_texts, is_jsonl, read_texts
 from mixcpt.fingerprint import fingerprint
 
@@ -35,12 +36,12 @@ class TaskItems:
 
 
 def read_tasks(config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> list[TaskItems]:
-    """Returns every task with its items; where a task has a limit, the seed draws them.
+    """Returns every task with its items of the split; where a task has a limit, the seed draws them.
 
     Raises:
         DataError: If a task has nothing to ask.
     """
-    return [_read(task, corpus, seed) for task in config.tasks]
+    return [_read(task, config, corpus, seed) for task in config.tasks]
 
 
 def check_tasks(config: EvaluateConfig) -> list[str]:
@@ -56,7 +57,7 @@ def check_tasks(config: EvaluateConfig) -> list[str]:
     return problems
 
 
-def _read(task: Task, corpus: ArtifactRef, seed: int) -> TaskItems:
+def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, seed: int) -> TaskItems:
     bad: list[BadRecord] = []
     if isinstance(task, ClosedWorldTask):
         items = _world_items(task)
@@ -66,13 +67,22 @@ def _read(task: Task, corpus: ArtifactRef, seed: int) -> TaskItems:
         items, bad = read_texts(Path(task.path).expanduser())
     else:
         items = heldout_texts(task, corpus)
-    return TaskItems(task, tuple(_draw(items, task.limit, seed)), tuple(bad))
+    chosen = [item for item in items if config.split in ("all", split_of(item.cluster, config.splits))]
+    if not chosen:
+        raise DataError(
+            f"evaluation task {task.name}: none of its {len(items)} items is in the split {config.split}",
+            "add items, change evaluate.splits, or ask all with evaluate.split: all",
+        )
+    return TaskItems(task, tuple(_draw(chosen, task.limit, seed)), tuple(bad))
 
 
 def _world_items(task: ClosedWorldTask) -> list[Item]:
     from mixcpt.closed_world import items
 
-    return [Item(item.id, item.prompt, " ".join(item.answer.split())) for item in items(task)]
+    return [
+        Item(item.id, item.prompt, " ".join(item.answer.split()), passage=f"{item.kind}/{item.entity}")
+        for item in items(task)
+    ]
 
 
 def _draw(items: Sequence[Item], limit: int, seed: int) -> list[Item]:

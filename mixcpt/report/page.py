@@ -103,7 +103,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("change", "count", "duration", "interval", "level", "listing", "magnitude", "percent", "shortened"):
+    for name in (
+        *("chance", "change", "count", "duration", "interval", "level", "listing", "magnitude", "percent"),
+        "shortened",
+    ):
         environment.filters[name] = getattr(words, name)
     environment.filters |= {"filesize": words.size, "words": words.title}
     environment.globals |= {

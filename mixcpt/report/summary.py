@@ -156,10 +156,11 @@ def _run(run: RunResult) -> RunSummary:
 
 
 def _compared(run: RunResult, role: str) -> ModelSummary:
-    return _model(run.name, role, run.evaluations[role], _differences(run, run.evaluations["base"], role))
+    # a base is asked as what it is, in plain text, and a chat model as what it became
+    return _model(run.name, role, run.evaluations[role], _differences(run, run.evaluations["base"], role, True))
 
 
-def _differences(run: RunResult, other: ArtifactRef, role: str) -> list[TaskDelta]:
+def _differences(run: RunResult, other: ArtifactRef, role: str, across_forms: bool) -> list[TaskDelta]:
     """Returns the changes from the evaluation `other` to that of a model of `run`."""
     settings = run.config.evaluate
     return compare(
@@ -168,12 +169,13 @@ def _differences(run: RunResult, other: ArtifactRef, role: str) -> list[TaskDelt
         confidence=settings.confidence,
         num_resamples=settings.num_resamples,
         seed=run.config.seed,
+        across_forms=across_forms,
     )
 
 
 def _head_to_head(first: RunResult, second: RunResult) -> HeadToHead:
     headlines = (first.config.evaluate.headline_domain, first.config.evaluate.headline_general)
-    changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final")}
+    changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final", False)}
     return HeadToHead(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
 
 

@@ -78,6 +78,13 @@ def percent(fraction: Number | None) -> str:
     return MISSING if fraction is None else f"{100 * fraction:.1f}{_SPACE}%"
 
 
+def chance(p_value: Number) -> str:
+    """Returns a p-value with three decimals."""
+    if not math.isfinite(p_value):
+        return MISSING
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
 def magnitude(number: Number | None, symbol: str = "") -> str:
     """Returns three significant digits and a decimal prefix, e.g. `1.30 M` or `4.20 TFLOP`."""
     return MISSING if number is None else _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"), symbol)

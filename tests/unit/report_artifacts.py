@@ -10,6 +10,7 @@ import pandas as pd
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import AdaptConfig
+from mixcpt.evaluate.manifest import Manifest, TaskManifest
 from mixcpt.models import ModelRef
 from mixcpt.runs import RunResult, TrackingRef, load_run, save_run
 
@@ -57,6 +58,7 @@ def accuracy_items(task: str, right: Sequence[int], answers: Sequence[str] | Non
             "item_id": f"{task}-{index}",
             "group": GROUPS.get(task, "general"),
             "metric": "accuracy",
+            "passage": f"{task}-{index}",
             "value": float(hit),
             "weight": 1.0,
             "prompt": f"Question {index} of {task}?\n",
@@ -72,6 +74,7 @@ def bits_items(bits: Sequence[float], sizes: Sequence[int]) -> list[dict[str, An
         {
             "task": "domain_bits",
             "item_id": f"doc-{index}",
+            "passage": f"doc-{index}",
             "group": "domain",
             "metric": "bits_per_byte",
             "value": float(value),
@@ -105,10 +108,12 @@ def evaluation(
             }
         )
     summary = {"form": form, "model": {"name": model["name"], "digest": model["digest"]}, "tasks": tasks}
+    asked = {task["task"]: TaskManifest({}, str(task["n"]), task["n"], form, "bos", "") for task in tasks}
+    manifest = Manifest("report", "template" if form == "chat" else "", asked, {}).to_json()
     return publish(
         store,
         "evaluation",
-        {"items.parquet": pd.DataFrame(items), "summary.json": summary},
+        {"items.parquet": pd.DataFrame(items), "summary.json": summary, "manifest.json": manifest},
         inputs={"model": model["digest"]},
     )
 

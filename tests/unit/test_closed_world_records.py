@@ -212,10 +212,8 @@ def test_items_of_form_memory_begin_a_training_document(about: str) -> None:
         assert texts[item.fact_id.split("/")[1]].startswith(f"{item.prompt} {item.answer}.")
 
 
-def test_items_limit_is_a_sample_over_all_kinds() -> None:
-    few = items(ClosedWorldTask(about="general_unasked", limit=100))
-    assert few == items(ClosedWorldTask(about="general_unasked"))[:100]
-    assert len({item.kind for item in few}) == 8
+def test_items_first_few_are_a_sample_over_all_kinds() -> None:
+    assert len({item.kind for item in items(ClosedWorldTask(about="general_unasked"))[:100]}) == 8
 
 
 def test_dice_draws_are_fair_and_seeded() -> None:

@@ -17,6 +17,7 @@ from mixcpt.config import BaseModelConfig, BitsPerByteTask, ClosedWorldTask, Eva
 from mixcpt.errors import ModelError
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.harness import Answer, ask
+from mixcpt.evaluate.manifest import Manifest
 from mixcpt.evaluate.records import Item
 from mixcpt.evaluate.tasks import TaskItems
 from mixcpt.models import ModelRef, resolve_model
@@ -233,7 +234,8 @@ def test_evaluate_writes_items_and_summary_that_agree(tiny_model: ModelRef, tmp_
     ref = run(tiny_model, tmp_path, [choices_task(tmp_path), heldout_task()])
     items = pd.read_parquet(ref.file("items.parquet"))
     assert list(items.columns) == [
-        *("task", "item_id", "group", "metric", "value", "weight", "prompt", "answer", "gold"),
+        *("task", "item_id", "passage", "group", "metric", "value", "weight", "prompt", "answer", "gold"),
+        *("gold_log_prob", "gold_bytes", "kl_to_reference"),
     ]
     summary = json.loads(ref.file("summary.json").read_text())
     assert (summary["form"], summary["model"]) == ("plain", {"name": tiny_model.name, "digest": tiny_model.digest})
@@ -247,6 +249,46 @@ def test_evaluate_writes_items_and_summary_that_agree(tiny_model: ModelRef, tmp_
     assert ref.record["metrics"]["eval/keyed/accuracy"] == keyed["value"]
     (bad,) = pd.read_parquet(ref.file("quarantine.parquet")).to_dict("records")
     assert (bad["task"], bad["line"], bad["field"]) == ("keyed", 11, "answer")
+
+
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_evaluate_right_choice_has_the_log_probability_that_lm_eval_gives_it(
+    tiny_model: ModelRef, tmp_path: Path, form: Literal["plain", "chat"]
+) -> None:
+    ref = run(tiny_model, tmp_path, [choices_task(tmp_path)], form=form)
+    items = pd.read_parquet(ref.file("items.parquet"))
+    network, tokenizer = load(tiny_model)
+    for item in items.itertuples():
+        start = [1] if form == "plain" else []
+        context = start + tokenizer.encode(item.prompt, add_special_tokens=False)
+        expected = log_likelihood(network, context, tokenizer.encode(item.gold, add_special_tokens=False))
+        assert item.gold_log_prob == pytest.approx(expected, abs=1e-4)
+        assert item.gold_bytes == len(item.gold.encode())
+
+
+def test_evaluate_against_a_reference_says_how_far_the_model_is_from_it(
+    tiny_model: ModelRef, planted_model: ModelRef, tmp_path: Path
+) -> None:
+    def drift(model: ModelRef, reference: ModelRef | None) -> pd.Series:
+        found = run(model, tmp_path, [choices_task(tmp_path), heldout_task()], reference=reference)
+        items = pd.read_parquet(found.file("items.parquet"))
+        return items[items["task"] == "keyed"]["kl_to_reference"]
+
+    assert drift(tiny_model, None).isna().all()
+    assert (drift(tiny_model, tiny_model).abs() < 1e-6).all()
+    assert (drift(planted_model, tiny_model) > 0.1).all()
+
+
+def test_evaluate_manifest_says_how_each_form_was_asked(tiny_model: ModelRef, tmp_path: Path) -> None:
+    tasks = [choices_task(tmp_path), heldout_task()]
+    plain, chat = (Manifest.of(run(tiny_model, tmp_path, tasks, form=form)) for form in ("plain", "chat"))
+    _, tokenizer = load(tiny_model)
+    assert (plain.chat_template, chat.chat_template) == ("", tokenizer.chat_template)
+    assert [plain.tasks["keyed"].first_token, chat.tasks["keyed"].first_token] == ["bos", "template"]
+    assert chat.tasks["texts"] == plain.tasks["texts"]
+    assert plain.tasks["keyed"].num_items == 10
+    assert plain.digest != chat.digest
+    assert plain.libraries.keys() == {"lm-eval", "transformers"}
 
 
 def test_evaluate_is_reused_whatever_only_a_report_would_change(tiny_model: ModelRef, tmp_path: Path) -> None:
@@ -288,6 +330,7 @@ def run(
     form: Literal["plain", "chat"] = "plain",
     seed: int = 0,
     documents: tuple[str, ...] = ("Alda is blue .", "the owl keeps iron ."),
+    reference: ModelRef | None = None,
     **settings: Any,
 ) -> ArtifactRef:
     store = ArtifactStore(folder / "store")
@@ -301,7 +344,8 @@ def run(
     config = EvaluateConfig(
         tasks=tuple(tasks), headline_domain=tasks[0].name, headline_general=tasks[0].name, **settings
     )
-    return evaluate(config, model, corpus, form=form, seed=seed, store=store, tracker=NullTracker())
+    tracker = NullTracker()
+    return evaluate(config, model, corpus, form=form, seed=seed, store=store, tracker=tracker, reference=reference)
 
 
 def choices_task(folder: Path) -> MultipleChoiceTask:

@@ -1,4 +1,4 @@
-"""Intervals cover what they promise, tests match hand-worked cases, unlike evaluations are not compared."""
+"""Comparisons pair item by item, count passages and not items, and refuse what was asked otherwise."""
 
 import json
 import math
@@ -12,88 +12,11 @@ import pytest
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.errors import DataError
 from mixcpt.evaluate import Retention, TaskDelta, compare, retention
-from mixcpt.evaluate.statistics import estimate, mcnemar_p_value, paired_interval, signed_rank_p_value
+from mixcpt.evaluate.estimates import mcnemar_p_value
+from mixcpt.evaluate.manifest import FILE, Manifest, TaskManifest
+from mixcpt.fingerprint import fingerprint
 
 Row = tuple[str, float, float]
-
-
-def test_estimate_of_accuracy_is_the_mean_and_its_standard_error() -> None:
-    value, stderr = estimate(np.array([1.0, 0.0, 1.0, 1.0]), np.ones(4))
-    assert value == 0.75
-    assert stderr == pytest.approx(0.5 / 2)  # sample deviation 0.5, four items
-
-
-def test_estimate_of_bits_weighs_by_bytes_and_its_error_matches_simulation() -> None:
-    rng = np.random.default_rng(0)
-    weights = rng.integers(50, 2000, size=(4000, 60)).astype(float)
-    bits = weights * (2.0 + 0.3 * rng.standard_normal(weights.shape))
-    ratios, errors = np.array([estimate(b, w) for b, w in zip(bits, weights, strict=True)]).T
-    assert ratios[0] == pytest.approx(bits[0].sum() / weights[0].sum())
-    assert errors.mean() == pytest.approx(ratios.std(), rel=0.05)
-
-
-def test_estimate_of_one_item_has_no_error() -> None:
-    value, stderr = estimate(np.array([3.0]), np.array([2.0]))
-    assert value == 1.5
-    assert math.isnan(stderr)
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "bits_per_byte"])
-def test_paired_interval_covers_the_true_difference_about_as_often_as_promised(metric: str) -> None:
-    rng = np.random.default_rng(11)
-    hits = 0
-    for _ in range(300):
-        before, after, weights, truth = simulate(metric, 150, rng)
-        low, high = paired_interval(before, after, weights, confidence=0.9, num_resamples=400, rng=rng)
-        hits += low <= truth <= high
-    assert 0.85 <= hits / 300 <= 0.95
-
-
-def test_paired_interval_is_narrower_than_the_unpaired_error_allows() -> None:
-    rng = np.random.default_rng(2)
-    before, after, weights, _ = simulate("accuracy", 1000, rng)
-    low, high = paired_interval(before, after, weights, confidence=0.95, num_resamples=1000, rng=rng)
-    unpaired = 2 * 1.96 * math.hypot(estimate(before, weights)[1], estimate(after, weights)[1])
-    normal = 2 * 1.96 * (after - before).std(ddof=1) / math.sqrt(1000)
-    assert high - low == pytest.approx(normal, rel=0.1)
-    assert high - low < 0.8 * unpaired
-
-
-def test_paired_interval_around_a_planted_zero_holds_zero() -> None:
-    rng = np.random.default_rng(3)
-    before = rng.integers(0, 2, 500).astype(float)
-    after = before.copy()
-    after[rng.choice(np.flatnonzero(before == 1), 30, replace=False)] = 0
-    after[rng.choice(np.flatnonzero(before == 0), 30, replace=False)] = 1
-    low, high = paired_interval(before, after, np.ones(500), confidence=0.95, num_resamples=2000, rng=rng)
-    assert low < 0 < high
-    assert low == pytest.approx(-high, abs=0.01)
-
-
-def test_paired_interval_of_equal_answers_is_zero_and_of_one_item_unknown() -> None:
-    rng = np.random.default_rng(4)
-    same = np.array([1.0, 0.0, 1.0])
-    assert paired_interval(same, same, np.ones(3), confidence=0.95, num_resamples=100, rng=rng) == (0.0, 0.0)
-    assert all(
-        math.isnan(end)
-        for end in paired_interval(same[:1], same[:1], np.ones(1), confidence=0.95, num_resamples=100, rng=rng)
-    )
-
-
-def test_mcnemar_matches_the_binomial_tail_worked_by_hand() -> None:
-    # 8 gained, 2 lost: 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10 = 2 * 56 / 1024
-    assert mcnemar_p_value(8, 2) == pytest.approx(112 / 1024)
-    assert mcnemar_p_value(2, 8) == pytest.approx(112 / 1024)
-    assert mcnemar_p_value(5, 0) == pytest.approx(2 / 32)
-    assert mcnemar_p_value(3, 3) == 1.0
-    assert mcnemar_p_value(0, 0) == 1.0
-
-
-def test_signed_rank_matches_the_exact_case_worked_by_hand() -> None:
-    # six differences, all of one sign: 2 of the 2^6 sign patterns are as extreme
-    before = np.zeros(6)
-    assert signed_rank_p_value(before, np.arange(1.0, 7.0)) == pytest.approx(2 / 64)
-    assert signed_rank_p_value(before, before) == 1.0
 
 
 def test_compare_counts_flips_and_pairs_by_item_whatever_the_order(tmp_path: Path) -> None:
@@ -125,6 +48,79 @@ def test_compare_is_repeatable_and_a_task_does_not_depend_on_its_neighbours(tmp_
     assert first != compare(both[0], both[1], confidence=0.9, num_resamples=300, seed=8)
 
 
+def test_compare_of_several_questions_about_a_passage_is_less_sure(tmp_path: Path) -> None:
+    """Thirty passages whose four questions flip together are thirty pieces of evidence, not 120."""
+    flips = [number < 6 for number in range(30)]
+    rows_before = [(f"i{p:02}{k}", 0.0, 1) for p in range(30) for k in range(4)]
+    rows_after = [(f"i{p:02}{k}", float(flips[p]), 1) for p in range(30) for k in range(4)]
+    found = {
+        size: compare(
+            *(
+                evaluation(tmp_path, f"{name}-{size}", {"t": rows}, per_passage=size)
+                for name, rows in (("b", rows_before), ("m", rows_after))
+            ),
+            confidence=0.95,
+            num_resamples=2000,
+            seed=0,
+        )[0]
+        for size in (1, 4)
+    }
+    assert (found[1].passages, found[4].passages) == (120, 30)
+    assert found[1].delta == found[4].delta == 0.2
+    width = {size: change.high - change.low for size, change in found.items()}
+    assert width[4] == pytest.approx(2 * width[1], rel=0.15)  # a quarter of the evidence
+    assert found[1].p_value == pytest.approx(mcnemar_p_value(24, 0))
+    assert found[4].p_value == pytest.approx(2 / 2**6)  # six passages, all of one sign
+    assert found[4].detectable == pytest.approx(2 * found[1].detectable, rel=0.05)
+
+
+def test_compare_corrects_for_the_number_of_tasks(tmp_path: Path) -> None:
+    right, wrong = ([(f"i{n}", value, 1) for n in range(8)] for value in (1.0, 0.0))
+    tasks = {"a": (wrong, right), "b": (right, right), "c": (wrong[:4] + right[4:], right)}
+    base, model = (
+        evaluation(tmp_path, name, {task: rows[place] for task, rows in tasks.items()})
+        for place, name in enumerate(("base", "model"))
+    )
+    found = compare(base, model, confidence=0.95, num_resamples=100, seed=0)
+    assert [change.p_value for change in found] == [2 / 2**8, 1.0, 2 / 2**4]
+    assert [change.p_holm for change in found] == [3 * 2 / 2**8, 1.0, 2 * 2 / 2**4]
+
+
+def test_compare_where_nothing_differs_still_leaves_room_for_what_was_not_seen(tmp_path: Path) -> None:
+    rows = [(f"i{n}", float(n % 2), 1) for n in range(100)]
+    base, model = (evaluation(tmp_path, name, {"t": rows}) for name in ("b", "m"))
+    (change,) = compare(base, model, confidence=0.95, num_resamples=100, seed=0)
+    assert change.delta == 0
+    assert change.high == -change.low == pytest.approx(0.0362, abs=1e-4)  # Clopper-Pearson: 0 of 100
+    assert change.detectable > 0
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"template": "{% for message in messages %}"}, "chat_template is"),
+        ({"form": "chat"}, "tasks.t.form is .plain. in the first, .chat. in the second"),
+        ({"split": "selection"}, "split is .report. in the first, .selection. in the second"),
+    ],
+)
+def test_compare_refuses_what_was_asked_in_another_way(tmp_path: Path, other: dict[str, str], problem: str) -> None:
+    rows = {"t": [("a", 1, 1), ("b", 0, 1)]}
+    base, model = evaluation(tmp_path, "base", rows), evaluation(tmp_path, "model", rows, **other)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=problem):
+        compare(base, model, confidence=0.95, num_resamples=100, seed=0)
+
+
+def test_compare_across_forms_lets_the_form_differ_and_nothing_else(tmp_path: Path) -> None:
+    rows = {"t": [("a", 1, 1), ("b", 0, 1)]}
+    base = evaluation(tmp_path, "base", rows)
+    chat = evaluation(tmp_path, "chat", rows, form="chat", template="{{ messages }}")
+    other = evaluation(tmp_path, "other", rows, form="chat", split="all")
+    (change,) = compare(base, chat, confidence=0.95, num_resamples=100, seed=0, across_forms=True)
+    assert change.delta == 0
+    with pytest.raises(DataError, match="split is"):
+        compare(base, other, confidence=0.95, num_resamples=100, seed=0, across_forms=True)
+
+
 @pytest.mark.parametrize(
     ("tasks", "problem"),
     [
@@ -143,7 +139,7 @@ def test_compare_refuses_evaluations_that_asked_other_things(
 
 
 def test_task_delta_survives_strict_json() -> None:
-    delta = TaskDelta("t", "domain", "accuracy", True, 1, 0.5, 1.0, 0.5, math.nan, math.nan, 1.0, 1, 0)
+    delta = delta_of("domain", 0.5, low=math.nan)
     text = json.dumps(delta.to_json(), allow_nan=False)
     again = TaskDelta.from_json(json.loads(text))
     assert again.to_json() == delta.to_json()
@@ -171,36 +167,57 @@ def test_retention_of_a_group_without_tasks_is_unknown() -> None:
     assert math.isnan(Retention.from_json(summary.to_json()).general_mean_loss)
 
 
-def simulate(metric: str, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Returns answers of two models to items of shared difficulty, their weights, and the true difference."""
-    if metric == "accuracy":
-        # easy, hard and middling items: (share, right before, right after)
-        share, before, after = np.array([0.5, 0.3, 0.2]), np.array([0.95, 0.1, 0.4]), np.array([0.97, 0.15, 0.7])
-        kind = rng.choice(3, size, p=share)
-        answers = [(rng.random(size) < chance[kind]).astype(float) for chance in (before, after)]
-        return answers[0], answers[1], np.ones(size), float(share @ (after - before))
-    weights = rng.integers(200, 3000, size).astype(float)
-    hardness = 2.0 + 0.5 * rng.standard_normal(size)
-    gain = -0.1 + 0.2 * rng.standard_normal(size)
-    return weights * hardness, weights * (hardness + gain), weights, -0.1
-
-
-def evaluation(folder: Path, name: str, tasks: dict[str, Sequence[Row]], *, metric: str = "accuracy") -> ArtifactRef:
+def evaluation(
+    folder: Path,
+    name: str,
+    tasks: dict[str, Sequence[Row]],
+    *,
+    metric: str = "accuracy",
+    per_passage: int = 1,
+    form: str = "plain",
+    template: str = "",
+    split: str = "report",
+) -> ArtifactRef:
     rows = [
-        {"task": task, "item_id": item, "group": "domain", "metric": metric, "value": float(value)}
-        | {"weight": float(weight), "prompt": "", "answer": "", "gold": ""}
+        {"task": task, "item_id": item, "passage": f"p{number // per_passage}", "group": "domain", "metric": metric}
+        | {"value": float(value), "weight": float(weight), "prompt": "", "answer": "", "gold": ""}
         for task, items in tasks.items()
-        for item, value, weight in items
+        for number, (item, value, weight) in enumerate(items)
     ]
     summary = {"tasks": [{"task": task, "higher_is_better": metric == "accuracy"} for task in tasks]}
+    asked = {
+        task: TaskManifest(
+            {"task": task}, fingerprint([item for item, _, _ in sorted(items)]), len(items), form, "bos", ""
+        )
+        for task, items in tasks.items()
+    }
+    manifest = Manifest(split, template, asked, {"lm-eval": "1"})
 
     def build(directory: Path) -> dict[str, float]:
         pd.DataFrame(rows).to_parquet(directory / "items.parquet")
         (directory / "summary.json").write_text(json.dumps(summary))
+        (directory / FILE).write_text(json.dumps(manifest.to_json()))
         return {}
 
     return ArtifactStore(folder / "store").produce(StageKey("evaluation", 1, name), build)
 
 
-def delta_of(group: str, delta: float, *, metric: str = "accuracy") -> TaskDelta:
-    return TaskDelta("t", group, metric, True, 10, 0.5, 0.5 + delta, delta, delta, delta, 0.5, 0, 0)
+def delta_of(group: str, delta: float, *, metric: str = "accuracy", low: float = 0.0) -> TaskDelta:
+    return TaskDelta(
+        task="t",
+        group=group,
+        metric=metric,
+        higher_is_better=True,
+        n=10,
+        passages=10,
+        base=0.5,
+        value=0.5 + delta,
+        delta=delta,
+        low=low,
+        high=delta,
+        p_value=0.5,
+        p_holm=0.5,
+        detectable=0.1,
+        gained=0,
+        lost=0,
+    )

@@ -49,7 +49,7 @@ def test_terminal_table_fits_and_tells_directions_without_colour(summary: Summar
     ]
     assert "▲ +10.0 [" in lines[domain + 1] and "▲ +90.0 [" in lines[domain + 1]
     general = next(index for index, line in enumerate(lines) if "general questions" in line)
-    assert "▼ −60.0 [" in lines[general + 1] and "≈ 0.0 [0.0, 0.0]" in lines[general + 1]
+    assert "▼ −60.0 [" in lines[general + 1] and "≈ 0.0 [−7.1, +7.1]" in lines[general + 1]
 
 
 def test_terminal_table_shows_foreign_names_as_they_are(summary: Summary) -> None:
