@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from flows.alignment import alignment
 from flows.curation import curation
-from flows.evaluation import evaluation
+from flows.evaluation import evaluation, preview
 from flows.local import run_locally
 from flows.pretraining import pretraining
 from mixcpt.config import AdaptConfig
@@ -33,9 +33,10 @@ from tasks.reporting import publish
 def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the form shows the default
     """Teach a base model a domain without losing what it knows.
 
-    Documents are curated, mixed with general instructions and read by the model under a teacher that keeps what it
-    knew; a few general samples then teach it the chat form. Base and result answer the same questions, and the result
-    is registered in MLflow as challenger. A stage that is in the artifact store already is not computed again.
+    Documents are curated; the base answers the questions before anything is trained. It then reads them, mixed with
+    general instructions, under a teacher that keeps what it knew; a few general samples teach it the chat form. The
+    result answers the same questions and is registered in MLflow as challenger. A stage that is in the artifact store
+    already is not computed again.
     """
     adaptation = open_adaptation(config)
     if stored := find_stored_run(adaptation):
@@ -46,12 +47,13 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
 
 def _adapt(adaptation: Adaptation) -> RunResult:
     corpus = curation(adaptation)
+    evaluations = preview(adaptation, corpus)
     refs = {"corpus": corpus, **pretraining(adaptation, corpus)}
     selection = adaptation.config.align.selection
     if selection.num_instructions or selection.num_preferences:
         refs |= alignment(adaptation, corpus, refs["pretrained"])
     final = refs[final_role(refs)]
-    evaluations = evaluation(adaptation, corpus, refs["pretrained"], final)
+    evaluations |= evaluation(adaptation, corpus, refs["pretrained"], final)
     result = assemble(adaptation, refs, evaluations, register(adaptation, final))
     publish(adaptation, result)
     return result

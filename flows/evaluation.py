@@ -1,15 +1,22 @@
-"""The flow `evaluation`: base, pre-trained and final model in, their answers out."""
+"""The flows `preview` and `evaluation`: what the base knows before training, and what its successors know after it."""
 
 from prefect import flow
 
 from mixcpt.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
 from tasks.evaluation import evaluate
+from tasks.evaluation import preview as ask_base
+
+
+@flow(name="preview", flow_run_name="{adaptation.config.name}: preview", validate_parameters=False)
+def preview(adaptation: Adaptation, corpus: ArtifactRef) -> dict[str, ArtifactRef]:
+    """Returns the evaluations of `base`, and of `base_open_book` where the documents are known."""
+    return ask_base.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus)
 
 
 @flow(name="evaluation", flow_run_name="{adaptation.config.name}: evaluation", validate_parameters=False)
 def evaluation(
     adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef
 ) -> dict[str, ArtifactRef]:
-    """Returns the evaluations of `base`, `pretrained` and `final`."""
+    """Returns the evaluations of `pretrained` and `final`."""
     return evaluate.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus, pretrained, final)

@@ -244,7 +244,17 @@ def _evaluate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 
     config, model, corpus = EvaluateConfig.model_validate(job.config), job.model("model"), job.artifact("corpus")
     form: Form = "chat" if job.options["form"] == "chat" else "plain"
-    return evaluate(config, model, corpus, form=form, seed=job.seed, store=store, tracker=tracker)
+    return evaluate(
+        config,
+        model,
+        corpus,
+        form=form,
+        seed=job.seed,
+        store=store,
+        tracker=tracker,
+        reference=job.model("reference") if "reference" in job.inputs else None,
+        with_documents="documents" in job.options,
+    )
 
 
 _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] = {

@@ -1,5 +1,6 @@
-"""The tasks that ask every model the same questions and say what changed."""
+"""The tasks that ask every model the same questions: the base before training, what became of it afterwards."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from prefect import task
@@ -11,41 +12,53 @@ from tasks.adaptation import Adaptation
 from tasks.stations import Results, run_station, worth_retrying
 
 PREFIX = "evaluate-"
+OPEN_BOOK = "base_open_book"
+"""Role of the base that has the document at hand."""
+
+
+def preview_jobs(adaptation: Adaptation, corpus: ArtifactRef) -> list[Job]:
+    """Returns the jobs that ask the base, in plain text: `evaluate-base`, and again with the documents at hand."""
+    jobs = [_job(adaptation, corpus, "base", adaptation.base, {"form": "plain"})]
+    if adaptation.config.evaluate.open_book:
+        options = {"form": "plain", "documents": "in the prompt"}
+        jobs.append(_job(adaptation, corpus, OPEN_BOOK, adaptation.base, options))
+    return jobs
 
 
 def evaluation_jobs(
     adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef
 ) -> list[Job]:
-    """Returns one job a model: `evaluate-base`, `evaluate-pretrained`, `evaluate-final`.
+    """Returns one job a trained model: `evaluate-pretrained` and `evaluate-final`.
 
-    Base and pre-trained model are asked in plain text; the final one in the form it was aligned to.
+    The pre-trained model is asked in plain text; the final one in the form it was aligned to.
     """
-    aligned = final != pretrained
+    form: Literal["plain", "chat"] = adaptation.config.evaluate.aligned_form if final != pretrained else "plain"
+    models = {"pretrained": (pretrained, "plain"), "final": (final, form)}
     return [
-        _job(adaptation, corpus, "base", adaptation.base, "plain"),
-        _job(adaptation, corpus, "pretrained", ModelRef.from_artifact(pretrained, "pretrained"), "plain"),
-        _job(
-            adaptation,
-            corpus,
-            "final",
-            ModelRef.from_artifact(final, "final"),
-            adaptation.config.evaluate.aligned_form if aligned else "plain",
-        ),
+        _job(adaptation, corpus, role, ModelRef.from_artifact(ref, role), {"form": asked_form})
+        for role, (ref, asked_form) in models.items()
     ]
+
+
+@task(name="preview", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
+def preview(adaptation: Adaptation, corpus: ArtifactRef) -> Results:
+    """Returns what the base answers, by itself and with the document at hand, before anything is trained."""
+    return _run(adaptation, preview_jobs(adaptation, corpus))
 
 
 @task(name="evaluate", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
 def evaluate(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef) -> Results:
-    """Returns the evaluations of the models `base`, `pretrained` and `final`."""
-    results = run_station(adaptation, evaluation_jobs(adaptation, corpus, pretrained, final))
-    return {name.removeprefix(PREFIX): ref for name, ref in results.items()}
+    """Returns the evaluations of the models `pretrained` and `final`."""
+    return _run(adaptation, evaluation_jobs(adaptation, corpus, pretrained, final))
 
 
-def _job(
-    adaptation: Adaptation, corpus: ArtifactRef, role: str, model: ModelRef, form: Literal["plain", "chat"]
-) -> Job:
+def _run(adaptation: Adaptation, jobs: list[Job]) -> Results:
+    return {name.removeprefix(PREFIX): ref for name, ref in run_station(adaptation, jobs).items()}
+
+
+def _job(adaptation: Adaptation, corpus: ArtifactRef, role: str, model: ModelRef, options: Mapping[str, str]) -> Job:
     config = adaptation.config
     inputs: dict[str, Input] = {"model": model, "corpus": corpus}
-    return Job(
-        f"{PREFIX}{role}", "evaluate", config.evaluate.model_dump(mode="json"), config.seed, inputs, {"form": form}
-    )
+    if config.evaluate.kl_to_base and model != adaptation.base:
+        inputs["reference"] = adaptation.base
+    return Job(f"{PREFIX}{role}", "evaluate", config.evaluate.model_dump(mode="json"), config.seed, inputs, options)

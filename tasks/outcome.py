@@ -7,7 +7,7 @@ from mixcpt.jobs import Job
 from mixcpt.runs import RunResult, TrackingRef, find_record, load_run
 from tasks.adaptation import Adaptation, curation_job
 from tasks.alignment import alignment_jobs
-from tasks.evaluation import PREFIX, evaluation_jobs
+from tasks.evaluation import PREFIX, evaluation_jobs, preview_jobs
 from tasks.pretraining import pretraining_jobs
 from tasks.stations import ask
 from tasks.tracking import Place
@@ -51,7 +51,8 @@ def find_stored_run(adaptation: Adaptation) -> RunResult | None:
         return None
     final = refs[final_role(refs)]
     evaluations: dict[str, ArtifactRef] = {}
-    if not _add(evaluations, adaptation, evaluation_jobs(adaptation, refs["corpus"], refs["pretrained"], final)):
+    asked = evaluation_jobs(adaptation, refs["corpus"], refs["pretrained"], final)
+    if not _add(evaluations, adaptation, [*preview_jobs(adaptation, refs["corpus"]), *asked]):
         return None
     record = find_record(adaptation.store, assemble(adaptation, refs, evaluations))
     result = load_run(record) if record else None

@@ -1,6 +1,6 @@
 """The closed world: invented entities, documents about them, and questions with known answers; needs no torch."""
 
-from mixcpt.closed_world.items import WorldItem, items
+from mixcpt.closed_world.items import WorldItem, first_documents, items
 from mixcpt.closed_world.records import records
 
-__all__ = ["WorldItem", "items", "records"]
+__all__ = ["WorldItem", "first_documents", "items", "records"]

@@ -38,18 +38,24 @@ def items(task: ClosedWorldTask) -> list[WorldItem]:
     return [_item(fact, task.form, prompt) for fact, prompt in zip(chosen, prompts, strict=True)]
 
 
+def first_documents(seed: int) -> dict[str, str]:
+    """Returns for each entity, as `kind/name`, its first document: the one that every number of wordings has."""
+    here = world(seed)
+    return {f"{entity.kind}/{entity.name}": documents_of(entity, seed, 1)[0] for entity in here.general + here.domain}
+
+
 def _item(fact: Fact, form: str, prompt: str) -> WorldItem:
     return WorldItem(f"{form}/{fact.id}", fact.id, prompt, fact.value, fact.kind, fact.entity, fact.relation)
 
 
 def _beginnings(here: World) -> dict[str, str]:
-    """Returns for each fact the beginning of its entity's first document: the one that every number of wordings has."""
-    beginnings = {}
-    for entity in here.general + here.domain:
-        (text,) = documents_of(entity, here.seed, 1)
-        for fact in entity.facts:
-            beginnings[fact.id] = _before_value(text, fact)
-    return beginnings
+    """Returns for each fact the beginning of its entity's first document."""
+    documents = first_documents(here.seed)
+    return {
+        fact.id: _before_value(documents[f"{entity.kind}/{entity.name}"], fact)
+        for entity in here.general + here.domain
+        for fact in entity.facts
+    }
 
 
 def _before_value(text: str, fact: Fact) -> str:

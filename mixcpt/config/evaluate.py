@@ -127,6 +127,11 @@ class EvaluateConfig(Settings):
     """How the final model is asked: through its chat template, or as plain text.
     Base and the model between are always asked in plain text."""
 
+    kl_to_base: bool = True
+    """Also measure how far the model's predictions on the questions are from the base's; needs both in memory."""
+    open_book: bool = True
+    """Also ask the base with the document at hand, before training: does prompting or retrieval do as well already?"""
+
     batch_size: PositiveInt = 64
     """Prompts per forward."""
     confidence: Fraction = 0.95

@@ -82,7 +82,8 @@ def ask(
     With a `reference`, whose tokenizer is the model's, it also says how far the model's predictions are from its.
 
     Raises:
-        ModelError: If the model has no end-of-text token, or is asked in chat form and has no chat template.
+        ModelError: If the model has no end-of-text token, is asked in chat form and has no chat template, or has not
+            the vocabulary of the reference.
     """
     tokenizer = load_tokenizer(model)
     _require(tokenizer, model, form)
@@ -90,7 +91,7 @@ def ask(
     answers = []
     with _quiet():
         network = _prepare(load_model(model), tokenizer)
-        other = _prepare(load_model(reference), tokenizer) if reference else None
+        other = _prepare(_reference(reference, network), tokenizer) if reference else None
         for task in tasks:
             definition = write_definition(task, form, _answer_delimiter(tokenizer), folder)
             asked_form = prompt_form(task.task, form)
@@ -103,6 +104,18 @@ def ask(
             answers.append(_with_gold(task, given, language_model, asked_form, _answer_delimiter(tokenizer), other))
             logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.task.name, asked_form)
     return answers
+
+
+def _reference(reference: ModelRef, model: PreTrainedModel) -> PreTrainedModel:
+    loaded = load_model(reference)
+    sizes = [int(each.config.get_text_config().vocab_size) for each in (loaded, model)]
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"the vocabulary of {reference.path} has {sizes[0]} tokens, the model's {sizes[1]}: "
+            "their predictions cannot be compared",
+            "set evaluate.kl_to_base: false",
+        )
+    return loaded
 
 
 def manifest(model: ModelRef, tasks: Sequence[TaskItems], *, form: Form, split: str) -> Manifest:

@@ -13,6 +13,7 @@ from mixcpt.config import EvaluateConfig
 from mixcpt.evaluate.definitions import Form, define, prompt_form
 from mixcpt.evaluate.manifest import FILE as MANIFEST
 from mixcpt.evaluate.manifest import LIBRARIES, Manifest
+from mixcpt.evaluate.open_book import open_book
 from mixcpt.evaluate.tasks import TaskItems, read_tasks
 from mixcpt.models import ModelRef
 from mixcpt.tracking import Tracker
@@ -34,6 +35,7 @@ def evaluate(
     store: ArtifactStore,
     tracker: Tracker,
     reference: ModelRef | None = None,
+    with_documents: bool = False,
 ) -> ArtifactRef:
     """Returns the answers of a model to all tasks; a model that was asked the same before is not asked again.
 
@@ -51,11 +53,14 @@ def evaluate(
         store: Where the answers are kept.
         tracker: Told how far it is.
         reference: Whose predictions the model's are compared with, most often the base's.
+        with_documents: Whether to ask the domain's questions alone, each behind the document that it is about.
 
     Raises:
-        ModelError: If the reference has another vocabulary.
+        ModelError: If the model cannot be asked in this form, or the reference has another vocabulary.
     """
     tasks = read_tasks(config, corpus, seed=seed)
+    if with_documents:
+        tasks = open_book(tasks, corpus)
 
     def build(folder: Path) -> Metrics:
         from mixcpt.evaluate.harness import ask, manifest
@@ -109,6 +114,7 @@ def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Seq
             "prompt": answer.prompt,
             "answer": answer.answer,
             "gold": item.gold,
+            "chance": 1 / len(item.choices) if item.choices else 0.0,
             "gold_log_prob": answer.gold.log_prob if answer.gold else None,
             "gold_bytes": answer.gold.num_bytes if answer.gold else None,
             "kl_to_reference": answer.gold.kl_to_reference if answer.gold else None,

@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+Measure = Literal["value", "gold"]
+GOLD_BITS = "gold_bits_per_byte"
+
+
 @dataclass(frozen=True)
 class TaskDelta:
     """What a model does differently from its base on one task."""
@@ -47,6 +51,8 @@ class TaskDelta:
     n: int
     passages: int
     """What the items are about; items of one are no independent evidence."""
+    chance: float
+    """What blind guessing would reach; 0 where nothing is chosen among."""
     base: float
     value: float
     delta: float
@@ -83,6 +89,7 @@ def compare(
     num_resamples: int,
     seed: int,
     across_forms: bool = False,
+    measure: Measure = "value",
 ) -> list[TaskDelta]:
     """Returns for each task how `model` differs from `base`, in the order of the base's tasks.
 
@@ -93,13 +100,15 @@ def compare(
         num_resamples: Bootstrap resamples behind each interval.
         seed: Draws them.
         across_forms: Whether the two may have been asked in different prompt forms, for a base that knows no chat.
+        measure: What is compared: answers, or how many bits a byte of the right answers costs (tasks without right
+            answers are left out).
 
     Raises:
         DataError: If the two evaluations did not ask the same items in the same way.
     """
     resampling = Resampling(confidence, num_resamples)
     changes = []
-    for pair in paired(base, model, across_forms=across_forms):
+    for pair in paired(base, model, across_forms=across_forms, measure=measure):
         rng = np.random.default_rng([seed, zlib.crc32(pair.task.encode())])  # depends on no other task
         changes.append(_delta(pair, resampling, rng))
     adjusted = holm([change.p_value for change in changes])
@@ -118,9 +127,12 @@ class Paired:
     after: Values
     weights: Values
     passages: Passages
+    chance: float
 
 
-def paired(base: ArtifactRef, model: ArtifactRef, *, across_forms: bool = False) -> list[Paired]:
+def paired(
+    base: ArtifactRef, model: ArtifactRef, *, across_forms: bool = False, measure: Measure = "value"
+) -> list[Paired]:
     """Returns the answers of both models, side by side, in the order of the base's tasks.
 
     Raises:
@@ -133,18 +145,17 @@ def paired(base: ArtifactRef, model: ArtifactRef, *, across_forms: bool = False)
     pairs = []
     for name, better in directions.items():
         before, after = _pair(name, base_items[name], model_items[name], base, model)
-        pairs.append(
-            Paired(
-                task=name,
-                group=str(before["group"].iloc[0]),
-                metric=str(before["metric"].iloc[0]),
-                higher_is_better=better,
-                before=before["value"].to_numpy(),
-                after=after["value"].to_numpy(),
-                weights=before["weight"].to_numpy(),
-                passages=number_passages(before["passage"].tolist()),
-            )
-        )
+        if measure == "value":
+            metric, columns = str(before["metric"].iloc[0]), [before["value"], after["value"], before["weight"]]
+        elif before["gold_log_prob"].isna().any():
+            continue
+        else:
+            metric, better = GOLD_BITS, False
+            columns = [*(-items["gold_log_prob"] / math.log(2) for items in (before, after)), before["gold_bytes"]]
+        old, new, weights = (column.to_numpy(dtype=float) for column in columns)
+        passages = number_passages(before["passage"].tolist())
+        group, chance = str(before["group"].iloc[0]), float(before["chance"].mean())
+        pairs.append(Paired(name, group, metric, better, old, new, weights, passages, chance))
     require_equal(base, model, across_forms=across_forms)
     return pairs
 
@@ -164,6 +175,7 @@ def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> Ta
         higher_is_better=pair.higher_is_better,
         n=len(pair.weights),
         passages=num_passages,
+        chance=pair.chance,
         base=base,
         value=value,
         delta=value - base,

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import ConfigError, DataError
-from mixcpt.evaluate import Retention, TaskDelta, compare, retention
+from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, known, retention
+from mixcpt.evaluate.estimates import Resampling
+from mixcpt.evaluate.statistics import Measure
 from mixcpt.report.costs import Cost, stage_costs, total
 from mixcpt.report.view import read_json
 from mixcpt.runs import RunResult
 
 _RESERVED = ("base", "seconds")
+_MEASURES: tuple[Measure, ...] = ("value", "gold")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class ModelSummary:
     """Prompt form in which it was asked: `plain` or `chat`."""
     tasks: Mapping[str, TaskValue]
     retention: Retention | None = None
+    gold: Mapping[str, TaskDelta] = field(default_factory=dict)
+    """By task, the change of the bits a byte of the right answers costs."""
+    drift: Mapping[str, Drift] = field(default_factory=dict)
+    """By task, how far the predictions are from the base's; empty where nobody measured it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class RunSummary:
     final: ModelSummary
     stages: Sequence[Cost]
     cost: Cost
+    known: Sequence[Known] = ()
+    """What the base knew of the domain before training, by itself and with the document at hand."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +161,30 @@ def _run(run: RunResult) -> RunSummary:
         final=_compared(run, "final"),
         stages=stages,
         cost=total(stages),
+        known=_known(run),
+    )
+
+
+def _known(run: RunResult) -> list[Known]:
+    if "base_open_book" not in run.evaluations:
+        return []
+    settings, evaluations = run.config.evaluate, run.evaluations
+    resampling = Resampling(settings.confidence, settings.num_resamples)
+    return known(
+        evaluations["base"], evaluations["base_open_book"], evaluations["final"], resampling, seed=run.config.seed
     )
 
 
 def _compared(run: RunResult, role: str) -> ModelSummary:
     # a base is asked as what it is, in plain text, and a chat model as what it became
-    return _model(run.name, role, run.evaluations[role], _differences(run, run.evaluations["base"], role, True))
+    base = run.evaluations["base"]
+    changes, gold = (_differences(run, base, role, measure, across_forms=True) for measure in _MEASURES)
+    return _model(run.name, role, run.evaluations[role], changes, gold)
 
 
-def _differences(run: RunResult, other: ArtifactRef, role: str, across_forms: bool) -> list[TaskDelta]:
+def _differences(
+    run: RunResult, other: ArtifactRef, role: str, measure: Measure = "value", *, across_forms: bool = False
+) -> list[TaskDelta]:
     """Returns the changes from the evaluation `other` to that of a model of `run`."""
     settings = run.config.evaluate
     return compare(
@@ -170,21 +194,32 @@ def _differences(run: RunResult, other: ArtifactRef, role: str, across_forms: bo
         num_resamples=settings.num_resamples,
         seed=run.config.seed,
         across_forms=across_forms,
+        measure=measure,
     )
 
 
 def _head_to_head(first: RunResult, second: RunResult) -> HeadToHead:
     headlines = (first.config.evaluate.headline_domain, first.config.evaluate.headline_general)
-    changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final", False)}
+    changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final")}
     return HeadToHead(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
 
 
-def _model(run: str, role: str, evaluation: ArtifactRef, changes: Sequence[TaskDelta] = ()) -> ModelSummary:
+def _model(
+    run: str, role: str, evaluation: ArtifactRef, changes: Sequence[TaskDelta] = (), gold: Sequence[TaskDelta] = ()
+) -> ModelSummary:
     summary = read_json(evaluation, "summary.json")
     change_of = {change.task: change for change in changes}
     domain_first = sorted(summary["tasks"], key=lambda task: task["group"])
     values = {task["task"]: _value(task, change_of.get(task["task"])) for task in domain_first}
-    return ModelSummary(run, role, summary["form"], values, retention(changes) if changes else None)
+    return ModelSummary(
+        run,
+        role,
+        summary["form"],
+        values,
+        retention(changes) if changes else None,
+        {change.task: change for change in gold},
+        {moved.task: moved for moved in drift(evaluation)},
+    )
 
 
 def _value(task: Mapping[str, Any], change: TaskDelta | None) -> TaskValue:

@@ -3,7 +3,7 @@
 from enum import Enum
 from itertools import groupby
 
-from mixcpt.evaluate import TaskDelta
+from mixcpt.evaluate import Known, TaskDelta
 from mixcpt.report import words
 from mixcpt.report.summary import HeadToHead, RunSummary, Summary, TaskValue
 
@@ -49,6 +49,20 @@ def run_verdict(summary: Summary, run: RunSummary) -> str:
     gained = f"{_LEARNED[gain or Direction.UNSURE]} ({_course(learned, summary.confidence)})"
     lost = f"{_KEPT[loss or Direction.UNSURE]} ({_course(kept, summary.confidence)})"
     return f"{words.printable(run.name)} {gained} {joint} {lost}."
+
+
+def known_verdict(known: Known, confidence: float) -> str:
+    """Returns one sentence: whether training was worth it, beside the base with the document at hand."""
+    task, shares = words.title(known.task), (known.closed_book, known.open_book, known.trained)
+    closed, opened, trained = (words.percent(share) for share in shares)
+    asked = f"Of {words.count(known.n)} {task} the base answers {closed} by itself, {opened} with the document at hand"
+    ends = words.interval("accuracy", known.low, known.high)
+    by = f"{words.level(confidence)} interval of the difference {ends} points"
+    if known.low > 0:
+        return f"{asked}; trained, it answers {trained} without any document, surely more ({by})."
+    if known.high < 0:
+        return f"{asked}; trained, only {trained} without one ({by}): prompting or retrieval already does better."
+    return f"{asked}; trained, {trained} without one ({by}): prompting or retrieval may do as well."
 
 
 def head_to_head_verdict(comparison: HeadToHead, confidence: float) -> str:

@@ -30,6 +30,7 @@ STAGES = {
     "sft",
     "dpo",
     "evaluate-base",
+    "evaluate-base_open_book",
     "evaluate-pretrained",
     "evaluate-final",
 }

@@ -64,6 +64,10 @@ def accuracy_items(task: str, right: Sequence[int], answers: Sequence[str] | Non
             "prompt": f"Question {index} of {task}?\n",
             "answer": answers[index] if answers else (f"gold {index}" if hit else f"wrong {index}"),
             "gold": f"gold {index}",
+            "chance": 0.0,
+            "gold_log_prob": -0.1 if hit else -4.0 - index % 3,
+            "gold_bytes": 6,
+            "kl_to_reference": 0.02 * (1 + index % 5),
         }
         for index, hit in enumerate(right)
     ]
@@ -82,6 +86,10 @@ def bits_items(bits: Sequence[float], sizes: Sequence[int]) -> list[dict[str, An
             "prompt": f"Held-out text {index}",
             "answer": "",
             "gold": "",
+            "chance": 0.0,
+            "gold_log_prob": None,
+            "gold_bytes": None,
+            "kl_to_reference": None,
         }
         for index, (value, num_bytes) in enumerate(zip(bits, sizes, strict=True))
     ]

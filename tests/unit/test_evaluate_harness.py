@@ -235,7 +235,7 @@ def test_evaluate_writes_items_and_summary_that_agree(tiny_model: ModelRef, tmp_
     items = pd.read_parquet(ref.file("items.parquet"))
     assert list(items.columns) == [
         *("task", "item_id", "passage", "group", "metric", "value", "weight", "prompt", "answer", "gold"),
-        *("gold_log_prob", "gold_bytes", "kl_to_reference"),
+        *("chance", "gold_log_prob", "gold_bytes", "kl_to_reference"),
     ]
     summary = json.loads(ref.file("summary.json").read_text())
     assert (summary["form"], summary["model"]) == ("plain", {"name": tiny_model.name, "digest": tiny_model.digest})

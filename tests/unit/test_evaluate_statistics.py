@@ -11,7 +11,7 @@ import pytest
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.errors import DataError
-from mixcpt.evaluate import Retention, TaskDelta, compare, retention
+from mixcpt.evaluate import Retention, TaskDelta, compare, drift, retention
 from mixcpt.evaluate.estimates import mcnemar_p_value
 from mixcpt.evaluate.manifest import FILE, Manifest, TaskManifest
 from mixcpt.fingerprint import fingerprint
@@ -138,6 +138,23 @@ def test_compare_refuses_evaluations_that_asked_other_things(
         compare(base, evaluation(tmp_path, "model", tasks), confidence=0.95, num_resamples=100, seed=0)
 
 
+def test_compare_of_right_answers_is_in_bits_a_byte_and_leaves_texts_out(tmp_path: Path) -> None:
+    rows = [("a", 1.0, 1), ("b", 0.0, 1), ("c", 1.0, 1)]
+    base = evaluation(tmp_path, "base", {"t": rows})
+    (change,) = compare(base, base, confidence=0.95, num_resamples=100, seed=0, measure="gold")
+    assert (change.metric, change.higher_is_better, change.delta) == ("gold_bits_per_byte", False, 0.0)
+    assert change.base == pytest.approx((0 + 1 + 2) / math.log(2) / 6)  # nats 0, 1, 2 over two bytes each
+    texts = evaluation(tmp_path, "texts", {"t": rows}, metric="bits_per_byte")
+    assert compare(texts, texts, confidence=0.95, num_resamples=100, seed=0, measure="gold") == []
+
+
+def test_drift_is_the_mean_over_questions_and_absent_where_it_was_not_measured(tmp_path: Path) -> None:
+    (moved,) = drift(evaluation(tmp_path, "one", {"t": [("a", 1.0, 1), ("b", 0.0, 1), ("c", 1.0, 1)]}))
+    assert (moved.task, moved.nats) == ("t", pytest.approx(1 / 3))
+    assert moved.stderr == pytest.approx(np.std([0.5, 0, 0.5], ddof=1) / math.sqrt(3))
+    assert drift(evaluation(tmp_path, "texts", {"t": [("a", 1.0, 1)]}, metric="bits_per_byte")) == []
+
+
 def test_task_delta_survives_strict_json() -> None:
     delta = delta_of("domain", 0.5, low=math.nan)
     text = json.dumps(delta.to_json(), allow_nan=False)
@@ -161,9 +178,23 @@ def test_retention_does_not_let_gains_hide_losses() -> None:
     assert Retention.from_json(json.loads(json.dumps(summary.to_json()))) == summary
 
 
+def test_retention_above_chance_counts_no_guesses_and_no_skill_that_was_not_there() -> None:
+    deltas = [
+        delta_of("general", -0.25, base=0.75, chance=0.25),  # half of the skill is gone
+        delta_of("general", -0.1, base=0.5),  # a fifth
+        delta_of("general", -0.02, base=0.27, chance=0.25),  # was a guess all along
+    ]
+    assert retention(deltas).general_retained == pytest.approx((0.5 + 0.8) / 2)
+
+
 def test_retention_of_a_group_without_tasks_is_unknown() -> None:
     summary = retention([delta_of("domain", 0.5)])
-    assert summary.to_json() == {"domain_mean_delta": 0.5, "general_mean_delta": None, "general_mean_loss": None}
+    assert summary.to_json() == {
+        "domain_mean_delta": 0.5,
+        "general_mean_delta": None,
+        "general_mean_loss": None,
+        "general_retained": None,
+    }
     assert math.isnan(Retention.from_json(summary.to_json()).general_mean_loss)
 
 
@@ -178,13 +209,16 @@ def evaluation(
     template: str = "",
     split: str = "report",
 ) -> ArtifactRef:
+    is_accuracy = metric == "accuracy"
     rows = [
         {"task": task, "item_id": item, "passage": f"p{number // per_passage}", "group": "domain", "metric": metric}
-        | {"value": float(value), "weight": float(weight), "prompt": "", "answer": "", "gold": ""}
+        | {"value": float(value), "weight": float(weight), "prompt": "", "answer": "", "gold": "", "chance": 0.0}
+        | dict.fromkeys(("gold_log_prob", "gold_bytes", "kl_to_reference"))
+        | ({"gold_log_prob": -float(number), "gold_bytes": 2, "kl_to_reference": 0.5 * value} if is_accuracy else {})
         for task, items in tasks.items()
         for number, (item, value, weight) in enumerate(items)
     ]
-    summary = {"tasks": [{"task": task, "higher_is_better": metric == "accuracy"} for task in tasks]}
+    summary = {"tasks": [{"task": task, "higher_is_better": is_accuracy} for task in tasks]}
     asked = {
         task: TaskManifest(
             {"task": task}, fingerprint([item for item, _, _ in sorted(items)]), len(items), form, "bos", ""
@@ -202,7 +236,9 @@ def evaluation(
     return ArtifactStore(folder / "store").produce(StageKey("evaluation", 1, name), build)
 
 
-def delta_of(group: str, delta: float, *, metric: str = "accuracy", low: float = 0.0) -> TaskDelta:
+def delta_of(
+    group: str, delta: float, *, metric: str = "accuracy", low: float = 0.0, base: float = 0.5, chance: float = 0.0
+) -> TaskDelta:
     return TaskDelta(
         task="t",
         group=group,
@@ -210,8 +246,9 @@ def delta_of(group: str, delta: float, *, metric: str = "accuracy", low: float =
         higher_is_better=True,
         n=10,
         passages=10,
-        base=0.5,
-        value=0.5 + delta,
+        chance=chance,
+        base=base,
+        value=base + delta,
         delta=delta,
         low=low,
         high=delta,

@@ -29,7 +29,7 @@ def value(
     higher = metric == "accuracy"
     delta = now - base
     change = TaskDelta(
-        task, group, metric, higher, 100, 100, base, now, delta, delta - width, delta + width, 0.5, 0.5, 0.1, 1, 1
+        task, group, metric, higher, 100, 100, 0.0, base, now, delta, delta - width, delta + width, 0.5, 0.5, 0.1, 1, 1
     )
     return TaskValue(task, group, metric, higher, 100, now, 0.01, change)
 
@@ -133,7 +133,7 @@ def test_run_in_question_looks_the_same_whatever_stands_beside_it() -> None:
 
 def test_tradeoff_without_intervals_is_drawn() -> None:
     nan = math.nan
-    lonely = TaskDelta("learned", "domain", "accuracy", True, 1, 1, 0.05, 1.0, 0.95, nan, nan, 1.0, 1.0, nan, 1, 0)
+    lonely = TaskDelta("learned", "domain", "accuracy", True, 1, 1, 0.0, 0.05, 1.0, 0.95, nan, nan, 1.0, 1.0, nan, 1, 0)
     learned = TaskValue("learned", "domain", "accuracy", True, 1, 1.0, None, lonely)
     summary = summary_of({"one": (0.9, 0.9)})
     final = model("one", "final", learned, summary.runs[0].final.tasks["kept"])
