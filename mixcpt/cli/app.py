@@ -6,7 +6,7 @@ import typer
 
 from mixcpt import __version__
 from mixcpt.cli.configure import init, validate
-from mixcpt.cli.inspect import report
+from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import demo, run, up
 from mixcpt.cli.merge import merge
 from mixcpt.cli.world import world
@@ -40,6 +40,7 @@ def main(
       mixcpt validate my.yaml
       mixcpt run my.yaml
       mixcpt report my-run
+      mixcpt ledger my-run --output facts.csv
     """
 
 
@@ -49,5 +50,6 @@ app.command()(validate)
 app.command()(run)
 app.command()(up)
 app.command()(report)
+app.command()(ledger)
 app.add_typer(merge, name="merge")
 app.add_typer(world, name="world")

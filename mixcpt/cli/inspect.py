@@ -1,13 +1,49 @@
-"""`mixcpt report`: one page about runs that are in the store."""
+"""`mixcpt report` and `mixcpt ledger`: what runs that are in the store have learned and forgotten."""
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.console import Store, explain_errors, out
+from mixcpt.errors import ConfigError
+
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("to_csv", {"index": False}),
+    ".jsonl": ("to_json", {"orient": "records", "lines": True, "force_ascii": False}),
+    ".parquet": ("to_parquet", {"index": False}),
+}
+"""How pandas writes each, and with what."""
+
+
+@explain_errors
+def ledger(
+    run: Annotated[str, typer.Argument(help="Name or fingerprint of a run.")],
+    store: Store = ".mixcpt",
+    output: Annotated[Path | None, typer.Option(help="Write all facts to this csv, jsonl or parquet file.")] = None,
+) -> None:
+    """Show what became of every fact: learned, half-learned, unchanged, contradicted, forgotten."""
+    from mixcpt.evaluate.ledger import counts
+    from mixcpt.evaluate.ledger import ledger as facts_of
+    from mixcpt.report.table import counts_table
+    from mixcpt.report.view import located
+    from mixcpt.runs import find_run
+
+    if output and output.suffix not in _FORMATS:
+        raise ConfigError(
+            f"cannot write {output}: unknown ending {output.suffix!r}", f"use one of {', '.join(_FORMATS)}"
+        )
+    artifacts = ArtifactStore(store)
+    found = located(find_run(artifacts, run), artifacts)
+    rows = facts_of(found.evaluations["base"], found.evaluations["final"], found.refs["corpus"])
+    out.print(counts_table(counts(rows), f"Facts of {found.name}, base against final model"))
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write, options = _FORMATS[output.suffix]
+        getattr(rows, write)(output, **options)
+        out.print(f"wrote {output}", markup=False, highlight=False)
 
 
 @explain_errors

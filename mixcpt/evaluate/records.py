@@ -27,6 +27,8 @@ class Item:
     """What may be answered, `gold` once among them; empty where the model answers in its own words."""
     passage: str = ""
     """What it is about: items of one passage are no independent evidence. Empty where it stands for itself."""
+    fact: str = ""
+    """What has to be known: items of several tasks may ask for one fact. Empty where it stands for itself."""
 
     @property
     def cluster(self) -> str:

@@ -107,6 +107,7 @@ def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Seq
             "task": asked.task.name,
             "item_id": item.id,
             "passage": item.cluster,
+            "fact": item.fact or item.id,
             "group": asked.task.group,
             "metric": asked.metric,
             "value": float(answer.value),

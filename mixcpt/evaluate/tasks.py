@@ -80,7 +80,7 @@ def _world_items(task: ClosedWorldTask) -> list[Item]:
     from mixcpt.closed_world import items
 
     return [
-        Item(item.id, item.prompt, " ".join(item.answer.split()), passage=f"{item.kind}/{item.entity}")
+        Item(item.id, item.prompt, " ".join(item.answer.split()), (), f"{item.kind}/{item.entity}", item.fact_id)
         for item in items(task)
     ]
 

@@ -12,8 +12,10 @@ from markupsafe import Markup
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
+from mixcpt.evaluate.ledger import MEANINGS, STATES
 from mixcpt.report import bars, curves, ingredients, lineage, palette, svg, table, tradeoff, training, verdict, words
 from mixcpt.report.examples import examples
+from mixcpt.report.facts import facts
 from mixcpt.report.summary import Summary, summarise
 from mixcpt.report.view import located
 from mixcpt.runs import RunResult
@@ -79,6 +81,9 @@ def render(runs: Sequence[RunResult]) -> str:
         marks=dict(zip([run.name for run in runs], palette.run_marks(len(runs)), strict=True)),
         tradeoff=_tradeoff_picture(summary),
         bars=[_bars_picture(summary, metric) for metric in bars.metrics(summary)],
+        ledgers=[facts(run) for run in runs],
+        fact_states=STATES,
+        fact_meanings=MEANINGS,
         examples=examples(runs, evaluate.num_examples, runs[0].config.seed),
         corpora=ingredients.corpora(runs),
         mixtures=ingredients.mixtures(runs),

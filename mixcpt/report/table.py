@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +11,9 @@ from mixcpt.report import words
 from mixcpt.report.costs import Cost
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
 from mixcpt.report.verdict import MARKS, Direction, direction
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _STYLES = {Direction.BETTER: "green", Direction.WORSE: "red", Direction.UNSURE: "dim"}
 
@@ -29,6 +33,17 @@ def result_table(summary: Summary) -> Table:
     table.add_section()
     for name, cells in _cost_rows([run.cost for run in summary.runs]):
         table.add_row(name, "", *cells)
+    return table
+
+
+def counts_table(counts: "DataFrame", title: str) -> Table:
+    """Returns how many facts are in each state, for a terminal: one row a task."""
+    table = Table(title=Text(title))
+    table.add_column("task", overflow="fold")
+    for state in counts.columns:
+        table.add_column(str(state), justify="right")
+    for task, row in counts.iterrows():
+        table.add_row(Text(words.title(str(task))), *(words.count(number) if number else "" for number in row))
     return table
 
 

@@ -234,7 +234,7 @@ def test_evaluate_writes_items_and_summary_that_agree(tiny_model: ModelRef, tmp_
     ref = run(tiny_model, tmp_path, [choices_task(tmp_path), heldout_task()])
     items = pd.read_parquet(ref.file("items.parquet"))
     assert list(items.columns) == [
-        *("task", "item_id", "passage", "group", "metric", "value", "weight", "prompt", "answer", "gold"),
+        *("task", "item_id", "passage", "fact", "group", "metric", "value", "weight", "prompt", "answer", "gold"),
         *("chance", "gold_log_prob", "gold_bytes", "kl_to_reference"),
     ]
     summary = json.loads(ref.file("summary.json").read_text())

@@ -1,0 +1,42 @@
+"""The fact ledger of each run as the page shows it: how many facts are in each state, and the facts themselves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixcpt.evaluate.ledger import STATES, State, counts, ledger
+from mixcpt.runs import RunResult
+
+MAX_ROWS = 240
+_TELLING: tuple[State, ...] = ("forgotten", "contradicted", "half-learned", "unchanged", "learned", "known")
+"""What a reader looks for first."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The ledger of one run's final model."""
+
+    run: str
+    counts: Mapping[str, Mapping[str, int]]
+    """By task and state."""
+    rows: Sequence[Mapping[str, Any]]
+    """The most telling ones."""
+    num_rows: int
+    """How many there are in all."""
+
+
+def facts(run: RunResult) -> Facts:
+    """Returns the ledger of a run, base against final model."""
+    table = ledger(run.evaluations["base"], run.evaluations["final"], run.refs["corpus"])
+    counted = counts(table)
+    place = {state: number for number, state in enumerate(_TELLING)}
+    # each state in turn, so that a thousand forgotten facts leave room for the others
+    turn = table.groupby("state").cumcount()
+    order = table.assign(turn=turn, place=table["state"].map(place)).sort_values(["turn", "place"])
+    shown = order.head(MAX_ROWS).sort_values(["place", "task", "fact"])
+    return Facts(
+        run.name,
+        {str(task): {state: int(counted.loc[task, state]) for state in STATES} for task in counted.index},
+        [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")],
+        len(table),
+    )
