@@ -52,6 +52,9 @@ class MultipleChoiceTask(Settings):
     """Field with the list of choices."""
     answer_field: str = "answer"
     """Field with the right choice: its index, its letter, or its text."""
+    num_fewshot: int = Field(0, ge=0)
+    """Examples with their answers before each question, the same for every question and for any split; what serves as
+    an example, and whatever else is about its passage, is never asked."""
     distractor_fields: tuple[str, ...] = ()
     """Fields with one wrong choice each, for files without a list; answer_field then holds the right text."""
     limit: int = Field(0, ge=0)

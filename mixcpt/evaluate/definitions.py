@@ -62,7 +62,7 @@ def define(task: Task) -> Definition:
         "dataset_path": "parquet",  # typed: the json reader would take answers such as 2009-01-01 for points in time
         "dataset_kwargs": {"data_files": {"test": f"{FOLDER}/{task.name}.parquet"}},
         "test_split": "test",
-        "num_fewshot": 0,
+        "num_fewshot": task.num_fewshot if isinstance(task, MultipleChoiceTask) else 0,
         **asked,
     }
 
@@ -81,7 +81,11 @@ def write_definition(asked: TaskItems, form: Form, answer_delimiter: str, folder
     directory = folder / FOLDER
     directory.mkdir(exist_ok=True)
     definition = define(asked.task)
-    rows = [_row(asked.task, item, prompt_form(asked.task, form), answer_delimiter) for item in asked.items]
+    asked_form = prompt_form(asked.task, form)
+    rows = [_row(asked.task, item, asked_form, answer_delimiter) for item in asked.items]
+    # a whole turn gets its white space from the template
+    if examples := [_row(asked.task, item, asked_form, "") for item in asked.examples]:
+        definition["fewshot_config"] = {"sampler": "first_n", "samples": examples}
     data = directory / f"{asked.task.name}.parquet"
     pd.DataFrame(rows).to_parquet(data, index=False)
     (directory / f"{asked.task.name}.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))

@@ -24,6 +24,8 @@ class TaskItems:
     task: Task
     items: tuple[Item, ...]
     quarantined: tuple[BadRecord, ...] = ()
+    examples: tuple[Item, ...] = ()
+    """Shown with their answers before each question."""
 
     @property
     def metric(self) -> str:
@@ -32,7 +34,7 @@ class TaskItems:
     @property
     def digest(self) -> str:
         """What is asked, whatever file, folder or corpus it came from."""
-        return fingerprint([asdict(item) for item in self.items])
+        return fingerprint([asdict(item) for item in (*self.items, *self.examples)])
 
 
 def read_tasks(config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> list[TaskItems]:
@@ -67,13 +69,16 @@ def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, seed: int) ->
         items, bad = read_texts(Path(task.path).expanduser())
     else:
         items = heldout_texts(task, corpus)
+    examples = _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
+    shown = {example.cluster for example in examples}
+    items = [item for item in items if item.cluster not in shown]
     chosen = [item for item in items if config.split in ("all", split_of(item.cluster, config.splits))]
     if not chosen:
         raise DataError(
             f"evaluation task {task.name}: none of its {len(items)} items is in the split {config.split}",
             "add items, change evaluate.splits, or ask all with evaluate.split: all",
         )
-    return TaskItems(task, tuple(_draw(chosen, task.limit, seed)), tuple(bad))
+    return TaskItems(task, tuple(_draw(chosen, task.limit, seed)), tuple(bad), tuple(examples))
 
 
 def _world_items(task: ClosedWorldTask) -> list[Item]:
@@ -83,6 +88,15 @@ def _world_items(task: ClosedWorldTask) -> list[Item]:
         Item(item.id, item.prompt, " ".join(item.answer.split()), (), f"{item.kind}/{item.entity}", item.fact_id)
         for item in items(task)
     ]
+
+
+def _examples(items: Sequence[Item], count: int) -> list[Item]:
+    """Returns the examples, each about another passage: by their names, so that no seed and no split changes them."""
+    ranked = sorted(items, key=lambda item: hashlib.sha256(f"example:{item.id}".encode()).digest())
+    by_passage: dict[str, Item] = {}
+    for item in ranked:
+        by_passage.setdefault(item.cluster, item)
+    return list(by_passage.values())[:count]
 
 
 def _draw(items: Sequence[Item], limit: int, seed: int) -> list[Item]:

@@ -113,6 +113,7 @@ def evaluation(
                 "metric": rows[0]["metric"],
                 "higher_is_better": accuracy,
                 "n": len(rows),
+                "truncated": 0,
                 "value": mean,
                 "stderr": math.sqrt(mean * (1 - mean) / len(rows)) if accuracy else 0.01,
             }
@@ -224,6 +225,7 @@ def run(
     base_right: Mapping[str, Sequence[int]],
     final_right: Mapping[str, Sequence[int]],
     pretrained_right: Mapping[str, Sequence[int]] | None = None,
+    open_book_right: Mapping[str, Sequence[int]] | None = None,
     final_answers: Sequence[str] | None = None,
     final_bits: Sequence[float] = (),
     source: str = "anatomy",
@@ -284,12 +286,16 @@ def run(
         ]
         if extra_task:
             items += accuracy_items(extra_task, [0, 1])
-        return evaluation(store, form, {"name": f"{name}-{role}", "digest": digest}, [*items, *bits_items(bits, sizes)])
+        return evaluation(
+            store, form, {"name": f"{name}-{role}", "digest": digest}, [*items, *bits_items(bits, sizes[: len(bits)])]
+        )
 
     evaluations = {
         "base": measured("base", "plain", BASE["digest"], base_right, [2.0 * num_bytes for num_bytes in sizes]),
         "final": measured("final", "chat", refs[final].digest, final_right, final_bits),
     }
+    if open_book_right:
+        evaluations["base_open_book"] = measured("base", "plain", BASE["digest"], open_book_right, [])
     if pretrained_right:
         evaluations["pretrained"] = measured("pretrained", "plain", trained.digest, pretrained_right, final_bits)
     result = RunResult(

@@ -19,7 +19,7 @@ from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.harness import Answer, ask
 from mixcpt.evaluate.manifest import Manifest
 from mixcpt.evaluate.records import Item
-from mixcpt.evaluate.tasks import TaskItems
+from mixcpt.evaluate.tasks import TaskItems, read_tasks
 from mixcpt.models import ModelRef, resolve_model
 from mixcpt.tracking import NullTracker
 
@@ -277,6 +277,30 @@ def test_evaluate_against_a_reference_says_how_far_the_model_is_from_it(
     assert drift(tiny_model, None).isna().all()
     assert (drift(tiny_model, tiny_model).abs() < 1e-6).all()
     assert (drift(planted_model, tiny_model) > 0.1).all()
+
+
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_evaluate_shows_examples_with_their_answers_before_each_question(
+    tiny_model: ModelRef, tmp_path: Path, form: Literal["plain", "chat"]
+) -> None:
+    task = choices_task(tmp_path).model_copy(update={"num_fewshot": 2})
+    ref = run(tiny_model, tmp_path, [task], form=form)
+    (asked,) = read_tasks(EvaluateConfig(tasks=(task,), headline_domain="keyed", headline_general="keyed"), ref, seed=0)
+    prompts = pd.read_parquet(ref.file("items.parquet"))["prompt"]
+    shown = [f"{example.prompt} {example.gold}" for example in asked.examples]
+    if form == "chat":
+        _, tokenizer = load(tiny_model)
+        turns = [
+            {"role": role, "content": text}
+            for example in asked.examples
+            for role, text in (("user", example.prompt), ("assistant", example.gold))
+        ]
+        shown = [tokenizer.apply_chat_template(turns, tokenize=False)]
+    assert len(prompts) == 8
+    for prompt in prompts:
+        places = [prompt.index(text) for text in shown]
+        assert places == sorted(places)
+        assert prompt.count("Answer:") == 3
 
 
 def test_evaluate_manifest_says_how_each_form_was_asked(tiny_model: ModelRef, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mixcpt.config import ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, S
 from mixcpt.errors import DataError
 from mixcpt.evaluate.records import Item
 from mixcpt.evaluate.splits import split_of
-from mixcpt.evaluate.tasks import read_tasks
+from mixcpt.evaluate.tasks import TaskItems, read_tasks
 
 NO_CORPUS = ArtifactRef("corpus", "0" * 64, "0" * 64, "/nowhere")
 SPLITS: tuple[Split, ...] = ("probe", "selection", "report")
@@ -60,6 +60,23 @@ def test_limit_draws_from_the_split(tmp_path: Path) -> None:
     assert {item.id for item in few} < {item.id for item in whole}
 
 
+def test_examples_are_the_same_for_every_split_and_nothing_about_them_is_asked(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"q{n}", "doc_id": f"d{n // 4}", "question": f"q {n}", "choices": ["a", "b"], "answer": 0}
+        for n in range(200)
+    ]
+    path = tmp_path / "keyed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = MultipleChoiceTask(name="keyed", group="domain", path=str(path), num_fewshot=3)
+    read = {split: read_all(task, split=split)[0] for split in ("all", *SPLITS)}
+    examples = read["all"].examples
+    assert len(examples) == len({example.passage for example in examples}) == 3
+    for split in ("all", *SPLITS):
+        assert read[split].examples == examples
+        assert not {example.passage for example in examples} & {item.passage for item in read[split].items}
+    assert len(read["all"].items) == 200 - 3 * 4
+
+
 def test_split_without_items_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps({"id": "q", "question": "q", "choices": ["a", "b"], "answer": 0}) + "\n")
@@ -70,5 +87,9 @@ def test_split_without_items_says_what_to_do(tmp_path: Path) -> None:
 
 
 def asked(*tasks: ClosedWorldTask | MultipleChoiceTask, split: Split) -> list[tuple[Item, ...]]:
+    return [task.items for task in read_all(*tasks, split=split)]
+
+
+def read_all(*tasks: ClosedWorldTask | MultipleChoiceTask, split: Split) -> list[TaskItems]:
     config = EvaluateConfig(tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[0].name, split=split)
-    return [task.items for task in read_tasks(config, NO_CORPUS, seed=0)]
+    return read_tasks(config, NO_CORPUS, seed=0)

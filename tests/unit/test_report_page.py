@@ -99,6 +99,7 @@ def runs(store: ArtifactStore) -> list[RunResult]:
             base_right=BASE_RIGHT,
             final_right=MIXCPT_RIGHT,
             pretrained_right=TRADITIONAL_RIGHT,
+            open_book_right={DOMAIN: hits(40, 0.5)},
             final_bits=bits,
         ),
     ]
@@ -156,6 +157,31 @@ def test_page_says_values_changes_and_intervals_of_every_run(page: Page) -> None
 
 def test_page_begins_with_one_verdict_and_its_uncertainty(page: Page) -> None:
     assert "mixcpt is better than traditional in domain questions (+80.0 points, 95 % interval +" in page.text
+
+
+def test_page_says_whether_reading_would_have_done(page: Page) -> None:
+    assert "Of 40 domain questions the base answers 0.0 % by itself, 50.0 % with the document at hand" in page.text
+    assert "trained, it answers 90.0 % without any document, surely more" in page.text
+    assert page.text.count("with the document at hand; trained") == 1  # the other run was never asked
+
+
+def test_page_counts_facts_by_state_and_shows_them_with_their_documents(page: Page) -> None:
+    states = ["known", "learned", "half-learned", "unchanged", "contradicted", "forgotten"]
+    assert page.cells("Task", "known")[1:] == states
+    learned = sum(MIXCPT_RIGHT[DOMAIN])
+    counted = [row for row in page.rows if [" ".join(cell.split()) for cell in row][:1] == ["domain questions"]]
+    assert any(
+        row[2].strip() == str(learned) and row[4].strip() == str(40 - learned) for row in counted if len(row) == 7
+    )
+    shown = [attributes["data-state"] for tag, attributes in page.elements if "data-state" in attributes]
+    assert {"forgotten", "learned", "known"} <= set(shown) <= set(states)
+    filters = [attributes["value"] for tag, attributes in page.elements if attributes.get("type") == "radio"]
+    assert filters == ["all", *states] * 2
+
+
+def test_page_shows_right_answers_and_drift_below_the_answers(page: Page) -> None:
+    row = page.cells("domain questions", "mixcpt, pre-trained")
+    assert row[6] == "0.060 ± 0.005"  # 0.02 to 0.10, eight of each: their mean and its standard error
 
 
 def test_page_says_what_went_in_and_what_was_removed(page: Page) -> None:
