@@ -60,6 +60,7 @@ def track(adaptation: Adaptation) -> Adaptation:
     config = adaptation.config
     params = {
         "seed": config.seed,
+        "data_seed": config.data_seed,
         "base": config.base.model,
         "method": config.pretrain.method.model_dump(),
         "mixture": config.mixture.model_dump(),
@@ -71,4 +72,4 @@ def track(adaptation: Adaptation) -> Adaptation:
 
 
 def curation_job(config: AdaptConfig) -> Job:
-    return Job("curate", "curate", config.curation.model_dump(mode="json"), config.seed)
+    return Job("curate", "curate", config.curation.model_dump(mode="json"), config.data_seed)

@@ -19,7 +19,7 @@ OPEN_BOOK = "base_open_book"
 def preview_jobs(adaptation: Adaptation, corpus: ArtifactRef) -> list[Job]:
     """Returns the jobs that ask the base, in plain text: `evaluate-base`, and again with the documents at hand."""
     jobs = [_job(adaptation, corpus, "base", adaptation.base, {"form": "plain"})]
-    if adaptation.config.evaluate.open_book:
+    if adaptation.config.evaluate.has_open_book:
         options = {"form": "plain", "documents": "in the prompt"}
         jobs.append(_job(adaptation, corpus, OPEN_BOOK, adaptation.base, options))
     return jobs
@@ -61,4 +61,6 @@ def _job(adaptation: Adaptation, corpus: ArtifactRef, role: str, model: ModelRef
     inputs: dict[str, Input] = {"model": model, "corpus": corpus}
     if config.evaluate.kl_to_base and model != adaptation.base:
         inputs["reference"] = adaptation.base
-    return Job(f"{PREFIX}{role}", "evaluate", config.evaluate.model_dump(mode="json"), config.seed, inputs, options)
+    return Job(
+        f"{PREFIX}{role}", "evaluate", config.evaluate.model_dump(mode="json"), config.data_seed, inputs, options
+    )

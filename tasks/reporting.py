@@ -75,10 +75,11 @@ def finish_parent(
     with TemporaryDirectory() as folder:
         page = write_report([result], store, Path(folder) / "report.html")
         tracking.client.log_artifact(run_id, str(page))
-        table = ledger(result.evaluations["base"], result.evaluations["final"], result.refs["corpus"])
-        table.to_parquet(Path(folder) / "facts.parquet", index=False)
-        tracking.client.log_artifact(run_id, str(Path(folder) / "facts.parquet"))
-    tracking.client.log_table(run_id, table.drop(columns="documents"), "facts.json")
+        facts = ledger(result.evaluations["base"], result.evaluations["final"], result.refs["corpus"])
+        if len(facts):
+            facts.to_parquet(Path(folder) / "facts.parquet", index=False)
+            tracking.client.log_artifact(run_id, str(Path(folder) / "facts.parquet"))
+            tracking.client.log_table(run_id, facts.drop(columns="documents"), "facts.json")
     tracking.client.log_text(run_id, text, "results.md")
     tracking.client.log_dict(run_id, {"results": result_rows(summary), **result.to_json()}, "run.json")
     tracking.close(run_id, "FINISHED")

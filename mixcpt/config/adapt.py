@@ -23,20 +23,22 @@ class AdaptConfig(Settings):
     name: str = Field("mixcpt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", json_schema_extra={"position": 0})
     """Name of the run in Prefect, MLflow and the report."""
     seed: int = Field(0, ge=0, json_schema_extra={"position": 1})
-    """Seed of every random choice."""
-    base: BaseModelConfig = Field(BaseModelConfig(), json_schema_extra={"position": 2})
+    """Seed of mixing, training and selection."""
+    data_seed: int = Field(0, ge=0, json_schema_extra={"position": 2})
+    """Seed of which documents are held out and which questions are drawn; runs that are compared share it."""
+    base: BaseModelConfig = Field(BaseModelConfig(), json_schema_extra={"position": 3})
     """The model to start from."""
-    curation: CurationConfig = Field(CurationConfig(), json_schema_extra={"position": 3})
+    curation: CurationConfig = Field(CurationConfig(), json_schema_extra={"position": 4})
     """Sources and cleaning."""
-    mixture: MixtureConfig = Field(MixtureConfig(), json_schema_extra={"position": 4})
+    mixture: MixtureConfig = Field(MixtureConfig(), json_schema_extra={"position": 5})
     """Weights and packing."""
-    pretrain: PretrainConfig = Field(PretrainConfig(), json_schema_extra={"position": 5})
+    pretrain: PretrainConfig = Field(PretrainConfig(), json_schema_extra={"position": 6})
     """Stage 1: continual pre-training."""
-    align: AlignConfig = Field(AlignConfig(), json_schema_extra={"position": 6})
+    align: AlignConfig = Field(AlignConfig(), json_schema_extra={"position": 7})
     """Stage 2: format alignment."""
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), json_schema_extra={"position": 7})
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), json_schema_extra={"position": 8})
     """What is measured."""
-    runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 8})
+    runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 9})
     """Places and processes; never changes a result."""
 
     @model_validator(mode="after")

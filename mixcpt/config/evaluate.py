@@ -144,6 +144,12 @@ class EvaluateConfig(Settings):
     num_examples: int = Field(10, ge=0)
     """Answers shown before and after in the report."""
 
+    @property
+    def has_open_book(self) -> bool:
+        """Whether the base is asked with the documents at hand: there have to be questions about them."""
+        questions = [task for task in self.tasks if task.group == "domain" and _is_question(task)]
+        return self.open_book and bool(questions)
+
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
         names = [task.name for task in self.tasks]
@@ -153,3 +159,7 @@ class EvaluateConfig(Settings):
             if name not in names:
                 raise ValueError(f"{role} is {name!r}, which is none of the tasks: {', '.join(names)}")
         return self
+
+
+def _is_question(task: Task) -> bool:
+    return isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form == "question")

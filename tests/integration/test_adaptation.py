@@ -30,7 +30,6 @@ STAGES = {
     "sft",
     "dpo",
     "evaluate-base",
-    "evaluate-base_open_book",
     "evaluate-pretrained",
     "evaluate-final",
 }
