@@ -1,4 +1,4 @@
-"""What a method does differently, over all of its trainings: task by task, with an interval for new seeds and passages."""
+"""What a method does differently over all of its trainings, with intervals for new seeds and new passages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -2,21 +2,15 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.errors import DataError
 from mixcpt.evaluate import Retention, TaskDelta, compare, drift, retention
 from mixcpt.evaluate.estimates import mcnemar_p_value
-from mixcpt.evaluate.manifest import FILE, Manifest, TaskManifest
-from mixcpt.fingerprint import fingerprint
-
-Row = tuple[str, float, float]
+from tests.unit.evaluation_artifacts import Row, evaluation
 
 
 def test_compare_counts_flips_and_pairs_by_item_whatever_the_order(tmp_path: Path) -> None:
@@ -196,44 +190,6 @@ def test_retention_of_a_group_without_tasks_is_unknown() -> None:
         "general_retained": None,
     }
     assert math.isnan(Retention.from_json(summary.to_json()).general_mean_loss)
-
-
-def evaluation(
-    folder: Path,
-    name: str,
-    tasks: dict[str, Sequence[Row]],
-    *,
-    metric: str = "accuracy",
-    per_passage: int = 1,
-    form: str = "plain",
-    template: str = "",
-    split: str = "report",
-) -> ArtifactRef:
-    is_accuracy = metric == "accuracy"
-    rows = [
-        {"task": task, "item_id": item, "passage": f"p{number // per_passage}", "group": "domain", "metric": metric}
-        | {"value": float(value), "weight": float(weight), "prompt": "", "answer": "", "gold": "", "chance": 0.0}
-        | dict.fromkeys(("gold_log_prob", "gold_bytes", "kl_to_reference"))
-        | ({"gold_log_prob": -float(number), "gold_bytes": 2, "kl_to_reference": 0.5 * value} if is_accuracy else {})
-        for task, items in tasks.items()
-        for number, (item, value, weight) in enumerate(items)
-    ]
-    summary = {"tasks": [{"task": task, "higher_is_better": is_accuracy} for task in tasks]}
-    asked = {
-        task: TaskManifest(
-            {"task": task}, fingerprint([item for item, _, _ in sorted(items)]), len(items), form, "bos", ""
-        )
-        for task, items in tasks.items()
-    }
-    manifest = Manifest(split, template, asked, {"lm-eval": "1"})
-
-    def build(directory: Path) -> dict[str, float]:
-        pd.DataFrame(rows).to_parquet(directory / "items.parquet")
-        (directory / "summary.json").write_text(json.dumps(summary))
-        (directory / FILE).write_text(json.dumps(manifest.to_json()))
-        return {}
-
-    return ArtifactStore(folder / "store").produce(StageKey("evaluation", 1, name), build)
 
 
 def delta_of(
