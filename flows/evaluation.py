@@ -10,7 +10,7 @@ from tasks.evaluation import preview as ask_base
 
 @flow(name="preview", flow_run_name="{adaptation.config.name}: preview", validate_parameters=False)
 def preview(adaptation: Adaptation, corpus: ArtifactRef) -> dict[str, ArtifactRef]:
-    """Returns the evaluations of `base`, and of `base_open_book` where the documents are known."""
+    """Returns the evaluations of `base`, and of `open-book` where the documents are known."""
     return ask_base.with_options(retries=adaptation.config.runtime.retries)(adaptation, corpus)
 
 

@@ -37,7 +37,7 @@ class RunResult:
     final: str
     """The role in `refs` of the final model."""
     evaluations: dict[str, ArtifactRef]
-    """Of the models `base`, `base_open_book` (with the documents at hand), `pretrained` and `final`."""
+    """Of the models `base`, `open-book` (with the documents at hand), `pretrained` and `final`."""
     tracking: TrackingRef = field(default_factory=TrackingRef)
 
     @property

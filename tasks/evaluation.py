@@ -12,7 +12,7 @@ from tasks.adaptation import Adaptation
 from tasks.stations import Results, run_station, worth_retrying
 
 PREFIX = "evaluate-"
-OPEN_BOOK = "base_open_book"
+OPEN_BOOK = "open-book"
 """Role of the base that has the document at hand."""
 
 

@@ -97,7 +97,7 @@ def figures(run: RunSummary) -> dict[str, float]:
         found |= {f"retention/{name}": number for name, number in _numbers(run.final.retention.to_json()).items()}
     found |= {f"eval/{name}/{change.metric}": change.value for name, change in run.final.gold.items()}
     found |= {f"retention/{name}/kl_to_base": moved.nats for name, moved in run.final.drift.items()}
-    found |= {f"eval/{known.task}/base_open_book": known.open_book for known in run.known}
+    found |= {f"eval/{known.task}/open-book": known.open_book for known in run.known}
     return {name: number for name, number in found.items() if not math.isnan(number)}
 
 

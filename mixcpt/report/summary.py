@@ -166,13 +166,11 @@ def _run(run: RunResult) -> RunSummary:
 
 
 def _known(run: RunResult) -> list[Known]:
-    if "base_open_book" not in run.evaluations:
+    if "open-book" not in run.evaluations:
         return []
     settings, evaluations = run.config.evaluate, run.evaluations
     resampling = Resampling(settings.confidence, settings.num_resamples)
-    return known(
-        evaluations["base"], evaluations["base_open_book"], evaluations["final"], resampling, seed=run.config.seed
-    )
+    return known(evaluations["base"], evaluations["open-book"], evaluations["final"], resampling, seed=run.config.seed)
 
 
 def _compared(run: RunResult, role: str) -> ModelSummary:

@@ -295,7 +295,7 @@ def run(
         "final": measured("final", "chat", refs[final].digest, final_right, final_bits),
     }
     if open_book_right:
-        evaluations["base_open_book"] = measured("base", "plain", BASE["digest"], open_book_right, [])
+        evaluations["open-book"] = measured("base", "plain", BASE["digest"], open_book_right, [])
     if pretrained_right:
         evaluations["pretrained"] = measured("pretrained", "plain", trained.digest, pretrained_right, final_bits)
     result = RunResult(
