@@ -62,7 +62,7 @@ def markdown_table(summary: Summary) -> str:
 def legend(summary: Summary) -> str:
     """Returns how to read the table."""
     return (
-        f"Change to base with its {words.level(summary.confidence)} interval (paired bootstrap over the items), "
+        f"Change to base with its {words.level(summary.confidence)} interval (paired bootstrap over what the questions are about), "
         f"accuracy in points. {MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, "
         f"{MARKS[Direction.UNSURE]} no sure change."
     )
