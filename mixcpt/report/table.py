@@ -62,8 +62,8 @@ def markdown_table(summary: Summary) -> str:
 def legend(summary: Summary) -> str:
     """Returns how to read the table."""
     return (
-        f"Change to base with its {words.level(summary.confidence)} interval (paired bootstrap over what the questions are about), "
-        f"accuracy in points. {MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, "
+        f"Change to base with its {words.level(summary.confidence)} interval "
+        f"(paired bootstrap over what the questions are about), accuracy in points. {MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, "
         f"{MARKS[Direction.UNSURE]} no sure change."
     )
 
