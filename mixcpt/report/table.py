@@ -63,8 +63,8 @@ def legend(summary: Summary) -> str:
     """Returns how to read the table."""
     return (
         f"Change to base with its {words.level(summary.confidence)} interval "
-        f"(paired bootstrap over what the questions are about), accuracy in points. {MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, "
-        f"{MARKS[Direction.UNSURE]} no sure change."
+        "(paired bootstrap over what the questions are about), accuracy in points. "
+        f"{MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, {MARKS[Direction.UNSURE]} no sure change."
     )
 
 
