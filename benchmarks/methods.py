@@ -13,8 +13,7 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +39,6 @@ from mixcpt.config import (
     PoolWeights,
     PretrainConfig,
 )
-from mixcpt.errors import StageInterrupted
 from mixcpt.models import ModelRef, resolve_model
 
 RATES = (3e-4, 1e-3)
@@ -114,7 +112,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     torch.set_num_threads(1)
     store, tracker = ArtifactStore(trial.store), NullTracker()
     base = resolve_model(BaseModelConfig())
-    corpus = _patiently(lambda: curate(_sources(trial.mentions), seed=0, store=store))
+    corpus = curate(_sources(trial.mentions), seed=0, store=store)
     method: Method = TypeAdapter(Method).validate_python(trial.method)
     is_alone = all(stream.reads == "domain" for stream in method.streams())
     mixture = MixtureConfig(weights=DOMAIN_ALONE if is_alone else MIXTURE, total_tokens=trial.tokens)
@@ -123,7 +121,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         optimizer=OptimizerConfig(learning_rate=trial.rate),
         **({"scope": LoraScope()} if trial.is_lora else {}),
     )
-    rows = _patiently(lambda: mix(mixture, corpus, base, seed=trial.seed, store=store, streams=method.streams()))
+    rows = mix(mixture, corpus, base, seed=trial.seed, store=store, streams=method.streams())
     trained = pretrain(config, rows, base, seed=trial.seed, store=store, tracker=tracker)
     model = ModelRef.from_artifact(trained, trial.label)
     answers = {
@@ -132,15 +130,6 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     }
     metrics = trained.record["metrics"]
     return {"answers": answers} | {name: metrics[name] for name in ("tokens", "flops", "train_seconds")}
-
-
-def _patiently(stage: Callable[[], ArtifactRef]) -> ArtifactRef:
-    """Returns what a stage makes, or what another trial is making just now."""
-    while True:
-        try:
-            return stage()
-        except StageInterrupted:
-            time.sleep(2)
 
 
 def _sources(mentions: int) -> CurationConfig:

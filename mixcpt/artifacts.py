@@ -13,6 +13,7 @@ while its COMPLETE marker and the digests of its files hold.
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -24,12 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mixcpt.errors import ArtifactError, StageInterrupted
+from mixcpt.errors import ArtifactError
 from mixcpt.fingerprint import canonical_json, file_digest, fingerprint
 
 _RECORD = "record.json"
 _MARKER = "COMPLETE"
 _SHORT = 16
+
+_log = logging.getLogger("mixcpt.store")
 
 Metrics = Mapping[str, Any]
 
@@ -121,7 +124,6 @@ class ArtifactStore:
 
         Raises:
             ArtifactError: If the disk is full or refuses to be written; nothing half-written stays behind.
-            StageInterrupted: If another process is building the same artifact.
         """
         if found := self.find(key.kind, key.fingerprint):
             return found
@@ -143,15 +145,17 @@ class ArtifactStore:
 
     @contextmanager
     def _fence(self, key: StageKey) -> Iterator[None]:
-        """Holds the stage for this process alone; the kernel frees it at once when the holder dies."""
+        """Holds the stage for this process alone, after waiting for another that is at it.
+
+        The kernel frees the lock at once when its holder dies, so nobody waits for the dead; who has waited finds the
+        result in the store, or builds it in the holder's place.
+        """
         with (self.work_directory(key) / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StageInterrupted(
-                    f"another process is already working on {key.kind} {key.fingerprint[:_SHORT]}",
-                    "wait for it to finish: the next try finds its result in the store",
-                ) from error
+            except BlockingIOError:
+                _log.info("another process is working on %s %s; waiting for it", key.kind, key.fingerprint[:_SHORT])
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     @contextmanager

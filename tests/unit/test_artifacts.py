@@ -7,12 +7,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from mixcpt.artifacts import ArtifactStore, StageKey
-from mixcpt.errors import ArtifactError, StageInterrupted
+from mixcpt.errors import ArtifactError
 from mixcpt.fingerprint import fingerprint
 
 KEY = StageKey("corpus", 1, {"min_characters": 20}, {"file": "abc"})
@@ -138,24 +139,34 @@ HOLDER = """
     from mixcpt.artifacts import ArtifactStore, StageKey
     def hold(folder: Path) -> dict:
         print("holding", flush=True)
-        time.sleep(600)
+        sys.stdin.readline()
+        (folder / "data.txt").write_text("the holder's")
+        return {}
     key = StageKey("corpus", 1, {"min_characters": 20}, {"file": "abc"})
     ArtifactStore(sys.argv[1]).produce(key, hold)
 """
 
 
-def test_produce_is_fenced_while_another_process_builds_and_free_when_it_is_killed(tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
+@pytest.mark.parametrize("holder_ends", ["killed", "done"])
+def test_produce_waits_for_another_process_and_takes_its_result_or_its_place(
+    tmp_path: Path, holder_ends: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdin is not None and holder.stdout is not None
     assert holder.stdout.readline() == "holding\n"
-    store = ArtifactStore(tmp_path)
-    with pytest.raises(StageInterrupted, match="another process"):
-        store.produce(KEY, build)
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    assert store.produce(KEY, build).file("part/data.txt").read_text() == "hello"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ArtifactStore(tmp_path).produce, KEY, build)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.5)
+        assert "another process is working on corpus" in caplog.text
+        holder.communicate("go on\n") if holder_ends == "done" else holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        ref = waiting.result(timeout=30)
+    assert ref.reused is (holder_ends == "done")
+    name, text = ("data.txt", "the holder's") if ref.reused else ("part/data.txt", "hello")
+    assert ref.file(name).read_text() == text
 
 
 def test_work_directory_survives_until_it_is_discarded(tmp_path: Path) -> None:
