@@ -1,46 +1,76 @@
-"""Several adaptations side by side: the same base, the same questions, other settings.
+"""Methods against each other: each tuned alike, every seed, equal effort, one page.
 
-`python -m flows.compare A.json B.json [--result]` runs it in this process.
+`python -m flows.compare CONFIG.json` runs it in this process.
 """
 
-import os
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.adapt import adapt
-from flows.local import run_locally
-from mixcpt.config import AdaptConfig
+from flows.local import with_prefect
+from mixcpt.comparisons import Comparison
+from mixcpt.config import CompareConfig
 from mixcpt.runs import RunResult
+from tasks.comparison import (
+    Contest,
+    chosen_values,
+    equal_lengths,
+    judged,
+    open_contest,
+    publish_contest,
+    report_trials,
+    search_trials,
+)
 from tasks.hooks import close_as_failed, close_as_killed
-from tasks.reporting import publish_comparison
+from tasks.trials import Trial, run_trial
 
 
 @flow(
     name="compare",
-    flow_run_name="comparison",
+    flow_run_name="{config.name}",
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],
 )
-def compare(configs: list[AdaptConfig]) -> list[RunResult]:
-    """Run several adaptations, one after the other, and show their results in one table.
+def compare(config: CompareConfig) -> Comparison:
+    """Compare methods at equal effort.
 
-    What they share (corpus, evaluation of the base) is computed once.
+    Each contender is tuned with the first seed on the selection split, then trained with every seed at its best value
+    and asked the report split, whose questions chose nothing. Trainings that the store has are not done again.
     """
-    results = [adapt(config) for config in configs]
-    publish_comparison(results)
-    return results
+    contest = open_contest(config)
+    searched = search_trials(config)
+    found = _run(contest, "search", searched)
+    tried = judged(config, searched, found)
+    reported = report_trials(config, chosen_values(config, tried), equal_lengths(config, searched, found))
+    return publish_contest(contest, tried, reported, _run(contest, "report", reported))
+
+
+@flow(name="trials", flow_run_name="{contest.config.name}: {purpose}", validate_parameters=False)
+def trials(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
+    """Returns the results of some trainings, as many at a time as the settings allow."""
+    one = run_trial.with_options(retries=contest.config.runtime.retries)
+    futures = [one.submit(trial, contest.run_id) for trial in given]
+    return [future.result() for future in futures]
+
+
+def _run(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
+    if not given:
+        return []
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=contest.config.jobs)
+    limited = trials.with_options(task_runner=runner)  # type: ignore[arg-type]
+    return limited(contest, purpose, given)
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code of a comparison; `--result` adds a last line that a program can read."""
-    files = [argument for argument in arguments if not argument.startswith("--")]
-    configs = [AdaptConfig.model_validate_json(Path(file).read_text()) for file in files]
-    started = float(os.environ.get("MIXCPT_STARTED_AT", time.time()))
-    return run_locally(lambda: compare(configs), configs, started if "--result" in arguments else None)
+    """Returns the exit code of one comparison."""
+    from mixcpt.report.contest_page import show
+
+    config = CompareConfig.model_validate_json(Path(arguments[0]).read_text())
+    return with_prefect(config.runtime, lambda: show(compare(config), Path(config.runtime.store)))
 
 
 if __name__ == "__main__":

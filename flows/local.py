@@ -31,7 +31,8 @@ def run_locally(
 
     Returns the exit code: 0, 2 after a deliberate error, 130 and 143 after Ctrl-C and SIGTERM.
     """
-    try:
+
+    def work() -> None:
         results: Sequence[RunResult] = _stored_results(configs)
         if results:
             print("every stage is in the store already; nothing was computed", file=sys.stderr)
@@ -39,6 +40,23 @@ def run_locally(
             with _prefect_api(configs[0].runtime):
                 results = run()
         show(results, started)
+
+    return _explained(work)
+
+
+def with_prefect(runtime: RuntimeConfig, work: Callable[[], None]) -> int:
+    """Returns the exit code of `work`, done while a Prefect server can be reached; the codes are those above."""
+
+    def served() -> None:
+        with _prefect_api(runtime):
+            work()
+
+    return _explained(served)
+
+
+def _explained(work: Callable[[], None]) -> int:
+    try:
+        work()
     except MixcptError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

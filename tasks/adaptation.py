@@ -55,8 +55,8 @@ def open_adaptation(config: AdaptConfig) -> Adaptation:
     return Adaptation(config, base, key, flow_run_id=str(flow_run.id or ""), root_flow_run_id=root)
 
 
-def track(adaptation: Adaptation) -> Adaptation:
-    """Returns the adaptation with its MLflow run open."""
+def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
+    """Returns the adaptation with its MLflow run open, below the run `parent` where it is part of a comparison."""
     config = adaptation.config
     params = {
         "seed": config.seed,
@@ -67,7 +67,7 @@ def track(adaptation: Adaptation) -> Adaptation:
         "selection": config.align.selection.model_dump(),
     }
     tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
-    run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags, params)
+    run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags, params, parent)
     return replace(adaptation, run_id=run_id or "")
 
 

@@ -9,11 +9,10 @@ from tasks.adaptation import Adaptation
 from tasks.stations import Results, run_station, worth_retrying
 
 
-def alignment_jobs(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef) -> list[Job]:
-    """Returns the jobs `select`, `sft` and `dpo`, without those that the settings skip."""
+def alignment_jobs(adaptation: Adaptation, corpus: Input, model: Input) -> list[Job]:
+    """Returns the jobs `select`, `sft` and `dpo` for a pre-trained model, without those that the settings skip."""
     config = adaptation.config
     selection = config.align.selection
-    model: Input = ModelRef.from_artifact(pretrained, "pretrained")
     template = {"chat_template": config.base.chat_template}
     settings = selection.model_dump(mode="json")
     jobs = [Job("select", "select", settings, config.seed, {"corpus": corpus, "model": model}, template)]
@@ -30,4 +29,4 @@ def alignment_jobs(adaptation: Adaptation, corpus: ArtifactRef, pretrained: Arti
 @task(name="select, sft and dpo", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
 def align(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef) -> Results:
     """Returns the selection and the aligned models, as `select`, `sft` and `dpo`."""
-    return run_station(adaptation, alignment_jobs(adaptation, corpus, pretrained))
+    return run_station(adaptation, alignment_jobs(adaptation, corpus, ModelRef.from_artifact(pretrained, "pretrained")))

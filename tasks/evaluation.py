@@ -18,10 +18,10 @@ OPEN_BOOK = "open-book"
 
 def preview_jobs(adaptation: Adaptation, corpus: ArtifactRef) -> list[Job]:
     """Returns the jobs that ask the base, in plain text: `evaluate-base`, and again with the documents at hand."""
-    jobs = [_job(adaptation, corpus, "base", adaptation.base, {"form": "plain"})]
+    jobs = [evaluation_job(adaptation, corpus, "base", adaptation.base, {"form": "plain"})]
     if adaptation.config.evaluate.has_open_book:
         options = {"form": "plain", "documents": "in the prompt"}
-        jobs.append(_job(adaptation, corpus, OPEN_BOOK, adaptation.base, options))
+        jobs.append(evaluation_job(adaptation, corpus, OPEN_BOOK, adaptation.base, options))
     return jobs
 
 
@@ -35,7 +35,7 @@ def evaluation_jobs(
     form: Literal["plain", "chat"] = adaptation.config.evaluate.aligned_form if final != pretrained else "plain"
     models = {"pretrained": (pretrained, "plain"), "final": (final, form)}
     return [
-        _job(adaptation, corpus, role, ModelRef.from_artifact(ref, role), {"form": asked_form})
+        evaluation_job(adaptation, corpus, role, ModelRef.from_artifact(ref, role), {"form": asked_form})
         for role, (ref, asked_form) in models.items()
     ]
 
@@ -56,7 +56,8 @@ def _run(adaptation: Adaptation, jobs: list[Job]) -> Results:
     return {name.removeprefix(PREFIX): ref for name, ref in run_station(adaptation, jobs).items()}
 
 
-def _job(adaptation: Adaptation, corpus: ArtifactRef, role: str, model: ModelRef, options: Mapping[str, str]) -> Job:
+def evaluation_job(adaptation: Adaptation, corpus: Input, role: str, model: Input, options: Mapping[str, str]) -> Job:
+    """Returns the job that asks one model everything; a trained one is also held against the base."""
     config = adaptation.config
     inputs: dict[str, Input] = {"model": model, "corpus": corpus}
     if config.evaluate.kl_to_base and model != adaptation.base:

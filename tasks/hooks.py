@@ -3,7 +3,7 @@
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, CompareConfig
 from tasks.lineage import close_flow_run
 from tasks.tracking import Place, open_tracking
 
@@ -21,5 +21,6 @@ def close_as_killed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[o
 def _close(flow_run: FlowRun, status: str) -> None:
     given = flow_run.parameters.get("configs") or [flow_run.parameters.get("config") or {}]
     for config in given:
-        runtime = AdaptConfig.model_validate(config).runtime
+        settings = CompareConfig if "contenders" in config else AdaptConfig
+        runtime = settings.model_validate(config).runtime
         close_flow_run(open_tracking(Place.of(runtime)), str(flow_run.id), status)

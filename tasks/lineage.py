@@ -25,10 +25,12 @@ _TASKS_DATASET = "evaluation-tasks"
 
 
 @forgiving
-def begin_parent(tracking: Tracking, key: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    """Returns the run of an adaptation; what dead processes left open is closed first."""
+def begin_parent(
+    tracking: Tracking, key: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any], parent: str = ""
+) -> str:
+    """Returns the run of an adaptation or a comparison; what dead processes left open is closed first."""
     tracking.close_abandoned()
-    return tracking.open(RUN_KEY, key, name, parent="", tags=tags, params=params)
+    return tracking.open(RUN_KEY, key, name, parent=parent, tags=tags, params=params)
 
 
 @forgiving

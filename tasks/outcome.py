@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.jobs import Job
+from mixcpt.models import ModelRef
 from mixcpt.runs import RunResult, TrackingRef, find_record, load_run
 from tasks.adaptation import Adaptation, curation_job
 from tasks.alignment import alignment_jobs
@@ -47,7 +48,8 @@ def find_stored_run(adaptation: Adaptation) -> RunResult | None:
         return None
     if not _add(refs, adaptation, pretraining_jobs(adaptation, refs["corpus"])):
         return None
-    if not _add(refs, adaptation, alignment_jobs(adaptation, refs["corpus"], refs["pretrained"])):
+    pretrained = ModelRef.from_artifact(refs["pretrained"], "pretrained")
+    if not _add(refs, adaptation, alignment_jobs(adaptation, refs["corpus"], pretrained)):
         return None
     final = refs[final_role(refs)]
     evaluations: dict[str, ArtifactRef] = {}

@@ -10,7 +10,7 @@ from tasks.adaptation import Adaptation
 from tasks.stations import Results, run_station, worth_retrying
 
 
-def pretraining_jobs(adaptation: Adaptation, corpus: ArtifactRef) -> list[Job]:
+def pretraining_jobs(adaptation: Adaptation, corpus: Input) -> list[Job]:
     """Returns the jobs `mix`, `cache` where the teacher is one, and `pretrain`."""
     config, base = adaptation.config, adaptation.base
     mixture = config.mixture.model_dump(mode="json") | {"method": config.pretrain.method.model_dump(mode="json")}

@@ -12,7 +12,7 @@ import typer
 
 import mixcpt
 from mixcpt.cli.console import Overrides, Store, explain_errors
-from mixcpt.config import AdaptConfig, load_config
+from mixcpt.config import AdaptConfig, CompareConfig, load_compare, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.fingerprint import fingerprint
 from mixcpt.preflight import preflight
@@ -48,7 +48,24 @@ def demo(
     """
     presets = _project_root() / "deployments" / "configs"
     changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
-    _become_flow("flows.compare", [load_config(presets / name, changes) for name in _DEMO], "--result")
+    _become_flow("flows.side_by_side", [load_config(presets / name, changes) for name in _DEMO], "--result")
+
+
+@explain_errors
+def compare(
+    path: Annotated[Path, typer.Argument(help="The YAML file that names contenders, seeds and what is searched.")],
+    jobs: Annotated[int, typer.Option(help="Trainings at the same time; 0 takes what the file says.")] = 0,
+) -> None:
+    """Compare methods at equal effort: each tuned alike, every seed, one page with a recommendation.
+
+    The best value of a setting is chosen on questions that are not reported. What the store has is not trained
+    again, so a comparison that was stopped goes on, and one with another contender only trains that one.
+    """
+    config = load_compare(path)
+    if jobs:
+        config = config.model_copy(update={"jobs": jobs})
+    preflight(config.first)
+    _become("flows.compare", [_write_request(config.name, config, config.runtime.store)])
 
 
 @explain_errors
@@ -68,9 +85,14 @@ def up(
 
 
 def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoReturn:
+    """Replaces this process by the flow's, for which the settings are written down."""
+    _become(module, [_write_request(config.name, config, config.runtime.store) for config in configs], *flags)
+
+
+def _become(module: str, requests: list[Path], *flags: str) -> NoReturn:
     """Replaces this process by the flow's, so that a signal to the command is a signal to the flow."""
     root = _project_root()
-    arguments = [str(_write_request(config)) for config in configs]
+    arguments = [str(request) for request in requests]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
@@ -80,10 +102,10 @@ def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoRetu
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments, *flags], environment)
 
 
-def _write_request(config: AdaptConfig) -> Path:
-    """Writes the complete settings of a run into its store, for the flow process to read."""
-    folder = Path(config.runtime.store).expanduser() / "requests"
-    path = folder / f"{config.name}-{fingerprint(config)[:16]}.json"
+def _write_request(name: str, config: AdaptConfig | CompareConfig, store: str) -> Path:
+    """Writes the complete settings of a flow into its store, for the flow process to read."""
+    folder = Path(store).expanduser() / "requests"
+    path = folder / f"{name}-{fingerprint(config)[:16]}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(config.model_dump_json(indent=2))

@@ -2,6 +2,7 @@
 
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
+from mixcpt.config.compare import CompareConfig, Contender, SearchConfig
 from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import (
     BitsPerByteTask,
@@ -12,7 +13,7 @@ from mixcpt.config.evaluate import (
     SplitConfig,
     Task,
 )
-from mixcpt.config.loading import load_config
+from mixcpt.config.loading import load_compare, load_config
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
     CptMethod,
@@ -58,6 +59,8 @@ __all__ = [
     "CachedTeacher",
     "ClosedWorldSource",
     "ClosedWorldTask",
+    "CompareConfig",
+    "Contender",
     "CptMethod",
     "CptReplayMethod",
     "CurationConfig",
@@ -90,6 +93,7 @@ __all__ = [
     "ResidualConfig",
     "RuntimeConfig",
     "Scope",
+    "SearchConfig",
     "SelectionConfig",
     "SftConfig",
     "Sharding",
@@ -103,6 +107,7 @@ __all__ = [
     "Task",
     "TeacherSettings",
     "ViewConfig",
+    "load_compare",
     "load_config",
     "require_optimizer",
 ]

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from mixcpt.config.adapt import AdaptConfig
+from mixcpt.config.base import Settings
+from mixcpt.config.compare import CompareConfig
 from mixcpt.errors import ConfigError
+
+T = TypeVar("T", bound=Settings)
 
 
 def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> AdaptConfig:
@@ -18,19 +22,28 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
         ConfigError: Listing every problem, each with its key path.
     """
     origin = str(path) if path else "the embedded default"
-    config = _validate(_read(Path(path)) if path else {}, origin)
+    config = _validate(_read(Path(path)) if path else {}, origin, AdaptConfig)
     overrides = tuple(overrides)
     if not overrides:
         return config
     data: Any = config.model_dump(mode="json")  # complete, so that an override reaches into defaults too
     for override in overrides:
         data = _override(data, override)
-    return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}")
+    return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}", AdaptConfig)
 
 
-def _validate(data: dict[str, Any], origin: str) -> AdaptConfig:
+def load_compare(path: Path | str) -> CompareConfig:
+    """Returns the settings of a comparison from a YAML file.
+
+    Raises:
+        ConfigError: Listing every problem, each with its key path.
+    """
+    return _validate(_read(Path(path)), str(path), CompareConfig)
+
+
+def _validate(data: dict[str, Any], origin: str, settings: type[T]) -> T:
     try:
-        return AdaptConfig.model_validate(data)
+        return settings.model_validate(data)
     except ValidationError as error:
         problems = "\n".join(f"  {_key_path(item['loc'], data)}: {_explain(item)}" for item in error.errors())
         count = error.error_count()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixcpt.artifacts import ArtifactRef
-from mixcpt.evaluate.estimates import holm, passage_sums
+from mixcpt.evaluate.estimates import holm, passage_sums, unseen_interval
 from mixcpt.evaluate.seeds import crossed, minimum_detectable
 from mixcpt.evaluate.statistics import Paired, paired
 
@@ -73,6 +73,10 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
     differences = np.stack([passage_sums(pair.after - pair.before, pair.passages) for pair in pairs])
     found = crossed(differences, weights, confidence=confidence)
     total = first.weights.sum()
+    base = float(np.mean([pair.before.sum() / total for pair in pairs]))
+    low, high = found.low, found.high
+    if first.metric == "accuracy" and not np.any(differences):
+        low, high = unseen_interval(base, len(weights), confidence)
     return SeedsDelta(
         task=first.task,
         group=first.group,
@@ -80,11 +84,11 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
         higher_is_better=first.higher_is_better,
         n=len(first.weights),
         passages=len(weights),
-        base=float(np.mean([pair.before.sum() / total for pair in pairs])),
+        base=base,
         values=tuple(float(pair.after.sum() / total) for pair in pairs),
         delta=found.mean,
-        low=found.low,
-        high=found.high,
+        low=low,
+        high=high,
         p_value=found.p_value,
         p_holm=found.p_value,
         detectable=minimum_detectable(found, confidence=confidence, power=_POWER),

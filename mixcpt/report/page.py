@@ -53,7 +53,15 @@ def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) 
     """
     if output.is_dir():
         raise ArtifactError(f"cannot write the report to {output}: it is a folder", "name a file")
-    page = render([located(run, store) for run in runs])
+    return write_page(render([located(run, store) for run in runs]), output)
+
+
+def write_page(page: str, output: Path) -> Path:
+    """Returns `output` after writing a page there in one step.
+
+    Raises:
+        ArtifactError: If it cannot be written.
+    """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".report-") as folder:
@@ -72,7 +80,7 @@ def render(runs: Sequence[RunResult]) -> str:
     summary = summarise(runs)
     evaluate = runs[0].config.evaluate
     shown = training.trainings(runs)
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         runs=runs,
         summary=summary,
         table=table,
@@ -99,7 +107,8 @@ def render(runs: Sequence[RunResult]) -> str:
     )  # fmt: skip
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Returns what pages are rendered with: all text escaped, nothing undefined let pass."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -17,6 +17,7 @@ from mixcpt.config import (
     AlignConfig,
     BaseModelConfig,
     BitsPerByteTask,
+    CompareConfig,
     CurationConfig,
     EvaluateConfig,
     FilesSource,
@@ -53,11 +54,12 @@ class Site:
         runtime = self.config.runtime.model_copy(update={"store": str(store), "experiment": store.name})
         return self.config.model_copy(update={"runtime": runtime})
 
-    def start(self, config: AdaptConfig) -> "subprocess.Popen[bytes]":
-        """Returns a flow process that adapts with these settings."""
+    def start(self, config: AdaptConfig | CompareConfig) -> "subprocess.Popen[bytes]":
+        """Returns a flow process that adapts, or compares, with these settings."""
+        module = "flows.compare" if isinstance(config, CompareConfig) else "flows.adapt"
         request = Path(config.runtime.store) / "request.json"
         request.write_text(config.model_dump_json())
-        command = [sys.executable, "-m", "flows.adapt", str(request)]
+        command = [sys.executable, "-m", module, str(request)]
         environment = {**os.environ, "PREFECT_API_URL": self.stack.api, "OMP_NUM_THREADS": "1"}
         with request.with_suffix(".log").open("ab") as log:
             self.started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
@@ -69,8 +71,8 @@ class Site:
             process.terminate()
             process.wait()
 
-    def adapt(self, config: AdaptConfig) -> float:
-        """Returns the seconds that a whole adaptation took."""
+    def adapt(self, config: AdaptConfig | CompareConfig) -> float:
+        """Returns the seconds that a whole adaptation, or comparison, took."""
         started = time.monotonic()
         code = self.start(config).wait()
         assert code == 0, (Path(config.runtime.store) / "request.log").read_text()

@@ -76,7 +76,9 @@ def test_wheel_holds_the_library_alone_and_all_that_it_needs(tmp_path: Path) -> 
     assert any(name.startswith("mixcpt/report/templates/") for name in names)
 
 
-@pytest.mark.parametrize("module", ["mixcpt.config", "mixcpt.cli", "flows.adapt", "flows.compare"])
+@pytest.mark.parametrize(
+    "module", ["mixcpt.config", "mixcpt.cli", "flows.adapt", "flows.compare", "flows.side_by_side"]
+)
 def test_import_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

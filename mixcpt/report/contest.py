@@ -1,0 +1,192 @@
+"""The numbers of a comparison: every contender on every task over all seeds, its price, the front, a recommendation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any
+
+from mixcpt.comparisons import Comparison, Result, Tried
+from mixcpt.evaluate.choice import gain
+from mixcpt.evaluate.over_seeds import SeedsDelta, over_seeds
+from mixcpt.report import words
+from mixcpt.report.costs import Cost, stage_costs, total
+
+_TRAINED = ("pretrained", "sft", "dpo")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender over all of its seeds."""
+
+    contender: str
+    method: str
+    value: float
+    """Of the searched setting."""
+    changes: Mapping[str, SeedsDelta]
+    """By task, against the base."""
+    against_first: Mapping[str, SeedsDelta]
+    """By task, against the first contender, paired by seed; empty for the first."""
+    learned: float
+    """Gain on the headline task of the domain, as `mixcpt.evaluate.choice` counts it."""
+    kept: float
+    """The same of the general one: 0 at best in most cases, below 0 where something is forgotten."""
+    is_on_front: bool
+    """Whether no other contender has learned more and kept more."""
+    cost: Cost
+    """Of one training, the mean over the seeds."""
+
+
+@dataclass(frozen=True)
+class ContestSummary:
+    """Everything that the page of a comparison says in numbers."""
+
+    name: str
+    base_name: str
+    setting: str
+    seeds: tuple[int, ...]
+    confidence: float
+    headline_domain: str
+    headline_general: str
+    rows: Sequence[Row]
+    tried: Sequence[Tried]
+    recommended: str
+    """The contender with the best score on the selection split; empty where nothing was searched."""
+
+
+def summarise_contest(comparison: Comparison) -> ContestSummary:
+    """Returns the summary of a comparison.
+
+    Raises:
+        DataError: If its trainings were not asked the same in the same way.
+    """
+    first = comparison.results[0]
+    settings = first.runs[0].config.evaluate
+    rows = [_row(result, first, settings.confidence) for result in comparison.results]
+    tried = comparison.tried
+    return ContestSummary(
+        name=comparison.config.name,
+        base_name=first.runs[0].base.name,
+        setting=comparison.config.search.setting,
+        seeds=comparison.config.seeds,
+        confidence=settings.confidence,
+        headline_domain=settings.headline_domain,
+        headline_general=settings.headline_general,
+        rows=_with_front(rows),
+        tried=tried,
+        recommended=max(tried, key=lambda one: one.score).contender if tried else "",
+    )
+
+
+def recommendation(summary: ContestSummary) -> str:
+    """Returns one paragraph: what to take, how sure that is, and at what price."""
+    front = words.listing([words.printable(row.contender) for row in summary.rows if row.is_on_front])
+    found = f"No contender learned more and kept more than {front}"
+    if not summary.recommended:
+        return f"{found}. No setting was chosen on other questions, so none of them is recommended over the others."
+    row = next(row for row in summary.rows if row.contender == summary.recommended)
+    said = [
+        f"{found}. Recommended, by questions that are not reported here: {words.printable(row.contender)}. "
+        f"On the reported ones, over {len(summary.seeds)} seeds, it changed "
+        + words.listing([_said(row.changes[task], summary) for task in _headlines(summary)])
+    ]
+    if row.against_first:
+        against = [_said(row.against_first[task], summary) for task in _headlines(summary)]
+        said.append(f"against {words.printable(summary.rows[0].contender)} that is {words.listing(against)}")
+    return "; ".join(said) + "."
+
+
+def contest_rows(summary: ContestSummary) -> list[dict[str, Any]]:
+    """Returns the table as plain data: one row a contender."""
+    return [
+        {"contender": row.contender, summary.setting.rpartition(".")[2]: row.value}
+        | {
+            f"{task} {name}": round(number, 4)
+            for task in _headlines(summary)
+            for name, number in _numbers(row.changes[task]).items()
+        }
+        | {
+            "on the front": row.is_on_front,
+            "tokens": row.cost.tokens,
+            "flops": row.cost.flops,
+            "seconds": row.cost.seconds,
+        }
+        for row in summary.rows
+    ]
+
+
+def markdown_contest(summary: ContestSummary) -> str:
+    """Returns the recommendation and the table as Markdown."""
+    tasks = list(summary.rows[0].changes)
+    heads = ["contender", summary.setting.rpartition(".")[2], *(words.title(task) for task in tasks), "compute", "time"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for row in summary.rows:
+        cells = [_markdown(row.changes[task]) for task in tasks]
+        price = [words.magnitude(row.cost.flops, "FLOP"), words.duration(row.cost.seconds)]
+        name = words.printable(row.contender) + (" (front)" if row.is_on_front else "")
+        lines.append("| " + " | ".join([name, f"{row.value:g}", *cells, *price]) + " |")
+    return "\n".join([recommendation(summary), "", *lines, ""])
+
+
+def _row(result: Result, first: Result, confidence: float) -> Row:
+    finals = [run.evaluations["final"] for run in result.runs]
+    bases = [run.evaluations["base"] for run in result.runs]
+    against = []
+    if result is not first:
+        against = over_seeds([run.evaluations["final"] for run in first.runs], finals, confidence=confidence)
+    settings = result.runs[0].config
+    pairs = list(zip(bases, finals, strict=True))
+    return Row(
+        contender=result.contender,
+        method=settings.pretrain.method.kind,
+        value=result.value,
+        changes={change.task: change for change in over_seeds(bases, finals, confidence=confidence, across_forms=True)},
+        against_first={change.task: change for change in against},
+        learned=mean(gain(base, final, settings.evaluate.headline_domain) for base, final in pairs),
+        kept=mean(gain(base, final, settings.evaluate.headline_general) for base, final in pairs),
+        is_on_front=False,
+        cost=_mean_cost(result),
+    )
+
+
+def _mean_cost(result: Result) -> Cost:
+    totals = [total([cost for cost in stage_costs(run) if cost.stage in _TRAINED]) for run in result.runs]
+    peaks = [cost.peak_memory_bytes or 0 for cost in totals]
+    return Cost(
+        stage="training",
+        seconds=mean(cost.seconds for cost in totals),
+        tokens=round(mean(cost.tokens or 0 for cost in totals)),
+        flops=mean(cost.flops or 0 for cost in totals),
+        peak_memory_bytes=max(peaks) or None,
+    )
+
+
+def _with_front(rows: Sequence[Row]) -> list[Row]:
+    def is_beaten(row: Row) -> bool:
+        return any(
+            other.learned >= row.learned
+            and other.kept >= row.kept
+            and (other.learned, other.kept) != (row.learned, row.kept)
+            for other in rows
+        )
+
+    return [replace(row, is_on_front=not is_beaten(row)) for row in rows]
+
+
+def _headlines(summary: ContestSummary) -> list[str]:
+    return list(dict.fromkeys((summary.headline_domain, summary.headline_general)))
+
+
+def _said(change: SeedsDelta, summary: ContestSummary) -> str:
+    return (
+        f"{words.title(change.task)} by {words.change(change.metric, change.delta)} {words.unit(change.metric)} "
+        f"({words.level(summary.confidence)} interval {words.interval(change.metric, change.low, change.high)})"
+    )
+
+
+def _markdown(change: SeedsDelta) -> str:
+    low, high = (words.change(change.metric, end) for end in (change.low, change.high))
+    return f"{words.value(change.metric, change.value)} \\[{low}, {high}\\]"
+
+
+def _numbers(change: SeedsDelta) -> dict[str, float]:
+    return {"value": change.value, "change": change.delta, "low": change.low, "high": change.high}

@@ -1,0 +1,66 @@
+"""The page of a comparison: one HTML file that needs nothing else, neither network nor script."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mixcpt.comparisons import Comparison
+from mixcpt.report import svg, words
+from mixcpt.report.contest import ContestSummary, recommendation, summarise_contest
+from mixcpt.report.contest_picture import describe_contest, draw_contest
+from mixcpt.report.page import Picture, environment, write_page
+
+_FILE = "comparison.html"
+
+
+def write_contest(comparison: Comparison, output: Path) -> Path:
+    """Returns `output` after writing the page there in one step.
+
+    Raises:
+        ArtifactError: If an artifact is gone, or the page cannot be written.
+        DataError: If the trainings were not asked the same in the same way.
+    """
+    summary = summarise_contest(comparison)
+    said = describe_contest(summary)
+    page = environment().get_template("contest.html.j2").render(
+        summary=summary,
+        recommendation=recommendation(summary),
+        picture=Picture(svg.inline(draw_contest(summary), "contest", said), said),
+        equal=comparison.config.equal,
+    )  # fmt: skip
+    return write_page(page, output)
+
+
+def show(comparison: Comparison, store: Path) -> None:
+    """Prints the table of a comparison and where its page lies."""
+    summary = summarise_contest(comparison)
+    console = Console()
+    console.print(contest_table(summary))
+    console.print(Text(recommendation(summary)))
+    written = write_contest(comparison, store.expanduser() / _FILE)
+    console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
+
+
+def contest_table(summary: ContestSummary) -> Table:
+    """Returns the headline tasks and the price of every contender, for a terminal."""
+    table = Table(
+        title=Text(f"{words.printable(summary.name)}: {len(summary.seeds)} seeds, change to base with interval")
+    )
+    table.add_column("contender", overflow="fold")
+    table.add_column(Text(summary.setting.rpartition(".")[2]), justify="right")
+    tasks = list(dict.fromkeys((summary.headline_domain, summary.headline_general)))
+    for heading in (*(words.title(task) for task in tasks), "compute", "peak memory"):
+        table.add_column(Text(heading), justify="right")
+    for row in summary.rows:
+        changes = [row.changes[task] for task in tasks]
+        cells = [
+            f"{words.value(change.metric, change.value)}\n{words.change(change.metric, change.delta)} "
+            f"[{words.change(change.metric, change.low)}, {words.change(change.metric, change.high)}]"
+            for change in changes
+        ]
+        price = [words.magnitude(row.cost.flops, "FLOP"), words.size(row.cost.peak_memory_bytes)]
+        name = Text(words.printable(row.contender), style="bold" if row.is_on_front else "")
+        table.add_row(name, f"{row.value:g}", *(Text(cell) for cell in cells), *price)
+    return table

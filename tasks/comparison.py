@@ -1,0 +1,178 @@
+"""The tasks of a comparison: its MLflow run, the choice of each contender's setting, its record and its page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.comparisons import Comparison, Result, Tried, save_comparison
+from mixcpt.config import CompareConfig, Contender
+from mixcpt.evaluate.choice import score, value_of
+from mixcpt.fingerprint import fingerprint
+from mixcpt.models import resolve_model
+from mixcpt.report.contest import contest_rows, markdown_contest, summarise_contest
+from mixcpt.runs import RunResult
+from tasks.lineage import begin_parent
+from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, forgiving, open_tracking
+from tasks.trials import Trial
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One comparison as its tasks see it."""
+
+    config: CompareConfig
+    run_id: str = ""
+    """The parent run in MLflow; empty while MLflow is away."""
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.config.runtime.store)
+
+    @property
+    def tracking(self) -> Tracking:
+        return open_tracking(Place.of(self.config.runtime))
+
+
+def open_contest(config: CompareConfig) -> Contest:
+    """Returns the comparison with its MLflow run open.
+
+    The base is resolved here once: trainings start in threads, and those must not race to import the libraries first.
+    """
+    resolve_model(config.first.base)
+    settings = config.model_dump(mode="json", exclude={"jobs"})
+    settings["settings"] = {key: value for key, value in settings["settings"].items() if key != "runtime"}
+    root = str(flow_run.root_flow_run_id or flow_run.id or "")
+    tags = {FLOW_RUN: str(flow_run.id or ""), ROOT_FLOW_RUN: root, "mixcpt.kind": "comparison"}
+    tracking = open_tracking(Place.of(config.runtime))
+    run_id = begin_parent(tracking, fingerprint({"comparison": settings}), config.name, tags, settings)
+    return Contest(config, run_id or "")
+
+
+def search_trials(config: CompareConfig) -> list[Trial]:
+    """Returns one training for each value of each contender; none where there is nothing to choose or to measure."""
+    values = [config.values(contender) for contender in config.contenders]
+    if config.equal == "tokens" and all(len(tried) == 1 for tried in values):
+        return []
+    return [
+        Trial(c.name, value, config.seeds[0], config.adapt(c, value, seed=config.seeds[0], split="selection"))
+        for c, tried in zip(config.contenders, values, strict=True)
+        for value in tried
+    ]
+
+
+def judged(config: CompareConfig, trials: Sequence[Trial], runs: Sequence[RunResult]) -> list[Tried]:
+    """Returns what each searched training reached on the selection split."""
+    found = []
+    for trial, run in zip(trials, runs, strict=True):
+        settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
+        found.append(
+            Tried(
+                trial.contender,
+                trial.value,
+                value_of(final, settings.headline_domain),
+                value_of(final, settings.headline_general),
+                score(
+                    base,
+                    final,
+                    domain=settings.headline_domain,
+                    general=settings.headline_general,
+                    domain_share=config.search.domain_share,
+                ),
+            )
+        )
+    return found
+
+
+def chosen_values(config: CompareConfig, tried: Sequence[Tried]) -> dict[str, float]:
+    """Returns the best value of each contender; of equal ones the first that was named."""
+    found = {}
+    for contender in config.contenders:
+        own = [one for one in tried if one.contender == contender.name]
+        found[contender.name] = max(own, key=lambda one: one.score).value if own else config.values(contender)[0]
+    return found
+
+
+def report_trials(config: CompareConfig, chosen: Mapping[str, float], tokens: Mapping[str, int]) -> list[Trial]:
+    """Returns the trainings that are reported: every contender at its value, with every seed.
+
+    Args:
+        config: The comparison.
+        chosen: The value of each contender.
+        tokens: The length of each contender's training, where that is not in the settings.
+    """
+
+    def trial(contender: Contender, seed: int) -> Trial:
+        value, length = chosen[contender.name], tokens.get(contender.name, 0)
+        adapt = config.adapt(contender, value, seed=seed, split="report", total_tokens=length)
+        return Trial(contender.name, value, seed, adapt)
+
+    return [trial(contender, seed) for contender in config.contenders for seed in config.seeds]
+
+
+def equal_lengths(config: CompareConfig, trials: Sequence[Trial], runs: Sequence[RunResult]) -> dict[str, int]:
+    """Returns how many tokens each contender may read so that all need as many operations as the cheapest one.
+
+    Operations a token are those that the search counted. Empty where equal tokens are asked for.
+    """
+    if config.equal == "tokens":
+        return {}
+    per_token: dict[str, list[float]] = {}
+    lengths: dict[str, int] = {}
+    for trial, run in zip(trials, runs, strict=True):
+        metrics = run.refs["pretrained"].record["metrics"]
+        per_token.setdefault(trial.contender, []).append(metrics["flops"] / metrics["tokens"])
+        lengths[trial.contender] = trial.config.mixture.total_tokens
+    cost = {name: mean(found) for name, found in per_token.items()}
+    budget = min(cost[name] * lengths[name] for name in cost)
+    return {name: round(budget / cost[name]) for name in cost}
+
+
+@task(name="publish comparison")
+def publish_contest(
+    contest: Contest, tried: Sequence[Tried], trials: Sequence[Trial], runs: Sequence[RunResult]
+) -> Comparison:
+    """Returns the comparison after publishing its record, its page, its tables in Prefect and its figures in MLflow."""
+    by_contender: dict[str, list[RunResult]] = {}
+    values = {}
+    for trial, run in zip(trials, runs, strict=True):
+        by_contender.setdefault(trial.contender, []).append(run)
+        values[trial.contender] = trial.value
+    results = tuple(Result(name, values[name], tuple(of)) for name, of in by_contender.items())
+    comparison = Comparison(contest.config, tuple(tried), results, contest.run_id)
+    save_comparison(contest.store, comparison)
+    summary = summarise_contest(comparison)
+    create_markdown_artifact(markdown_contest(summary), key="comparison", description=contest.config.name)
+    create_table_artifact(contest_rows(summary), key="comparison-table", description=contest.config.name)
+    _finish(contest.tracking, contest, comparison)
+    return comparison
+
+
+@forgiving
+def _finish(tracking: Tracking, contest: Contest, comparison: Comparison) -> None:
+    """Completes the MLflow run of a comparison."""
+    from tempfile import TemporaryDirectory
+
+    from mixcpt.report.contest_page import write_contest
+
+    if not contest.run_id:
+        return
+    summary = summarise_contest(comparison)
+    with TemporaryDirectory() as folder:
+        page = write_contest(comparison, Path(folder) / "comparison.html")
+        tracking.client.log_artifact(contest.run_id, str(page))
+    figures = {
+        f"{row.contender}/{name}/{task}": value
+        for row in summary.rows
+        for task, change in row.changes.items()
+        for name, value in (("value", change.value), ("delta", change.delta))
+    }
+    tracking.log_figures(contest.run_id, figures)
+    tracking.client.log_text(contest.run_id, markdown_contest(summary), "comparison.md")
+    tracking.client.log_dict(contest.run_id, comparison.to_json(), "comparison.json")
+    tracking.close(contest.run_id, "FINISHED")

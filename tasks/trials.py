@@ -1,0 +1,68 @@
+"""One training of a comparison: all of its stages in one process, from the documents to the final model's answers."""
+
+from dataclasses import dataclass
+
+from prefect import task
+
+from mixcpt.artifacts import ArtifactRef
+from mixcpt.config import AdaptConfig
+from mixcpt.jobs import Job, Output
+from mixcpt.runs import RunResult, save_run
+from tasks.adaptation import Adaptation, curation_job, open_adaptation, track
+from tasks.alignment import alignment_jobs
+from tasks.evaluation import PREFIX, evaluation_job
+from tasks.lineage import close_run
+from tasks.outcome import ROLES, assemble
+from tasks.pretraining import pretraining_jobs
+from tasks.stations import Results, run_station, worth_retrying
+
+_CORPUS = Output("curate")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one training is for."""
+
+    contender: str
+    value: float
+    """Of the searched setting."""
+    seed: int
+    config: AdaptConfig
+
+
+def trial_jobs(adaptation: Adaptation) -> list[Job]:
+    """Returns everything from curation to the evaluations of base and final model."""
+    config = adaptation.config
+    trained = pretraining_jobs(adaptation, _CORPUS)
+    aligned = alignment_jobs(adaptation, _CORPUS, Output("pretrain", as_model=True))
+    form = config.evaluate.aligned_form if aligned else "plain"
+    final = Output((aligned or trained)[-1].name, as_model=True)
+    return [
+        curation_job(config),
+        evaluation_job(adaptation, _CORPUS, "base", adaptation.base, {"form": "plain"}),
+        *trained,
+        *aligned,
+        evaluation_job(adaptation, _CORPUS, "final", final, {"form": form}),
+    ]
+
+
+@task(
+    name="trial",
+    task_run_name="{trial.contender}, {trial.value:g}, seed {trial.seed}",
+    retry_condition_fn=worth_retrying,
+    retry_delay_seconds=5,
+)
+def run_trial(trial: Trial, parent: str) -> RunResult:
+    """Returns the result of one training, tracked below the run `parent` of its comparison."""
+    adaptation = track(open_adaptation(trial.config), parent)
+    made = run_station(adaptation, trial_jobs(adaptation))
+    refs, evaluations = _by_role(made)
+    result = assemble(adaptation, refs, evaluations)
+    save_run(adaptation.store, result)
+    close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
+    return result
+
+
+def _by_role(made: Results) -> tuple[dict[str, ArtifactRef], dict[str, ArtifactRef]]:
+    evaluations = {name.removeprefix(PREFIX): ref for name, ref in made.items() if name.startswith(PREFIX)}
+    return {ROLES[name]: ref for name, ref in made.items() if not name.startswith(PREFIX)}, evaluations

@@ -1,0 +1,95 @@
+"""The numbers, words and page of a comparison."""
+
+from pathlib import Path
+
+import pytest
+
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.comparisons import Comparison, Result, Tried, find_comparison, save_comparison
+from mixcpt.config import CompareConfig
+from mixcpt.errors import ConfigError
+from mixcpt.report.contest import contest_rows, markdown_contest, recommendation, summarise_contest
+from mixcpt.report.contest_page import write_contest
+from tests.unit.report_artifacts import hits, run
+
+DOMAIN, GENERAL = "domain_questions", "general_questions_unasked"
+BASE = {DOMAIN: hits(40, 0.0), GENERAL: hits(50, 1.0)}
+SHARES = {"plain": (0.9, 0.5), "middling": (0.5, 0.8), "mixcpt": (0.9, 0.9), "timid": (0.1, 1.0)}
+"""Learned, kept."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def comparison(store: ArtifactStore) -> Comparison:
+    results = []
+    for name, (learned, kept) in SHARES.items():
+        runs = tuple(
+            run(
+                store,
+                f"{name}-{seed}",
+                base_right=BASE,
+                final_right={DOMAIN: hits(40, learned - 0.025 * seed), GENERAL: hits(50, kept - 0.02 * seed)},
+            )
+            for seed in range(3)
+        )
+        results.append(Result(name, 0.001, runs))
+    config = CompareConfig.model_validate({"name": "four", "contenders": [{"name": name} for name in SHARES]})
+    tried = tuple(
+        Tried(name, value, 0.5, 0.9, 0.4 + 0.1 * (name == "mixcpt") + value)
+        for name in SHARES
+        for value in (0.001, 0.01)
+    )
+    return Comparison(config, tried, tuple(results))
+
+
+def test_contest_counts_every_seed_and_knows_the_front(comparison: Comparison) -> None:
+    summary = summarise_contest(comparison)
+    rows = {row.contender: row for row in summary.rows}
+    assert [name for name, row in rows.items() if row.is_on_front] == ["mixcpt", "timid"]
+    change = rows["plain"].changes[DOMAIN]
+    assert len(change.values) == 3
+    assert change.value == pytest.approx(sum(change.values) / 3)
+    assert change.low < change.delta < change.high
+    assert not rows["plain"].against_first
+    assert rows["mixcpt"].against_first[GENERAL].low > 0.2
+    assert rows["plain"].cost.tokens == 1_300_000 + 40_000 + 20_000
+    assert rows["mixcpt"].kept == pytest.approx(-0.12, abs=0.01)
+
+
+def test_contest_recommends_by_other_questions_and_says_how_sure(comparison: Comparison) -> None:
+    said = recommendation(summarise_contest(comparison))
+    assert said.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
+    assert "not reported here: mixcpt. On the reported ones, over 3 seeds, it changed domain questions by +8" in said
+    assert "against plain that is" in said
+    unsearched = Comparison(comparison.config, (), comparison.results)
+    assert "none of them is recommended" in recommendation(summarise_contest(unsearched))
+
+
+def test_contest_tables_have_one_row_a_contender(comparison: Comparison) -> None:
+    summary = summarise_contest(comparison)
+    assert [row["contender"] for row in contest_rows(summary)] == list(SHARES)
+    lines = markdown_contest(summary).splitlines()
+    assert sum(line.startswith("| ") for line in lines) == 1 + len(SHARES)
+    assert any(line.startswith("| mixcpt (front) | 0.001 |") for line in lines)
+
+
+def test_contest_page_shows_everything_without_network_or_script(comparison: Comparison, tmp_path: Path) -> None:
+    page = write_contest(comparison, tmp_path / "page.html").read_text()
+    assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
+    for said in ("Against plain", "How each was tuned", "would see", "spread", *SHARES):
+        assert said in page
+    assert page.count("<svg") == 1
+
+
+def test_comparison_is_found_again_and_an_unknown_one_lists_the_known(
+    comparison: Comparison, store: ArtifactStore
+) -> None:
+    save_comparison(store, comparison)
+    again = find_comparison(store, "four")
+    assert again.to_json() == comparison.to_json()
+    with pytest.raises(ConfigError, match="it has: four"):
+        find_comparison(store, "five")
