@@ -25,6 +25,7 @@ from tasks.comparison import (
     search_trials,
 )
 from tasks.hooks import close_as_failed, close_as_killed
+from tasks.stations import stations_in_threads
 from tasks.trials import Trial, run_trial
 
 
@@ -53,8 +54,9 @@ def compare(config: CompareConfig) -> Comparison:
 def trials(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
     """Returns the results of some trainings, as many at a time as the settings allow."""
     one = run_trial.with_options(retries=contest.config.runtime.retries)
-    futures = [one.submit(trial, contest.run_id) for trial in given]
-    return [future.result() for future in futures]
+    with stations_in_threads():
+        futures = [one.submit(trial, contest.run_id) for trial in given]
+        return [future.result() for future in futures]
 
 
 def _run(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:

@@ -1,7 +1,9 @@
 """Runs the stages of a station: what the store has is taken from it, the rest is computed in one supervised process."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,6 +24,8 @@ from tasks.progress import ProgressReport, progress_report
 
 _CANCEL_POLL_SECONDS = 15.0
 _LOG_LINES = 15
+_stopping = threading.Event()
+"""Set when a flow whose stations run in threads is interrupted: the signal reaches the main thread alone."""
 Results = dict[str, ArtifactRef]
 
 
@@ -29,6 +33,17 @@ def worth_retrying(task: "Task[..., object]", task_run: TaskRun, state: State[ob
     """Returns whether another try can end otherwise: after a killed process yes, after bad data no."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, MixcptError) and error.retryable
+
+
+@contextmanager
+def stations_in_threads() -> Iterator[None]:
+    """Ends the stations that run in other threads when what waits for them is interrupted or fails."""
+    _stopping.clear()
+    try:
+        yield
+    except BaseException:
+        _stopping.set()
+        raise
 
 
 def run_station(adaptation: Adaptation, jobs: Sequence[Job], *, distributed: bool = False) -> Results:
@@ -88,7 +103,7 @@ def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -
         if cancelled.seen:
             watch.close("KILLED")
             close_flow_run(adaptation.tracking, adaptation.root_flow_run_id, "KILLED")
-            raise MixcptError(f"{jobs[0].name} was stopped: the flow run {cancelled.seen} elsewhere")
+            raise MixcptError(f"{jobs[0].name} was stopped: the flow run {cancelled.seen}")
         if code or watch.failure:
             watch.close("FAILED")
             raise _error(watch.failure, code, batch.log)
@@ -169,7 +184,9 @@ class _CancelWatch:
         self.seen = ""
 
     def __call__(self) -> bool:
-        if self.flow_run_id and time.monotonic() >= self.next_look:
+        if _stopping.is_set():
+            self.seen = "was interrupted"
+        elif self.flow_run_id and time.monotonic() >= self.next_look:
             self.next_look = time.monotonic() + _CANCEL_POLL_SECONDS
             self.seen = self._ended_as()
         return bool(self.seen)
@@ -180,7 +197,7 @@ class _CancelWatch:
                 state = client.read_flow_run(self.flow_run_id).state  # type: ignore[arg-type]
         except (httpx.HTTPError, ObjectNotFound):
             return ""
-        return f"became {state.name}" if state and (state.is_final() or state.is_cancelling()) else ""
+        return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
 
 
 def _record(adaptation: Adaptation, job: Job, ref: ArtifactRef) -> None:

@@ -1,9 +1,11 @@
 """A comparison on real servers: tuned on one split, reported on another, nested in MLflow, never computed twice."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -17,6 +19,15 @@ NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")
 THINGS = ("fox", "owl", "heron", "river", "tower", "gold", "iron")
 
 
+def workers_of(store: Path) -> list[psutil.Process]:
+    """Returns the processes that train for a store, whoever started them."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "mixcpt.worker" in (command := process.info["cmdline"] or []) and str(store) in command[-1]
+    ]
+
+
 def questions(path: Path, shift: int) -> str:
     rows = [
         {"id": f"q{n}", "doc_id": f"d{n // 2}", "question": f"what is {NAMES[n % 6]} ?", "answer": (n + shift) % 3}
@@ -28,7 +39,10 @@ def questions(path: Path, shift: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def compared(site: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, Comparison]:
+def compared(
+    site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]
+) -> tuple[CompareConfig, Comparison]:
+    """A comparison that was ended in the middle of its first trainings, and given again."""
     folder = tmp_path_factory.mktemp("compare")
     tasks = [
         {"kind": "multiple_choice", "name": name, "group": name, "path": questions(folder / f"{name}.jsonl", shift)}
@@ -53,6 +67,12 @@ def compared(site: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compa
             "jobs": 2,
         }
     )
+    store = Path(config.runtime.store)
+    process = site.start(config)
+    wait_until(lambda: any(store.glob("work/model/*")))
+    process.terminate()
+    assert process.wait(timeout=60) != 0
+    wait_until(lambda: not workers_of(store), seconds=20)
     site.adapt(config)
     return config, find_comparison(ArtifactStore(config.runtime.store), "small")
 
