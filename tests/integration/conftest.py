@@ -146,7 +146,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 500) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture(name="wait_until")
+@pytest.fixture(name="wait_until", scope="session")
 def wait_until_fixture() -> Callable[..., None]:
     return wait_until
 
