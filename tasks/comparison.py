@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -15,7 +16,7 @@ from mixcpt.config import CompareConfig, Contender
 from mixcpt.evaluate.choice import score, value_of
 from mixcpt.fingerprint import fingerprint
 from mixcpt.models import resolve_model
-from mixcpt.report.contest import contest_rows, markdown_contest, summarise_contest
+from mixcpt.report.contest import ContestSummary, contest_rows, markdown_contest, summarise_contest
 from mixcpt.runs import RunResult
 from tasks.lineage import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, forgiving, open_tracking
@@ -149,22 +150,19 @@ def publish_contest(
     summary = summarise_contest(comparison)
     create_markdown_artifact(markdown_contest(summary), key="comparison", description=contest.config.name)
     create_table_artifact(contest_rows(summary), key="comparison-table", description=contest.config.name)
-    _finish(contest.tracking, contest, comparison)
+    _finish(contest.tracking, contest, comparison, summary)
     return comparison
 
 
 @forgiving
-def _finish(tracking: Tracking, contest: Contest, comparison: Comparison) -> None:
+def _finish(tracking: Tracking, contest: Contest, comparison: Comparison, summary: ContestSummary) -> None:
     """Completes the MLflow run of a comparison."""
-    from tempfile import TemporaryDirectory
-
     from mixcpt.report.contest_page import write_contest
 
     if not contest.run_id:
         return
-    summary = summarise_contest(comparison)
     with TemporaryDirectory() as folder:
-        page = write_contest(comparison, Path(folder) / "comparison.html")
+        page = write_contest(summary, Path(folder) / "comparison.html")
         tracking.client.log_artifact(contest.run_id, str(page))
     figures = {
         f"{row.contender}/{name}/{task}": value

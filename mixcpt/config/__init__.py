@@ -12,6 +12,7 @@ from mixcpt.config.evaluate import (
     Split,
     SplitConfig,
     Task,
+    is_question,
 )
 from mixcpt.config.loading import load_compare, load_config
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
@@ -107,6 +108,7 @@ __all__ = [
     "Task",
     "TeacherSettings",
     "ViewConfig",
+    "is_question",
     "load_compare",
     "load_config",
     "require_optimizer",

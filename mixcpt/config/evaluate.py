@@ -147,7 +147,7 @@ class EvaluateConfig(Settings):
     @property
     def has_open_book(self) -> bool:
         """Whether the base is asked with the documents at hand: there have to be questions about them."""
-        questions = [task for task in self.tasks if task.group == "domain" and _is_question(task)]
+        questions = [task for task in self.tasks if task.group == "domain" and is_question(task)]
         return self.open_book and bool(questions)
 
     @model_validator(mode="after")
@@ -161,5 +161,6 @@ class EvaluateConfig(Settings):
         return self
 
 
-def _is_question(task: Task) -> bool:
+def is_question(task: Task) -> bool:
+    """Returns whether a task asks, and so can have a chat form: a text, or a sentence to go on with, does not."""
     return isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form == "question")

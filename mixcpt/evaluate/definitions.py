@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import yaml
 
-from mixcpt.config import ClosedWorldTask, MultipleChoiceTask, Task
+from mixcpt.config import ClosedWorldTask, MultipleChoiceTask, Task, is_question
 from mixcpt.evaluate.records import Item
 from mixcpt.evaluate.tasks import TaskItems
 
@@ -30,9 +30,7 @@ _FIRST_WORD = r"\A\s*([^\s.,;:!?]*)"
 
 def prompt_form(task: Task, form: Form) -> Form:
     """Returns the form in which a model of this form is asked: what is no question stays plain."""
-    if isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form == "question"):
-        return form
-    return "plain"
+    return form if is_question(task) else "plain"
 
 
 def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 
 _MAX_RESAMPLED_VALUES = 4_000_000
 """Bounds the memory of a bootstrap, not its result."""
-_POWER = 0.8
+POWER = 0.8
+"""Of the change that a comparison is said to see."""
 
 Values = Float[np.ndarray, " items"]
 Passages = Int[np.ndarray, " items"]
@@ -144,7 +145,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def minimum_detectable_effect(stderr: float, *, confidence: float, power: float = _POWER) -> float:
+def minimum_detectable_effect(stderr: float, *, confidence: float, power: float = POWER) -> float:
     """Returns the true change that a two-sided test at 1 - confidence finds with the given power.
 
     That is (z_(1 - error / 2) + z_power) * stderr (Cohen, Statistical Power Analysis, 1988); `stderr` is that of the

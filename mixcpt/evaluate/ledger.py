@@ -7,6 +7,7 @@ import numpy as np
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.evaluate.manifest import require_equal
+from mixcpt.evaluate.records import own_id
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -115,7 +116,7 @@ def _documents(corpus: ArtifactRef) -> Mapping[str, list[str]]:
     table = pd.read_parquet(corpus.file("documents.parquet"), columns=columns)
     found: dict[str, list[str]] = {}
     for doc_id, source in table.itertuples(index=False):
-        name = str(doc_id).removeprefix(f"{source}/")
+        name = own_id(doc_id, source)
         for passage in {name, name.rpartition("/")[0]} - {""}:
-            found.setdefault(passage, []).append(str(doc_id))
+            found.setdefault(passage, []).append(doc_id)
     return found

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mixcpt.artifacts import ArtifactRef
-from mixcpt.config import ClosedWorldTask, MultipleChoiceTask
-from mixcpt.evaluate.records import Item
+from mixcpt.config import ClosedWorldTask, is_question
+from mixcpt.evaluate.records import Item, own_id
 from mixcpt.evaluate.tasks import TaskItems
 
 _BETWEEN = "\n"
@@ -20,15 +20,12 @@ def open_book(tasks: Sequence[TaskItems], corpus: ArtifactRef) -> list[TaskItems
     documents: Mapping[str, str] = {}
     found = []
     for asked in tasks:
-        if asked.task.group != "domain":
+        if asked.task.group != "domain" or not is_question(asked.task):
             continue
-        if isinstance(asked.task, ClosedWorldTask) and asked.task.form == "question":
+        if isinstance(asked.task, ClosedWorldTask):
             known = _world_documents(asked.task)
-        elif isinstance(asked.task, MultipleChoiceTask):
-            documents = documents or _corpus_documents(corpus)
-            known = documents
         else:
-            continue
+            known = documents = documents or _corpus_documents(corpus)
         if items := tuple(_behind(item, known[item.passage]) for item in asked.items if item.passage in known):
             found.append(TaskItems(asked.task, items))
     return found
@@ -53,6 +50,6 @@ def _corpus_documents(corpus: ArtifactRef) -> Mapping[str, str]:
     documents = pd.concat(frames)
     documents = documents[documents["pool"] == "domain"]
     return {
-        str(doc_id).removeprefix(f"{source}/"): text
+        own_id(doc_id, source): text
         for doc_id, source, text in zip(documents["doc_id"], documents["source"], documents["text"], strict=True)
     }

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixcpt.artifacts import ArtifactRef
-from mixcpt.evaluate.estimates import holm, passage_sums, unseen_interval
+from mixcpt.evaluate.estimates import POWER, holm, passage_sums, unseen_interval
 from mixcpt.evaluate.seeds import crossed, minimum_detectable
 from mixcpt.evaluate.statistics import Paired, paired
-
-_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,6 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
         high=high,
         p_value=found.p_value,
         p_holm=found.p_value,
-        detectable=minimum_detectable(found, confidence=confidence, power=_POWER),
+        detectable=minimum_detectable(found, confidence=confidence, power=POWER),
         between_seeds=found.between_seeds,
     )

@@ -125,6 +125,11 @@ def item_id(record: Record, fallback: str) -> str:
     return str(identity) if isinstance(identity, str | int) and str(identity) else fallback
 
 
+def own_id(doc_id: str, source: str) -> str:
+    """Returns the id that a document's own record gave it: curation puts the source's name before it."""
+    return doc_id.removeprefix(f"{source}/")
+
+
 def passage_of(record: Record, field: str) -> str:
     """Returns the name of the passage that a record is about; empty where it names none."""
     name = record.get(field)

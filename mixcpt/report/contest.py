@@ -44,6 +44,8 @@ class ContestSummary:
     base_name: str
     setting: str
     seeds: tuple[int, ...]
+    equal: str
+    """What every training got alike: `tokens` or `flops`."""
     confidence: float
     headline_domain: str
     headline_general: str
@@ -68,6 +70,7 @@ def summarise_contest(comparison: Comparison) -> ContestSummary:
         base_name=first.runs[0].base.name,
         setting=comparison.config.search.setting,
         seeds=comparison.config.seeds,
+        equal=comparison.config.equal,
         confidence=settings.confidence,
         headline_domain=settings.headline_domain,
         headline_general=settings.headline_general,

@@ -15,20 +15,17 @@ from mixcpt.report.page import Picture, environment, write_page
 _FILE = "comparison.html"
 
 
-def write_contest(comparison: Comparison, output: Path) -> Path:
+def write_contest(summary: ContestSummary, output: Path) -> Path:
     """Returns `output` after writing the page there in one step.
 
     Raises:
-        ArtifactError: If an artifact is gone, or the page cannot be written.
-        DataError: If the trainings were not asked the same in the same way.
+        ArtifactError: If the page cannot be written.
     """
-    summary = summarise_contest(comparison)
     said = describe_contest(summary)
     page = environment().get_template("contest.html.j2").render(
         summary=summary,
         recommendation=recommendation(summary),
         picture=Picture(svg.inline(draw_contest(summary), "contest", said), said),
-        equal=comparison.config.equal,
     )  # fmt: skip
     return write_page(page, output)
 
@@ -39,7 +36,7 @@ def show(comparison: Comparison, store: Path) -> None:
     console = Console()
     console.print(contest_table(summary))
     console.print(Text(recommendation(summary)))
-    written = write_contest(comparison, store.expanduser() / _FILE)
+    written = write_contest(summary, store.expanduser() / _FILE)
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
 
 
