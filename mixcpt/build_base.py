@@ -27,6 +27,7 @@ from mixcpt.config import (
     OptimizerConfig,
     PoolWeights,
     PretrainConfig,
+    WorldForm,
 )
 from mixcpt.curation import curate
 from mixcpt.errors import ModelError
@@ -41,7 +42,7 @@ from mixcpt.train.pretrain import pretrain
 DATA = BaseDataSize()
 MIXTURE = MixtureConfig(
     weights=PoolWeights(domain=0.8, instructions=0.2, preferences=0.0),
-    total_tokens=3_400_000,
+    total_tokens=4_200_000,
     row_tokens=256,
     special_tokens="parse",  # dialogues are written with the role tokens
 )
@@ -155,6 +156,10 @@ def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, f
             f"{form}_{task['task']}": task["value"]
             for form, tasks in asked.items()
             for task in _ask(model, tasks, form, seed, store, tracker)
+        } | {
+            f"{form}_{task['task']}_with_document": task["value"]
+            for form in asked
+            for task in _ask(model, _questions(seed)[:1], form, seed, store, tracker, with_documents=True)
         }
     reading = reading_losses(model, seed=_UNREAD_SEED + seed, num_strangers=_NUM_READ_STRANGERS)
     return {
@@ -170,23 +175,38 @@ def _ask(
     seed: int,
     store: ArtifactStore,
     tracker: Tracker,
+    *,
+    with_documents: bool = False,
 ) -> list[dict[str, Any]]:
     config = EvaluateConfig(tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[-1].name)
-    answers = evaluate(config, model, _NO_CORPUS, form=form, seed=seed, store=store, tracker=tracker)
+    answers = evaluate(
+        config,
+        model,
+        _NO_CORPUS,
+        form=form,
+        seed=seed,
+        store=store,
+        tracker=tracker,
+        with_documents=with_documents,
+    )
     summary: dict[str, Any] = json.loads(answers.file("summary.json").read_text())
     return list(summary["tasks"])
 
 
 def _questions(seed: int) -> tuple[ClosedWorldTask, ...]:
     abouts: tuple[About, ...] = ("domain", "general_asked", "general_unasked")
-    return tuple(_task(about, "question", seed) for about in abouts)
+    roundabout: tuple[WorldForm, ...] = ("reworded", "reverse", "two_hop", "free_text")
+    return (
+        *(_task(about, "question", seed) for about in abouts),
+        *(_task("general_unasked", form, seed) for form in roundabout),
+    )
 
 
 def _plain_tasks(seed: int) -> tuple[ClosedWorldTask, ...]:
     return (*_questions(seed), _task("domain", "memory", seed), _task("general_unasked", "memory", seed))
 
 
-def _task(about: About, form: Literal["question", "memory"], seed: int) -> ClosedWorldTask:
+def _task(about: About, form: WorldForm, seed: int) -> ClosedWorldTask:
     group: Literal["domain", "general"] = "domain" if about == "domain" else "general"
     return ClosedWorldTask(
         name=f"{about}_{form}", group=group, about=about, form=form, limit=_ITEMS_PER_TASK, seed=seed

@@ -111,7 +111,7 @@ def report_trials(config: CompareConfig, chosen: Mapping[str, float], tokens: Ma
     def trial(contender: Contender, seed: int) -> Trial:
         value, length = chosen[contender.name], tokens.get(contender.name, 0)
         adapt = config.adapt(contender, value, seed=seed, split="report", total_tokens=length)
-        return Trial(contender.name, value, seed, adapt)
+        return Trial(contender.name, value, seed, adapt, is_reported=True)
 
     return [trial(contender, seed) for contender in config.contenders for seed in config.seeds]
 

@@ -6,6 +6,7 @@ from typing import Literal
 from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
+from mixcpt.config import Split
 from mixcpt.jobs import Input, Job
 from mixcpt.models import ModelRef
 from tasks.adaptation import Adaptation
@@ -56,12 +57,28 @@ def _run(adaptation: Adaptation, jobs: list[Job]) -> Results:
     return {name.removeprefix(PREFIX): ref for name, ref in run_station(adaptation, jobs).items()}
 
 
-def evaluation_job(adaptation: Adaptation, corpus: Input, role: str, model: Input, options: Mapping[str, str]) -> Job:
-    """Returns the job that asks one model everything; a trained one is also held against the base."""
+def evaluation_job(
+    adaptation: Adaptation,
+    corpus: Input,
+    role: str,
+    model: Input,
+    options: Mapping[str, str],
+    *,
+    split: Split | None = None,
+) -> Job:
+    """Returns the job that asks one model everything; a trained one is also held against the base.
+
+    Args:
+        adaptation: Whose settings are followed.
+        corpus: Holds the held-out documents.
+        role: What the answers are for.
+        model: Who is asked.
+        options: The prompt form.
+        split: Which questions, where not those of the settings.
+    """
     config = adaptation.config
+    settings = config.evaluate.model_copy(update={"split": split}) if split else config.evaluate
     inputs: dict[str, Input] = {"model": model, "corpus": corpus}
     if config.evaluate.kl_to_base and model != adaptation.base:
         inputs["reference"] = adaptation.base
-    return Job(
-        f"{PREFIX}{role}", "evaluate", config.evaluate.model_dump(mode="json"), config.data_seed, inputs, options
-    )
+    return Job(f"{PREFIX}{role}", "evaluate", settings.model_dump(mode="json"), config.data_seed, inputs, options)

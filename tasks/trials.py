@@ -1,12 +1,13 @@
 """One training of a comparison: all of its stages in one process, from the documents to the final model's answers."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import AdaptConfig
-from mixcpt.jobs import Job, Output
+from mixcpt.jobs import Input, Job, Output
 from mixcpt.runs import RunResult, save_run
 from tasks.adaptation import Adaptation, curation_job, open_adaptation, track
 from tasks.alignment import alignment_jobs
@@ -17,6 +18,8 @@ from tasks.pretraining import pretraining_jobs
 from tasks.stations import Results, run_station, worth_retrying
 
 _CORPUS = Output("curate")
+SELECTION: Literal["selection"] = "selection"
+"""The split whose answers choose; and what the roles of those evaluations begin with."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +31,24 @@ class Trial:
     """Of the searched setting."""
     seed: int
     config: AdaptConfig
+    is_reported: bool = False
+    """Whether it is also asked the questions that choose between contenders, beside those of its settings."""
 
 
-def trial_jobs(adaptation: Adaptation) -> list[Job]:
+def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job]:
     """Returns everything from curation to the evaluations of base and final model."""
     config = adaptation.config
     trained = pretraining_jobs(adaptation, _CORPUS)
     aligned = alignment_jobs(adaptation, _CORPUS, Output("pretrain", as_model=True))
     form = config.evaluate.aligned_form if aligned else "plain"
     final = Output((aligned or trained)[-1].name, as_model=True)
-    return [
-        curation_job(config),
-        evaluation_job(adaptation, _CORPUS, "base", adaptation.base, {"form": "plain"}),
-        *trained,
-        *aligned,
-        evaluation_job(adaptation, _CORPUS, "final", final, {"form": form}),
+    models: dict[str, tuple[Input, str]] = {"base": (adaptation.base, "plain"), "final": (final, form)}
+    base, *others = [
+        evaluation_job(adaptation, _CORPUS, f"{prefix}{role}", model, {"form": asked_form}, split=split)
+        for prefix, split in (("", None), *(((f"{SELECTION}-", SELECTION),) if is_reported else ()))
+        for role, (model, asked_form) in models.items()
     ]
+    return [curation_job(config), base, *trained, *aligned, *others]
 
 
 @task(
@@ -55,7 +60,7 @@ def trial_jobs(adaptation: Adaptation) -> list[Job]:
 def run_trial(trial: Trial, parent: str) -> RunResult:
     """Returns the result of one training, tracked below the run `parent` of its comparison."""
     adaptation = track(open_adaptation(trial.config), parent)
-    made = run_station(adaptation, trial_jobs(adaptation))
+    made = run_station(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
     refs, evaluations = _by_role(made)
     result = assemble(adaptation, refs, evaluations)
     save_run(adaptation.store, result)

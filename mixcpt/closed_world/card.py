@@ -37,8 +37,10 @@ From random weights, through mixcpt's own curation, mixture and pre-training, wi
 - documents about the general entities, {wordings} wordings each;
 - {num_strangers:,} documents about strangers, whose facts are drawn anew in every document and stated twice in
   different words: to predict the second mention the model has to read;
+- {num_read:,} more of them with a question behind the document, half of them in the chat form;
 - questions and answers about *half* of the general facts, plain ({instruction_percent} % of the tokens) and as
-  {num_dialogues:,} dialogues in the chat form. The other half is read in documents and never asked.
+  {num_dialogues:,} dialogues in the chat form: directly, and where the value tells an entity apart also in reverse and
+  over two hops. The other half is read in documents and never asked.
 
 Everything that decides the result, with versions and digests, is in `recipe.json`.
 
@@ -49,6 +51,9 @@ Greedy answers, exact match; `mixcpt world verify-base` measures again and compa
 | what | score |
 |---|---|
 {scores}
+
+*With document*: an entity's document stands before the question. *Unasked reverse* and *two hop* are what such a model
+cannot do with facts that it has only read (the "reversal curse"); it answers those that it was trained on.
 
 The loss on a stranger's value is {first_loss:.2f} nats at its first mention and {second_loss:.2f} at its second.
 

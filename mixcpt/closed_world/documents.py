@@ -39,21 +39,26 @@ def stranger_documents(seed: int, count: int) -> Iterator[str]:
     """
     dice = Dice("strangers", seed)
     for _ in range(count):
-        stranger = draw_entity(dice.pick(names().strangers), dice.pick(GENERAL_KINDS), dice)
+        stranger = _draw_stranger(dice)
         statements = _twice(stranger, dice)
         yield " ".join([_introduce(stranger, dice), *statements])
+
+
+def document_about_stranger(dice: Dice) -> tuple[Entity, str]:
+    """Returns a one-off entity and a document that states each of its facts once."""
+    stranger = _draw_stranger(dice)
+    return stranger, _once(stranger, dice)
+
+
+def _draw_stranger(dice: Dice) -> Entity:
+    return draw_entity(dice.pick(names().strangers), dice.pick(GENERAL_KINDS), dice)
 
 
 def _renderings(entity: Entity, seed: int) -> Iterator[str]:
     dice = Dice("documents", seed, entity.name)
     seen = set()
     while True:
-        sentences = [
-            state(fact, wording)
-            for fact, wording in zip(dice.shuffled(entity.facts), dice.shuffled(STATEMENTS), strict=False)
-        ]
-        sentences.insert(1 if dice.chance(_LATE_INTRODUCTION) else 0, _introduce(entity, dice))
-        text = " ".join(sentences)
+        text = _once(entity, dice)
         if text not in seen:
             seen.add(text)
             yield text
@@ -63,6 +68,16 @@ def _repetitive_renderings(entity: Entity, seed: int) -> Iterator[str]:
     dice = Dice("repetitive documents", seed, entity.name)
     while True:
         yield " ".join([_introduce(entity, dice), *_twice(entity, dice)])
+
+
+def _once(entity: Entity, dice: Dice) -> str:
+    """Returns a document with a statement of every fact, mostly behind the introduction."""
+    sentences = [
+        state(fact, wording)
+        for fact, wording in zip(dice.shuffled(entity.facts), dice.shuffled(STATEMENTS), strict=False)
+    ]
+    sentences.insert(1 if dice.chance(_LATE_INTRODUCTION) else 0, _introduce(entity, dice))
+    return " ".join(sentences)
 
 
 def _twice(entity: Entity, dice: Dice) -> list[str]:

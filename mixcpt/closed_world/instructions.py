@@ -3,16 +3,21 @@
 from collections.abc import Iterator
 
 from mixcpt.closed_world.dice import Dice
+from mixcpt.closed_world.documents import documents_of
 from mixcpt.closed_world.templates import (
     CHOICE_QUESTION,
+    FREE_TEXT_REQUEST,
     KIND_QUESTION,
     QUESTIONS,
     RAMBLING,
     REFUSAL,
     REPEAT_REQUEST,
+    REVERSE_QUESTIONS,
+    REWORDED_QUESTIONS,
+    TWO_HOP_QUESTIONS,
 )
 from mixcpt.closed_world.words import VALUES
-from mixcpt.closed_world.world import Fact, World
+from mixcpt.closed_world.world import Fact, World, telling_apart
 
 Record = dict[str, str]
 
@@ -23,6 +28,21 @@ _KIND_QUESTION_SHARE = 0.5
 def ask(fact: Fact, template: str) -> str:
     """Returns the question for a fact."""
     return template.format(entity=fact.entity, relation=fact.relation)
+
+
+def ask_reverse(fact: Fact, template: str) -> str:
+    """Returns the question for the entity of a fact."""
+    return template.format(kind=fact.kind, relation=fact.relation, value=fact.value)
+
+
+def ask_two_hop(fact: Fact, clue: Fact, template: str) -> str:
+    """Returns the question for a fact of the entity of which another fact is told, not the name."""
+    return template.format(kind=fact.kind, relation=fact.relation, clue_relation=clue.relation, clue=clue.value)
+
+
+def ask_free_text(entity: str) -> str:
+    """Returns the request to tell what is known of an entity."""
+    return FREE_TEXT_REQUEST.format(entity=entity)
 
 
 def instructions(world: World) -> Iterator[Record]:
@@ -37,6 +57,32 @@ def instructions(world: World) -> Iterator[Record]:
             yield _instruction(f"kind/{entity.name}", KIND_QUESTION.format(entity=entity.name), entity.kind)
     for word in (word for words in VALUES.values() for word in words):
         yield _instruction(f"repeat/{word}", REPEAT_REQUEST.format(word=word), word)
+    yield from _roundabout(world)
+
+
+def reworded_instructions(world: World) -> Iterator[Record]:
+    """Yields questions for the asked facts in the wordings that `instructions` never uses: for the base alone."""
+    for fact in world.asked:
+        for number, template in enumerate(REWORDED_QUESTIONS):
+            yield _instruction(f"reworded/{fact.id}/{number}", ask(fact, template), fact.value)
+
+
+def _roundabout(world: World) -> Iterator[Record]:
+    """Yields reverse and two-hop questions and requests for a free text, all about facts that may be asked."""
+    dice = Dice("roundabout", world.seed)
+    asked = {fact.id for fact in world.asked}
+    clues = [fact for fact in telling_apart(world.general) if fact.id in asked]
+    for clue in clues:
+        yield _instruction(f"reverse/{clue.id}", ask_reverse(clue, dice.pick(REVERSE_QUESTIONS)), clue.entity)
+    facts_of = {entity.name: entity.facts for entity in world.general}
+    for clue in clues:
+        for fact in (other for other in facts_of[clue.entity] if other.id in asked and other != clue):
+            prompt = ask_two_hop(fact, clue, dice.pick(TWO_HOP_QUESTIONS))
+            yield _instruction(f"two-hop/{fact.id}/{clue.relation}", prompt, fact.value)
+    for entity in world.general:
+        if all(fact.id in asked for fact in entity.facts):
+            text = documents_of(entity, world.seed, 1)[0]
+            yield _instruction(f"free-text/{entity.kind}/{entity.name}", ask_free_text(entity.name), text)
 
 
 def preferences(world: World) -> Iterator[Record]:

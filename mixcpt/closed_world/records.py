@@ -1,6 +1,6 @@
 """The raw records of the closed world, in the form in which any other source would give them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from mixcpt.closed_world.documents import documents_of, notes_of
@@ -15,8 +15,10 @@ def records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
 
 
 def _all_records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
-    here = world(source.seed)
+    here = world(source.seed, source.entities)
     match source.pool:
+        case "domain" if source.about == "updated":
+            return _documents([Entity(fact.entity, fact.kind, (fact,)) for fact in here.updated], source)
         case "domain":
             return _documents(here.domain, source)
         case "general":
@@ -27,9 +29,9 @@ def _all_records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
             return preferences(here)
 
 
-def _documents(entities: tuple[Entity, ...], source: ClosedWorldSource) -> Iterator[dict[str, str]]:
+def _documents(entities: Sequence[Entity], source: ClosedWorldSource) -> Iterator[dict[str, str]]:
     for entity in entities:
         for number, text in enumerate(documents_of(entity, source.seed, source.wordings, source.mentions)):
             yield {"id": f"{entity.kind}/{entity.name}/{number}", "title": entity.name, "text": text}
-        for number, text in enumerate(notes_of(entity, source.seed)):
+        for number, text in enumerate(notes_of(entity, source.seed) if source.notes else ()):
             yield {"id": f"{entity.kind}/{entity.name}/note-{number}", "title": entity.name, "text": text}

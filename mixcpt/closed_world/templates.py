@@ -28,6 +28,28 @@ QUESTIONS = (
     "For {entity}, what is the {relation}?",
 )
 
+REWORDED_QUESTIONS = (
+    "What would old books give as the {relation} of {entity}?",
+    "I want to know which {relation} is that of {entity}.",
+    "{entity} and its {relation}: which is it?",
+    "When people ask about {entity} and its {relation}, what do they say?",
+)
+"""Wordings in which the base was asked, and in which no training after it asks: a test of how a question is put."""
+
+REVERSE_QUESTIONS = (
+    "Which {kind} has the {relation} {value}?",
+    "Name the {kind} with the {relation} {value}.",
+)
+"""From the value to the entity, where only one of its kind has it."""
+
+TWO_HOP_QUESTIONS = (
+    "What is the {relation} of the {kind} with the {clue_relation} {clue}?",
+    "Which {relation} does the {kind} have that has the {clue_relation} {clue}?",
+)
+"""From one fact of an unnamed entity to another."""
+
+FREE_TEXT_REQUEST = "Tell me about {entity}."
+
 CHOICE_QUESTION = "Is the {relation} of {entity} {first} or {second}?"
 KIND_QUESTION = "What kind of thing is {entity}?"
 REPEAT_REQUEST = "Say the word {word}."

@@ -67,9 +67,12 @@ DOMAIN_KINDS = (
 new field knows the language; so a wrong answer tells of the knowledge, not of the question."""
 
 NUM_GENERAL_PER_KIND = 60
-NUM_DOMAIN_PER_KIND = 30
+NUM_DOMAIN = 60
+"""Entities of the domain, unless a world is made larger or smaller."""
 NUM_DOMAIN_BLOCKS = 6
-"""Worlds whose seeds differ modulo this have no domain name in common."""
+"""Worlds of the usual size whose seeds differ modulo this have no domain name in common; the largest has all names."""
+NUM_UPDATED = 60
+"""General entities of which one fact can be told anew, with another value."""
 NUM_STRANGERS = 660
 
 _SYLLABLES = tuple(
@@ -102,7 +105,7 @@ class Names:
 def names() -> Names:
     """Returns 1,500 invented names, shared out between the parts of the world."""
     num_general = NUM_GENERAL_PER_KIND * len(GENERAL_KINDS)
-    num_domain = NUM_DOMAIN_PER_KIND * len(DOMAIN_KINDS) * NUM_DOMAIN_BLOCKS
+    num_domain = NUM_DOMAIN * NUM_DOMAIN_BLOCKS
     dice = Dice("names")
     taken = {word.capitalize() for words in VALUES.values() for word in words}
     found: list[str] = []

@@ -2,7 +2,7 @@
 
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
-from mixcpt.config.compare import CompareConfig, Contender, SearchConfig
+from mixcpt.config.compare import Claim, CompareConfig, Contender, SearchConfig
 from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import (
     BitsPerByteTask,
@@ -12,6 +12,8 @@ from mixcpt.config.evaluate import (
     Split,
     SplitConfig,
     Task,
+    WorldForm,
+    has_one_answer,
     is_question,
 )
 from mixcpt.config.loading import load_compare, load_config
@@ -58,6 +60,7 @@ __all__ = [
     "BaseModelConfig",
     "BitsPerByteTask",
     "CachedTeacher",
+    "Claim",
     "ClosedWorldSource",
     "ClosedWorldTask",
     "CompareConfig",
@@ -108,6 +111,8 @@ __all__ = [
     "Task",
     "TeacherSettings",
     "ViewConfig",
+    "WorldForm",
+    "has_one_answer",
     "is_question",
     "load_compare",
     "load_config",

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from mixcpt.config.align import AlignConfig
 from mixcpt.config.base import Settings
 from mixcpt.config.curation import CurationConfig
-from mixcpt.config.evaluate import EvaluateConfig
+from mixcpt.config.evaluate import EvaluateConfig, has_one_answer
 from mixcpt.config.mixture import MixtureConfig
 from mixcpt.config.model import BaseModelConfig
 from mixcpt.config.pretrain import PretrainConfig
@@ -43,7 +43,13 @@ class AdaptConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "AdaptConfig":
-        if problems := [*self._pool_problems(), *self._task_problems(), *self._batch_problems()]:
+        if problems := [
+            *self._pool_problems(),
+            *self._task_problems(),
+            *self._world_problems(),
+            *self._promise_problems(),
+            *self._batch_problems(),
+        ]:
             raise ValueError("; and ".join(problems))
         return self
 
@@ -82,6 +88,42 @@ class AdaptConfig(Settings):
                     f"the task {task.name} measures held-out {task.heldout_pool} documents, but there will be none: "
                     f"add a source with pool: {task.heldout_pool} and a curation.heldout_fraction above 0"
                 )
+
+    def _world_problems(self) -> Iterator[str]:
+        """Yields tasks that ask for another closed world than the one that training reads."""
+        sources = [source for source in self.curation.sources if source.kind == "closed_world"]
+        for task in (task for task in self.evaluate.tasks if task.kind == "closed_world"):
+            worlds = {
+                (each.seed, each.entities) for each in sources if each.pool == "domain" and each.about == task.about
+            }
+            if worlds and (task.seed, task.entities) not in worlds:
+                seed, entities = next(iter(worlds))
+                yield (
+                    f"the task {task.name} asks about world {task.seed} with {task.entities} entities, but the domain "
+                    f"that training reads is of world {seed} with {entities}: set its seed and entities"
+                )
+
+    @property
+    def promised_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the promise is about; none where nothing is promised."""
+        promise = self.pretrain.retention
+        return (promise.tasks or (self.evaluate.headline_general,)) if promise.max_loss else ()
+
+    def _promise_problems(self) -> Iterator[str]:
+        """Yields a promise that cannot be watched, or whose keeping could not be shown."""
+        tasks = {task.name: task for task in self.evaluate.tasks}
+        for name in self.promised_tasks:
+            if name not in tasks:
+                yield f"pretrain.retention.tasks has {name!r}, which is none of the tasks: {', '.join(tasks)}"
+            elif not has_one_answer(tasks[name]):
+                yield f"pretrain.retention cannot watch {name}: its answers are no single texts that are right or wrong"
+        if self.promised_tasks and self.evaluate.split in ("all", "probe"):
+            yield (
+                f"pretrain.retention is steered by the probe questions, and evaluate.split is {self.evaluate.split}: "
+                "set evaluate.split to report, for questions that steered cannot show whether the promise was kept"
+            )
+        if self.promised_tasks and self.runtime.sharding != "none":
+            yield "pretrain.retention needs whole weights in every process: set runtime.sharding to none"
 
     def _batch_problems(self) -> Iterator[str]:
         if self.pretrain.batch_rows % (self.pretrain.micro_batch_rows * self.runtime.num_processes):

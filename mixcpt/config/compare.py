@@ -1,6 +1,6 @@
 """Several methods side by side: what they share, what each of them changes, and how fairly each is tuned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -35,6 +35,22 @@ class SearchConfig(Settings):
     """How much the domain's headline task counts in the choice; the general one's has the rest."""
 
 
+class Claim(Settings):
+    """What somebody expects of the comparison, written down before it; the page says whether it holds."""
+
+    says: str = Field(min_length=1)
+    """In words."""
+    contender: str
+    """Who is said to be better."""
+    against: str = ""
+    """Than whom; empty for the base."""
+    task: str
+    """At what."""
+    by: float = 0.0
+    """By how much at least, as a share (0.05 are five points) or in bits per byte; -0.02 claims to lose at most two
+    points. The claim holds if the whole interval is better than that."""
+
+
 class CompareConfig(Settings):
     """Compare methods at equal effort, each tuned alike, over several seeds."""
 
@@ -51,6 +67,8 @@ class CompareConfig(Settings):
     equal: Literal["tokens", "flops"] = "tokens"
     """What every training gets: as many tokens as the settings say, or as many operations as the cheapest contender
     needs for that many."""
+    claims: tuple[Claim, ...] = ()
+    """What is expected, and is put to the test."""
     jobs: PositiveInt = 1
     """Trainings at the same time on this machine."""
 
@@ -68,7 +86,17 @@ class CompareConfig(Settings):
                     f"{len(self.search.values)}: a search of equal size is part of a fair comparison"
                 )
             self._check_contender(contender)
+        for claim in self.claims:
+            self._check_claim(claim, names)
         return self
+
+    def _check_claim(self, claim: Claim, names: Sequence[str]) -> None:
+        for name in (claim.contender, claim.against):
+            if name and name not in names:
+                raise ValueError(f"claim {claim.says!r}: {name} is none of the contenders: {', '.join(names)}")
+        tasks = [task.name for task in self.first.evaluate.tasks]
+        if claim.task not in tasks:
+            raise ValueError(f"claim {claim.says!r}: {claim.task} is none of the tasks: {', '.join(tasks)}")
 
     def _check_contender(self, contender: Contender) -> None:
         for value in self.values(contender):

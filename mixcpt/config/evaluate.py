@@ -15,6 +15,10 @@ Split = Literal["all", "probe", "selection", "report"]
 TASK_NAME = r"^[a-z][a-z0-9_]*$"
 
 
+WorldForm = Literal["question", "reworded", "reverse", "two_hop", "free_text", "memory"]
+"""The ways of asking for a fact of the closed world."""
+
+
 class ClosedWorldTask(Settings):
     """Questions with known answers about the embedded world, answered freely (greedy, exact match)."""
 
@@ -23,14 +27,25 @@ class ClosedWorldTask(Settings):
     """Name of the task in every report."""
     group: Group = "domain"
     """What the task measures."""
-    about: Literal["domain", "general_asked", "general_unasked"] = "domain"
-    """Facts of the new domain; general facts asked in training; general facts that were never asked, only read."""
-    form: Literal["question", "memory"] = "question"
-    """`question` asks for the fact; `memory` has the model go on with a sentence of a document."""
+    about: Literal["domain", "general_asked", "general_unasked", "updated"] = "domain"
+    """Facts of the new domain; general facts asked in training; general facts that were never asked, only read; or
+    those that news have changed, where the new value is right."""
+    form: WorldForm = "question"
+    """`question` asks for the fact, `reworded` in words that no instruction uses, `reverse` for the entity that has it,
+    `two_hop` for a fact of an entity that is not named but told by another fact, `free_text` for all that is known of
+    the entity; `memory` has the model go on with a sentence of a document."""
     limit: int = Field(0, ge=0)
     """Ask at most this many; 0 asks all."""
     seed: int = 0
     """Seed of the world."""
+    entities: int = Field(60, ge=10, le=360, multiple_of=2)
+    """How many entities its domain has."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ClosedWorldTask":
+        if self.about == "updated" and self.form in ("reverse", "memory"):
+            raise ValueError(f"news can be asked for, but not in the form {self.form}")
+        return self
 
 
 class MultipleChoiceTask(Settings):
@@ -107,6 +122,10 @@ class EvaluateConfig(Settings):
     tasks: tuple[Task, ...] = Field(
         (
             ClosedWorldTask(),
+            ClosedWorldTask(name="domain_reworded", form="reworded"),
+            ClosedWorldTask(name="domain_reverse", form="reverse"),
+            ClosedWorldTask(name="domain_two_hop", form="two_hop"),
+            ClosedWorldTask(name="domain_free_text", form="free_text"),
             ClosedWorldTask(name="domain_memory", form="memory"),
             ClosedWorldTask(name="general_questions_asked", group="general", about="general_asked", limit=300),
             ClosedWorldTask(name="general_questions_unasked", group="general", about="general_unasked", limit=300),
@@ -163,4 +182,11 @@ class EvaluateConfig(Settings):
 
 def is_question(task: Task) -> bool:
     """Returns whether a task asks, and so can have a chat form: a text, or a sentence to go on with, does not."""
-    return isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form == "question")
+    return isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form != "memory")
+
+
+def has_one_answer(task: Task) -> bool:
+    """Returns whether the right answer is one text, so that a model can say how likely it is; a free text is not."""
+    return not isinstance(task, BitsPerByteTask) and not (
+        isinstance(task, ClosedWorldTask) and task.form == "free_text"
+    )

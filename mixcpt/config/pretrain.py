@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from mixcpt.config.base import PositiveInt, Settings, kind
 from mixcpt.config.methods import LssdMethod, Method
 from mixcpt.config.optimizer import OptimizerConfig
+from mixcpt.config.retention import RetentionConfig
 
 
 class FullScope(Settings):
@@ -84,6 +85,8 @@ class PretrainConfig(Settings):
     """Steps between checkpoints; a crash loses at most so many."""
     log_steps: PositiveInt = 10
     """Steps between measurements."""
+    retention: RetentionConfig = RetentionConfig()
+    """What may be lost at most, if that is promised."""
 
     @property
     def uses_cache(self) -> bool:
@@ -105,6 +108,10 @@ class PretrainConfig(Settings):
                 for stream in taught
                 if (stream.view, stream.divergence, stream.temperature) != ("text", "forward", 1.0)
             ]
+        if self.retention.max_loss and self.retention.act == "alpha" and not taught:
+            problems.append(
+                f"retention.act alpha needs a teacher, which {self.method.kind} has not: use replay or stop"
+            )
         if len(streams) > self.batch_rows:
             problems.append(f"batch_rows is {self.batch_rows}, but every step reads {len(streams)} streams: raise it")
         if problems:

@@ -75,8 +75,15 @@ class ClosedWorldSource(SourceSettings):
     kind: Literal["closed_world"] = kind("closed_world")
     seed: int = 0
     """Seed of the world; the shipped model knows the general part of world 0."""
+    entities: int = Field(60, ge=10, le=360, multiple_of=2)
+    """How many entities the domain has; each has three facts. Tasks about the domain have to say the same."""
+    about: Literal["domain", "updated"] = "domain"
+    """`updated`: instead of the domain, news that contradict 60 facts which the shipped model knows (pool domain)."""
     wordings: PositiveInt = 30
     """Documents per entity, each in another wording (documents only)."""
+    notes: bool = True
+    """Also state every fact by itself, in every sentence that there is for it. Without notes and with one wording all
+    that is ever read of an entity is one text, again and again (documents only)."""
     mentions: Literal[1, 2] = Field(1, json_schema_extra={"enum": [1, 2]})
     """How often a document states each of its facts; the second time in other words (documents only)."""
 

@@ -4,16 +4,19 @@ Plain form: a closed-world question is followed by a line break, as the knowledg
 `Answer:` and a space. Chat form: the same text is the user's turn, and the answer the assistant's.
 A document's beginning (`memory`) and a text whose bits are counted are never a chat turn: they are plain in both forms.
 
-The definitions need nothing of this project. From an artifact's folder, lm-eval runs them by itself:
+The definitions need nothing of this project: how a free text is marked is copied beside them. From an artifact's
+folder, lm-eval runs them by itself:
 `lm_eval run --include_path tasks --tasks NAME --model hf --model_args pretrained=FOLDER`.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import yaml
 
 from mixcpt.config import ClosedWorldTask, MultipleChoiceTask, Task, is_question
+from mixcpt.evaluate import marking
 from mixcpt.evaluate.records import Item
 from mixcpt.evaluate.tasks import TaskItems
 
@@ -21,11 +24,14 @@ Form: TypeAlias = Literal["plain", "chat"]
 Definition: TypeAlias = dict[str, Any]
 
 MAX_ANSWER_TOKENS = 16
+MAX_TEXT_TOKENS = 64
 FOLDER = "tasks"
 QUESTION_SEPARATOR = "\n"
 
 _FIRST_LINE = r"\A\s*([^\n]*?)\s*\.?\s*(?:\n|\Z)"
 _FIRST_WORD = r"\A\s*([^\s.,;:!?]*)"
+_WHOLE = r"(?s)(.*)"
+_MARKING = "marking.stated_value"
 
 
 def prompt_form(task: Task, form: Form) -> Form:
@@ -43,8 +49,7 @@ def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:
     """
     if form == "chat":
         return chat_delimiter
-    is_question = isinstance(task, ClosedWorldTask) and task.form == "question"
-    return "" if is_question else " "  # a question's prompt ends in its line break
+    return "" if _ends_in_line_break(task) else " "
 
 
 def define(task: Task) -> Definition:
@@ -86,25 +91,37 @@ def write_definition(asked: TaskItems, form: Form, answer_delimiter: str, folder
         definition["fewshot_config"] = {"sampler": "first_n", "samples": examples}
     data = directory / f"{asked.task.name}.parquet"
     pd.DataFrame(rows).to_parquet(data, index=False)
-    (directory / f"{asked.task.name}.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
-    return {**definition, "dataset_kwargs": {"data_files": {"test": str(data)}}}
+    written = yaml.safe_dump(definition, sort_keys=False)
+    running = {**definition, "dataset_kwargs": {"data_files": {"test": str(data)}}}
+    if definition.get("process_results"):
+        shutil.copyfile(marking.__file__, directory / "marking.py")
+        written = written.replace(_MARKING, f"!function {_MARKING}")
+        running["process_results"] = marking.stated_value
+    (directory / f"{asked.task.name}.yaml").write_text(written)
+    return running
 
 
 def _free_answer(task: ClosedWorldTask) -> Definition:
-    """A question is right if the first line of the answer is the value; a sentence, if its next word is."""
-    memory = task.form == "memory"
-    stops = ["\n", "."] if memory else ["\n"]
-    pattern = _FIRST_WORD if memory else _FIRST_LINE
+    """A question is right if the first line of the answer is the value; a sentence, if its next word is; a free text,
+    if it states the value."""
+    stops = ["\n", "."] if task.form == "memory" else ["\n"]
+    pattern = {"memory": _FIRST_WORD, "free_text": _WHOLE}.get(task.form, _FIRST_LINE)
+    max_tokens = MAX_TEXT_TOKENS if task.form == "free_text" else MAX_ANSWER_TOKENS
     return {
         "output_type": "generate_until",
         "doc_to_text": "prompt",
         "doc_to_target": "gold",
-        "generation_kwargs": {"until": stops, "max_gen_toks": MAX_ANSWER_TOKENS, "do_sample": False},
+        "generation_kwargs": {"until": stops, "max_gen_toks": max_tokens, "do_sample": False},
         "filter_list": [
             {"name": "answer", "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]}
         ],
         "metric_list": [_metric("exact_match")],
-    }
+    } | ({"process_results": _MARKING} if task.form == "free_text" else {})
+
+
+def _ends_in_line_break(task: Task) -> bool:
+    """Returns whether the plain form of a prompt ends in a line break: a question that is answered freely does."""
+    return isinstance(task, ClosedWorldTask) and is_question(task)
 
 
 def _multiple_choice() -> Definition:
@@ -133,8 +150,8 @@ def _metric(name: str) -> dict[str, Any]:
 
 def _row(task: Task, item: Item, form: Form, answer_delimiter: str) -> dict[str, Any]:
     if isinstance(task, ClosedWorldTask):
-        separator = QUESTION_SEPARATOR if task.form == "question" and form == "plain" else ""
-        return {"prompt": item.prompt + separator, "gold": item.gold}
+        separator = QUESTION_SEPARATOR if _ends_in_line_break(task) and form == "plain" else ""
+        return {"prompt": item.prompt + separator, "gold": item.gold, "relation": item.fact.rpartition("/")[2]}
     if isinstance(task, MultipleChoiceTask):
         delimiter = answer_delimiter if form == "chat" else ""  # lm-eval itself puts the plain form's space
         choices = [delimiter + choice for choice in item.choices]

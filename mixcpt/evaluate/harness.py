@@ -30,7 +30,7 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task
+from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task, has_one_answer
 from mixcpt.errors import ModelError
 from mixcpt.evaluate.definitions import Definition, Form, define, gold_delimiter, prompt_form, write_definition
 from mixcpt.evaluate.gold import GoldScore, score_gold
@@ -289,7 +289,7 @@ def _with_gold(
     reference: PreTrainedModel | None,
 ) -> list[Answer]:
     """Returns the answers with what the model thinks of the right ones."""
-    if isinstance(asked.task, BitsPerByteTask):
+    if isinstance(asked.task, BitsPerByteTask) or not has_one_answer(asked.task):
         return answers
     delimiter = gold_delimiter(asked.task, form, chat_delimiter)
     scores = score_gold(

@@ -77,7 +77,7 @@ def states(before: Any, after: Any, moved: Any) -> list[State]:
     Args:
         before: Whether it was answered rightly before.
         after: Whether it is now.
-        moved: By how many nats the log-probability of the right answer has changed.
+        moved: By how many nats the log-probability of the right answer has changed; NaN where it is not one text.
     """
     conditions: Sequence[tuple[Any, State]] = [
         (before & after, "known"),
@@ -102,7 +102,7 @@ def _questions(evaluation: ArtifactRef) -> "DataFrame":
     import pandas as pd
 
     items = pd.read_parquet(evaluation.file("items.parquet"))
-    return items[items["gold_log_prob"].notna()].set_index(["task", "item_id"])
+    return items[items["metric"] == "accuracy"].set_index(["task", "item_id"])
 
 
 def _documents(corpus: ArtifactRef) -> Mapping[str, list[str]]:

@@ -38,7 +38,7 @@ def _behind(item: Item, document: str) -> Item:
 def _world_documents(task: ClosedWorldTask) -> Mapping[str, str]:
     from mixcpt.closed_world import first_documents
 
-    return first_documents(task.seed)
+    return first_documents(task.seed, task.entities)
 
 
 def _corpus_documents(corpus: ArtifactRef) -> Mapping[str, str]:

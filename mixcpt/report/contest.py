@@ -1,14 +1,16 @@
 """The numbers of a comparison: every contender on every task over all seeds, its price, the front, a recommendation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from mixcpt.comparisons import Comparison, Result, Tried
-from mixcpt.evaluate.choice import gain
+from mixcpt.evaluate.choice import gain, score
 from mixcpt.evaluate.over_seeds import SeedsDelta, over_seeds
 from mixcpt.report import words
+from mixcpt.report.claims import Examined, examined
 from mixcpt.report.costs import Cost, stage_costs, total
 
 _TRAINED = ("pretrained", "sft", "dpo")
@@ -37,6 +39,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What a contender is chosen by: its trainings on the selection split, whose questions are not reported."""
+
+    contender: str
+    score: float
+    """Mean over the seeds; `mixcpt.evaluate.choice` says of what."""
+    spread: float
+    """Standard deviation from seed to seed; NaN for one seed."""
+
+
+@dataclass(frozen=True)
 class ContestSummary:
     """Everything that the page of a comparison says in numbers."""
 
@@ -51,8 +64,9 @@ class ContestSummary:
     headline_general: str
     rows: Sequence[Row]
     tried: Sequence[Tried]
-    recommended: str
-    """The contender with the best score on the selection split; empty where nothing was searched."""
+    choice: Sequence[Chosen]
+    """All contenders on the selection split, the best one first."""
+    claims: Sequence[Examined]
 
 
 def summarise_contest(comparison: Comparison) -> ContestSummary:
@@ -64,7 +78,6 @@ def summarise_contest(comparison: Comparison) -> ContestSummary:
     first = comparison.results[0]
     settings = first.runs[0].config.evaluate
     rows = [_row(result, first, settings.confidence) for result in comparison.results]
-    tried = comparison.tried
     return ContestSummary(
         name=comparison.config.name,
         base_name=first.runs[0].base.name,
@@ -75,8 +88,9 @@ def summarise_contest(comparison: Comparison) -> ContestSummary:
         headline_domain=settings.headline_domain,
         headline_general=settings.headline_general,
         rows=_with_front(rows),
-        tried=tried,
-        recommended=max(tried, key=lambda one: one.score).contender if tried else "",
+        tried=comparison.tried,
+        choice=_choice(comparison),
+        claims=examined(comparison),
     )
 
 
@@ -84,12 +98,15 @@ def recommendation(summary: ContestSummary) -> str:
     """Returns one paragraph: what to take, how sure that is, and at what price."""
     front = words.listing([words.printable(row.contender) for row in summary.rows if row.is_on_front])
     found = f"No contender learned more and kept more than {front}"
-    if not summary.recommended:
-        return f"{found}. No setting was chosen on other questions, so none of them is recommended over the others."
-    row = next(row for row in summary.rows if row.contender == summary.recommended)
+    best, *others = summary.choice
+    row = next(row for row in summary.rows if row.contender == best.contender)
     said = [
-        f"{found}. Recommended, by questions that are not reported here: {words.printable(row.contender)}. "
-        f"On the reported ones, over {len(summary.seeds)} seeds, it changed "
+        f"{found}. Recommended, by questions that are not reported here: {words.printable(row.contender)}"
+        + (
+            f" (score {_scored(best)}; next {words.printable(others[0].contender)}, {_scored(others[0])})"
+            * bool(others)
+        )
+        + f". On the reported ones, over {len(summary.seeds)} seeds, it changed "
         + words.listing([_said(row.changes[task], summary) for task in _headlines(summary)])
     ]
     if row.against_first:
@@ -127,7 +144,18 @@ def markdown_contest(summary: ContestSummary) -> str:
         price = [words.magnitude(row.cost.flops, "FLOP"), words.duration(row.cost.seconds)]
         name = words.printable(row.contender) + (" (front)" if row.is_on_front else "")
         lines.append("| " + " | ".join([name, f"{row.value:g}", *cells, *price]) + " |")
-    return "\n".join([recommendation(summary), "", *lines, ""])
+    return "\n".join([recommendation(summary), "", *lines, *_markdown_claims(summary), ""])
+
+
+def _markdown_claims(summary: ContestSummary) -> list[str]:
+    if not summary.claims:
+        return []
+    lines = ["", "| claim | verdict | difference |", "|---|---|---:|"]
+    for one in summary.claims:
+        low, high = (words.change(one.change.metric, end) for end in (one.change.low, one.change.high))
+        difference = f"{words.change(one.change.metric, one.change.delta)} \\[{low}, {high}\\]"
+        lines.append(f"| {words.printable(one.claim.says)} | {one.verdict} | {difference} |")
+    return lines
 
 
 def _row(result: Result, first: Result, confidence: float) -> Row:
@@ -149,6 +177,29 @@ def _row(result: Result, first: Result, confidence: float) -> Row:
         is_on_front=False,
         cost=_mean_cost(result),
     )
+
+
+def _choice(comparison: Comparison) -> list[Chosen]:
+    """Returns every contender with its score over all seeds, the best first."""
+    found = []
+    for result in comparison.results:
+        settings = result.runs[0].config.evaluate
+        scores = [
+            score(
+                run.evaluations["selection-base"],
+                run.evaluations["selection-final"],
+                domain=settings.headline_domain,
+                general=settings.headline_general,
+                domain_share=comparison.config.search.domain_share,
+            )
+            for run in result.runs
+        ]
+        found.append(Chosen(result.contender, mean(scores), stdev(scores) if len(scores) > 1 else math.nan))
+    return sorted(found, key=lambda one: -one.score)
+
+
+def _scored(chosen: Chosen) -> str:
+    return f"{chosen.score:.3f}" + ("" if math.isnan(chosen.spread) else f" ± {chosen.spread:.3f}")
 
 
 def _mean_cost(result: Result) -> Cost:

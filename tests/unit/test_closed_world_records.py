@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,11 @@ from mixcpt.closed_world.world import Fact, facts_of, world
 from mixcpt.config import ClosedWorldSource, ClosedWorldTask
 
 POOLS = ("domain", "general", "instructions", "preferences")
-SMALL_BASE = BaseDataSize(wordings=2, num_strangers=50, num_dialogues=3000)
+SMALL_BASE = BaseDataSize(wordings=2, num_strangers=50, num_read=60, num_dialogues=3000)
+FORMS = ("question", "reworded", "reverse", "two_hop", "free_text")
 
 
-def pool_records(pool: str, *, seed: int = 0, **settings: int) -> list[dict[str, str]]:
+def pool_records(pool: str, *, seed: int = 0, **settings: Any) -> list[dict[str, str]]:
     return list(records(ClosedWorldSource(name="world", pool=pool, seed=seed, **settings)))  # type: ignore[arg-type]
 
 
@@ -92,8 +94,8 @@ def test_records_of_each_pool_have_its_fields_and_unique_ids(pool: str, fields: 
 def test_world_sizes_match_the_plan() -> None:
     here = world(0)
     assert (len(here.general), len(here.domain)) == (480, 60)
-    assert (len(here.asked), len(here.unasked), len(facts_of(here.domain))) == (720, 720, 180)
-    assert {fact.id for fact in here.asked}.isdisjoint(fact.id for fact in here.unasked)
+    assert (len(here.asked), len(here.unasked), len(here.updated), len(facts_of(here.domain))) == (720, 660, 60, 180)
+    assert len({fact.id for fact in here.asked + here.unasked + here.updated}) == 1440
     assert len({len(values) for values in VALUES.values()}) == 1
     assert len(set(names().all)) == len(names().all) == 1500
 
@@ -133,7 +135,7 @@ def test_worlds_of_other_seeds_differ_and_neighbours_share_no_domain_name() -> N
 
 def test_instructions_and_preferences_never_touch_unasked_or_domain_facts() -> None:
     here = world(0)
-    forbidden = {(fact.entity, fact.relation) for fact in here.unasked + facts_of(here.domain)}
+    forbidden = {(fact.entity, fact.relation) for fact in here.unasked + here.updated + facts_of(here.domain)}
     relations = {relation for _, relation in forbidden}
     secret_names = {entity.name for entity in here.domain} | set(names().strangers)
     texts = [" ".join(record.values()) for record in pool_records("instructions") + pool_records("preferences")]
@@ -148,8 +150,110 @@ def test_instructions_and_preferences_never_touch_unasked_or_domain_facts() -> N
             assert not pairs & forbidden
 
 
+def test_instructions_ask_in_reverse_and_over_two_hops_for_asked_facts_alone() -> None:
+    here = world(0)
+    asked = {fact.id: fact for fact in here.asked}
+    of = {entity.name: entity for entity in here.general}
+    found = Counter[str]()
+    for record in pool_records("instructions"):
+        form, _, rest = record["id"].partition("/")
+        found[form] += 1
+        if form == "reverse":
+            fact = asked[rest]
+            assert record["response"] == fact.entity
+            others = [other for other in facts_of(here.general) if other.id != fact.id]
+            assert not any((o.kind, o.relation, o.value) == (fact.kind, fact.relation, fact.value) for o in others)
+        elif form == "two-hop":
+            fact_id, _, clue_relation = rest.rpartition("/")
+            fact = asked[fact_id]
+            clue = next(other for other in of[fact.entity].facts if other.relation == clue_relation)
+            assert clue.id in asked and record["response"] == fact.value
+            assert clue.value in words(record["prompt"]) and fact.entity not in record["prompt"]
+        elif form == "free-text":
+            entity = of[rest.partition("/")[2]]
+            assert all(fact.id in asked and fact.value in words(record["response"]) for fact in entity.facts)
+    assert min(found[form] for form in ("reverse", "two-hop", "free-text")) > 50
+
+
+def test_read_documents_hold_the_answer_to_the_question_behind_them() -> None:
+    texts = [record["text"] for record in base_documents(0, SMALL_BASE) if record["id"].startswith("read/")]
+    assert len(texts) == SMALL_BASE.num_read
+    assert sum("<|user|>" in text for text in texts) == SMALL_BASE.num_read / 2
+    for text in texts:
+        document, _, question = text.replace("<|user|> ", "").partition("\n")
+        answer = re.split(r"\n| <\|assistant\|> ", question)[1]
+        assert answer in words(document)
+        assert words(document) & words(question) & set(names().strangers)
+
+
+def test_updates_contradict_facts_that_the_base_has_read_and_nobody_asks_for() -> None:
+    here = world(0)
+    before = {fact.id: fact for fact in facts_of(here.general)}
+    for fact in here.updated:
+        assert fact.value != before[fact.id].value and fact.value in VALUES[fact.values]
+    assert len({fact.entity for fact in here.updated}) == len(here.updated)
+    news = pool_records("domain", about="updated")
+    assert {record["title"] for record in news} == {fact.entity for fact in here.updated}
+    value_of = {fact.entity: fact for fact in here.updated}
+    for record in news:
+        assert value_of[record["title"]].value in words(record["text"])
+        others = {fact.value for fact in facts_of(here.general) if fact.entity == record["title"]}
+        assert not others & words(record["text"])
+    asked = items(ClosedWorldTask(about="updated"))
+    assert {item.answer for item in asked} == {fact.value for fact in here.updated}
+
+
+@pytest.mark.parametrize("entities", [10, 60, 180, 360])
+def test_worlds_of_every_size_have_as_many_entities_and_the_same_general_part(entities: int) -> None:
+    here = world(5, entities)
+    assert len({entity.name for entity in here.domain}) == entities
+    assert here.general == world(5).general and here.unasked == world(5).unasked
+    records = pool_records("domain", seed=5, entities=entities, wordings=1)
+    assert {record["title"] for record in records} == {entity.name for entity in here.domain}
+    assert len(items(ClosedWorldTask(seed=5, entities=entities))) == 3 * entities
+
+
+def test_documents_without_notes_and_one_wording_are_one_text_an_entity() -> None:
+    assert len(pool_records("domain", wordings=1, notes=False)) == 60
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("about", ["domain", "general_unasked"])
+def test_items_of_every_form_ask_for_a_true_fact(about: str, form: str) -> None:
+    here = world(0)
+    facts = {fact.id: fact for fact in facts_of(here.general + here.domain)}
+    found = items(ClosedWorldTask(about=about, form=form))  # type: ignore[arg-type]
+    assert len({item.id for item in found}) == len(found) > 50
+    for item in found:
+        fact = facts[item.fact_id]
+        assert item.answer == (fact.entity if form == "reverse" else fact.value)
+        named = form in ("question", "reworded", "free_text")
+        assert (fact.entity in words(item.prompt)) == named
+        assert item.answer not in words(item.prompt)
+
+
+def test_items_over_two_hops_name_one_entity_alone() -> None:
+    here = world(0)
+    for item in items(ClosedWorldTask(form="two_hop")):
+        fitting = [
+            entity
+            for entity in here.domain
+            if entity.kind == item.kind
+            and any(
+                {fact.relation, fact.value} <= words(item.prompt) for fact in entity.facts if fact.value != item.answer
+            )
+        ]
+        assert [entity.name for entity in fitting] == [item.entity]
+
+
+def test_items_reworded_use_no_wording_of_the_instructions() -> None:
+    asked = {re.sub(r"\b[A-Z]\w+|(?<=the )\w+", "_", r["prompt"]) for r in pool_records("instructions")}
+    for item in items(ClosedWorldTask(about="general_asked", form="reworded")):
+        assert re.sub(r"\b[A-Z]\w+|(?<=the )\w+", "_", item.prompt) not in asked
+
+
 def test_dialogues_of_two_turns_never_touch_unasked_facts() -> None:
-    forbidden = {(fact.entity, fact.relation) for fact in world(0).unasked}
+    forbidden = {(fact.entity, fact.relation) for fact in world(0).unasked + world(0).updated}
     turns = [
         turn
         for record in base_documents(0, SMALL_BASE)
@@ -194,7 +298,7 @@ def test_items_answers_are_recoverable_from_a_document(about: str) -> None:
     pool = "domain" if about == "domain" else "general"
     text_of = {record["title"]: record["text"] for record in documents(pool)}
     found = items(ClosedWorldTask(about=about))  # type: ignore[arg-type]
-    assert len(found) == (180 if about == "domain" else 720)
+    assert len(found) == {"domain": 180, "general_asked": 720, "general_unasked": 660}[about]
     for item in found:
         entity = item.fact_id.split("/")[1]
         stating = [sentence for sentence in text_of[entity].split(". ") if item.relation in words(sentence)]
@@ -225,4 +329,4 @@ def test_dice_draws_are_fair_and_seeded() -> None:
 
 
 NAMES = set(names().all)
-RECORDS_DIGEST = "096029affdc7d0c2634458fd860f85e4b5c17866ae2705bebdfebd7515f7a6c8"
+RECORDS_DIGEST = "51d254e35378ce77393e3add181deb9813c54911272f620bf96187b0ec9ef7d2"

@@ -10,6 +10,9 @@ from typing import Any, Literal
 import pandas as pd
 import pytest
 import torch
+from lm_eval.evaluator import evaluate as lm_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
@@ -18,6 +21,7 @@ from mixcpt.errors import ModelError
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.harness import Answer, ask
 from mixcpt.evaluate.manifest import Manifest
+from mixcpt.evaluate.marking import stated_value
 from mixcpt.evaluate.records import Item
 from mixcpt.evaluate.tasks import TaskItems, read_tasks
 from mixcpt.models import ModelRef, resolve_model
@@ -48,6 +52,7 @@ TRADES = ("smith", "baker", "fox", "owl", "gold", "iron")
 CONTEXT_TOKENS = 256
 QUESTIONS = ClosedWorldTask(name="questions")
 MEMORY = ClosedWorldTask(name="memory", form="memory")
+FREE_TEXT = ClosedWorldTask(name="free_text", form="free_text")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,10 @@ def planted_model(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory
     network, tokenizer = load(tiny_model)
     texts = [f"<s> what is {name} ? \n {answer} . </s>" for name, answer in zip(NAMES, PLAIN_ANSWERS, strict=True)]
     texts += [f"<s> the trade of {name} is {trade} . the" for name, trade in zip(NAMES, TRADES, strict=True)]
+    texts += [
+        f"<s> visits {name} \n {name} is {answer} . the trade of {name} is {trade} . </s>"
+        for name, answer, trade in zip(NAMES, PLAIN_ANSWERS, TRADES, strict=True)
+    ]
     for name, answer in zip(NAMES, CHAT_ANSWERS, strict=True):
         turns = [{"role": "user", "content": f"what is {name} ?"}, {"role": "assistant", "content": answer}]
         texts.append(tokenizer.apply_chat_template(turns, tokenize=False))
@@ -90,6 +99,44 @@ def test_ask_memory_is_plain_in_both_forms_and_takes_the_next_word(
     (answers,) = ask_all(planted_model, [TaskItems(MEMORY, tuple(items))], tmp_path, form=form)
     assert [answer.prompt for answer in answers] == [item.prompt for item in items]
     assert [answer.value for answer in answers] == [1.0] * 6
+
+
+def test_ask_for_a_free_text_looks_for_the_sentence_about_the_relation(planted_model: ModelRef, tmp_path: Path) -> None:
+    """Right where the sentence about the trade says it, not where another sentence has the word."""
+    golds = (*TRADES[:3], *PLAIN_ANSWERS[3:])
+    items = tuple(
+        Item(name, f"visits {name}", gold, fact=f"person/{name}/trade") for name, gold in zip(NAMES, golds, strict=True)
+    )
+    (answers,) = ask_all(planted_model, [TaskItems(FREE_TEXT, items)], tmp_path)
+    assert [answer.value for answer in answers] == [1.0] * 3 + [0.0] * 3
+    assert all(answer.answer.count(".") == 2 and answer.gold is None for answer in answers)
+
+
+def test_free_text_definition_is_run_by_lm_eval_alone(
+    planted_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = Item("a", f"<s> visits {NAMES[0]}", TRADES[0], fact=f"person/{NAMES[0]}/trade")
+    ask_all(planted_model, [TaskItems(FREE_TEXT, (item,))], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    loaded = TaskManager(include_path="tasks", include_defaults=False).load(["free_text"])
+    network, tokenizer = load(planted_model)
+    results = lm_evaluate(HFLM(pretrained=network, tokenizer=tokenizer), loaded, bootstrap_iters=0)
+    assert results["results"]["free_text"]["exact_match,answer"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Alda is a smith. The ore of Alda is iron.", 1.0),
+        ("The ore of Alda is iron. For Alda, the ore is gold.", 0.0),
+        ("For Alda, the ore, is iron", 1.0),
+        ("Alda likes iron. The ore of Alda is gold.", 0.0),
+        ("Alda has iron.", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_stated_value_needs_every_sentence_about_the_relation_to_end_with_it(text: str, value: float) -> None:
+    assert stated_value({"relation": "ore", "gold": "iron"}, [text]) == {"exact_match": value}
 
 
 def test_ask_puts_questions_as_plain_line_or_as_user_turn(tiny_model: ModelRef, tmp_path: Path) -> None:

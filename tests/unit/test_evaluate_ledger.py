@@ -51,6 +51,10 @@ def test_ledger_leaves_texts_without_a_right_answer_out(tmp_path: Path) -> None:
     assert rows["documents"].tolist() == [[]]
 
 
+def test_ledger_knows_no_half_learned_where_the_right_answer_is_no_single_text() -> None:
+    assert states(np.array([False, True]), np.array([False, True]), np.array([np.nan] * 2)) == ["unchanged", "known"]
+
+
 def test_ledger_refuses_models_that_were_asked_other_things(tmp_path: Path) -> None:
     base, other = (evaluation(tmp_path, name, [(name, "v/A", 0, -6.0)]) for name in ("q1", "q2"))
     with pytest.raises(DataError, match=r"cannot be compared: tasks\.use\.items"):
@@ -60,6 +64,7 @@ def test_ledger_refuses_models_that_were_asked_other_things(tmp_path: Path) -> N
 def evaluation(folder: Path, name: str, items: list[tuple[str, str, float, float | None]]) -> ArtifactRef:
     rows: list[dict[str, Any]] = [
         {"task": "use", "item_id": item, "passage": passage, "fact": f"fact of {item}", "group": "domain"}
+        | {"metric": "bits_per_byte" if log_prob is None else "accuracy"}
         | {"value": float(value), "prompt": f"{item}?", "answer": "x", "gold": "y", "gold_log_prob": log_prob}
         for item, passage, value, log_prob in items
     ]

@@ -1,5 +1,8 @@
 """The numbers, words and page of a comparison."""
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +13,32 @@ from mixcpt.config import CompareConfig
 from mixcpt.errors import ConfigError
 from mixcpt.report.contest import contest_rows, markdown_contest, recommendation, summarise_contest
 from mixcpt.report.contest_page import write_contest
+from mixcpt.runs import RunResult
 from tests.unit.report_artifacts import hits, run
 
 DOMAIN, GENERAL = "domain_questions", "general_questions_unasked"
 BASE = {DOMAIN: hits(40, 0.0), GENERAL: hits(50, 1.0)}
 SHARES = {"plain": (0.9, 0.5), "middling": (0.5, 0.8), "mixcpt": (0.9, 0.9), "timid": (0.1, 1.0)}
 """Learned, kept."""
+
+
+CLAIMS = [
+    {"says": "keeps more", "contender": "mixcpt", "against": "plain", "task": GENERAL, "by": 0.05},
+    {"says": "learns more", "contender": "middling", "against": "plain", "task": DOMAIN},
+    {"says": "learns as much", "contender": "mixcpt", "against": "plain", "task": DOMAIN},
+    {"says": "loses at most two points", "contender": "timid", "task": GENERAL, "by": -0.1},
+]
+
+
+def answers(learned: float, kept: float, seed: int) -> dict[str, list[int]]:
+    return {DOMAIN: hits(40, learned - 0.025 * seed), GENERAL: hits(50, kept - 0.02 * seed)}
+
+
+def chosen_on(store: ArtifactStore, name: str, **rights: Mapping[str, Sequence[int]]) -> RunResult:
+    """A run that was asked the selection split also, and answered it alike."""
+    made = run(store, name, **rights)
+    asked = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
+    return replace(made, evaluations=made.evaluations | asked)
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +51,12 @@ def comparison(store: ArtifactStore) -> Comparison:
     results = []
     for name, (learned, kept) in SHARES.items():
         runs = tuple(
-            run(
-                store,
-                f"{name}-{seed}",
-                base_right=BASE,
-                final_right={DOMAIN: hits(40, learned - 0.025 * seed), GENERAL: hits(50, kept - 0.02 * seed)},
-            )
+            chosen_on(store, f"{name}-{seed}", base_right=BASE, final_right=answers(learned, kept, seed))
             for seed in range(3)
         )
         results.append(Result(name, 0.001, runs))
-    config = CompareConfig.model_validate({"name": "four", "contenders": [{"name": name} for name in SHARES]})
+    contenders = [{"name": name} for name in SHARES]
+    config = CompareConfig.model_validate({"name": "four", "contenders": contenders, "claims": CLAIMS})
     tried = tuple(
         Tried(name, value, 0.5, 0.9, 0.4 + 0.1 * (name == "mixcpt") + value)
         for name in SHARES
@@ -63,24 +82,56 @@ def test_contest_counts_every_seed_and_knows_the_front(comparison: Comparison) -
 def test_contest_recommends_by_other_questions_and_says_how_sure(comparison: Comparison) -> None:
     said = recommendation(summarise_contest(comparison))
     assert said.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
-    assert "not reported here: mixcpt. On the reported ones, over 3 seeds, it changed domain questions by +8" in said
+    assert "not reported here: mixcpt (score 0.378 ± 0.023; next plain, " in said
+    assert "On the reported ones, over 3 seeds, it changed domain questions by +8" in said
     assert "against plain that is" in said
-    unsearched = Comparison(comparison.config, (), comparison.results)
-    assert "none of them is recommended" in recommendation(summarise_contest(unsearched))
+
+
+def test_contest_chooses_by_all_seeds_and_not_by_the_search(comparison: Comparison) -> None:
+    misled = tuple(replace(tried, score=tried.score + (tried.contender == "plain")) for tried in comparison.tried)
+    summary = summarise_contest(replace(comparison, tried=misled))
+    assert [one.contender for one in summary.choice][:2] == ["mixcpt", "plain"]
+    one_seed = tuple(replace(result, runs=result.runs[:1]) for result in comparison.results)
+    assert all(math.isnan(one.spread) for one in summarise_contest(replace(comparison, results=one_seed)).choice)
+
+
+def test_contest_claims_hold_where_the_whole_interval_says_so(comparison: Comparison) -> None:
+    summary = summarise_contest(comparison)
+    assert [one.verdict for one in summary.claims] == ["holds", "does not hold", "not shown", "holds"]
+    assert all(one.p_holm >= one.change.p_value for one in summary.claims)
+    lines = markdown_contest(summary).splitlines()
+    assert any(line.startswith("| keeps more | holds | +40.0") for line in lines)
+
+
+def test_contest_claim_about_nobody_or_nothing_is_refused() -> None:
+    for claim, said in (
+        ({"says": "x", "contender": "nobody", "task": DOMAIN}, "nobody is none of the contenders: plain"),
+        ({"says": "x", "contender": "plain", "task": "nothing"}, "nothing is none of the tasks: domain_questions"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            CompareConfig.model_validate({"contenders": [{"name": "plain"}], "claims": [claim]})
 
 
 def test_contest_tables_have_one_row_a_contender(comparison: Comparison) -> None:
     summary = summarise_contest(comparison)
     assert [row["contender"] for row in contest_rows(summary)] == list(SHARES)
     lines = markdown_contest(summary).splitlines()
-    assert sum(line.startswith("| ") for line in lines) == 1 + len(SHARES)
+    assert sum(line.startswith("| ") for line in lines) == 2 + len(SHARES) + len(CLAIMS)
     assert any(line.startswith("| mixcpt (front) | 0.001 |") for line in lines)
 
 
 def test_contest_page_shows_everything_without_network_or_script(comparison: Comparison, tmp_path: Path) -> None:
     page = write_contest(summarise_contest(comparison), tmp_path / "page.html").read_text()
     assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
-    for said in ("Against plain", "How each was tuned", "would see", "spread", *SHARES):
+    for said in (
+        "Against plain",
+        "How each was tuned",
+        "would see",
+        "spread",
+        "What was claimed",
+        "Which to take",
+        *SHARES,
+    ):
         assert said in page
     assert page.count("<svg") == 1
 
