@@ -20,6 +20,7 @@ from mixcpt.config import (
     Method,
     MixtureConfig,
     PretrainConfig,
+    RetentionConfig,
     SelectionConfig,
     SftConfig,
     Sharding,
@@ -198,19 +199,30 @@ def _cache(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     )
 
 
+def _probe(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.evaluate.probe import draw_probe
+
+    config = EvaluateConfig.model_validate(job.config["evaluate"])
+    promise = RetentionConfig.model_validate(job.config["retention"])
+    tasks, base, corpus = job.config["tasks"], job.model("base"), job.artifact("corpus")
+    return draw_probe(config, promise, tasks, base, corpus, seed=job.seed, store=store)
+
+
 def _pretrain(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.evaluate.probe import StoredProbe
     from mixcpt.train.pretrain import pretrain
 
-    config = PretrainConfig.model_validate(job.config)
+    config, base = PretrainConfig.model_validate(job.config), job.model("base")
     return pretrain(
         config,
         job.artifact("mixture"),
-        job.model("base"),
+        base,
         seed=job.seed,
         store=store,
         tracker=tracker,
         cache=job.artifact("cache") if "cache" in job.inputs else None,
         sharding=cast(Sharding, job.options.get("sharding", "none")),
+        probe=StoredProbe(job.artifact("probe"), base) if "probe" in job.inputs else None,
     )
 
 
@@ -261,6 +273,7 @@ _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] =
     "curate": _curate,
     "mix": _mix,
     "cache": _cache,
+    "probe": _probe,
     "pretrain": _pretrain,
     "select": _select,
     "sft": _sft,
@@ -271,6 +284,7 @@ _RECORDED: dict[StageName, tuple[str, tuple[str, ...]]] = {
     "curate": ("corpus", ()),
     "mix": ("mixture", ("corpus",)),
     "cache": ("teacher", ("base",)),
+    "probe": ("probe", ("base",)),
     "pretrain": ("model", ("mixture", "base")),
     "select": ("selection", ("corpus", "model")),
     "sft": ("model", ("selection", "model")),

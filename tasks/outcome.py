@@ -17,6 +17,7 @@ ROLES = {
     "curate": "corpus",
     "mix": "mixture",
     "cache": "teacher",
+    "probe": "probe",
     "pretrain": "pretrained",
     "select": "selection",
     "sft": "sft",

@@ -11,7 +11,7 @@ from tasks.stations import Results, run_station, worth_retrying
 
 
 def pretraining_jobs(adaptation: Adaptation, corpus: Input) -> list[Job]:
-    """Returns the jobs `mix`, `cache` where the teacher is one, and `pretrain`."""
+    """Returns the jobs `mix`, `cache` where the teacher is one, `probe` for a promise, and `pretrain`."""
     config, base = adaptation.config, adaptation.base
     mixture = config.mixture.model_dump(mode="json") | {"method": config.pretrain.method.model_dump(mode="json")}
     settings = config.pretrain.model_dump(mode="json")
@@ -20,13 +20,21 @@ def pretraining_jobs(adaptation: Adaptation, corpus: Input) -> list[Job]:
     if config.pretrain.uses_cache:
         jobs.append(Job("cache", "cache", settings, config.seed, dict(inputs)))
         inputs["cache"] = Output("cache")
+    if config.promised_tasks:
+        asked = {
+            "evaluate": config.evaluate.model_dump(mode="json"),
+            "retention": settings["retention"],
+            "tasks": list(config.promised_tasks),
+        }
+        jobs.append(Job("probe", "probe", asked, config.data_seed, {"base": base, "corpus": corpus}))
+        inputs["probe"] = Output("probe")
     options = {"sharding": config.runtime.sharding}
     return [*jobs, Job("pretrain", "pretrain", settings, config.seed, inputs, options)]
 
 
 @task(name="mix and pretrain", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
 def pretrain(adaptation: Adaptation, corpus: ArtifactRef) -> Results:
-    """Returns the mixture, the teacher's cache if any, and the pre-trained model, as `mix`, `cache` and `pretrain`.
+    """Returns mixture, teacher's cache and probe if any, and the pre-trained model, under the names of their jobs.
 
     One process does it all; with several training processes what they read is made before they start.
     """

@@ -74,7 +74,8 @@ def validate(
     """
     config = load_config(path, overrides or ())
     base = preflight(config)
-    out.print(f"{path} is valid: {config.name} adapts {base.name} ({base.digest[:12]})", markup=False, highlight=False)
+    adapted = f"{config.name} adapts {base.name} ({base.digest[:12]})"
+    out.print(f"{path} is valid: {adapted}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _own_run(

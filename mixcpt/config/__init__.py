@@ -47,6 +47,7 @@ from mixcpt.config.pretrain import (
     Scope,
     TeacherSettings,
 )
+from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
 from mixcpt.config.streams import Form, StreamConfig, ViewConfig
@@ -95,6 +96,7 @@ __all__ = [
     "PretrainConfig",
     "ReadingMethod",
     "ResidualConfig",
+    "RetentionConfig",
     "RuntimeConfig",
     "Scope",
     "SearchConfig",

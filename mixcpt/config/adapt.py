@@ -122,6 +122,13 @@ class AdaptConfig(Settings):
                 f"pretrain.retention is steered by the probe questions, and evaluate.split is {self.evaluate.split}: "
                 "set evaluate.split to report, for questions that steered cannot show whether the promise was kept"
             )
+        weights = self.mixture.weights.model_dump()
+        if (
+            self.promised_tasks
+            and self.pretrain.retention.act == "replay"
+            and set(weights) - {"domain"} == {pool for pool, weight in weights.items() if weight == 0}
+        ):
+            yield "pretrain.retention.act replay needs general text in the mixture: give a general pool a weight"
         if self.promised_tasks and self.runtime.sharding != "none":
             yield "pretrain.retention needs whole weights in every process: set runtime.sharding to none"
 

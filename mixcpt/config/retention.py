@@ -14,11 +14,11 @@ class RetentionConfig(Settings):
     """Share of the questions of each skill that may be lost: 0.02 are two points. 0 promises nothing."""
     tasks: tuple[str, ...] = ()
     """The skills, by the names of tasks with right and wrong answers; empty stands for `evaluate.headline_general`."""
-    act: Literal["alpha", "replay", "stop"] = "alpha"
-    """What is done where the probe says that the promise is in danger. `alpha`: more weight on the teacher, less on the
-    true token. `replay`: more weight on general text, less on the domain's. `stop`: training ends. Whatever is left
-    over the promise in the end is taken back by moving the weights towards the base."""
+    act: Literal["alpha", "replay", "stop", "none"] = "alpha"
+    """What is done where the probe sees more lost than promised. `alpha`: more weight on the teacher, less on the true
+    token. `replay`: more weight on general text, less on the domain's. `stop`: training ends. `none`: nothing. In the
+    end the weights go back towards the base as far as the promise asks for."""
     check_steps: PositiveInt = 10
     """Steps between two looks at the probe."""
-    sure: float = Field(0.8, gt=0, lt=1)
-    """How sure the probe has to be that no more than `max_loss` is lost; the surer, the more cautious."""
+    sure: float = Field(0.7, gt=0, lt=1)
+    """How sure the probe has to be in the end that no more than `max_loss` is lost; the surer, the more cautious."""

@@ -101,6 +101,11 @@ def write_definition(asked: TaskItems, form: Form, answer_delimiter: str, folder
     return running
 
 
+def plain_prompt(task: Task, item: Item) -> str:
+    """Returns the whole text of an item's plain form, up to the white space before the answer."""
+    return str(_row(task, item, "plain", "")["prompt"])
+
+
 def _free_answer(task: ClosedWorldTask) -> Definition:
     """A question is right if the first line of the answer is the value; a sentence, if its next word is; a free text,
     if it states the value."""

@@ -27,6 +27,8 @@ class GoldScore:
     """Of the right answer after the prompt, in nats."""
     num_bytes: int
     """Of the right answer."""
+    is_likeliest: bool
+    """Whether each of its tokens is the likeliest, so that a greedy answer begins with it."""
     kl_to_reference: float | None
     """Mean KL(reference || model) in nats a token, over prompt and right answer; None without a reference."""
 
@@ -65,8 +67,8 @@ def score_gold(
     ]
     found: dict[int, GoldScore] = {}
     for batch in _batches(sorted(rows, key=lambda row: -len(row.input_ids)), batch_size, _vocab_size(model)):
-        for row, (log_prob, kl) in zip(batch, _score(model, reference, batch), strict=True):
-            found[row.place] = GoldScore(log_prob, len(answers[row.place].strip().encode()), kl)
+        for row, (log_prob, is_likeliest, kl) in zip(batch, _score(model, reference, batch), strict=True):
+            found[row.place] = GoldScore(log_prob, len(answers[row.place].strip().encode()), is_likeliest, kl)
     return [found[place] for place in range(len(rows))]
 
 
@@ -91,13 +93,14 @@ def _batches(rows: Sequence[_Encoded], batch_size: int, vocab_size: int) -> Iter
 
 def _score(
     model: PreTrainedModel, reference: PreTrainedModel | None, batch: Sequence[_Encoded]
-) -> list[tuple[float, float | None]]:
+) -> list[tuple[float, bool, float | None]]:
     length = max(len(row.input_ids) for row in batch)
     input_ids = torch.zeros(len(batch), length, dtype=torch.long, device=model.device)
     for number, row in enumerate(batch):
         input_ids[number, : len(row.input_ids)] = torch.tensor(row.input_ids)
     log_p = _log_probs(model, input_ids)
     of_token = log_p.gather(2, input_ids[:, 1:, None]).squeeze(2)
+    is_first = log_p.argmax(dim=2) == input_ids[:, 1:]
     kl = None
     if reference is not None:
         log_q = _log_probs(reference, input_ids)
@@ -105,8 +108,9 @@ def _score(
     scores = []
     for number, row in enumerate(batch):
         end = len(row.input_ids) - 1
-        log_prob = of_token[number, row.num_prompt_tokens - 1 : end].double().sum().item()
-        scores.append((log_prob, None if kl is None else kl[number, :end].double().mean().item()))
+        answer = slice(row.num_prompt_tokens - 1, end)
+        log_prob, is_likeliest = of_token[number, answer].double().sum().item(), bool(is_first[number, answer].all())
+        scores.append((log_prob, is_likeliest, None if kl is None else kl[number, :end].double().mean().item()))
     return scores
 
 

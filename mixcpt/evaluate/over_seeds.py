@@ -21,8 +21,8 @@ class SeedsDelta:
     higher_is_better: bool
     n: int
     passages: int
-    base: float
-    """Of what it is compared with, the mean over the seeds."""
+    bases: tuple[float, ...]
+    """Of what it is compared with, seed by seed."""
     values: tuple[float, ...]
     """Of the method, seed by seed."""
     delta: float
@@ -35,6 +35,11 @@ class SeedsDelta:
     """The true change that a comparison like this finds in four of five cases."""
     between_seeds: float
     """Standard deviation of the change from seed to seed; NaN for one seed."""
+
+    @property
+    def base(self) -> float:
+        """Of what it is compared with, the mean over the seeds."""
+        return sum(self.bases) / len(self.bases)
 
     @property
     def value(self) -> float:
@@ -71,10 +76,10 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
     differences = np.stack([passage_sums(pair.after - pair.before, pair.passages) for pair in pairs])
     found = crossed(differences, weights, confidence=confidence)
     total = first.weights.sum()
-    base = float(np.mean([pair.before.sum() / total for pair in pairs]))
+    bases = tuple(float(pair.before.sum() / total) for pair in pairs)
     low, high = found.low, found.high
     if first.metric == "accuracy" and not np.any(differences):
-        low, high = unseen_interval(base, len(weights), confidence)
+        low, high = unseen_interval(sum(bases) / len(bases), len(weights), confidence)
     return SeedsDelta(
         task=first.task,
         group=first.group,
@@ -82,7 +87,7 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
         higher_is_better=first.higher_is_better,
         n=len(first.weights),
         passages=len(weights),
-        base=base,
+        bases=bases,
         values=tuple(float(pair.after.sum() / total) for pair in pairs),
         delta=found.mean,
         low=low,

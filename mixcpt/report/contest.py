@@ -12,6 +12,7 @@ from mixcpt.evaluate.over_seeds import SeedsDelta, over_seeds
 from mixcpt.report import words
 from mixcpt.report.claims import Examined, examined
 from mixcpt.report.costs import Cost, stage_costs, total
+from mixcpt.report.promise import is_kept
 
 _TRAINED = ("pretrained", "sft", "dpo")
 
@@ -50,6 +51,21 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """How often a contender lost no more of a skill than was promised, whether by itself or by another contender."""
+
+    contender: str
+    task: str
+    max_loss: float
+    is_own: bool
+    """Whether it promised that itself."""
+    num_kept: int
+    """In how many of its trainings."""
+    worst: float
+    """Change of the training that lost most."""
+
+
+@dataclass(frozen=True)
 class ContestSummary:
     """Everything that the page of a comparison says in numbers."""
 
@@ -67,6 +83,8 @@ class ContestSummary:
     choice: Sequence[Chosen]
     """All contenders on the selection split, the best one first."""
     claims: Sequence[Examined]
+    promises: Sequence[Kept]
+    """Every contender held to what any of them promised."""
 
 
 def summarise_contest(comparison: Comparison) -> ContestSummary:
@@ -91,6 +109,7 @@ def summarise_contest(comparison: Comparison) -> ContestSummary:
         tried=comparison.tried,
         choice=_choice(comparison),
         claims=examined(comparison),
+        promises=_kept(comparison, rows),
     )
 
 
@@ -144,7 +163,21 @@ def markdown_contest(summary: ContestSummary) -> str:
         price = [words.magnitude(row.cost.flops, "FLOP"), words.duration(row.cost.seconds)]
         name = words.printable(row.contender) + (" (front)" if row.is_on_front else "")
         lines.append("| " + " | ".join([name, f"{row.value:g}", *cells, *price]) + " |")
-    return "\n".join([recommendation(summary), "", *lines, *_markdown_claims(summary), ""])
+    return "\n".join(
+        [recommendation(summary), "", *lines, *_markdown_claims(summary), *_markdown_promises(summary), ""]
+    )
+
+
+def _markdown_promises(summary: ContestSummary) -> list[str]:
+    if not summary.promises:
+        return []
+    lines = ["", "| contender | skill | lost at most | kept | worst |", "|---|---|---:|---:|---:|"]
+    for one in summary.promises:
+        name = words.printable(one.contender) + ("" if one.is_own else " (promised nothing)")
+        limit, worst = (words.change("accuracy", change) for change in (-one.max_loss, one.worst))
+        kept = f"{one.num_kept} of {len(summary.seeds)}"
+        lines.append(f"| {name} | {words.title(one.task)} | {limit} | {kept} | {worst} |")
+    return lines
 
 
 def _markdown_claims(summary: ContestSummary) -> list[str]:
@@ -177,6 +210,22 @@ def _row(result: Result, first: Result, confidence: float) -> Row:
         is_on_front=False,
         cost=_mean_cost(result),
     )
+
+
+def _kept(comparison: Comparison, rows: Sequence[Row]) -> list[Kept]:
+    """Returns every contender beside every promise."""
+    made = [(result.contender, result.runs[0].config) for result in comparison.results]
+    own = {(name, task): of.pretrain.retention.max_loss for name, of in made for task in of.promised_tasks}
+    promised = {task: min(limit for (_, other), limit in own.items() if other == task) for _, task in own}
+    found = []
+    for task, least in promised.items():
+        for row in rows:
+            limit = own.get((row.contender, task), least)
+            change = row.changes[task]
+            deltas = [value - base for value, base in zip(change.values, change.bases, strict=True)]
+            kept = sum(is_kept(delta, limit) for delta in deltas)
+            found.append(Kept(row.contender, task, limit, (row.contender, task) in own, kept, min(deltas)))
+    return found
 
 
 def _choice(comparison: Comparison) -> list[Chosen]:

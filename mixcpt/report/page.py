@@ -16,6 +16,7 @@ from mixcpt.evaluate.ledger import MEANINGS, STATES
 from mixcpt.report import bars, curves, ingredients, lineage, palette, svg, table, tradeoff, training, verdict, words
 from mixcpt.report.examples import examples
 from mixcpt.report.facts import facts
+from mixcpt.report.promise import promise_verdict
 from mixcpt.report.summary import Summary, summarise
 from mixcpt.report.view import located
 from mixcpt.runs import RunResult
@@ -85,6 +86,7 @@ def render(runs: Sequence[RunResult]) -> str:
         summary=summary,
         table=table,
         verdict=verdict,
+        promise_verdict=promise_verdict,
         lead=_lead(summary),
         marks=dict(zip([run.name for run in runs], palette.run_marks(len(runs)), strict=True)),
         tradeoff=_tradeoff_picture(summary),

@@ -11,6 +11,7 @@ from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, 
 from mixcpt.evaluate.estimates import Resampling
 from mixcpt.evaluate.statistics import Measure
 from mixcpt.report.costs import Cost, stage_costs, total
+from mixcpt.report.promise import Promise, promises
 from mixcpt.report.view import read_json
 from mixcpt.runs import RunResult
 
@@ -63,6 +64,8 @@ class RunSummary:
     cost: Cost
     known: Sequence[Known] = ()
     """What the base knew of the domain before training, by itself and with the document at hand."""
+    promises: Sequence[Promise] = ()
+    """What was promised not to be lost, and whether it was."""
 
 
 @dataclass(frozen=True)
@@ -154,15 +157,21 @@ def _check_comparable(first: RunResult, other: RunResult) -> None:
 def _run(run: RunResult) -> RunSummary:
     stages = stage_costs(run)
     has_pretrained = "pretrained" in run.evaluations and run.final != "pretrained"
+    models = {role: _compared(run, role) for role in (("pretrained", "final") if has_pretrained else ("final",))}
     return RunSummary(
         name=run.name,
         method=run.config.pretrain.method.kind,
-        pretrained=_compared(run, "pretrained") if has_pretrained else None,
-        final=_compared(run, "final"),
+        pretrained=models.get("pretrained"),
+        final=models["final"],
         stages=stages,
         cost=total(stages),
         known=_known(run),
+        promises=promises(run, {role: _changes(model) for role, model in models.items()}),
     )
+
+
+def _changes(model: ModelSummary) -> dict[str, TaskDelta]:
+    return {name: value.change for name, value in model.tasks.items() if value.change}
 
 
 def _known(run: RunResult) -> list[Known]:

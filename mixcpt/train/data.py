@@ -68,6 +68,8 @@ class MixtureRows:
             raise DataError(f"{folder} has a stream without rows", "the mixture is empty: check sources and weights")
         self.row_tokens = int(accounting["row_tokens"])
         self.source_names = [source["name"] for source in sorted(accounting["sources"], key=lambda entry: entry["id"])]
+        self.domain_sources = [int(source["id"]) for source in accounting["sources"] if source["pool"] == "domain"]
+        """Which of the sources are new knowledge."""
         self.num_rows = sum(len(stream) for stream in self.streams)
         """Rows of the mixture, without blank ones."""
         self._stream, self._record = _order([(len(stream), stream.phase) for stream in self.streams], batch_rows)

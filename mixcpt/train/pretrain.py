@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
@@ -22,6 +23,7 @@ from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import last_complete_checkpoint, observe
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.publishing import publish
+from mixcpt.train.retention import Keeper, KeeperCallback, Probe, draw_back
 from mixcpt.train.scope import apply_scope, scope_summary
 from mixcpt.train.sharding import environment, gathered_state, shard_over_all, sharding_arguments
 from mixcpt.train.streams import Stream
@@ -42,6 +44,7 @@ def pretrain(
     tracker: Tracker,
     cache: ArtifactRef | None = None,
     sharding: Sharding = "none",
+    probe: Probe | None = None,
 ) -> ArtifactRef:
     """Returns the adapted model, in the folder `model` of its artifact, with `history.json` beside it.
 
@@ -52,6 +55,7 @@ def pretrain(
     Args:
         cache: What `cache_teacher` made of the mixture; needed by the teacher `cached`.
         sharding: How several devices share the parameters; it changes no result.
+        probe: Asks after the skills that `config.retention` promises to keep; needed where it promises anything.
 
     Raises:
         ConfigError: If micro_batch_rows times the number of processes does not divide batch_rows, or the mixture was
@@ -60,13 +64,15 @@ def pretrain(
         ArtifactError: If the result could not be written.
     """
     inputs = {"mixture": mixture.digest, "base": base.digest} | ({"cache": cache.digest} if cache else {})
+    inputs |= {"probe": probe.digest} if probe else {}
     key = StageKey("model", _VERSION, {"stage": "pretrain", "pretrain": config, "seed": seed}, inputs)
     checkpoints = store.work_directory(key) / "checkpoints"
-    work = _Work(config, mixture, base, cache, seed, sharding, checkpoints, tracker)
+    work = _Work(config, mixture, base, cache, seed, sharding, checkpoints, tracker, probe)
 
     def build(folder: Path) -> dict[str, Any]:
         trainer = _train(work)
-        return publish(trainer, _whole_model(trainer, work), base, folder)
+        kept = _keep_promise(trainer, work)
+        return publish(trainer, _whole_model(trainer, work), base, folder) | kept
 
     if environment("RANK", 0) == 0:
         ref = store.produce(key, build, lineage={"base": base.name})
@@ -74,7 +80,9 @@ def pretrain(
         _wait()
         return ref
     if store.find(key.kind, key.fingerprint) is None:
-        _whole_model(_train(work), work)
+        trainer = _train(work)
+        _keep_promise(trainer, work)
+        _whole_model(trainer, work)
     _wait()
     if published := store.find(key.kind, key.fingerprint):
         return published
@@ -93,6 +101,7 @@ class _Work:
     sharding: Sharding
     checkpoints: Path
     tracker: Tracker
+    probe: Probe | None
 
 
 def _train(work: _Work) -> DistillationTrainer:
@@ -106,6 +115,7 @@ def _train(work: _Work) -> DistillationTrainer:
     student = apply_scope(base, config.scope, seed=work.seed)
     _log.info(scope_summary(student))
     is_taught = any(stream.objective.needs_teacher for stream in streams)
+    keeper = _keeper(work, rows)
     trainer = DistillationTrainer(
         student,
         arguments,
@@ -113,11 +123,35 @@ def _train(work: _Work) -> DistillationTrainer:
         streams=streams,
         schedule=config.optimizer,
         teacher=_teacher(work, student) if is_taught else None,
+        keeper=keeper,
     )
+    if keeper:
+        trainer.add_callback(KeeperCallback(trainer, keeper))
     observe(trainer, work.tracker)
     checkpoint = last_complete_checkpoint(work.checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
+
+
+def _keeper(work: _Work, rows: MixtureRows) -> Keeper | None:
+    if not work.config.retention.max_loss:
+        return None
+    if work.probe is None:
+        raise ConfigError("pretrain.retention promises something and there is no probe", "draw one: `draw_probe`")
+    return Keeper(work.config.retention, work.probe, torch.tensor(rows.domain_sources))
+
+
+def _keep_promise(trainer: DistillationTrainer, work: _Work) -> dict[str, Any]:
+    """Returns what became of the promise, after moving the weights back towards the base as far as it asks for."""
+    if trainer.keeper is None:
+        return {}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    pressure, share = trainer.keeper.pressure, 1.0
+    if not trainer.keeper.holds(model):
+        start = apply_scope(load_model(work.base), work.config.scope, seed=work.seed)
+        before = {name: weight.detach() for name, weight in start.named_parameters() if weight.requires_grad}
+        share = draw_back(model, before, trainer.keeper)
+    return {"retention": {"share_of_change": share, "pressure": pressure, **trainer.keeper.measures}}
 
 
 def _streams(config: PretrainConfig, rows: MixtureRows) -> list[Stream]:

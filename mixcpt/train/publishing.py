@@ -39,7 +39,8 @@ def publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef, 
 
 def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dict[str, int | float]]) -> dict[str, Any]:
     rows = trainer.rows
-    num_tokens = rows.num_rows * rows.row_tokens
+    done = trainer.state.global_step / trainer.state.max_steps  # below 1 where a promise has ended it
+    num_tokens = round(done * rows.num_rows * rows.row_tokens)
     seconds = sum(step["train/seconds"] for step in steps)
     return {
         "steps": trainer.state.global_step,
@@ -48,7 +49,7 @@ def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dic
         "tokens": num_tokens,
         "train_seconds": round(seconds, 3),
         "tokens_per_second": round(num_tokens / seconds, 1),
-        "flops": training_flops(trainer, trained),
+        "flops": round(done * training_flops(trainer, trained)),
         "peak_memory_bytes": peak_memory_bytes(),
         "num_parameters": sum(weight.numel() for weight in trained.parameters()),
         "num_trained_parameters": sum(weight.numel() for weight in trained.parameters() if weight.requires_grad),

@@ -20,6 +20,7 @@ from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.train.collate import Batch, Collator
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.diagnostics import Diagnostics
+from mixcpt.train.retention import Keeper
 from mixcpt.train.schedule import ScheduledTrainer
 from mixcpt.train.scope import check_gradients
 from mixcpt.train.sharding import through
@@ -46,6 +47,7 @@ class DistillationTrainer(ScheduledTrainer):
         streams: Sequence[Stream],
         schedule: OptimizerConfig,
         teacher: TeacherSource | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         needs_teacher = tuple(stream.objective.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:
@@ -61,6 +63,7 @@ class DistillationTrainer(ScheduledTrainer):
         self.rows = rows
         self.streams = tuple(streams)
         self.teacher = teacher
+        self.keeper = keeper
         self._is_checked = False
         self.diagnostics = Diagnostics(rows.source_names, streams, args.device)
         if teacher is not None and teacher.model is not None and not isinstance(teacher.model, FSDPModule):
@@ -130,19 +133,22 @@ class DistillationTrainer(ScheduledTrainer):
         own = batch if rows is None else {name: batch[name][rows] for name in ("labels", "source_ids", "position_ids")}
         states = (hidden if rows is None else hidden[rows]).flatten(0, 1)
         labels = _targets(own["labels"]).flatten()
-        weights = None
+        source_ids = _shifted(own["source_ids"], fill=0).flatten()
+        objective = self.keeper.objective(stream.objective) if self.keeper else stream.objective
+        weights = self.keeper.token_weights(source_ids) if self.keeper else None
         if stream.talr_floor:
             losses = token_cross_entropy(states.detach(), head, labels)
-            weights = talr_weights(losses, labels, _segments(own["position_ids"]), stream.talr_floor)
+            talr = talr_weights(losses, labels, _segments(own["position_ids"]), stream.talr_floor)
+            weights = talr if weights is None else talr * weights
         output = distillation_loss(
             states,
             head,
             labels,
-            stream.objective,
+            objective,
             normaliser=normaliser,
-            teacher=predictions.of(rows) if predictions and stream.objective.needs_teacher else None,
+            teacher=predictions.of(rows) if predictions and objective.needs_teacher else None,
             token_weights=weights,
-            source_ids=_shifted(own["source_ids"], fill=0).flatten(),
+            source_ids=source_ids,
             num_sources=len(self.rows.source_names),
         )
         self.diagnostics.add(number, output.sums)
@@ -160,6 +166,7 @@ class DistillationTrainer(ScheduledTrainer):
         """Puts our measurements in place of Trainer's loss, which weighs every step alike instead of every token."""
         if "loss" in logs:
             logs = {**logs, **self.diagnostics.drain(lambda sums: self.accelerator.reduce(sums, "sum"))}
+            logs |= self.keeper.measures if self.keeper else {}
         super().log(logs, start_time)
 
 
