@@ -85,7 +85,9 @@ def write_rows(folder: Path, columns: Mapping[str, np.ndarray]) -> Path:
     pq.write_table(pa.table(lists), folder / "rows-0.parquet")
     accounting = {
         "row_tokens": ROW_TOKENS,
-        "sources": [{"id": index, "name": name} for index, name in enumerate(SOURCES)],
+        "sources": [
+            {"id": index, "name": name, "pool": ("domain", "general")[index]} for index, name in enumerate(SOURCES)
+        ],
         "streams": [{"file": "rows-0.parquet", "view": "text", "phase": 0}],
     }
     (folder / "accounting.json").write_text(json.dumps(accounting))

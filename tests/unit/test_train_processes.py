@@ -61,7 +61,7 @@ def mixture(store: ArtifactStore) -> ArtifactRef:
         pq.write_table(pa.table(lists), folder / "rows-0.parquet")
         accounting = {
             "row_tokens": ROW_TOKENS,
-            "sources": [{"id": 0, "name": "anatomy"}],
+            "sources": [{"id": 0, "name": "anatomy", "pool": "domain"}],
             "streams": [{"file": "rows-0.parquet", "view": "text", "phase": 0}],
         }
         (folder / "accounting.json").write_text(json.dumps(accounting))
