@@ -5,12 +5,11 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.local import with_prefect
+from flows.trials import run_trials
 from mixcpt.comparisons import Comparison
 from mixcpt.config import CompareConfig
 from mixcpt.runs import RunResult
@@ -25,8 +24,7 @@ from tasks.comparison import (
     search_trials,
 )
 from tasks.hooks import close_as_failed, close_as_killed
-from tasks.stations import stations_in_threads
-from tasks.trials import Trial, run_trial
+from tasks.trials import Trial
 
 
 @flow(
@@ -50,21 +48,10 @@ def compare(config: CompareConfig) -> Comparison:
     return publish_contest(contest, tried, reported, _run(contest, "report", reported))
 
 
-@flow(name="trials", flow_run_name="{contest.config.name}: {purpose}", validate_parameters=False)
-def trials(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
-    """Returns the results of some trainings, as many at a time as the settings allow."""
-    one = run_trial.with_options(retries=contest.config.runtime.retries)
-    with stations_in_threads():
-        futures = [one.submit(trial, contest.run_id) for trial in given]
-        return [future.result() for future in futures]
-
-
 def _run(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
-    if not given:
-        return []
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=contest.config.jobs)
-    limited = trials.with_options(task_runner=runner)  # type: ignore[arg-type]
-    return limited(contest, purpose, given)
+    config = contest.config
+    named = f"{config.name}: {purpose}"
+    return run_trials(named, given, parent=contest.run_id, retries=config.runtime.retries, jobs=config.jobs)
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ import typer
 from mixcpt import __version__
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.inspect import ledger, report
-from mixcpt.cli.launch import compare, demo, run, up
+from mixcpt.cli.launch import advise, compare, demo, run, up
 from mixcpt.cli.merge import merge
 from mixcpt.cli.world import world
 
@@ -49,6 +49,7 @@ app.command()(init)
 app.command()(validate)
 app.command()(run)
 app.command()(compare)
+app.command()(advise)
 app.command()(up)
 app.command()(report)
 app.command()(ledger)

@@ -12,7 +12,7 @@ import typer
 
 import mixcpt
 from mixcpt.cli.console import Overrides, Store, explain_errors
-from mixcpt.config import AdaptConfig, CompareConfig, load_compare, load_config
+from mixcpt.config import AdaptConfig, AdviseConfig, CompareConfig, load_advise, load_compare, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.fingerprint import fingerprint
 from mixcpt.preflight import preflight
@@ -55,6 +55,7 @@ def demo(
 def compare(
     path: Annotated[Path, typer.Argument(help="The YAML file that names contenders, seeds and what is searched.")],
     jobs: Annotated[int, typer.Option(help="Trainings at the same time; 0 takes what the file says.")] = 0,
+    store: Annotated[str, typer.Option(help="Folder of artifacts and of MLflow; empty takes what the file says.")] = "",
 ) -> None:
     """Compare methods at equal effort: each tuned alike, every seed, one page with a recommendation.
 
@@ -64,8 +65,30 @@ def compare(
     config = load_compare(path)
     if jobs:
         config = config.model_copy(update={"jobs": jobs})
+    if store:
+        config = config.placed(store)
     preflight(config.first)
     _become("flows.compare", [_write_request(config.name, config, config.runtime.store)])
+
+
+@explain_errors
+def advise(
+    path: Annotated[Path, typer.Argument(help="The YAML file with the settings to start from and what is searched.")],
+    jobs: Annotated[int, typer.Option(help="Trainings at the same time; 0 takes what the file says.")] = 0,
+    store: Annotated[str, typer.Option(help="Folder of artifacts and of MLflow; empty takes what the file says.")] = "",
+) -> None:
+    """Find share of the domain, alpha and learning rate for a corpus: a small designed search, then a confirmation.
+
+    The search asks questions that are not reported; the best settings are then trained with several seeds beside those
+    of the file, and both are asked the others. A search that was stopped goes on.
+    """
+    config = load_advise(path)
+    if jobs:
+        config = config.model_copy(update={"jobs": jobs})
+    if store:
+        config = config.placed(store)
+    preflight(config.given)
+    _become("flows.advise", [_write_request(config.name, config, config.runtime.store)])
 
 
 @explain_errors
@@ -102,7 +125,7 @@ def _become(module: str, requests: list[Path], *flags: str) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments, *flags], environment)
 
 
-def _write_request(name: str, config: AdaptConfig | CompareConfig, store: str) -> Path:
+def _write_request(name: str, config: AdaptConfig | AdviseConfig | CompareConfig, store: str) -> Path:
     """Writes the complete settings of a flow into its store, for the flow process to read."""
     folder = Path(store).expanduser() / "requests"
     path = folder / f"{name}-{fingerprint(config)[:16]}.json"

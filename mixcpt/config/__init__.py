@@ -1,6 +1,7 @@
 """The settings of every stage, checked before any work starts; importable without torch."""
 
 from mixcpt.config.adapt import AdaptConfig
+from mixcpt.config.advise import AdviseConfig, Span
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
 from mixcpt.config.compare import Claim, CompareConfig, Contender, SearchConfig
 from mixcpt.config.curation import CurationConfig
@@ -16,7 +17,7 @@ from mixcpt.config.evaluate import (
     has_one_answer,
     is_question,
 )
-from mixcpt.config.loading import load_compare, load_config
+from mixcpt.config.loading import load_advise, load_compare, load_config
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
     CptMethod,
@@ -56,6 +57,7 @@ __all__ = [
     "CLOSED_WORLD_BASE",
     "AdaptConfig",
     "AdapterOffTeacher",
+    "AdviseConfig",
     "AlignConfig",
     "AverageConfig",
     "BaseModelConfig",
@@ -104,6 +106,7 @@ __all__ = [
     "SftConfig",
     "Sharding",
     "Source",
+    "Span",
     "Split",
     "SplitConfig",
     "StreamConfig",
@@ -116,6 +119,7 @@ __all__ = [
     "WorldForm",
     "has_one_answer",
     "is_question",
+    "load_advise",
     "load_compare",
     "load_config",
     "require_optimizer",

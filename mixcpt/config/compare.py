@@ -103,7 +103,7 @@ class CompareConfig(Settings):
             try:
                 self.adapt(contender, value, seed=self.seeds[0], split="report")
             except ValidationError as error:
-                problems = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors())
+                problems = "; ".join(f"{place(item['loc'])}: {item['msg']}" for item in error.errors())
                 raise ValueError(f"contender {contender.name}: {problems}") from None
 
     @property
@@ -116,6 +116,10 @@ class CompareConfig(Settings):
         """The first training of the first contender, whose base and tasks are everybody's."""
         contender = self.contenders[0]
         return self.adapt(contender, self.values(contender)[0], seed=self.seeds[0], split="report")
+
+    def placed(self, store: str) -> "CompareConfig":
+        """Returns the same comparison with its artifacts in another folder."""
+        return self.model_copy(update={"settings": merged(self.settings, {"runtime": {"store": store}})})
 
     def values(self, contender: Contender) -> tuple[float, ...]:
         """Returns what is tried for a contender."""
@@ -162,5 +166,5 @@ def _nested(key_path: str, value: Any) -> dict[str, Any]:
     return {key: _nested(rest, value) if rest else value}
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def place(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "settings"

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from mixcpt.config.adapt import AdaptConfig
+from mixcpt.config.advise import AdviseConfig
 from mixcpt.config.base import Settings
 from mixcpt.config.compare import CompareConfig
 from mixcpt.errors import ConfigError
@@ -39,6 +40,15 @@ def load_compare(path: Path | str) -> CompareConfig:
         ConfigError: Listing every problem, each with its key path.
     """
     return _validate(_read(Path(path)), str(path), CompareConfig)
+
+
+def load_advise(path: Path | str) -> AdviseConfig:
+    """Returns the settings of a search for a mixture from a YAML file; those of a run serve as they are.
+
+    Raises:
+        ConfigError: Listing every problem, each with its key path.
+    """
+    return _validate(_read(Path(path)), str(path), AdviseConfig)
 
 
 def _validate(data: dict[str, Any], origin: str, settings: type[T]) -> T:

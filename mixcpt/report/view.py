@@ -12,7 +12,7 @@ from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.errors import ArtifactError
 from mixcpt.runs import RunResult
 
-STAGES = ("corpus", "mixture", "teacher", "pretrained", "selection", "sft", "dpo")
+STAGES = ("corpus", "mixture", "teacher", "probe", "pretrained", "selection", "sft", "dpo")
 """The roles of a run's artifacts, in the order in which they are made."""
 MODELS = ("pretrained", "sft", "dpo")
 """The roles that are trained models."""

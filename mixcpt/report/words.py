@@ -10,6 +10,9 @@ Number: TypeAlias = int | float
 MISSING = "–"
 """Stands where there is no number."""
 
+SETTINGS = {"domain_share": "share of the domain", "alpha": "alpha", "learning_rate": "learning rate"}
+"""What a search for a mixture varies."""
+
 _MINUS = "\u2212"
 _SPACE = "\u00a0"  # a number and its unit stay on one line
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

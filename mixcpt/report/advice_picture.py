@@ -1,0 +1,92 @@
+"""The picture of a search: learned against kept, and the score against each setting."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mixcpt.advice import Advice, Tested
+from mixcpt.config.advise import Point
+from mixcpt.evaluate.over_seeds import SeedsDelta
+from mixcpt.report import palette, svg, words
+from mixcpt.report.contest import ContestSummary
+
+_LOGARITHMIC = ("learning_rate",)
+
+
+def draw_advice(advice: Advice, summary: ContestSummary) -> Figure:
+    """Returns the figure: one panel for the trade-off, one for each setting; the best training is filled."""
+    settings = list(advice.best.point)
+    with svg.drawing():
+        figure = svg.new_figure(8.4, 5.6)
+        grid = figure.add_gridspec(2, len(settings), height_ratios=(3, 2))
+        _draw_tradeoff(figure.add_subplot(grid[0, :]), advice, summary)
+        for column, name in enumerate(settings):
+            axes = figure.add_subplot(grid[1, column])
+            _draw_slice(axes, advice, name)
+            if column == 0:
+                axes.set_ylabel("score")
+    return figure
+
+
+def describe_advice(advice: Advice) -> str:
+    """Returns the picture in words."""
+    best = advice.best
+    point = ", ".join(f"{words.SETTINGS[name]} {value:.3g}" for name, value in best.point.items())
+    return f"{len(advice.tested)} trainings by what they learned and kept, and their score by setting. Best: {point}."
+
+
+def front(tested: tuple[Tested, ...], learns: float, keeps: float) -> list[Tested]:
+    """Returns the trainings that no other beats in both headline tasks, by what they kept.
+
+    Args:
+        tested: All trainings.
+        learns: 1 where more is better in the domain's task, else -1.
+        keeps: The same of the general one.
+    """
+    found: list[Tested] = []
+    for one in sorted(tested, key=lambda one: (-keeps * one.general, -learns * one.domain)):
+        if not found or learns * one.domain > learns * found[-1].domain:
+            found.append(one)
+    return found
+
+
+def _draw_tradeoff(axes: Axes, advice: Advice, summary: ContestSummary) -> None:
+    domain, general = (summary.rows[0].changes[task] for task in (summary.headline_domain, summary.headline_general))
+    axes.set_title("Learned against kept, selection questions")
+    axes.set_xlabel(_axis(general))
+    axes.set_ylabel(_axis(domain))
+    line = front(advice.tested, *(1 if change.higher_is_better else -1 for change in (domain, general)))
+    scale = [100 if change.metric == "accuracy" else 1 for change in (general, domain)]
+    axes.plot(
+        [scale[0] * one.general for one in line],
+        [scale[1] * one.domain for one in line],
+        color=palette.MUTED.light,
+        linewidth=1.0,
+        zorder=1,
+    )
+    for number, one in enumerate(advice.tested):
+        _mark(axes, scale[0] * one.general, scale[1] * one.domain, number == 0, one is advice.best)
+
+
+def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
+    axes.set_xlabel(words.SETTINGS[name])
+    if name in _LOGARITHMIC:
+        axes.set_xscale("log")
+    for number, one in enumerate(advice.tested):
+        _mark(axes, _value(one.point, name), one.score, number == 0, one is advice.best)
+
+
+def _value(point: Point, name: str) -> float:
+    return point[name]
+
+
+def _mark(axes: Axes, x: float, y: float, is_given: bool, is_best: bool) -> None:
+    mark = palette.BASE_MARK if is_given else palette.run_marks(1)[0]
+    face = mark.colour.light if is_best else palette.PAGE.light
+    axes.plot(
+        [x], [y], marker=mark.shape, markersize=9 if is_best else 6, color=mark.colour.light, markerfacecolor=face
+    )
+
+
+def _axis(change: SeedsDelta) -> str:
+    unit = "%" if change.metric == "accuracy" else words.unit(change.metric)
+    return f"{words.shortened(words.title(change.task), 40)}, {unit}"
