@@ -34,8 +34,8 @@ _FIRST_AT_RANDOM = 5
 class Search:
     """A search under way: a Gaussian process over the settings, in optuna.
 
-    Points are drawn in rounds of as many as are trained at a time, and answers told in the order of the points: the same
-    settings draw the same points, so that a search that was stopped finds all it has done in the store.
+    Points are drawn in rounds of as many as are trained at a time, and answers told in the order of the points: the
+    same settings draw the same points, so that a search that was stopped finds all it has done in the store.
     """
 
     def __init__(self, config: AdviseConfig, run_id: str) -> None:
