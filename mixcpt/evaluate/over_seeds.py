@@ -80,6 +80,9 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
     low, high = found.low, found.high
     if first.metric == "accuracy" and not np.any(differences):
         low, high = unseen_interval(sum(bases) / len(bases), len(weights), confidence)
+    if first.metric == "accuracy":  # a share stays between 0 and 1
+        mean = sum(bases) / len(bases)
+        low, high = max(low, -mean), min(high, 1 - mean)
     return SeedsDelta(
         task=first.task,
         group=first.group,

@@ -13,8 +13,6 @@ from mixcpt.report.advice_picture import describe_advice, draw_advice
 from mixcpt.report.contest import summarise_contest
 from mixcpt.report.page import Picture, environment, write_page
 
-_FILE = "advice.html"
-
 
 def write_advice(advice: Advice, output: Path) -> Path:
     """Returns `output` after writing the page there in one step.
@@ -39,5 +37,5 @@ def show_advice(advice: Advice, store: Path) -> None:
     console = Console()
     console.print(Text(recommended(advice)))
     console.print(Syntax(recommended_settings(advice), "yaml", background_color="default"))
-    written = write_advice(advice, store.expanduser() / _FILE)
+    written = write_advice(advice, store.expanduser() / f"advice-{advice.config.name}.html")
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixcpt.advice import Advice, Tested
-from mixcpt.config.advise import Point
 from mixcpt.evaluate.over_seeds import SeedsDelta
 from mixcpt.report import palette, svg, words
 from mixcpt.report.contest import ContestSummary
@@ -72,11 +71,7 @@ def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
     if name in _LOGARITHMIC:
         axes.set_xscale("log")
     for number, one in enumerate(advice.tested):
-        _mark(axes, _value(one.point, name), one.score, number == 0, one is advice.best)
-
-
-def _value(point: Point, name: str) -> float:
-    return point[name]
+        _mark(axes, one.point[name], one.score, number == 0, one is advice.best)
 
 
 def _mark(axes: Axes, x: float, y: float, is_given: bool, is_best: bool) -> None:

@@ -12,8 +12,6 @@ from mixcpt.report.contest import ContestSummary, recommendation, summarise_cont
 from mixcpt.report.contest_picture import describe_contest, draw_contest
 from mixcpt.report.page import Picture, environment, write_page
 
-_FILE = "comparison.html"
-
 
 def write_contest(summary: ContestSummary, output: Path) -> Path:
     """Returns `output` after writing the page there in one step.
@@ -36,7 +34,7 @@ def show(comparison: Comparison, store: Path) -> None:
     console = Console()
     console.print(contest_table(summary))
     console.print(Text(recommendation(summary)))
-    written = write_contest(summary, store.expanduser() / _FILE)
+    written = write_contest(summary, store.expanduser() / f"comparison-{comparison.config.name}.html")
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
 
 
