@@ -12,7 +12,13 @@ _DECIMALS = 4
 
 Losses = Float[np.ndarray, " candidates"]
 
-FORMS: dict[Strategy, tuple[str, ...]] = {"random": (), "ppl_low": ("chat",), "known_gap": ("plain", "chat")}
+FORMS: dict[Strategy, tuple[str, ...]] = {
+    "random": (),
+    "ppl_low": ("chat",),
+    "ppl_low_plain": ("plain",),
+    "gap": ("plain", "chat"),
+    "known_gap": ("plain", "chat"),
+}
 """The forms in which a strategy needs the losses; each costs one forward over the candidates."""
 
 
@@ -37,9 +43,13 @@ def rank(strategy: Strategy, plain_loss: Losses, chat_loss: Losses) -> Ranking:
     plain, chat = np.round(plain_loss, _DECIMALS), np.round(chat_loss, _DECIMALS)
     if strategy == "random":
         return Ranking(np.arange(len(plain)), np.full(len(plain), np.nan), len(plain))
-    if strategy == "ppl_low":
-        return Ranking(np.argsort(chat, kind="stable"), chat_loss, len(chat))
-    return _known_gap(plain, chat)
+    if strategy == "known_gap":
+        return _known_gap(plain, chat)
+    if strategy == "gap":
+        gap = np.round(chat - plain, _DECIMALS)
+        return Ranking(np.argsort(-gap, kind="stable"), gap, len(gap))
+    loss = chat if strategy == "ppl_low" else plain
+    return Ranking(np.argsort(loss, kind="stable"), loss, len(loss))
 
 
 def _known_gap(plain: Losses, chat: Losses) -> Ranking:

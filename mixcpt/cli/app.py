@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mixcpt import __version__
+from mixcpt.cli.base import export, new_base
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, run, up
@@ -53,5 +54,7 @@ app.command()(advise)
 app.command()(up)
 app.command()(report)
 app.command()(ledger)
+app.command()(export)
+app.command("new-base")(new_base)
 app.add_typer(merge, name="merge")
 app.add_typer(world, name="world")

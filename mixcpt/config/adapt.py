@@ -82,8 +82,11 @@ class AdaptConfig(Settings):
     def _task_problems(self) -> Iterator[str]:
         """Yields tasks on held-out documents that there will not be."""
         pools = {source.pool for source in self.curation.sources} if self.curation.heldout_fraction else set()
+        names = {source.name for source in self.curation.sources}
         for task in self.evaluate.tasks:
-            if task.kind == "bits_per_byte" and task.heldout_pool != "none" and task.heldout_pool not in pools:
+            if task.kind == "bits_per_byte" and task.source and task.source not in names:
+                yield f"the task {task.name} measures the source {task.source}, but there are only {', '.join(names)}"
+            elif task.kind == "bits_per_byte" and task.heldout_pool != "none" and task.heldout_pool not in pools:
                 yield (
                     f"the task {task.name} measures held-out {task.heldout_pool} documents, but there will be none: "
                     f"add a source with pool: {task.heldout_pool} and a curation.heldout_fraction above 0"

@@ -7,7 +7,7 @@ from pydantic import Field
 from mixcpt.config.base import PositiveFloat, PositiveInt, Settings
 from mixcpt.config.optimizer import OptimizerConfig
 
-Strategy = Literal["known_gap", "ppl_low", "random"]
+Strategy = Literal["known_gap", "gap", "ppl_low", "ppl_low_plain", "random"]
 
 
 class SelectionConfig(Settings):
@@ -15,7 +15,8 @@ class SelectionConfig(Settings):
 
     strategy: Strategy = "known_gap"
     """`known_gap`: among samples the model already predicts well as plain text, those that the chat form makes hardest.
-    `ppl_low`: the easiest in the chat form. `random`: the control."""
+    `gap`: those among all samples. `ppl_low`: the easiest in the chat form. `ppl_low_plain`: the easiest as plain text.
+    `random`: the control."""
     num_instructions: int = Field(200, ge=0)
     """Samples for SFT; 0 skips it."""
     num_preferences: int = Field(100, ge=0)

@@ -86,6 +86,8 @@ class BitsPerByteTask(Settings):
     """What the task measures."""
     heldout_pool: Literal["none", "domain", "general"] = "none"
     """Measure on what curation held out of this pool."""
+    source: str = ""
+    """Only of the source with this name; empty takes all of the pool."""
     path: str = ""
     """Or measure on this txt or jsonl file (field `text`)."""
     limit: int = Field(200, ge=0)
@@ -95,6 +97,8 @@ class BitsPerByteTask(Settings):
     def _check(self) -> "BitsPerByteTask":
         if (self.heldout_pool == "none") == (self.path == ""):
             raise ValueError("give either heldout_pool or path, not both and not none")
+        if self.source and self.path:
+            raise ValueError("source names a source of heldout_pool: it does not go with path")
         return self
 
 

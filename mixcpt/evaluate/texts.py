@@ -13,19 +13,21 @@ _PASSAGE_CHARACTERS = 2000
 
 
 def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
-    """Returns the documents that curation held out of the task's pool.
+    """Returns the documents that curation held out of the task's pool, or of one of its sources.
 
     Raises:
         DataError: If it held out none.
     """
     import pandas as pd
 
-    documents = pd.read_parquet(corpus.file("heldout.parquet"), columns=["doc_id", "pool", "text"])
+    documents = pd.read_parquet(corpus.file("heldout.parquet"), columns=["doc_id", "source", "pool", "text"])
     documents = documents[documents["pool"] == task.heldout_pool]
+    if task.source:
+        documents = documents[documents["source"] == task.source]
     items = [Item(str(doc_id), text) for doc_id, text in zip(documents["doc_id"], documents["text"], strict=True)]
     if not items:
         raise DataError(
-            f"evaluation task {task.name}: no document of the {task.heldout_pool} pool was held out",
+            f"evaluation task {task.name}: nothing of {task.source or f'the {task.heldout_pool} pool'} was held out",
             "raise curation.heldout_fraction, add documents to the pool, or remove the task",
         )
     return items
