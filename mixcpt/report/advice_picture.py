@@ -33,7 +33,7 @@ def describe_advice(advice: Advice) -> str:
     return f"{len(advice.tested)} trainings by what they learned and kept, and their score by setting. Best: {point}."
 
 
-def front(tested: tuple[Tested, ...], learns: float, keeps: float) -> list[Tested]:
+def front(tested: tuple[Tested, ...], learns: int, keeps: int) -> list[Tested]:
     """Returns the trainings that no other beats in both headline tasks, by what they kept.
 
     Args:

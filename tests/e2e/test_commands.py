@@ -14,7 +14,7 @@ from mixcpt.config import load_config
 
 ROOT = Path(__file__).parents[2]
 FEW_TOKENS = ("mixture.total_tokens=8000", "align.selection.num_candidates=40", "align.selection.num_instructions=8")
-FEW_QUESTIONS = tuple(f"evaluate.tasks.{number}.limit=6" for number in range(6))
+FEW_QUESTIONS = tuple(f"evaluate.tasks.{number}.limit=6" for number in range(10))
 
 
 def mixcpt(*arguments: str | Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,10 @@ def settings(*overrides: str) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
 
-COMMANDS = ("", "demo", "init", "validate", "run", "up", "report", "merge sweep", "world build-base")
+COMMANDS = (
+    *("", "demo", "init", "validate", "run", "up", "compare", "advise"),
+    *("report", "ledger", "export", "new-base", "merge sweep", "world build-base"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from mixcpt.config import CompareConfig, load_compare
+from mixcpt.config import CompareConfig, load_advise, load_compare
 from mixcpt.config.compare import merged
 from mixcpt.errors import ConfigError
 
-PRESET = Path(__file__).resolve().parents[2] / "deployments" / "comparisons" / "closed-world.yaml"
+PRESETS = Path(__file__).resolve().parents[2] / "deployments" / "comparisons"
+PRESET = PRESETS / "closed-world.yaml"
 LSSD = {"name": "lssd", "settings": {"pretrain": {"method": {"kind": "lssd", "alpha": 0.3}}}}
 REPLAY = {"name": "replay", "settings": {"pretrain": {"method": {"kind": "cpt_replay"}}}}
 
@@ -27,6 +28,16 @@ def test_adapt_has_the_common_settings_the_contenders_and_the_value() -> None:
     assert made.mixture.total_tokens == 5000
     longer = config.adapt(config.contenders[1], 0.002, seed=4, split="report", total_tokens=7000)
     assert (longer.mixture.total_tokens, longer.pretrain.method.kind) == (7000, "cpt_replay")
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_are_valid_and_say_what_they_take(path: Path) -> None:
+    text = path.read_text()
+    command = "mixcpt advise" if "num_trials" in text else "mixcpt compare"
+    assert f"{command} deployments/comparisons/{path.name}" in text
+    assert "# Hardware: " in text and "Time: " in text
+    config = load_advise(path) if "num_trials" in text else load_compare(path)
+    assert config.seeds
 
 
 def test_merged_maps_are_merged_and_a_new_kind_starts_anew() -> None:

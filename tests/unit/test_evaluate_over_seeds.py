@@ -30,6 +30,13 @@ def test_over_seeds_against_one_base_has_every_seed_and_their_mean(tmp_path: Pat
     assert (change.base, change.n, change.passages) == (0.0, ITEMS, ITEMS)
 
 
+def test_over_seeds_intervals_of_shares_stay_between_0_and_1(tmp_path: Path) -> None:
+    base = trained(tmp_path, "base", np.arange(ITEMS) < 3)
+    models = [trained(tmp_path, f"m{share}", np.arange(ITEMS) < share) for share in (54, 60, 60)]
+    (change,) = over_seeds([base], models, confidence=0.95)
+    assert change.low < change.delta < change.high == pytest.approx(1 - 3 / ITEMS)
+
+
 def test_over_seeds_pairs_two_methods_by_seed(tmp_path: Path) -> None:
     """Both methods are lucky and unlucky with the same seeds, so their difference is much surer than either."""
     rng = np.random.default_rng(0)

@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.comparisons import Comparison, Result, Tried, find_comparison, save_comparison
-from mixcpt.config import CompareConfig
+from mixcpt.config import AdaptConfig, CompareConfig
+from mixcpt.config.compare import merged
 from mixcpt.errors import ConfigError
 from mixcpt.report.contest import contest_rows, markdown_contest, recommendation, summarise_contest
 from mixcpt.report.contest_page import write_contest
@@ -110,6 +112,26 @@ def test_contest_claim_about_nobody_or_nothing_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             CompareConfig.model_validate({"contenders": [{"name": "plain"}], "claims": [claim]})
+
+
+def test_contest_holds_everybody_to_what_one_of_them_promised(comparison: Comparison) -> None:
+    promise = {"pretrain": {"retention": {"max_loss": 0.1}}, "evaluate": {"split": "report"}}
+    promised = []
+    for result in comparison.results:
+        changes = promise if result.contender == "mixcpt" else {}
+        runs = tuple(replace(run, config=_changed(run.config, changes)) for run in result.runs)
+        promised.append(replace(result, runs=runs))
+    summary = summarise_contest(replace(comparison, results=tuple(promised)))
+    found = {one.contender: (one.is_own, one.num_kept, one.worst) for one in summary.promises}
+    assert found["mixcpt"] == (True, 1, pytest.approx(-0.14))
+    assert found["plain"] == (False, 0, pytest.approx(-0.54))
+    assert found["timid"] == (False, 3, pytest.approx(-0.04))
+    assert "| mixcpt | general questions unasked | −10.0 | 1 of 3 | −14.0 |" in markdown_contest(summary)
+    assert "| plain (promised nothing) |" in markdown_contest(summary)
+
+
+def _changed(config: AdaptConfig, changes: dict[str, Any]) -> AdaptConfig:
+    return AdaptConfig.model_validate(merged(config.model_dump(mode="json"), changes))
 
 
 def test_contest_tables_have_one_row_a_contender(comparison: Comparison) -> None:
