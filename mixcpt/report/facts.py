@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixcpt.evaluate.ledger import STATES, State, counts, ledger
 from mixcpt.runs import RunResult
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MAX_ROWS = 240
 _TELLING: tuple[State, ...] = ("forgotten", "contradicted", "half-learned", "unchanged", "learned", "known")
@@ -23,12 +26,28 @@ class Facts:
     """The most telling ones."""
     num_rows: int
     """How many there are in all."""
+    ways: Sequence["Ways"] = ()
+    """Facts that were asked in several ways."""
+    num_ways: int = 0
+    """How many of them there are in all."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """One fact in all the ways in which it was asked."""
+
+    fact: str
+    states: Mapping[str, State]
+    """By task."""
+    documents: Sequence[str]
+    """What training read about its passage."""
 
 
 def facts(run: RunResult) -> Facts:
     """Returns the ledger of a run, base against final model."""
     table = ledger(run.evaluations["base"], run.evaluations["final"], run.refs["corpus"])
     counted = counts(table)
+    ways = _ways(table)
     place = {state: number for number, state in enumerate(_TELLING)}
     # each state in turn, so that a thousand forgotten facts leave room for the others
     turn = table.groupby("state").cumcount()
@@ -39,4 +58,17 @@ def facts(run: RunResult) -> Facts:
         {str(task): {state: int(counted.loc[task, state]) for state in STATES} for task in counted.index},
         [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")],
         len(table),
+        ways[:MAX_ROWS],
+        len(ways),
     )
+
+
+def _ways(table: "DataFrame") -> list[Ways]:
+    """Returns the facts that were asked in several ways, those first that are known in some ways and not in others."""
+    found = []
+    for name, rows in table.groupby("fact", sort=False):
+        if len(rows) > 1:
+            states = dict(zip(rows["task"], rows["state"], strict=True))
+            found.append((rows["right_after"].mean(), Ways(str(name), states, list(rows["documents"].iloc[0]))))
+    found.sort(key=lambda pair: (abs(pair[0] - 0.5), pair[1].fact))
+    return [ways for _, ways in found]
