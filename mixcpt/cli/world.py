@@ -1,4 +1,4 @@
-"""`mixcpt world`: the small base model that ships with mixcpt, rebuilt and verified."""
+"""`mixcpt world`: the closed world as files, and the small base model that knows its general part."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,39 @@ from typing import Annotated
 import typer
 
 from mixcpt.cli.console import err, explain_errors, out
-from mixcpt.errors import ModelError
+from mixcpt.errors import ConfigError, ModelError
 from mixcpt.models import CLOSED_WORLD_PATH
 
 world = typer.Typer(no_args_is_help=True, help="The closed world and its small base model.")
+
+
+@world.command("write")
+@explain_errors
+def write(
+    output: Annotated[Path, typer.Argument(help="Folder to write the files into.")],
+    seed: Annotated[int, typer.Option(help="Seed of the world; the shipped model knows world 0.")] = 0,
+    entities: Annotated[int, typer.Option(min=10, max=360, help="Entities of the domain, an even number.")] = 60,
+    wordings: Annotated[int, typer.Option(min=1, help="Documents about each of them.")] = 30,
+    mentions: Annotated[int, typer.Option(min=1, max=2, help="How often a document states each fact.")] = 1,
+    notes: Annotated[bool, typer.Option(help="Also state every fact by itself, in every wording.")] = True,
+) -> None:
+    """Write the world as jsonl: documents, news that contradict, instructions, preferences, and every question.
+
+    For a benchmark with other tools: teach a model domain.jsonl, ask it questions-domain.jsonl (what it has learned)
+    and questions-general_unasked.jsonl (what it has forgotten). docs/world.md says what the forms mean.
+    """
+    from pydantic import ValidationError
+
+    from mixcpt.closed_world.benchmark import write_benchmark
+    from mixcpt.config import ClosedWorldSource
+
+    settings = {"seed": seed, "entities": entities, "wordings": wordings, "mentions": mentions, "notes": notes}
+    try:
+        source = ClosedWorldSource.model_validate({"name": "world", "pool": "domain", **settings})
+    except ValidationError as error:
+        raise ConfigError("; ".join(str(item["msg"]) for item in error.errors())) from None
+    for name, count in write_benchmark(output, source).items():
+        out.print(f"{output / name}: {count:,}", markup=False, highlight=False, soft_wrap=True)
 
 
 @world.command("build-base")

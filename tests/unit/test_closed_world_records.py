@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixcpt.closed_world import items, records
 from mixcpt.closed_world.base_data import BaseDataSize, base_documents
+from mixcpt.closed_world.benchmark import write_benchmark
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import stranger_documents
 from mixcpt.closed_world.templates import STATEMENTS
@@ -314,6 +316,23 @@ def test_items_of_form_memory_begin_a_training_document(about: str) -> None:
     texts = {record["title"]: record["text"] for record in documents(pool)}
     for item in items(ClosedWorldTask(about=about, form="memory")):  # type: ignore[arg-type]
         assert texts[item.fact_id.split("/")[1]].startswith(f"{item.prompt} {item.answer}.")
+
+
+def test_world_written_as_files_has_every_document_and_every_question(tmp_path: Path) -> None:
+    source = ClosedWorldSource(name="world", pool="domain", entities=20, wordings=2, notes=False)
+    counts = write_benchmark(tmp_path, source)
+    read = {
+        name: [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in sorted(path.name for path in tmp_path.iterdir())
+    }
+    assert {name: len(rows) for name, rows in read.items()} == counts
+    assert read["domain.jsonl"] == list(records(source))
+    asked = read["questions-domain.jsonl"]
+    assert Counter(row["form"] for row in asked)["question"] == 60
+    assert {row["form"] for row in asked} == {*FORMS, "memory"}
+    assert {row["passage"] for row in asked} <= {row["id"].rpartition("/")[0] for row in read["domain.jsonl"]}
+    assert {row["form"] for row in read["questions-updated.jsonl"]} == {"question", "reworded", "two_hop", "free_text"}
+    assert len({row["id"] for row in asked}) == len(asked)
 
 
 def test_items_first_few_are_a_sample_over_all_kinds() -> None:
