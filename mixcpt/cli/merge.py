@@ -129,8 +129,8 @@ def sweep(
     """Ask the interpolations between BASE and TUNED the tasks of a configuration, and say which to take.
 
     Taken is the one that is best at the headline general task among those whose headline domain task
-    is within --max-domain-loss of the best. It is chosen on these very tasks, so confirm its scores on
-    others. Every weight is a whole model in the store; what is there already is not computed again.
+    is within --max-domain-loss of the best. It is chosen on the selection split of the questions; the table
+    shows the report split. Every weight is a whole model in the store; what is there is not computed again.
     """
     from mixcpt.curation import curate
     from mixcpt.merge import find_model
@@ -142,14 +142,14 @@ def sweep(
     artifacts = ArtifactStore(settings.runtime.store)
     ends = find_model(artifacts, base), find_model(artifacts, tuned)
     with err.status("measuring every weight"):
-        corpus = curate(settings.curation, seed=settings.seed, store=artifacts)
+        corpus = curate(settings.curation, seed=settings.data_seed, store=artifacts)
         report = measure(
             line,
             *ends,
             corpus,
             settings.evaluate,
             form=form,
-            seed=settings.seed,
+            seed=settings.data_seed,
             store=artifacts,
             tracker=NullTracker(),
         )
@@ -208,9 +208,9 @@ def _choice(report: "SweepReport") -> str:
     domain, general = chosen.scores[report.domain_task], chosen.scores[report.general_task]
     loss = words.change(domain.metric, report.max_domain_loss).lstrip("+")
     return (
-        f"* weight {chosen.weight:g}: best {words.title(general.task)} ({words.value(general.metric, general.value)}) "
-        f"with {words.title(domain.task)} ({words.value(domain.metric, domain.value)}) within {loss} "
-        f"{words.unit(domain.metric)} of its best.\n"
-        "It was chosen on these very tasks: confirm it on others before you rely on its scores.\n"
+        f"* weight {chosen.weight:g}: on the selection questions the best {words.title(general.task)} among those whose "
+        f"{words.title(domain.task)} is within {loss} {words.unit(domain.metric)} of the best. On those of the table, "
+        f"which chose nothing: {words.value(general.metric, general.value)} and "
+        f"{words.value(domain.metric, domain.value)}.\n"
         f"{chosen.model.file('model')}"
     )

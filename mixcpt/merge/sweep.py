@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore
@@ -45,9 +45,10 @@ class SweepPoint:
 
     weight: float
     model: ArtifactRef
-    evaluation: ArtifactRef
+    chosen_by: Mapping[str, Score]
+    """By task, on the selection split."""
     scores: Mapping[str, Score]
-    """By task, in the order of the settings."""
+    """By task, on the report split, whose questions choose nothing."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,15 @@ class SweepReport:
 
     @property
     def selected(self) -> SweepPoint:
-        """The point that is best at the general task among those close enough to the best at the domain task.
-
-        It was chosen on these very items, so its scores flatter it: confirm them on items that chose nothing.
-        """
-        best = max(point.scores[self.domain_task].gain for point in self.points)
+        """The point that is best at the general task among those close enough to the best at the domain task."""
+        best = max(point.chosen_by[self.domain_task].gain for point in self.points)
         enough = best - self.max_domain_loss - _ROUNDING
-        close = [point for point in self.points if point.scores[self.domain_task].gain >= enough]
+        close = [point for point in self.points if point.chosen_by[self.domain_task].gain >= enough]
         return max(close, key=self._rank)
 
     def _rank(self, point: SweepPoint) -> tuple[float, float, float]:
         """Returns what is compared: the general task, then the domain task, then how near the base is."""
-        return point.scores[self.general_task].gain, point.scores[self.domain_task].gain, -point.weight
+        return point.chosen_by[self.general_task].gain, point.chosen_by[self.domain_task].gain, -point.weight
 
 
 def sweep(
@@ -97,7 +95,7 @@ def sweep(
         base: The model at weight 0.
         tuned: The model at weight 1.
         corpus: Holds the held-out documents.
-        evaluation: The tasks; the headline tasks decide.
+        evaluation: The tasks and how their questions are split; the headline tasks decide.
         form: How every one of the models is asked.
         seed: Draws the items of tasks with a limit.
         store: Where the models, each a whole one, and their answers are kept.
@@ -107,17 +105,21 @@ def sweep(
         ModelError: If the two cannot be merged, or are asked in chat form and have none.
         DataError: If a task has nothing to ask.
     """
+    splits = [evaluation.model_copy(update={"split": split}) for split in ("selection", "report")]
     points = []
     for weight in config.weights:
         merged = interpolate(config.interpolation(weight), base, tuned, store=store)
         model = ModelRef.from_artifact(merged, f"{base.name}-{tuned.name}-{weight:g}")
-        asked = evaluate(evaluation, model, corpus, form=form, seed=seed, store=store, tracker=tracker)
-        points.append(SweepPoint(weight, merged, asked, {score.task: score for score in _scores(asked)}))
+        chosen_by, scores = (
+            _scores(evaluate(settings, model, corpus, form=form, seed=seed, store=store, tracker=tracker))
+            for settings in splits
+        )
+        points.append(SweepPoint(weight, merged, chosen_by, scores))
         logger.info("weight %g of %s is measured", weight, tuned.name)
     return SweepReport(tuple(points), evaluation.headline_domain, evaluation.headline_general, config.max_domain_loss)
 
 
-def _scores(evaluation: ArtifactRef) -> Sequence[Score]:
+def _scores(evaluation: ArtifactRef) -> dict[str, Score]:
     fields = Score.__dataclass_fields__
     summary = json.loads(evaluation.file("summary.json").read_text())
-    return [Score(**{name: task[name] for name in fields}) for task in summary["tasks"]]
+    return {task["task"]: Score(**{name: task[name] for name in fields}) for task in summary["tasks"]}

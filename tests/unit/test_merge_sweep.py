@@ -1,6 +1,7 @@
 """A sweep scores every interpolation as evaluation alone would, chooses by its rule, and computes nothing twice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def point(weight: float, domain: float, general: float, *, bits: bool = False) -
         "domain": Score("domain", "domain", metric, not bits, 100, domain, 0.01),
         "general": Score("general", "general", "accuracy", True, 100, general, 0.01),
     }
-    return SweepPoint(weight, NOTHING, NOTHING, scores)
+    worst = {name: replace(score, value=0.0) for name, score in scores.items()}  # reported, and chooses nothing
+    return SweepPoint(weight, NOTHING, scores, worst)
 
 
 def selected(points: list[SweepPoint], max_domain_loss: float) -> float:
@@ -71,28 +73,35 @@ def test_sweep_scores_the_interpolations_as_evaluation_alone_does(tiny_model: Mo
     assert [each.weight for each in report.points] == [0.0, 0.5, 1.0]
     assert [each.model.record["settings"]["config"]["weight"] for each in report.points] == [0.0, 0.5, 1.0]
     for each, model in ((report.points[0], tiny_model), (report.points[2], tuned)):
-        alone = evaluate(tasks, model, corpus, form="plain", seed=0, store=store, tracker=NullTracker())
-        summary = json.loads(alone.file("summary.json").read_text())["tasks"]
-        assert {name: score.value for name, score in each.scores.items()} == {s["task"]: s["value"] for s in summary}
-        assert each.scores["keyed"].stderr == summary[1]["stderr"]
+        for split, scores in (("selection", each.chosen_by), ("report", each.scores)):
+            asked = tasks.model_copy(update={"split": split})
+            alone = evaluate(asked, model, corpus, form="plain", seed=0, store=store, tracker=NullTracker())
+            summary = json.loads(alone.file("summary.json").read_text())["tasks"]
+            assert {name: score.value for name, score in scores.items()} == {s["task"]: s["value"] for s in summary}
+            assert scores["keyed"].stderr == summary[1]["stderr"]
+        assert 0 < each.chosen_by["keyed"].n < each.scores["keyed"].n
     bits = [each.scores["texts"].value for each in report.points]
     assert len(set(bits)) == 3
     assert report.selected in report.points
     again = run()
     assert again == report
-    assert all(each.model.reused and each.evaluation.reused for each in again.points)
+    assert all(each.model.reused for each in again.points)
 
 
 def questions(folder: Path) -> EvaluateConfig:
-    (folder / "texts.txt").write_text("Alda likes the blue owl .\nthe fox keeps iron .\n")
+    names = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro") * 6
+    texts = [
+        {"id": f"t{n}", "text": f"{name} likes the blue owl . the fox keeps iron ."} for n, name in enumerate(names)
+    ]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     rows = [
         {"id": f"i{n}", "question": f"what is {name} ?", "choices": ["fox", "owl", "gold"], "answer": n % 3}
-        for n, name in enumerate(("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro"))
+        for n, name in enumerate(names)
     ]
     (folder / "keyed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return EvaluateConfig(
         tasks=(
-            BitsPerByteTask(name="texts", group="domain", path=str(folder / "texts.txt")),
+            BitsPerByteTask(name="texts", group="domain", path=str(folder / "texts.jsonl")),
             MultipleChoiceTask(name="keyed", group="general", path=str(folder / "keyed.jsonl")),
         ),
         headline_domain="texts",
