@@ -208,8 +208,8 @@ def _choice(report: "SweepReport") -> str:
     domain, general = chosen.scores[report.domain_task], chosen.scores[report.general_task]
     loss = words.change(domain.metric, report.max_domain_loss).lstrip("+")
     return (
-        f"* weight {chosen.weight:g}: on the selection questions the best {words.title(general.task)} among those whose "
-        f"{words.title(domain.task)} is within {loss} {words.unit(domain.metric)} of the best.\n"
+        f"* weight {chosen.weight:g}: on the selection questions the best {words.title(general.task)} among those "
+        f"whose {words.title(domain.task)} is within {loss} {words.unit(domain.metric)} of the best.\n"
         f"On the questions of the table, which chose nothing: {words.value(general.metric, general.value)} and "
         f"{words.value(domain.metric, domain.value)}.\n"
         f"{chosen.model.file('model')}"

@@ -13,12 +13,11 @@ from mixcpt.errors import ConfigError
 from mixcpt.evaluate.definitions import gold_delimiter, plain_prompt
 from mixcpt.evaluate.tasks import TaskItems, read_tasks
 from mixcpt.models import ModelRef, load_model, load_tokenizer
+from mixcpt.tally import Tally, questions_needed
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from mixcpt.train.retention import Tally
 
 _VERSION = 1
 _FILE = "questions.json"
@@ -90,17 +89,19 @@ class StoredProbe:
     def __init__(self, ref: ArtifactRef, base: ModelRef) -> None:
         self.digest = ref.digest
         self._path = ref.file(_FILE)
-        self._tokenizer = load_tokenizer(base)
+        self._base = base
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+        return load_tokenizer(self._base)
 
     @cached_property
     def _asked(self) -> list[Question]:
         rows: list[dict[str, Any]] = json.loads(self._path.read_text())
         return [Question(row["task"], row["prompt"], tuple(row["answers"]), row["known"]) for row in rows]
 
-    def ask(self, model: "nn.Module") -> Mapping[str, "Tally"]:
+    def ask(self, model: "nn.Module") -> Mapping[str, Tally]:
         """Returns how each task has changed since the base was asked."""
-        from mixcpt.train.retention import Tally
-
         answered = _answered(cast("PreTrainedModel", model), self._tokenizer, self._asked)
         pairs: dict[str, list[tuple[bool, bool]]] = {}
         for question, is_right in zip(self._asked, answered, strict=True):
@@ -116,8 +117,6 @@ class StoredProbe:
 
 
 def _check_size(asked: Sequence[TaskItems], promise: RetentionConfig) -> None:
-    from mixcpt.train.retention import questions_needed
-
     needed = questions_needed(promise.max_loss, promise.sure)
     for each in asked:
         if len(each.items) < needed:

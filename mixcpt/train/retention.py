@@ -7,43 +7,23 @@ promise. The way back is cheap: most of what was learned survives most of the wa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixcpt.config import RetentionConfig
 from mixcpt.distill.objective import Objective
+from mixcpt.tally import Tally
 
 RISE, FALL, MOST = 0.1, 0.05, 0.5
 """By how much the pressure changes at a look, and how far it rises: at 1 nothing of the domain would be learned."""
 STEPS_BACK = 20
 """The way back to the base is gone in steps of one twentieth."""
 _PRESSURE = "retention/pressure"
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How one skill has changed, counted in probe questions."""
-
-    num_questions: int
-    lost: int
-    """Answered by the base and not any more."""
-    gained: int
-    """Answered now and not by the base."""
-
-    @property
-    def net_loss(self) -> float:
-        """Share of the questions that is lost, less what is gained."""
-        return (self.lost - self.gained) / self.num_questions
-
-    def bound(self, sure: float) -> float:
-        """Returns the share that is lost at most, with confidence `sure`, less what is gained."""
-        return lost_at_most(self.lost, self.num_questions, sure) - self.gained / self.num_questions
 
 
 @runtime_checkable
@@ -56,19 +36,6 @@ class Probe(Protocol):
 
     def ask(self, model: nn.Module) -> Mapping[str, Tally]:
         """Returns how each skill has changed."""
-
-
-def lost_at_most(lost: int, num_questions: int, sure: float) -> float:
-    """Returns the one-sided upper bound on a share of which `lost` of `num_questions` were seen (Clopper-Pearson)."""
-    return 1.0 if lost >= num_questions else float(stats.beta.ppf(sure, lost + 1, num_questions - lost))
-
-
-def questions_needed(max_loss: float, sure: float) -> int:
-    """Returns how many questions can show, none of them lost, that no more than `max_loss` is."""
-    num_questions = 1
-    while lost_at_most(0, num_questions, sure) > max_loss:
-        num_questions += 1
-    return num_questions
 
 
 class Keeper:

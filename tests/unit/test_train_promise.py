@@ -11,9 +11,9 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import CptReplayMethod, FullScope, LoraScope, PretrainConfig, RetentionConfig, Scope
 from mixcpt.errors import ConfigError
 from mixcpt.models import ModelRef, load_model
+from mixcpt.tally import Tally
 from mixcpt.tracking import NullTracker
 from mixcpt.train.pretrain import pretrain
-from mixcpt.train.retention import Tally
 from tests.unit.test_train_pretrain import CONFIG, DyingTracker, Interruption, history_of, mixture, weights_of
 
 

@@ -10,17 +10,8 @@ from torch import nn
 
 from mixcpt.config import AdaptConfig, RetentionConfig
 from mixcpt.distill.objective import Objective
-from mixcpt.train.retention import (
-    FALL,
-    MOST,
-    RISE,
-    STEPS_BACK,
-    Keeper,
-    Tally,
-    draw_back,
-    lost_at_most,
-    questions_needed,
-)
+from mixcpt.tally import Tally, lost_at_most, questions_needed
+from mixcpt.train.retention import FALL, MOST, RISE, STEPS_BACK, Keeper, draw_back
 
 PROMISE = RetentionConfig(max_loss=0.02)
 
