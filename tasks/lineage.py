@@ -1,6 +1,7 @@
 """What MLflow is told: one run per stage with its inputs, outputs and cost, one logged model per trained model."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from tasks.tracking import RUN_KEY, STAGE_KEY, Tracking, forgiving
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel, Metric
+
+_one_at_a_time = threading.Lock()
+"""Stations in threads may share a stage: whoever comes second has to find the first one's run, not open another."""
 
 DIGEST = "mixcpt.digest"
 _DIGEST_CHARACTERS = 36
@@ -38,7 +42,8 @@ def begin_stage(
     tracking: Tracking, job: Job, key: str, parent: str, tags: Mapping[str, str]
 ) -> tuple[str, dict[str, int]]:
     """Returns the run of a stage, and the last step that it has of each metric."""
-    return _open_stage(tracking, job, key, parent, tags)
+    with _one_at_a_time:
+        return _open_stage(tracking, job, key, parent, tags)
 
 
 @forgiving
@@ -56,18 +61,26 @@ def record_stage(
 
     The spool is removed once all of it is logged.
     """
-    if not (run_id := tracking.finished_run(STAGE_KEY, ref.fingerprint)):
-        run_id, last_steps = _open_stage(tracking, job, ref.fingerprint, parent, tags)
-        measured = spool.read()[0] or list(_history(ref))
-        tracking.log_measurements(run_id, measured, last_steps)
-        dataset_digest = _log_inputs(tracking, run_id, job, ref)
-        model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
-        tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)])
-        tracking.tag(run_id, {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model))
-        tracking.close(run_id, "FINISHED")
+    with _one_at_a_time:
+        run_id = tracking.finished_run(STAGE_KEY, ref.fingerprint) or _complete(tracking, job, ref, spool, parent, tags)
     if parent:
         tracking.tag(parent, {f"mixcpt.stage.{job.name}": run_id})
     spool.path.unlink(missing_ok=True)
+    return run_id
+
+
+def _complete(
+    tracking: Tracking, job: Job, ref: ArtifactRef, spool: Spool, parent: str, tags: Mapping[str, str]
+) -> str:
+    """Returns the run of a stage, finished, after logging what its artifact and its spool tell."""
+    run_id, last_steps = _open_stage(tracking, job, ref.fingerprint, parent, tags)
+    measured = spool.read()[0] or list(_history(ref))
+    tracking.log_measurements(run_id, measured, last_steps)
+    dataset_digest = _log_inputs(tracking, run_id, job, ref)
+    model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
+    tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)])
+    tracking.tag(run_id, {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model))
+    tracking.close(run_id, "FINISHED")
     return run_id
 
 

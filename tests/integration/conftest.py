@@ -14,6 +14,7 @@ import pytest
 
 from mixcpt.config import (
     AdaptConfig,
+    AdviseConfig,
     AlignConfig,
     BaseModelConfig,
     BitsPerByteTask,
@@ -54,9 +55,11 @@ class Site:
         runtime = self.config.runtime.model_copy(update={"store": str(store), "experiment": store.name})
         return self.config.model_copy(update={"runtime": runtime})
 
-    def start(self, config: AdaptConfig | CompareConfig) -> "subprocess.Popen[bytes]":
-        """Returns a flow process that adapts, or compares, with these settings."""
-        module = "flows.compare" if isinstance(config, CompareConfig) else "flows.adapt"
+    def start(self, config: AdaptConfig | AdviseConfig | CompareConfig) -> "subprocess.Popen[bytes]":
+        """Returns a flow process that adapts, compares or advises with these settings."""
+        module = {AdaptConfig: "flows.adapt", AdviseConfig: "flows.advise", CompareConfig: "flows.compare"}[
+            type(config)
+        ]
         request = Path(config.runtime.store) / "request.json"
         request.write_text(config.model_dump_json())
         command = [sys.executable, "-m", module, str(request)]
@@ -71,8 +74,8 @@ class Site:
             process.terminate()
             process.wait()
 
-    def adapt(self, config: AdaptConfig | CompareConfig) -> float:
-        """Returns the seconds that a whole adaptation, or comparison, took."""
+    def adapt(self, config: AdaptConfig | AdviseConfig | CompareConfig) -> float:
+        """Returns the seconds that a whole adaptation, comparison or search took."""
         started = time.monotonic()
         code = self.start(config).wait()
         assert code == 0, (Path(config.runtime.store) / "request.log").read_text()
