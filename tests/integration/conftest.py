@@ -57,9 +57,8 @@ class Site:
 
     def start(self, config: AdaptConfig | AdviseConfig | CompareConfig) -> "subprocess.Popen[bytes]":
         """Returns a flow process that adapts, compares or advises with these settings."""
-        module = {AdaptConfig: "flows.adapt", AdviseConfig: "flows.advise", CompareConfig: "flows.compare"}[
-            type(config)
-        ]
+        modules = {AdaptConfig: "flows.adapt", AdviseConfig: "flows.advise", CompareConfig: "flows.compare"}
+        module = modules[type(config)]
         request = Path(config.runtime.store) / "request.json"
         request.write_text(config.model_dump_json())
         command = [sys.executable, "-m", module, str(request)]
