@@ -129,7 +129,7 @@ class EvaluateConfig(Settings):
             ClosedWorldTask(name="domain_reworded", form="reworded"),
             ClosedWorldTask(name="domain_reverse", form="reverse"),
             ClosedWorldTask(name="domain_two_hop", form="two_hop"),
-            ClosedWorldTask(name="domain_free_text", form="free_text"),
+            ClosedWorldTask(name="domain_free_text", form="free_text", limit=60),
             ClosedWorldTask(name="domain_memory", form="memory"),
             ClosedWorldTask(name="general_questions_asked", group="general", about="general_asked", limit=300),
             ClosedWorldTask(name="general_questions_unasked", group="general", about="general_unasked", limit=300),

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from mixcpt.comparisons import Comparison
 from mixcpt.report import svg, words
-from mixcpt.report.contest import ContestSummary, recommendation, summarise_contest
+from mixcpt.report.contest import ContestSummary, markdown_contest, recommendation, summarise_contest
 from mixcpt.report.contest_picture import describe_contest, draw_contest
 from mixcpt.report.page import Picture, environment, write_page
 
@@ -29,13 +29,14 @@ def write_contest(summary: ContestSummary, output: Path) -> Path:
 
 
 def show(comparison: Comparison, store: Path) -> None:
-    """Prints the table of a comparison and where its page lies."""
+    """Prints the table of a comparison and where its page lies, with the same as Markdown beside it."""
     summary = summarise_contest(comparison)
     console = Console()
     console.print(contest_table(summary))
     console.print(Text(recommendation(summary)))
-    written = write_contest(summary, store.expanduser() / f"comparison-{comparison.config.name}.html")
-    console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
+    page = store.expanduser() / f"comparison-{comparison.config.name}.html"
+    page.with_suffix(".md").write_text(markdown_contest(summary), encoding="utf-8")
+    console.print(f"page: {write_contest(summary, page)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def contest_table(summary: ContestSummary) -> Table:
@@ -43,10 +44,10 @@ def contest_table(summary: ContestSummary) -> Table:
     table = Table(
         title=Text(f"{words.printable(summary.name)}: {len(summary.seeds)} seeds, change to base with interval")
     )
-    table.add_column("contender", overflow="fold")
-    table.add_column(Text(summary.setting.rpartition(".")[2]), justify="right")
+    table.add_column("contender", no_wrap=True)
+    table.add_column(Text(words.title(summary.setting.rpartition(".")[2])), justify="right")
     tasks = list(dict.fromkeys((summary.headline_domain, summary.headline_general)))
-    for heading in (*(words.title(task) for task in tasks), "compute", "peak memory"):
+    for heading in (*(words.title(task) for task in tasks), "compute"):
         table.add_column(Text(heading), justify="right")
     for row in summary.rows:
         changes = [row.changes[task] for task in tasks]
@@ -55,7 +56,6 @@ def contest_table(summary: ContestSummary) -> Table:
             f"[{words.change(change.metric, change.low)}, {words.change(change.metric, change.high)}]"
             for change in changes
         ]
-        price = [words.magnitude(row.cost.flops, "FLOP"), words.size(row.cost.peak_memory_bytes)]
-        name = Text(words.printable(row.contender), style="bold" if row.is_on_front else "")
-        table.add_row(name, f"{row.value:g}", *(Text(cell) for cell in cells), *price)
+        name = Text(words.shortened(row.contender, 24), style="bold" if row.is_on_front else "")
+        table.add_row(name, f"{row.value:g}", *(Text(cell) for cell in cells), words.magnitude(row.cost.flops, "FLOP"))
     return table
