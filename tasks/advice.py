@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from mixcpt.advice import Advice, Tested, save_advice
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.comparisons import Comparison
-from mixcpt.config import AdviseConfig
+from mixcpt.config import AdaptConfig, AdviseConfig
 from mixcpt.evaluate.choice import score, value_of
 from mixcpt.fingerprint import fingerprint
 from mixcpt.models import resolve_model
@@ -67,7 +67,7 @@ class Search:
         count = min(self.config.jobs, self.config.num_trials - len(self.tested))
         self._drawn = [self._study.ask(dict(space)) for _ in range(count)]
         return [
-            Trial(str(drawn.number), drawn.params["learning_rate"], self.config.seed, self._settings(drawn.params))
+            Trial(str(drawn.number), drawn.params["learning_rate"], self.config.seed, self._settings(drawn))
             for drawn in self._drawn
         ]
 
@@ -78,8 +78,9 @@ class Search:
             self._study.tell(drawn, found.score)
             self.tested.append(found)
 
-    def _settings(self, point: Mapping[str, float]) -> Any:
-        return self.config.adapt(point, split="selection")
+    def _settings(self, drawn: "Drawn") -> AdaptConfig:
+        named = {"name": f"{self.config.name}-{drawn.number}"}
+        return self.config.adapt(drawn.params, split="selection").model_copy(update=named)
 
 
 def begin_search(config: AdviseConfig) -> Search:
