@@ -3,7 +3,7 @@
 While it trains, what is seen decides: where the questions lost, less those gained, are more than promised, the pressure
 rises, and it falls again slowly where they are not. In the end what can be shown decides: the weights go back towards
 the base until the one-sided bound of Clopper and Pearson on the share that is lost, less what was gained, is within the
-promise. The way back is cheap: most of what was learned survives most of the way (Wortsman et al., arXiv 2109.01903).
+promise. The first part of that way costs little of what was learned (Wortsman et al., arXiv 2109.01903).
 """
 
 from collections.abc import Mapping
