@@ -407,7 +407,7 @@ def run(
     store = ArtifactStore(folder / "store")
 
     def write_corpus(directory: Path) -> dict[str, float]:
-        rows = [{"doc_id": f"d{n}", "pool": "domain", "text": text} for n, text in enumerate(documents)]
+        rows = [{"doc_id": f"d{n}", "source": "s", "pool": "domain", "text": text} for n, text in enumerate(documents)]
         pd.DataFrame(rows).to_parquet(directory / "heldout.parquet")
         return {}
 

@@ -145,8 +145,18 @@ def test_texts_heldout_takes_one_pool_and_refuses_an_empty_one(tmp_path: Path) -
     asked = read_tasks(config_of(BitsPerByteTask(name="bits", group="general", heldout_pool="general")), corpus, seed=0)
     assert asked[0].items == (Item("g1", "two"),)
     empty = heldout_corpus(tmp_path, {"d1": ("domain", "one")})
-    with pytest.raises(DataError, match=r"bits: no document of the general pool(.|\n)*heldout_fraction"):
+    with pytest.raises(DataError, match=r"bits: nothing of the general pool was held out(.|\n)*heldout_fraction"):
         read_tasks(config_of(BitsPerByteTask(name="bits", group="general", heldout_pool="general")), empty, seed=0)
+
+
+def test_texts_heldout_takes_one_source_of_a_pool(tmp_path: Path) -> None:
+    corpus = heldout_corpus(tmp_path, {"a1": ("domain", "one"), "b1": ("domain", "two"), "a2": ("domain", "three")})
+    task = BitsPerByteTask(name="bits", group="domain", heldout_pool="domain", source="domain-a")
+    (asked,) = read_tasks(config_of(task), corpus, seed=0)
+    assert [item.id for item in asked.items] == ["a1", "a2"]
+    missing = task.model_copy(update={"source": "domain-c"})
+    with pytest.raises(DataError, match="bits: nothing of domain-c was held out"):
+        read_tasks(config_of(missing), corpus, seed=0)
 
 
 def test_closed_world_asks_one_item_a_fact_with_a_one_word_answer() -> None:
@@ -199,7 +209,10 @@ def write(folder: Path, records: list[Any], name: str = "items.jsonl") -> Path:
 
 
 def heldout_corpus(folder: Path, documents: dict[str, tuple[str, str]]) -> ArtifactRef:
-    rows = [{"doc_id": name, "pool": pool, "text": text} for name, (pool, text) in documents.items()]
+    rows = [
+        {"doc_id": name, "source": f"{pool}-{name[0]}", "pool": pool, "text": text}
+        for name, (pool, text) in documents.items()
+    ]
 
     def build(directory: Path) -> dict[str, float]:
         pd.DataFrame(rows).to_parquet(directory / "heldout.parquet")
