@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixcpt.artifacts import ArtifactRef
-from mixcpt.evaluate.estimates import Resampling, number_passages, paired_interval
+from mixcpt.evaluate.estimates import Resampling, number_passages, paired_interval, unseen_interval
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def known(
         passages = number_passages(parts[1]["passage"].tolist())
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         low, high = paired_interval(with_document, after, np.ones(len(asked)), passages, resampling, rng)
+        if not np.any(after - with_document):
+            low, high = unseen_interval(float(with_document.mean()), int(passages.max()) + 1, resampling.confidence)
         closed_book, open_book, share = (float(values.mean()) for values in (before, with_document, after))
         found.append(Known(name, len(asked), closed_book, open_book, share, low, high, truncated[name]))
     return found

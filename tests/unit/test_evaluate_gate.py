@@ -66,6 +66,13 @@ def test_known_pairs_the_three_models_by_question(tmp_path: Path) -> None:
     assert found.low < found.trained - found.open_book < found.high
 
 
+def test_known_where_reading_and_training_answer_alike_is_not_surely_equal(tmp_path: Path) -> None:
+    nothing = {f"q{number}": 0.0 for number in range(40)}
+    closed, opened, trained = (evaluation(tmp_path, name, dict(nothing), truncated=0) for name in ("a", "b", "c"))
+    (found,) = known(closed, opened, trained, Resampling(0.95, 500), seed=0)
+    assert found.low == 0.0 < found.high == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
