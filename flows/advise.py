@@ -32,7 +32,7 @@ def advise(config: AdviseConfig) -> Advice:
     """
     search = begin_search(config)
     while drawn := search.draw():
-        name = f"{config.name}: trial {len(search.tested) + 1} of {config.num_trials}"
+        name = f"{config.name}: trial {len(search.attempts) + 1} of {config.num_trials}"
         retries = config.runtime.retries
         search.learn(run_trials(name, drawn, parent=search.run_id, retries=retries, jobs=config.jobs))
     return publish_advice(search, compare(config.confirmation(search.best.point)))

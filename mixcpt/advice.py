@@ -16,7 +16,7 @@ _FILE = "advice.json"
 
 
 @dataclass(frozen=True)
-class Tested:
+class Attempt:
     """One training of the search, on the selection split."""
 
     point: Mapping[str, float]
@@ -33,27 +33,27 @@ class Advice:
     """What was tried, in its order, and the comparison of the best with the settings that were given."""
 
     config: AdviseConfig
-    tested: tuple[Tested, ...]
+    attempts: tuple[Attempt, ...]
     confirmation: Comparison
 
     @property
-    def best(self) -> Tested:
+    def best(self) -> Attempt:
         """The training with the highest score, of equal ones the first."""
-        return max(self.tested, key=lambda one: one.score)
+        return max(self.attempts, key=lambda one: one.score)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "config": self.config.model_dump(mode="json"),
-            "tested": [vars(one) for one in self.tested],
+            "attempts": [vars(one) for one in self.attempts],
             "confirmation": self.confirmation.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Advice":
-        tested: Sequence[Mapping[str, Any]] = data["tested"]
+        attempts: Sequence[Mapping[str, Any]] = data["attempts"]
         return cls(
             AdviseConfig.model_validate(data["config"]),
-            tuple(Tested(**one) for one in tested),
+            tuple(Attempt(**one) for one in attempts),
             Comparison.from_json(data["confirmation"]),
         )
 
@@ -67,7 +67,7 @@ def save_advice(store: ArtifactStore, advice: Advice) -> ArtifactRef:
 
     settings = {
         "config": advice.config.model_dump(mode="json"),
-        "tested": [vars(one) for one in advice.tested],
+        "attempts": [vars(one) for one in advice.attempts],
     }
     inputs = {
         f"{result.contender}/{run.config.seed}": run.evaluations["final"].digest

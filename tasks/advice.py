@@ -9,7 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from mixcpt.advice import Advice, Tested, save_advice
+from mixcpt.advice import Advice, Attempt, save_advice
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.comparisons import Comparison
 from mixcpt.config import AdaptConfig, AdviseConfig
@@ -45,16 +45,16 @@ class Search:
         self.config = config
         self.run_id = run_id
         """In MLflow; empty while it is away."""
-        self.tested: list[Tested] = []
+        self.attempts: list[Attempt] = []
         sampler = optuna.samplers.GPSampler(seed=config.seed, n_startup_trials=_FIRST_AT_RANDOM)
         self._study: Study = optuna.create_study(direction="maximize", sampler=sampler)
         self._study.enqueue_trial(config.start)
         self._drawn: list[Drawn] = []
 
     @property
-    def best(self) -> Tested:
+    def best(self) -> Attempt:
         """What has the highest score so far, of equal ones the first."""
-        return max(self.tested, key=lambda one: one.score)
+        return max(self.attempts, key=lambda one: one.score)
 
     def draw(self) -> list[Trial]:
         """Returns the trainings of the next round; none when all are done."""
@@ -64,7 +64,7 @@ class Search:
             name: FloatDistribution(span.low, span.high, log=name in _LOGARITHMIC)
             for name, span in self.config.space.items()
         }
-        count = min(self.config.jobs, self.config.num_trials - len(self.tested))
+        count = min(self.config.jobs, self.config.num_trials - len(self.attempts))
         self._drawn = [self._study.ask(dict(space)) for _ in range(count)]
         return [
             Trial(str(drawn.number), drawn.params["learning_rate"], self.config.seed, self._settings(drawn))
@@ -74,9 +74,9 @@ class Search:
     def learn(self, runs: Sequence[RunResult]) -> None:
         """Takes in what the trainings of the last round have reached on the selection split."""
         for drawn, run in zip(self._drawn, runs, strict=True):
-            found = _tested(drawn.params, run, self.config.domain_weight)
+            found = _attempt(drawn.params, run, self.config.domain_weight)
             self._study.tell(drawn, found.score)
-            self.tested.append(found)
+            self.attempts.append(found)
 
     def _settings(self, drawn: "Drawn") -> AdaptConfig:
         named = {"name": f"{self.config.name}-{drawn.number}"}
@@ -98,7 +98,7 @@ def begin_search(config: AdviseConfig) -> Search:
 @task(name="publish advice")
 def publish_advice(search: Search, confirmation: Comparison) -> Advice:
     """Returns the advice after publishing its record, its page and its words in Prefect and MLflow."""
-    advice = Advice(search.config, tuple(search.tested), confirmation)
+    advice = Advice(search.config, tuple(search.attempts), confirmation)
     save_advice(ArtifactStore(search.config.runtime.store), advice)
     create_markdown_artifact(markdown_advice(advice), key="advice", description=search.config.name)
     _finish(open_tracking(Place.of(search.config.runtime)), search.run_id, advice)
@@ -120,8 +120,8 @@ def _finish(tracking: Tracking, run_id: str, advice: Advice) -> None:
     tracking.close(run_id, "FINISHED")
 
 
-def _tested(point: Mapping[str, float], run: RunResult, domain_weight: float) -> Tested:
+def _attempt(point: Mapping[str, float], run: RunResult, domain_weight: float) -> Attempt:
     settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
     domain, general = settings.headline_domain, settings.headline_general
     reached = score(base, final, domain=domain, general=general, domain_share=domain_weight)
-    return Tested(dict(point), value_of(final, domain), value_of(final, general), reached)
+    return Attempt(dict(point), value_of(final, domain), value_of(final, general), reached)

@@ -24,7 +24,7 @@ def recommended(advice: Advice) -> str:
         if task in (summary.headline_domain, summary.headline_general)
     ]
     return (
-        f"Of {len(advice.tested)} trainings the best on the selection questions has {said(advice.best.point)}. "
+        f"Of {len(advice.attempts)} trainings the best on the selection questions has {said(advice.best.point)}. "
         f"Over {len(summary.seeds)} seeds, on questions that chose nothing, that is against the settings as they were: "
         f"{words.listing(gains)}."
     )

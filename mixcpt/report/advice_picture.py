@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixcpt.advice import Advice, Tested
+from mixcpt.advice import Advice, Attempt
 from mixcpt.evaluate.over_seeds import SeedsDelta
 from mixcpt.report import palette, svg, words
 from mixcpt.report.contest import ContestSummary
@@ -30,19 +30,19 @@ def describe_advice(advice: Advice) -> str:
     """Returns the picture in words."""
     best = advice.best
     point = ", ".join(f"{words.SETTINGS[name]} {value:.3g}" for name, value in best.point.items())
-    return f"{len(advice.tested)} trainings by what they learned and kept, and their score by setting. Best: {point}."
+    return f"{len(advice.attempts)} trainings by what they learned and kept, and their score by setting. Best: {point}."
 
 
-def front(tested: tuple[Tested, ...], learns: int, keeps: int) -> list[Tested]:
+def front(attempts: tuple[Attempt, ...], learns: int, keeps: int) -> list[Attempt]:
     """Returns the trainings that no other beats in both headline tasks, by what they kept.
 
     Args:
-        tested: All trainings.
+        attempts: All trainings.
         learns: 1 where more is better in the domain's task, else -1.
         keeps: The same of the general one.
     """
-    found: list[Tested] = []
-    for one in sorted(tested, key=lambda one: (-keeps * one.general, -learns * one.domain)):
+    found: list[Attempt] = []
+    for one in sorted(attempts, key=lambda one: (-keeps * one.general, -learns * one.domain)):
         if not found or learns * one.domain > learns * found[-1].domain:
             found.append(one)
     return found
@@ -53,7 +53,7 @@ def _draw_tradeoff(axes: Axes, advice: Advice, summary: ContestSummary) -> None:
     axes.set_title("Learned against kept, selection questions")
     axes.set_xlabel(_axis(general))
     axes.set_ylabel(_axis(domain))
-    line = front(advice.tested, *(1 if change.higher_is_better else -1 for change in (domain, general)))
+    line = front(advice.attempts, *(1 if change.higher_is_better else -1 for change in (domain, general)))
     scale = [100 if change.metric == "accuracy" else 1 for change in (general, domain)]
     axes.plot(
         [scale[0] * one.general for one in line],
@@ -62,7 +62,7 @@ def _draw_tradeoff(axes: Axes, advice: Advice, summary: ContestSummary) -> None:
         linewidth=1.0,
         zorder=1,
     )
-    for number, one in enumerate(advice.tested):
+    for number, one in enumerate(advice.attempts):
         _mark(axes, scale[0] * one.general, scale[1] * one.domain, number == 0, one is advice.best)
 
 
@@ -70,7 +70,7 @@ def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
     axes.set_xlabel(words.SETTINGS[name])
     if name in _LOGARITHMIC:
         axes.set_xscale("log")
-    for number, one in enumerate(advice.tested):
+    for number, one in enumerate(advice.attempts):
         _mark(axes, one.point[name], one.score, number == 0, one is advice.best)
 
 

@@ -46,8 +46,8 @@ def test_advise_searches_confirms_and_finds_all_of_it_again(site: Any, config: A
     store = ArtifactStore(config.runtime.store)
     (ref,) = store.list("advice")
     advice = Advice.from_json(json.loads(ref.file("advice.json").read_text()))
-    assert len(advice.tested) == 4
-    assert dict(advice.tested[0].point) == config.start
+    assert len(advice.attempts) == 4
+    assert dict(advice.attempts[0].point) == config.start
     confirmed = find_comparison(store, "small-advice")
     assert [result.contender for result in confirmed.results] == ["given", "advised"]
     for result in confirmed.results:

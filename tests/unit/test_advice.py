@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mixcpt.advice import Advice, Tested, save_advice
+from mixcpt.advice import Advice, Attempt, save_advice
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.comparisons import Comparison, Result
 from mixcpt.config import AdaptConfig, AdviseConfig, load_advise
@@ -80,11 +80,11 @@ class Answers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[float] = []
-        monkeypatch.setattr("tasks.advice._tested", self._tested)
+        monkeypatch.setattr("tasks.advice._attempt", self._attempt)
 
-    def _tested(self, point: dict[str, float], run: Any, domain_weight: float) -> Tested:
+    def _attempt(self, point: dict[str, float], run: Any, domain_weight: float) -> Attempt:
         self.asked.append(point["domain_share"])
-        return Tested(dict(point), 0.5, 0.5, -((point["domain_share"] - 0.6) ** 2))
+        return Attempt(dict(point), 0.5, 0.5, -((point["domain_share"] - 0.6) ** 2))
 
 
 def searched(config: AdviseConfig) -> Search:
@@ -101,8 +101,8 @@ def test_search_begins_with_the_settings_finds_the_best_and_repeats_itself(
     answers = Answers(monkeypatch)
     config = advise(num_trials=12, jobs=jobs)
     search = searched(config)
-    assert len(search.tested) == 12
-    assert search.tested[0].point == config.start
+    assert len(search.attempts) == 12
+    assert search.attempts[0].point == config.start
     assert search.best.point["domain_share"] == pytest.approx(0.6, abs=0.05)
     first = list(answers.asked)
     searched(config)
@@ -130,8 +130,8 @@ def trained(store: ArtifactStore, name: str, learned: float, kept: float) -> tup
 def advice(store: ArtifactStore) -> Advice:
     config = advise()
     points: Sequence[tuple[float, float, float]] = [(0.5, 0.6, 0.9), (0.7, 0.9, 0.8), (0.8, 0.95, 0.5), (0.4, 0.5, 0.7)]
-    tested = tuple(
-        Tested({"domain_share": share, "learning_rate": 0.002, "alpha": 0.25}, learned, kept, learned + kept)
+    attempts = tuple(
+        Attempt({"domain_share": share, "learning_rate": 0.002, "alpha": 0.25}, learned, kept, learned + kept)
         for share, learned, kept in points
     )
     results = tuple(
@@ -139,7 +139,7 @@ def advice(store: ArtifactStore) -> Advice:
         for name, shares in (("given", (0.6, 0.9)), ("advised", (0.9, 0.9)))
     )
     best = {"domain_share": 0.7, "learning_rate": 0.002, "alpha": 0.25}
-    return Advice(config, tested, Comparison(config.confirmation(best), (), results))
+    return Advice(config, attempts, Comparison(config.confirmation(best), (), results))
 
 
 def test_advice_says_what_to_set_and_what_it_brings_on_other_questions(advice: Advice) -> None:
@@ -161,8 +161,8 @@ def test_advice_page_shows_search_picture_and_confirmation(advice: Advice, tmp_p
 
 
 def test_front_holds_what_no_other_training_beats(advice: Advice) -> None:
-    assert [one.point["domain_share"] for one in front(advice.tested, 1, 1)] == [0.5, 0.7, 0.8]
-    assert [one.point["domain_share"] for one in front(advice.tested, -1, 1)] == [0.5, 0.4]
+    assert [one.point["domain_share"] for one in front(advice.attempts, 1, 1)] == [0.5, 0.7, 0.8]
+    assert [one.point["domain_share"] for one in front(advice.attempts, -1, 1)] == [0.5, 0.4]
 
 
 def test_advice_is_recorded_and_read_again(advice: Advice, store: ArtifactStore) -> None:
