@@ -19,7 +19,7 @@ from mixcpt.closed_world.documents import stranger_documents
 from mixcpt.closed_world.templates import STATEMENTS
 from mixcpt.closed_world.words import NUM_DOMAIN_BLOCKS, VALUES, names
 from mixcpt.closed_world.world import Fact, facts_of, world
-from mixcpt.config import ClosedWorldSource, ClosedWorldTask
+from mixcpt.config import AdaptConfig, ClosedWorldSource, ClosedWorldTask
 
 POOLS = ("domain", "general", "instructions", "preferences")
 SMALL_BASE = BaseDataSize(wordings=2, num_strangers=50, num_read=60, num_dialogues=3000)
@@ -333,6 +333,28 @@ def test_world_written_as_files_has_every_document_and_every_question(tmp_path: 
     assert {row["passage"] for row in asked} <= {row["id"].rpartition("/")[0] for row in read["domain.jsonl"]}
     assert {row["form"] for row in read["questions-updated.jsonl"]} == {"question", "reworded", "two_hop", "free_text"}
     assert len({row["id"] for row in asked}) == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        ({"entities": 60}, "asks about world 0 with 60 entities, but .* is of world 0 with 120"),
+        ({"entities": 120, "seed": 3}, "asks about world 3 with 120 entities"),
+    ],
+)
+def test_runs_that_ask_about_another_world_than_they_read_are_refused(task: dict[str, int], problem: str) -> None:
+    source = {"kind": "closed_world", "name": "world", "pool": "domain", "entities": 120}
+    settings: dict[str, Any] = {
+        "curation": {"sources": [source, {"kind": "closed_world", "name": "i", "pool": "instructions"}]},
+        "mixture": {"weights": {"domain": 1, "instructions": 1, "preferences": 0}},
+        "align": {"selection": {"num_preferences": 0}},
+        "evaluate": {"headline_domain": "use", "headline_general": "use"},
+    }
+    settings["evaluate"]["tasks"] = [{"kind": "closed_world", "name": "use", "entities": 120}]
+    AdaptConfig.model_validate(settings)
+    settings["evaluate"]["tasks"] = [{"kind": "closed_world", "name": "use", **task}]
+    with pytest.raises(ValueError, match=problem):
+        AdaptConfig.model_validate(settings)
 
 
 def test_items_first_few_are_a_sample_over_all_kinds() -> None:
