@@ -26,7 +26,7 @@ class Row:
     value: float
     """Of the searched setting."""
     changes: Mapping[str, SeedsDelta]
-    """By task, against the base."""
+    """By task, the headline tasks first, against the base."""
     against_first: Mapping[str, SeedsDelta]
     """By task, against the first contender, paired by seed; empty for the first."""
     learned: float
@@ -199,11 +199,15 @@ def _row(result: Result, first: Result, confidence: float) -> Row:
         against = over_seeds([run.evaluations["final"] for run in first.runs], finals, confidence=confidence)
     settings = result.runs[0].config
     pairs = list(zip(bases, finals, strict=True))
+    changes = over_seeds(bases, finals, confidence=confidence, across_forms=True)
+    headlines = (settings.evaluate.headline_domain, settings.evaluate.headline_general)
+    changes.sort(key=lambda change: change.task not in headlines)
+    against.sort(key=lambda change: change.task not in headlines)
     return Row(
         contender=result.contender,
         method=settings.pretrain.method.kind,
         value=result.value,
-        changes={change.task: change for change in over_seeds(bases, finals, confidence=confidence, across_forms=True)},
+        changes={change.task: change for change in changes},
         against_first={change.task: change for change in against},
         learned=mean(gain(base, final, settings.evaluate.headline_domain) for base, final in pairs),
         kept=mean(gain(base, final, settings.evaluate.headline_general) for base, final in pairs),
