@@ -163,6 +163,7 @@ def test_page_says_whether_reading_would_have_done(page: Page) -> None:
     assert "Of 40 domain questions the base answers 0.0 % by itself, 50.0 % with the document at hand" in page.text
     assert "trained, it answers 90.0 % without any document, surely more" in page.text
     assert page.text.count("with the document at hand; trained") == 1  # the other run was never asked
+    assert page.cells("domain questions", "mixcpt", "40")[3:6] == ["0.0 %", "50.0 %", "90.0 %"]
 
 
 def test_page_counts_facts_by_state_and_shows_them_with_their_documents(page: Page) -> None:
