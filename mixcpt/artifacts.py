@@ -104,6 +104,14 @@ class ArtifactStore:
         ref = _open(self._directory(kind, identity))
         return ref if ref and ref.fingerprint == identity else None
 
+    def survey(self) -> list[ArtifactRef]:
+        """Returns all artifacts as their records tell, oldest first; unlike `list` it reads no other file of theirs."""
+        refs = []
+        for marker in self.root.glob(f"*/*/{_MARKER}"):
+            record = json.loads((marker.parent / _RECORD).read_text())
+            refs.append((record["created_at"], _reference(record, marker.parent)))
+        return [ref for _, ref in sorted(refs, key=lambda dated: str(dated[0]))]
+
     def list(self, kind: str) -> list[ArtifactRef]:
         """Returns the intact artifacts of a kind, oldest first."""
         refs = [ref for marker in (self.root / kind).glob(f"*/{_MARKER}") if (ref := _open(marker.parent))]
@@ -216,6 +224,10 @@ def _open(directory: Path) -> ArtifactRef | None:
             return None
     except FileNotFoundError:
         return None
+    return _reference(record, directory)
+
+
+def _reference(record: Mapping[str, Any], directory: Path) -> ArtifactRef:
     return ArtifactRef(record["kind"], record["fingerprint"], record["digest"], str(directory), reused=True)
 
 

@@ -47,6 +47,12 @@ class StageInterrupted(MixcptError):
     retryable = True
 
 
+class TrackingAway(MixcptError):
+    """MLflow did not answer where its answer decides what happens next."""
+
+    retryable = True
+
+
 BY_NAME: dict[str, type[MixcptError]] = {
     error.__name__: error
     for error in (MixcptError, ConfigError, DataError, ModelError, ArtifactError, StageInterrupted)

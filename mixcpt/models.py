@@ -65,14 +65,17 @@ def resolve_model(config: BaseModelConfig) -> ModelRef:
     """
     path = _locate(config)
     _check_folder(path)
-    digest = fingerprint(
-        {
-            str(file.relative_to(path)): file_digest(file)
-            for pattern in _USED_FILES
-            for file in sorted(path.glob(pattern))
-        }
-    )
+    names = sorted({file for pattern in _USED_FILES for file in path.glob(pattern)})
+    digest = fingerprint({file.name: file_digest(file) for file in names})
     return ModelRef(Path(config.model).name, str(path), digest)
+
+
+def digest_as_base(artifact: ArtifactRef) -> str:
+    """Returns the digest that `resolve_model` gives the model of an artifact, by its record, without reading it."""
+    digests = artifact.record["files"]
+    names = {name: name.removeprefix("model/") for name in digests if name.startswith("model/")}
+    used = {name: file for name, file in names.items() if "/" not in file and any(map(Path(file).match, _USED_FILES))}
+    return fingerprint({file: digests[name] for name, file in used.items()})
 
 
 def load_tokenizer(model: ModelRef, chat_template: str = "") -> PreTrainedTokenizerBase:

@@ -111,6 +111,21 @@ def find_run(store: ArtifactStore, name: str) -> RunResult:
     raise ConfigError(f"the store {store.root} has no run {name!r}; it has: {known}", "`mixcpt run` makes one")
 
 
+def find_maker(store: ArtifactStore, digest: str) -> RunResult:
+    """Returns the newest run whose final model has this digest.
+
+    Raises:
+        ConfigError: If no run of the store made it.
+    """
+    made = (load_run(ref) for ref in reversed(store.list(_KIND)))
+    if found := next((run for run in made if run.refs[run.final].digest == digest), None):
+        return found
+    raise ConfigError(
+        f"no run of the store {store.root} made the model {digest[:12]}",
+        "name the store in which it was trained (runtime.store)",
+    )
+
+
 def _key(result: RunResult) -> StageKey:
     inputs = {"base": result.base.digest}
     inputs |= {role: ref.digest for role, ref in result.refs.items()}

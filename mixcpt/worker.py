@@ -269,6 +269,16 @@ def _evaluate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     )
 
 
+def _smoke(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.evaluate.definitions import Form
+    from mixcpt.evaluate.smoke import Smoke, smoke_test
+
+    form: Form = "chat" if job.options["form"] == "chat" else "plain"
+    config = EvaluateConfig.model_validate(job.config)
+    smoke = Smoke(config, job.artifact("recorded"), form, job.options["attempt"])
+    return smoke_test(smoke, job.model("model"), job.artifact("corpus"), seed=job.seed, store=store)
+
+
 _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] = {
     "curate": _curate,
     "mix": _mix,
@@ -279,6 +289,7 @@ _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] =
     "sft": _sft,
     "dpo": _dpo,
     "evaluate": _evaluate,
+    "smoke": _smoke,
 }
 _RECORDED: dict[StageName, tuple[str, tuple[str, ...]]] = {
     "curate": ("corpus", ()),
@@ -290,6 +301,7 @@ _RECORDED: dict[StageName, tuple[str, tuple[str, ...]]] = {
     "sft": ("model", ("selection", "model")),
     "dpo": ("model", ("selection", "model")),
     "evaluate": ("evaluation", ("model",)),
+    "smoke": ("smoke", ("model",)),
 }
 """The kind of artifact of each stage, and those inputs whose digests are in its record as they are."""
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from prefect.runtime import flow_run
 
 from mixcpt.artifacts import ArtifactStore
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.fingerprint import fingerprint
 from mixcpt.jobs import Job
 from mixcpt.models import ModelRef, resolve_model
-from mixcpt.runs import deciding_settings
+from mixcpt.runs import RunResult, deciding_settings
 from mixcpt.worker import lookup
 from tasks.lineage import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
@@ -51,8 +51,18 @@ def open_adaptation(config: AdaptConfig) -> Adaptation:
     base = resolve_model(config.base)
     corpus = lookup(curation_job(config), ArtifactStore(config.runtime.store))
     key = fingerprint({"settings": deciding_settings(config), "base": base.digest, "corpus": corpus.fingerprint})
+    return Adaptation(config, base, key, **_flow_run_ids())
+
+
+def reopen_adaptation(run: RunResult, runtime: RuntimeConfig) -> Adaptation:
+    """Returns a finished run as an adaptation whose stages can be asked once more; its sources need not be there."""
+    config = run.config.model_copy(update={"runtime": runtime})
+    return Adaptation(config, run.base, "", run_id=run.tracking.run_id, **_flow_run_ids())
+
+
+def _flow_run_ids() -> dict[str, str]:
     root = str(flow_run.root_flow_run_id or flow_run.id or "")
-    return Adaptation(config, base, key, flow_run_id=str(flow_run.id or ""), root_flow_run_id=root)
+    return {"flow_run_id": str(flow_run.id or ""), "root_flow_run_id": root}
 
 
 def track(adaptation: Adaptation, parent: str = "") -> Adaptation:

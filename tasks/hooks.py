@@ -1,9 +1,12 @@
 """What a flow run does when it does not end well: no MLflow run of it is left open."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 
-from mixcpt.config import AdaptConfig, CompareConfig
+from mixcpt.config import RuntimeConfig
 from tasks.lineage import close_flow_run
 from tasks.tracking import Place, open_tracking
 
@@ -21,6 +24,10 @@ def close_as_killed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[o
 def _close(flow_run: FlowRun, status: str) -> None:
     given = flow_run.parameters.get("configs") or [flow_run.parameters.get("config") or {}]
     for config in given:
-        settings = CompareConfig if "contenders" in config else AdaptConfig
-        runtime = settings.model_validate(config).runtime
-        close_flow_run(open_tracking(Place.of(runtime)), str(flow_run.id), status)
+        close_flow_run(open_tracking(Place.of(_runtime(config))), str(flow_run.id), status)
+
+
+def _runtime(config: Mapping[str, Any]) -> RuntimeConfig:
+    """Returns where a flow ran: beside its settings, or in those of the trainings that it is made of."""
+    nodes = (config, config.get("settings") or {}, config.get("adapt") or {})
+    return RuntimeConfig.model_validate(next((node["runtime"] for node in nodes if "runtime" in node), {}))

@@ -4,7 +4,7 @@ from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
-from tasks.lineage import DIGEST, find_model
+from tasks.lineage import DIGEST, WEIGHTS, find_model
 from tasks.tracking import Tracking, forgiving
 
 ALIAS = "challenger"
@@ -36,7 +36,7 @@ def register_version(tracking: Tracking, name: str, final: ArtifactRef, run_id: 
         model = find_model(tracking, final.digest)
         if model is None:
             return ""
-        tags = {DIGEST: final.digest, "mixcpt.weights": final.file("model").as_uri()}
+        tags = {DIGEST: final.digest, WEIGHTS: final.file("model").as_uri()}
         created = client.create_model_version(
             name, source=model.model_uri, run_id=run_id or None, tags=tags, model_id=model.model_id
         )

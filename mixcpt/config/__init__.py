@@ -4,6 +4,7 @@ from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.advise import AdviseConfig, Span
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
 from mixcpt.config.compare import Claim, CompareConfig, Contender, SearchConfig
+from mixcpt.config.corpus import CorpusConfig
 from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import (
     BitsPerByteTask,
@@ -48,6 +49,8 @@ from mixcpt.config.pretrain import (
     Scope,
     TeacherSettings,
 )
+from mixcpt.config.promote import PromoteConfig, RollbackConfig
+from mixcpt.config.readapt import Gate, ReadaptConfig
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
@@ -68,6 +71,7 @@ __all__ = [
     "ClosedWorldTask",
     "CompareConfig",
     "Contender",
+    "CorpusConfig",
     "CptMethod",
     "CptReplayMethod",
     "CurationConfig",
@@ -80,6 +84,7 @@ __all__ = [
     "Form",
     "FrozenTeacher",
     "FullScope",
+    "Gate",
     "HuggingFaceSource",
     "InterpolateConfig",
     "KlMethod",
@@ -96,9 +101,12 @@ __all__ = [
     "Pool",
     "PoolWeights",
     "PretrainConfig",
+    "PromoteConfig",
+    "ReadaptConfig",
     "ReadingMethod",
     "ResidualConfig",
     "RetentionConfig",
+    "RollbackConfig",
     "RuntimeConfig",
     "Scope",
     "SearchConfig",

@@ -1,6 +1,7 @@
 """Curation: raw records in, clean documents out, and every refusal and removal explained; needs no torch."""
 
-from mixcpt.curation.pipeline import curate
-from mixcpt.curation.sources import check_sources
+from mixcpt.curation.pipeline import clean, curate, require_domain
+from mixcpt.curation.sources import check_sources, open_sources
+from mixcpt.curation.steps import text_key
 
-__all__ = ["check_sources", "curate"]
+__all__ = ["check_sources", "clean", "curate", "open_sources", "require_domain", "text_key"]

@@ -80,8 +80,8 @@ class RecordParser:
     def _unique_id(self, raw: RawRecord) -> str:
         given = raw.values.get(self._fields.id)
         usable = isinstance(given, str | int) and not isinstance(given, bool) and given != ""
-        name = f"{self._source.name}/" + (printable(str(given)) if usable else f"{raw.file}:{raw.line}")
-        return self._numbered(name)
+        prefix, name = f"{self._source.name}/", printable(str(given)) if usable else f"{raw.file}:{raw.line}"
+        return self._numbered(name if name.startswith(prefix) else prefix + name)  # curated before: it has its name
 
     def _numbered(self, name: str) -> str:
         """Returns the name, with #2, #3 ... from its second time on."""

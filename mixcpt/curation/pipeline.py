@@ -1,8 +1,9 @@
 """Curation from end to end: open the sources, parse, clean, set aside, remove duplicates, publish."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
@@ -13,9 +14,9 @@ from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, open_sources
 from mixcpt.curation.steps import (
     Duplicates,
-    HeldoutDuplicates,
     MinLength,
     Normalise,
+    Repeats,
     Step,
     content_key,
     run_steps,
@@ -56,26 +57,42 @@ def _identity(config: CurationConfig) -> dict[str, Any]:
 
 
 def _build(folder: Path, config: CurationConfig, sources: list[OpenSource], seed: int) -> Mapping[str, Any]:
-    corpus = Corpus(sources)
-    pools = _read(sources, corpus)
-    training: dict[Pool, list[Record]] = {}
-    for pool, records in pools.items():
-        training[pool] = list(run_steps(records, _cleaning(config), corpus.removed.append))
-        if pool in DOCUMENT_POOLS:
-            training[pool], heldout = split_heldout(training[pool], config.heldout_fraction, seed)
-            once = [Duplicates("duplicate of held-out")] if config.deduplicate else []
-            corpus.heldout += run_steps(heldout, once, corpus.removed.append)
-    held = {content_key(record): record.id for record in corpus.heldout}
-    for records in training.values():
-        steps: list[Step] = [HeldoutDuplicates(held), *([Duplicates()] if config.deduplicate else [])]
-        corpus.kept += run_steps(records, steps, corpus.removed.append)
-    _require_domain(corpus)
+    corpus = clean(config, sources, seed)
+    require_domain(corpus)
     report = corpus.write(folder)
     _log.info("kept %d records, removed %d", len(corpus.kept), len(corpus.removed))
     return {name: value for name, value in report.items() if name != "removed"} | {"removed": len(corpus.removed)}
 
 
-def _read(sources: list[OpenSource], corpus: Corpus) -> dict[Pool, list[Record]]:
+def clean(
+    config: CurationConfig, sources: Sequence[OpenSource], seed: int, known: Mapping[bytes, str] = MappingProxyType({})
+) -> Corpus:
+    """Returns what the sources have, cleaned, held out and told apart, before any of it is written.
+
+    Args:
+        config: What cleaning does.
+        sources: What is read.
+        seed: Of what is held out.
+        known: Name of each text that is somewhere else already, by its `content_key`; it is left out.
+    """
+    corpus = Corpus(sources)
+    pools = _read(sources, corpus)
+    elsewhere = [Repeats(known, "registered already as", "registered")] if known else []
+    training: dict[Pool, list[Record]] = {}
+    for pool, records in pools.items():
+        training[pool] = list(run_steps(records, [*_cleaning(config), *elsewhere], corpus.removed.append))
+        if pool in DOCUMENT_POOLS:
+            training[pool], heldout = split_heldout(training[pool], config.heldout_fraction, seed)
+            once = [Duplicates("duplicate of held-out")] if config.deduplicate else []
+            corpus.heldout += run_steps(heldout, once, corpus.removed.append)
+    held = Repeats({content_key(record): record.id for record in corpus.heldout}, "duplicate of held-out", "heldout")
+    for records in training.values():
+        steps: list[Step] = [held, *([Duplicates()] if config.deduplicate else [])]
+        corpus.kept += run_steps(records, steps, corpus.removed.append)
+    return corpus
+
+
+def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Record]]:
     """Returns the good records by pool; the others go into quarantine."""
     pools: dict[Pool, list[Record]] = {pool: [] for pool in TEXT_NAMES}
     for source in sources:
@@ -99,7 +116,8 @@ def _cleaning(config: CurationConfig) -> list[Step]:
     return [*steps, MinLength(config.min_characters)]
 
 
-def _require_domain(corpus: Corpus) -> None:
+def require_domain(corpus: Corpus) -> None:
+    """Raises `DataError` where no document of the domain is left; it says what became of them."""
     if any(record.pool == "domain" for record in corpus.kept):
         return
     domain = [source.config.name for source in corpus.sources if source.config.pool == "domain"]

@@ -106,22 +106,28 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
-class HeldoutDuplicates:
-    """Removes training documents that repeat a held-out one: what is measured must not have been learned."""
+class Repeats:
+    """Removes what is somewhere else already: in the held-out part, which must not be learned, or in another corpus."""
 
-    heldout: Mapping[bytes, str]
-    """Identifier of each held-out document by its `content_key`."""
-    name: str = "heldout"
+    originals: Mapping[bytes, str]
+    """Identifier of each text by its `content_key`."""
+    reason: str
+    name: str
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
         for record in records:
-            original = self.heldout.get(content_key(record), "")
-            yield Verdict(record, "duplicate of held-out" if original else "", original)
+            original = self.originals.get(content_key(record), "")
+            yield Verdict(record, self.reason if original else "", original)
 
 
 def content_key(record: Record) -> bytes:
     """Returns a hash of the record's texts: equal for exact duplicates, whatever their source or identifier."""
-    return sha256("\0".join(record.texts).encode()).digest()
+    return text_key("\0".join(record.texts))
+
+
+def text_key(text: str) -> bytes:
+    """Returns the `content_key` of a document with this text."""
+    return sha256(text.encode()).digest()
 
 
 def clean_text(text: str) -> str:

@@ -54,9 +54,14 @@ def markdown_table(summary: Summary) -> str:
         values = [model.tasks[task] for model in _models(summary)]
         rows.append([words.title(task), *(_markdown_cell(value) for value in values)])
     rows += [[name, "", *cells] for name, cells in _cost_rows([run.cost for run in summary.runs])]
-    lines = ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
+    return f"{markdown_rows(rows)}\n{markdown_text(legend(summary))}\n"
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows of cells as a Markdown table, the first as its head; no cell can break it."""
+    lines = ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in rows]
     lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
-    return "\n".join(lines) + f"\n\n{_escape(legend(summary))}\n"
+    return "\n".join(lines) + "\n"
 
 
 def legend(summary: Summary) -> str:
@@ -116,7 +121,7 @@ def _cost_rows(costs: Sequence[Cost]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _escape(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Returns text that Markdown, and the HTML it becomes, shows as it is."""
     line = words.shortened(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]|#~!])", r"\\\1", line)
