@@ -1,6 +1,6 @@
 """Which model serves: a promotion and the way back, each a transaction.
 
-`python -m flows.promotion promote|rollback CONFIG.json` runs one in this process.
+`python -m flows.promotion CONFIG.json promote|rollback` runs one in this process.
 """
 
 import sys
@@ -73,7 +73,7 @@ def put_in_place(version: Version, runtime: RuntimeConfig) -> str:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code of a promotion or of the way back."""
-    what, path = arguments
+    path, what = arguments
     text = Path(path).read_text()
     if what == "promote":
         wanted = PromoteConfig.model_validate_json(text)

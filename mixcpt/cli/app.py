@@ -7,9 +7,11 @@ import typer
 from mixcpt import __version__
 from mixcpt.cli.base import export, new_base
 from mixcpt.cli.configure import init, validate
+from mixcpt.cli.corpora import corpus
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, run, up
 from mixcpt.cli.merge import merge
+from mixcpt.cli.rounds import promote, readapt, rollback
 from mixcpt.cli.world import world
 
 app = typer.Typer(
@@ -51,10 +53,14 @@ app.command()(validate)
 app.command()(run)
 app.command()(compare)
 app.command()(advise)
+app.command()(readapt)
+app.command()(promote)
+app.command()(rollback)
 app.command()(up)
 app.command()(report)
 app.command()(ledger)
 app.command()(export)
 app.command("new-base")(new_base)
+app.add_typer(corpus, name="corpus")
 app.add_typer(merge, name="merge")
 app.add_typer(world, name="world")

@@ -12,7 +12,7 @@ import typer
 
 import mixcpt
 from mixcpt.cli.console import Overrides, Store, explain_errors
-from mixcpt.config import AdaptConfig, AdviseConfig, CompareConfig, load_advise, load_compare, load_config
+from mixcpt.config import AdaptConfig, Settings, load_advise, load_compare, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.fingerprint import fingerprint
 from mixcpt.preflight import preflight
@@ -46,7 +46,7 @@ def demo(
     same questions about the new domain and about what the base knew before. The last line is
     RESULT and one JSON object.
     """
-    presets = _project_root() / "deployments" / "configs"
+    presets = project_root() / "deployments" / "configs"
     changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
     _become_flow("flows.side_by_side", [load_config(presets / name, changes) for name in _DEMO], "--result")
 
@@ -68,7 +68,7 @@ def compare(
     if store:
         config = config.placed(store)
     preflight(config.first)
-    _become("flows.compare", [_write_request(config.name, config, config.runtime.store)])
+    become("flows.compare", [write_request(config.name, config, config.runtime.store)])
 
 
 @explain_errors
@@ -88,7 +88,7 @@ def advise(
     if store:
         config = config.placed(store)
     preflight(config.given)
-    _become("flows.advise", [_write_request(config.name, config, config.runtime.store)])
+    become("flows.advise", [write_request(config.name, config, config.runtime.store)])
 
 
 @explain_errors
@@ -104,17 +104,17 @@ def up(
     """
     from mixcpt.stack import run_stack
 
-    run_stack(Path(store), root=_project_root(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+    run_stack(Path(store), root=project_root(), prefect_port=prefect_port, mlflow_port=mlflow_port)
 
 
 def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoReturn:
     """Replaces this process by the flow's, for which the settings are written down."""
-    _become(module, [_write_request(config.name, config, config.runtime.store) for config in configs], *flags)
+    become(module, [write_request(config.name, config, config.runtime.store) for config in configs], *flags)
 
 
-def _become(module: str, requests: list[Path], *flags: str) -> NoReturn:
+def become(module: str, requests: list[Path], *flags: str) -> NoReturn:
     """Replaces this process by the flow's, so that a signal to the command is a signal to the flow."""
-    root = _project_root()
+    root = project_root()
     arguments = [str(request) for request in requests]
     environment = {
         **os.environ,
@@ -125,7 +125,7 @@ def _become(module: str, requests: list[Path], *flags: str) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments, *flags], environment)
 
 
-def _write_request(name: str, config: AdaptConfig | AdviseConfig | CompareConfig, store: str) -> Path:
+def write_request(name: str, config: Settings, store: str) -> Path:
     """Writes the complete settings of a flow into its store, for the flow process to read."""
     folder = Path(store).expanduser() / "requests"
     path = folder / f"{name}-{fingerprint(config)[:16]}.json"
@@ -139,7 +139,7 @@ def _write_request(name: str, config: AdaptConfig | AdviseConfig | CompareConfig
     return path
 
 
-def _project_root() -> Path:
+def project_root() -> Path:
     """Returns the folder that holds flows/: the checkout of an editable install, or the current folder."""
     for root in (Path(mixcpt.__file__).parents[1], Path.cwd()):
         if (root / "flows" / "adapt.py").is_file():

@@ -3,6 +3,7 @@
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.advise import AdviseConfig, Span
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
+from mixcpt.config.base import Settings
 from mixcpt.config.compare import Claim, CompareConfig, Contender, SearchConfig
 from mixcpt.config.corpus import CorpusConfig
 from mixcpt.config.curation import CurationConfig
@@ -18,7 +19,7 @@ from mixcpt.config.evaluate import (
     has_one_answer,
     is_question,
 )
-from mixcpt.config.loading import load_advise, load_compare, load_config
+from mixcpt.config.loading import load_advise, load_compare, load_config, load_corpus, load_readapt
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
     CptMethod,
@@ -111,6 +112,7 @@ __all__ = [
     "Scope",
     "SearchConfig",
     "SelectionConfig",
+    "Settings",
     "SftConfig",
     "Sharding",
     "Source",
@@ -130,5 +132,7 @@ __all__ = [
     "load_advise",
     "load_compare",
     "load_config",
+    "load_corpus",
+    "load_readapt",
     "require_optimizer",
 ]

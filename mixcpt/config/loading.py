@@ -11,6 +11,8 @@ from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.advise import AdviseConfig
 from mixcpt.config.base import Settings
 from mixcpt.config.compare import CompareConfig
+from mixcpt.config.corpus import CorpusConfig
+from mixcpt.config.readapt import ReadaptConfig
 from mixcpt.errors import ConfigError
 
 T = TypeVar("T", bound=Settings)
@@ -22,15 +24,33 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     Raises:
         ConfigError: Listing every problem, each with its key path.
     """
+    return _load(path, overrides, AdaptConfig)
+
+
+def load_readapt(path: Path | str, overrides: Iterable[str] = ()) -> ReadaptConfig:
+    """Returns the settings of rounds of re-adaptation; arguments and errors as in `load_config`."""
+    return _load(path, overrides, ReadaptConfig)
+
+
+def load_corpus(path: Path | str) -> CorpusConfig:
+    """Returns the description of a corpus from a YAML file.
+
+    Raises:
+        ConfigError: Listing every problem, each with its key path.
+    """
+    return _validate(_read(Path(path)), str(path), CorpusConfig)
+
+
+def _load(path: Path | str | None, overrides: Iterable[str], settings: type[T]) -> T:
     origin = str(path) if path else "the embedded default"
-    config = _validate(_read(Path(path)) if path else {}, origin, AdaptConfig)
+    config = _validate(_read(Path(path)) if path else {}, origin, settings)
     overrides = tuple(overrides)
     if not overrides:
         return config
     data: Any = config.model_dump(mode="json")  # complete, so that an override reaches into defaults too
     for override in overrides:
         data = _override(data, override)
-    return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}", AdaptConfig)
+    return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}", settings)
 
 
 def load_compare(path: Path | str) -> CompareConfig:

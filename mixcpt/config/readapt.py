@@ -29,8 +29,8 @@ class Gate(Settings):
     """The least change, counted in the direction in which the task gets better: 0.02 asks for two points more (or 0.02
     bits per byte less), -0.02 allows to lose as much."""
     rule: Literal["sure", "likely", "possible"] = "likely"
-    """What has to reach it: the worse end of the change's interval, the change itself, or its better end, so that
-    only what is surely worse fails."""
+    """What has to reach it: the worse end of the change's interval (and more than reach it), the change itself, or its
+    better end, so that only what is surely worse fails."""
     severity: Literal["block", "warn"] = "block"
     """Whether the candidate is refused where the gate does not hold, or only marked."""
 

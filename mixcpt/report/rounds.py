@@ -91,8 +91,13 @@ def _terminal_table(table: Matrix) -> Table:
 
 def gate_rule(judgement: Judgement) -> str:
     """Returns what a gate asks for, in words."""
-    end = {"sure": "surely", "likely": "measured", "possible": "possibly"}[judgement.rule]
-    return f"{end} {words.change(judgement.metric, judgement.at_least)} or better than the {judgement.against}"
+    sureness = {"sure": "surely", "likely": "as measured", "possible": "possibly"}[judgement.rule]
+    amount = f"{words.change(judgement.metric, abs(judgement.at_least)).lstrip('+')} {words.unit(judgement.metric)}"
+    if judgement.at_least < 0:
+        return f"{sureness} at most {amount} worse than the {judgement.against}"
+    if judgement.at_least > 0:
+        return f"{sureness} {amount} better than the {judgement.against}"
+    return f"{sureness} {'better' if judgement.rule == 'sure' else 'no worse'} than the {judgement.against}"
 
 
 def row_name(row: Row) -> str:

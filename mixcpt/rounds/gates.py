@@ -116,6 +116,7 @@ def _judgement(gate: Gate, change: TaskDelta, split: str) -> Judgement:
     low, high = sorted((sign * change.low, sign * change.high))
     gain = sign * change.delta
     decisive = {"sure": low, "likely": gain, "possible": high}[gate.rule]
+    reaches = decisive > gate.at_least if gate.rule == "sure" else decisive >= gate.at_least
     return Judgement(
         gate=gate.name,
         severity=gate.severity,
@@ -130,7 +131,7 @@ def _judgement(gate: Gate, change: TaskDelta, split: str) -> Judgement:
         rule=gate.rule,
         at_least=gate.at_least,
         split=split,
-        holds=decisive >= gate.at_least,  # False for an interval that nobody could compute
+        holds=reaches,  # False for an interval that nobody could compute
     )
 
 
