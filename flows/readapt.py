@@ -16,7 +16,7 @@ from flows.adapt import adapt
 from flows.local import with_prefect
 from flows.promotion import put_in_place
 from mixcpt.artifacts import ArtifactStore
-from mixcpt.config import ReadaptConfig
+from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.records import Round
 from tasks.champion import record_promotion
@@ -31,6 +31,7 @@ from tasks.rounds import (
     one_round_at_a_time,
     open_round,
     publish_round,
+    require_registered,
     version_of,
     what_to_look_at,
 )
@@ -51,14 +52,16 @@ class Approval(RunInput):
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],
 )
-def readapt(config: ReadaptConfig = ReadaptConfig()) -> Round | None:  # noqa: B008
+def readapt(config: ReadaptConfig = ReadaptConfig(), cause: Cause = Cause()) -> Round | None:  # noqa: B008
     """Teach the champion what has been registered since, without losing what it learned before.
 
     What is new is curated and learned, what earlier rounds learned is read again beside it; base, champion and
     candidate are asked the same questions about every corpus so far. Where the gates hold, and somebody agrees where
     that is asked for, the candidate becomes champion. Nothing new, nothing done.
     """
-    with one_round_at_a_time(ArtifactStore(config.adapt.runtime.store)):
+    store = ArtifactStore(config.adapt.runtime.store)
+    require_registered(cause, store)
+    with one_round_at_a_time(store):
         opened = open_round(config)
         if opened is None:
             return Completed(name="NothingNew", message="the champion has learned what is registered")  # type: ignore

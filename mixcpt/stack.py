@@ -14,11 +14,11 @@ from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 
+from mixcpt.deployment import POOL, deploy
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.supervisor import supervised
 
 HOST = "127.0.0.1"
-POOL = "mixcpt"
 _START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
@@ -90,10 +90,7 @@ def running_stack(
         mlflow, mlflow_log = start("mlflow-server", *_mlflow_server(store, mlflow_port))
         wait_until_healthy("the Prefect server", f"{stack.api}/health", prefect, prefect_log)
         wait_until_healthy("the MLflow server", f"{stack.mlflow}/health", mlflow, mlflow_log)
-        for arguments in (_CREATE_POOL, _DEPLOY):
-            setup, log = start("setup", *arguments)
-            if setup.wait():
-                raise MixcptError(f"prefect {' '.join(arguments[1:])} failed\n{_tail(log)}")
+        deploy(stack.api, store, root=root, environment=environment)
         worker, worker_log = start("worker", *_WORKER)
         wait_until_healthy("the worker", f"{stack.api}/work_pools/{POOL}", worker, worker_log, _is_ready)
         processes.callback(_note(store).unlink, missing_ok=True)
@@ -114,8 +111,6 @@ def _note(store: Path) -> Path:
     return store / "stack.json"
 
 
-_CREATE_POOL = ("prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
-_DEPLOY = ("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
 _WORKER = ("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "mixcpt-worker")
 
 

@@ -11,7 +11,8 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore
-from mixcpt.config import ReadaptConfig
+from mixcpt.config import Cause, ReadaptConfig
+from mixcpt.errors import ConfigError
 from mixcpt.models import ModelRef, resolve_model
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
@@ -59,6 +60,15 @@ def one_round_at_a_time(store: ArtifactStore) -> Iterator[None]:
             get_run_logger().info("another round is at work on %s; this one waits for its end", store.root)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def require_registered(cause: Cause, store: ArtifactStore) -> None:
+    """Raises `ConfigError` where an event tells of a corpus that this worker's store has not."""
+    if cause.fingerprint and store.find("registration", cause.fingerprint) is None:
+        raise ConfigError(
+            f"the corpus {cause.corpus} was registered in another store than {store.root}",
+            "let `mixcpt corpus add --store` and adapt.runtime.store of this deployment name the same folder",
+        )
 
 
 @task(name="look for new corpora", retry_condition_fn=worth_retrying, retries=2, retry_delay_seconds=30)

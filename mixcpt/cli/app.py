@@ -8,6 +8,7 @@ from mixcpt import __version__
 from mixcpt.cli.base import export, new_base
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.corpora import corpus
+from mixcpt.cli.deploy import deploy
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, run, up
 from mixcpt.cli.merge import merge
@@ -57,6 +58,7 @@ app.command()(readapt)
 app.command()(promote)
 app.command()(rollback)
 app.command()(up)
+app.command()(deploy)
 app.command()(report)
 app.command()(ledger)
 app.command()(export)

@@ -19,6 +19,7 @@ from mixcpt.config.evaluate import (
     has_one_answer,
     is_question,
 )
+from mixcpt.config.evaluate_model import EvaluateModelConfig
 from mixcpt.config.loading import load_advise, load_compare, load_config, load_corpus, load_readapt
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
@@ -51,7 +52,7 @@ from mixcpt.config.pretrain import (
     TeacherSettings,
 )
 from mixcpt.config.promote import PromoteConfig, RollbackConfig
-from mixcpt.config.readapt import Gate, ReadaptConfig
+from mixcpt.config.readapt import Cause, Gate, ReadaptConfig
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
@@ -67,6 +68,7 @@ __all__ = [
     "BaseModelConfig",
     "BitsPerByteTask",
     "CachedTeacher",
+    "Cause",
     "Claim",
     "ClosedWorldSource",
     "ClosedWorldTask",
@@ -80,6 +82,7 @@ __all__ = [
     "DocumentDcdMethod",
     "DpoConfig",
     "EvaluateConfig",
+    "EvaluateModelConfig",
     "FieldNames",
     "FilesSource",
     "Form",

@@ -35,6 +35,17 @@ class Gate(Settings):
     """Whether the candidate is refused where the gate does not hold, or only marked."""
 
 
+class Cause(Settings):
+    """What the event `mixcpt.corpus.registered` says of a corpus that has arrived; empty for a round without one."""
+
+    corpus: str = ""
+    """Name of the corpus."""
+    fingerprint: str = ""
+    """Of its registration."""
+    documents: int = Field(0, ge=0)
+    """How many there are to learn."""
+
+
 class ReadaptConfig(Settings):
     """Teach the model that serves what has been registered since, without losing what it learned before."""
 

@@ -1,0 +1,45 @@
+"""`mixcpt deploy`: what a Prefect server can run of this checkout, and with which settings."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixcpt.cli.console import Store, err, explain_errors, out
+from mixcpt.cli.launch import project_root
+from mixcpt.config import ReadaptConfig, load_readapt
+from mixcpt.deployment import POOL
+from mixcpt.errors import ConfigError
+
+
+@explain_errors
+def deploy(
+    readapt: Annotated[
+        Path | None, typer.Option(help="YAML file of the rounds that the schedule and new corpora start.")
+    ] = None,
+    cron: Annotated[
+        str, typer.Option(help='Switch the schedule of readapt on, e.g. "0 3 * * *" for 3 o\'clock UTC.')
+    ] = "",
+    pool: Annotated[str, typer.Option(help="Work pool; made, of type process, where there is none.")] = POOL,
+    store: Store = ".mixcpt",
+) -> None:
+    """Register every deployment with the Prefect server: adapt and its presets, readapt, compare, evaluate-model ...
+
+    The server is that of PREFECT_API_URL, or that of `mixcpt up` on this store. Run it in the checkout that the workers
+    use, and again after every change: the same deployments are brought up to date, and none is made twice.
+    """
+    from mixcpt.deployment import deploy as tell
+    from mixcpt.stack import prefect_environment, running_api
+
+    folder = Path(store).expanduser().resolve()
+    api, environment = os.environ.get("PREFECT_API_URL", ""), {}
+    if not api:
+        api, environment = running_api(folder), prefect_environment(folder)
+    if not api:
+        raise ConfigError("no Prefect server is known", "start one with `mixcpt up`, or set PREFECT_API_URL")
+    rounds = load_readapt(readapt) if readapt else ReadaptConfig()
+    with err.status("telling the server"):
+        names = tell(api, folder, root=project_root(), environment=environment, pool=pool, rounds=rounds, cron=cron)
+    for name in names:
+        out.print(name, markup=False, highlight=False)

@@ -1,0 +1,128 @@
+"""What a Prefect server is told: the deployments of `deployments/prefect.yaml`, filled in, and one for each preset."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from mixcpt.config import (
+    AdaptConfig,
+    EvaluateModelConfig,
+    PromoteConfig,
+    ReadaptConfig,
+    RollbackConfig,
+    Settings,
+    load_advise,
+    load_compare,
+    load_config,
+)
+from mixcpt.errors import MixcptError
+
+POOL = "mixcpt"
+_FILE = Path("deployments") / "prefect.yaml"
+_PRESETS = Path("deployments") / "configs"
+_COMPARISONS = Path("deployments") / "comparisons"
+_ROUNDS = ("readapt", "readapt-on-corpus")
+_LOG_LINES = 15
+
+
+def deploy(
+    api: str,
+    store: Path,
+    *,
+    root: Path,
+    environment: Mapping[str, str],
+    pool: str = POOL,
+    rounds: ReadaptConfig | None = None,
+    cron: str = "",
+) -> list[str]:
+    """Returns the names of the deployments that a Prefect server has afterwards; the same again changes nothing.
+
+    Args:
+        api: Address of the server.
+        store: Artifact store of the runs, as the workers see it.
+        root: The checkout, as the workers see it.
+        environment: Settings of Prefect on top of this process's own.
+        pool: Work pool; made, of type process, where there is none of that name.
+        rounds: What is re-adapted, by schedule and by event; the closed world if not given.
+        cron: When, by schedule; empty leaves it to whoever switches the schedule on.
+
+    Raises:
+        MixcptError: With the end of what Prefect said.
+    """
+    described = deployments(root, store, pool=pool, rounds=rounds or ReadaptConfig(), cron=cron)
+    told = {
+        **os.environ,
+        **environment,
+        "PREFECT_API_URL": api,
+        "PWD": str(root),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+    }
+
+    def prefect(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        return subprocess.run(command, cwd=root, env=told, capture_output=True, text=True)
+
+    if prefect("work-pool", "inspect", pool).returncode:
+        _require(prefect("work-pool", "create", pool, "--type", "process"))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+        _require(prefect("deploy", "--all", "--prefect-file", str(path)))
+    return [each["name"] for each in described["deployments"]]
+
+
+def deployments(root: Path, store: Path, *, pool: str, rounds: ReadaptConfig, cron: str = "") -> dict[str, Any]:
+    """Returns what `prefect deploy` reads: the file of the checkout, its forms filled, and a deployment a preset."""
+    described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
+    described.pop("definitions", None)
+    of = {each["name"]: each for each in described["deployments"]}
+    for name, config in _filled(root, rounds):
+        of[name]["parameters"] = {"config": _placed(config, store)}
+    if cron:
+        of["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
+    described["deployments"] += [_preset(of["adapt"], path, store) for path in sorted((root / _PRESETS).glob("*.yaml"))]
+    for each in described["deployments"]:
+        each["work_pool"] = each["work_pool"] | {"name": pool}
+    return described
+
+
+def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
+    """Yields what each form shows when it is opened."""
+    yield "adapt", AdaptConfig()
+    yield "evaluate-model", EvaluateModelConfig()
+    yield "promote", PromoteConfig()
+    yield "rollback", RollbackConfig()
+    yield "compare", load_compare(root / _COMPARISONS / "closed-world.yaml")
+    yield "advise", load_advise(root / _COMPARISONS / "advice.yaml")
+    for name in _ROUNDS:
+        yield name, rounds
+
+
+def _preset(adapt: Mapping[str, Any], path: Path, store: Path) -> dict[str, Any]:
+    """Returns the deployment `adapt` with the settings of a preset, described by the comment at its head."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = [line.lstrip("# ").rstrip() for line in lines[: next(n for n, line in enumerate(lines) if line[:1] != "#")]]
+    config = _placed(load_config(path), store)
+    return {**adapt, "name": f"adapt-{path.stem}", "description": "\n".join(head), "parameters": {"config": config}}
+
+
+def _placed(config: Settings, store: Path) -> dict[str, Any]:
+    """Returns settings as a form holds them, with the store of the workers."""
+    data: dict[str, Any] = config.model_dump(mode="json")
+    node = data
+    for key in ("adapt", "settings"):
+        node = node.get(key, node)
+    node["runtime"] = node.get("runtime", {}) | {"store": str(store)}
+    return data
+
+
+def _require(done: "subprocess.CompletedProcess[str]") -> None:
+    if done.returncode:
+        said = "\n".join(f"  | {line}" for line in (done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
+        raise MixcptError(f"prefect {' '.join(done.args[4:])} failed\n{said}")

@@ -1,0 +1,79 @@
+"""The task that asks a model which no run of these settings made."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from mixcpt.artifacts import ArtifactRef
+from mixcpt.config import EvaluateModelConfig
+from mixcpt.errors import ConfigError
+from mixcpt.evaluate import TaskDelta, compare
+from mixcpt.fingerprint import fingerprint
+from mixcpt.merge.names import find_model
+from mixcpt.models import ModelRef
+from tasks.adaptation import Adaptation, open_adaptation, track
+from tasks.champion import Registry
+from tasks.evaluation import PREFIX, evaluation_job
+from tasks.lineage import close_run
+from tasks.stations import run_station, worth_retrying
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that is to be asked."""
+
+    model: ModelRef
+    adaptation: Adaptation
+    """The settings, as an adaptation that trains nothing."""
+
+
+def open_evaluation(config: EvaluateModelConfig) -> Asked:
+    """Returns what is to be asked, with its MLflow run open.
+
+    Raises:
+        ConfigError: If nothing has that name.
+    """
+    adaptation = open_adaptation(config.settings.model_copy(update={"name": config.name}))
+    model = _named(config, adaptation)
+    key = fingerprint({"asked": model.digest, "form": config.form, "as": adaptation.key})
+    return Asked(model, track(replace(adaptation, key=key)))
+
+
+@task(name="ask the model", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
+def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
+    """Returns how the model differs from the base on each task, after showing it as a table."""
+    adaptation, settings = asked.adaptation, asked.adaptation.config
+    models = {"base": (adaptation.base, "plain"), "model": (asked.model, form)}
+    jobs = [evaluation_job(adaptation, corpus, role, model, {"form": of}) for role, (model, of) in models.items()]
+    made = run_station(adaptation, jobs)
+    changes = compare(
+        made[f"{PREFIX}base"],
+        made[f"{PREFIX}model"],
+        confidence=settings.evaluate.confidence,
+        num_resamples=settings.evaluate.num_resamples,
+        seed=settings.seed,
+        across_forms=True,
+    )
+    create_table_artifact([_row(change) for change in changes], key="evaluation", description=asked.model.name)
+    if adaptation.run_id:
+        close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
+    return changes
+
+
+def _named(config: EvaluateModelConfig, adaptation: Adaptation) -> ModelRef:
+    try:
+        return find_model(adaptation.store, config.model)
+    except ConfigError as unknown:
+        try:
+            return Registry(config.settings.runtime).version(config.model).model
+        except ConfigError as unregistered:
+            raise ConfigError(f"{unknown.problem}; and {unregistered.problem}") from None
+
+
+def _row(change: TaskDelta) -> dict[str, Any]:
+    figures = ("base", "value", "delta", "low", "high")
+    return {"task": change.task, "metric": change.metric, "n": change.n} | {
+        name: round(getattr(change, name), 4) for name in figures
+    }
