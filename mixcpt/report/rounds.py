@@ -10,7 +10,7 @@ from rich.text import Text
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.report import words
 from mixcpt.report.page import environment, write_page
-from mixcpt.report.table import markdown_rows
+from mixcpt.report.table import markdown_rows, markdown_text
 from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import GENERAL, Column, Matrix, Row, matrix
 from mixcpt.rounds.records import Round, rounds
@@ -21,8 +21,8 @@ def markdown_rounds(made: Sequence[Round]) -> str:
     table = matrix(made)
     head = ["round", *(_heading(column) for column in table.columns), "decision"]
     body = [[row_name(row), *_cells(row, table), row.decision or ""] for row in table.rows]
-    last = f"{round_verdict(made[-1])}\n\n" if made else ""
-    return f"{words.printable(last)}{markdown_rows([head, *body])}\n{forgetting_verdict(table)}\n"
+    said = [round_verdict(made[-1]), forgetting_verdict(table)]
+    return "\n\n".join([*(markdown_text(line) for line in said), markdown_rows([head, *body])])
 
 
 def round_verdict(made: Round) -> str:
