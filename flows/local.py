@@ -3,6 +3,7 @@
 A run that the store has already is shown without any server.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from mixcpt.runs import RunResult
 from mixcpt.stack import running_api, temporary_prefect_server
 from tasks.adaptation import open_adaptation
 from tasks.outcome import find_stored_run
-from tasks.tracking import Place, prepare_in_background
+from tasks.tracking import TEMPORARY_SERVER, Place, prepare_in_background
 
 
 def run_locally(
@@ -99,7 +100,10 @@ def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
     store = Path(runtime.store).expanduser().resolve()
     preparing = prepare_in_background(Place.of(runtime))  # beside the start of the server: both take seconds
     with ExitStack() as server:
-        url = PREFECT_API_URL.value() or running_api(store) or server.enter_context(temporary_prefect_server(store))
+        url = PREFECT_API_URL.value() or running_api(store)
+        if not url:
+            url = server.enter_context(temporary_prefect_server(store))
+            os.environ[TEMPORARY_SERVER] = "1"
         preparing.join()
         with temporary_settings({PREFECT_API_URL: url}):
             try:

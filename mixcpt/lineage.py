@@ -1,6 +1,6 @@
 """What was made of what: the artifacts of a store by their inputs, back to the documents and forward to the models."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,12 @@ class Catalogue:
 
     def find(self, digest: str) -> ArtifactRef | None:
         """Returns the artifact with this content; a model also by the digest that it has as the base of another."""
-        return self._by_digest.get(digest)
+        return next(reversed(self._by_digest.get(digest, ())), None)
 
     def parents(self, ref: ArtifactRef) -> dict[str, ArtifactRef]:
         """Returns what an artifact was made of, by role; what is no artifact, such as a file, is not among it."""
-        found = {role: self.find(digest) for role, digest in self.record(ref)["inputs"].items()}
+        inputs = self.record(ref)["inputs"].items()
+        found = {role: self._made_before(ref, self._by_digest.get(digest, ())) for role, digest in inputs}
         return {role: parent for role, parent in found.items() if parent is not None}
 
     def children(self, ref: ArtifactRef) -> list[ArtifactRef]:
@@ -50,10 +51,23 @@ class Catalogue:
     def _makers(self, ref: ArtifactRef) -> Iterable[ArtifactRef]:
         return (parent for parent in self.parents(ref).values() if parent.kind not in _EVALUATIONS)
 
+    def _made_before(self, ref: ArtifactRef, same: Sequence[ArtifactRef]) -> ArtifactRef | None:
+        """Returns the newest of some artifacts of the same content that was there when `ref` was made."""
+        place = self._places[ref.fingerprint]
+        return next((each for each in reversed(same) if self._places[each.fingerprint] < place), None)
+
     @cached_property
-    def _by_digest(self) -> dict[str, ArtifactRef]:
-        known = {digest_as_base(ref): ref for ref in self.refs if ref.kind == "model"}
-        return known | {ref.digest: ref for ref in self.refs}
+    def _places(self) -> dict[str, int]:
+        return {ref.fingerprint: place for place, ref in enumerate(self.refs)}
+
+    @cached_property
+    def _by_digest(self) -> dict[str, list[ArtifactRef]]:
+        """All artifacts of one content, oldest first: two trainings may end in the same weights."""
+        found: dict[str, list[ArtifactRef]] = {}
+        for ref in self.refs:
+            for digest in {ref.digest, digest_as_base(ref) if ref.kind == "model" else ref.digest}:
+                found.setdefault(digest, []).append(ref)
+        return found
 
     @cached_property
     def _children(self) -> dict[str, list[ArtifactRef]]:

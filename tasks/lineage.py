@@ -1,11 +1,14 @@
 """What MLflow is told: one run per stage with its inputs, outputs and cost, one logged model per trained model."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from prefect.utilities.urls import url_for
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.evaluate.manifest import FILE as MANIFEST
@@ -13,7 +16,7 @@ from mixcpt.evaluate.manifest import Manifest
 from mixcpt.jobs import Job
 from mixcpt.models import ModelRef
 from mixcpt.tracking import Measurement, Spool
-from tasks.tracking import RUN_KEY, STAGE_KEY, Tracking, forgiving
+from tasks.tracking import FLOW_RUN, RUN_KEY, STAGE_KEY, TEMPORARY_SERVER, Tracking, forgiving
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel, Metric
@@ -35,7 +38,16 @@ def begin_parent(
 ) -> str:
     """Returns the run of an adaptation or a comparison; what dead processes left open is closed first."""
     tracking.close_abandoned()
-    return tracking.open(RUN_KEY, key, name, parent=parent, tags=tags, params=params)
+    return tracking.open(RUN_KEY, key, name, parent=parent, tags={**tags, **_link_to_prefect(tags)}, params=params)
+
+
+def _link_to_prefect(tags: Mapping[str, str]) -> dict[str, str]:
+    """Returns the description under which MLflow shows a run: the way to its flow run, where somebody can go it."""
+    flow_run = tags.get(FLOW_RUN)
+    if not flow_run or os.environ.get(TEMPORARY_SERVER):
+        return {}
+    address = url_for("flow-run", flow_run)
+    return {"mlflow.note.content": f"[Prefect flow run]({address})"} if address else {}
 
 
 @forgiving

@@ -13,7 +13,9 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
 from mixcpt.evaluate.ledger import MEANINGS, STATES
+from mixcpt.lineage import Catalogue
 from mixcpt.report import bars, curves, ingredients, lineage, palette, svg, table, tradeoff, training, verdict, words
+from mixcpt.report.descent import descent
 from mixcpt.report.examples import examples
 from mixcpt.report.facts import facts
 from mixcpt.report.promise import promise_verdict
@@ -54,7 +56,7 @@ def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) 
     """
     if output.is_dir():
         raise ArtifactError(f"cannot write the report to {output}: it is a folder", "name a file")
-    return write_page(render([located(run, store) for run in runs]), output)
+    return write_page(render([located(run, store) for run in runs], store), output)
 
 
 def write_page(page: str, output: Path) -> Path:
@@ -76,9 +78,10 @@ def write_page(page: str, output: Path) -> Path:
     return output
 
 
-def render(runs: Sequence[RunResult]) -> str:
-    """Returns the page as HTML; the same runs give the same page."""
+def render(runs: Sequence[RunResult], store: ArtifactStore) -> str:
+    """Returns the page as HTML; the same runs in the same store give the same page."""
     summary = summarise(runs)
+    catalogue = Catalogue(store)
     evaluate = runs[0].config.evaluate
     shown = training.trainings(runs)
     return environment().get_template("report.html.j2").render(
@@ -101,6 +104,7 @@ def render(runs: Sequence[RunResult]) -> str:
         trainings=shown,
         curves={curve.name: _curve_picture(curve) for view in shown for curve in view.curves},
         diagnostics=training.DIAGNOSTICS,
+        descents={run.name: descent(catalogue, run.refs[run.final]) for run in runs},
         links=lineage.links(runs),
         tracked={run.name: lineage.tracked(run) for run in runs},
         differences=lineage.differences(runs),

@@ -169,7 +169,9 @@ def corpus(store: ArtifactStore, *, source: str = "anatomy", text: str = "", emp
         },
         "removed": counted,
     }  # fmt: skip
-    return publish(store, "corpus", {**frames, "report.json": report})
+    contents = dict.fromkeys(report["sources"], "c" * 64)
+    places = {"sources": {name: [] for name in report["sources"]}}
+    return publish(store, "corpus", {**frames, "report.json": report}, inputs=contents, lineage=places)
 
 
 def mixture(store: ArtifactStore, inputs: ArtifactRef, source: str, total_tokens: int) -> ArtifactRef:
@@ -193,7 +195,8 @@ def mixture(store: ArtifactStore, inputs: ArtifactRef, source: str, total_tokens
             "instructions": {"tokens": total_tokens // 2, "target_tokens": total_tokens // 2},
         },
     }  # fmt: skip
-    return publish(store, "mixture", {"accounting.json": accounting}, inputs={"corpus": inputs.digest})
+    files = {"accounting.json": accounting}
+    return publish(store, "mixture", files, metrics={"total_tokens": total_tokens}, inputs={"corpus": inputs.digest})
 
 
 def model(

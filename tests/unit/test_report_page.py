@@ -321,3 +321,10 @@ def test_report_imports_no_torch() -> None:
     code = "import sys, mixcpt.report.page, mixcpt.report.table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_page_unfolds_what_a_model_was_made_of(page: Page, hostile: Page) -> None:
+    for part in ("mixture of 1,300,000 tokens", "domain anatomy: 1,840 read, 97 held out", "anatomy.jsonl (996 KiB"):
+        assert part in page.text
+    assert HOSTILE in hostile.text  # as text
+    assert not any(tag == "script" for tag, _ in hostile.tags)
