@@ -323,8 +323,6 @@ def test_report_imports_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_page_unfolds_what_a_model_was_made_of(page: Page, hostile: Page) -> None:
+def test_page_unfolds_what_a_model_was_made_of(page: Page) -> None:
     for part in ("mixture of 1,300,000 tokens", "domain anatomy: 1,840 read, 97 held out", "anatomy.jsonl (996 KiB"):
         assert part in page.text
-    assert HOSTILE in hostile.text  # as text
-    assert not any(tag == "script" for tag, _ in hostile.tags)
