@@ -1,7 +1,7 @@
 """The services of docker/compose.yaml as processes of this machine: same commands, same environment, free ports.
 
-PostgreSQL and an S3-compatible server (moto) are real; an address in a container becomes one of 127.0.0.1, and a folder of
-a volume one below `folder`. What this cannot show is what an engine adds: images, networks, users, limits.
+PostgreSQL and an S3-compatible server (moto) are real; an address in a container becomes one of 127.0.0.1, and a folder
+of a volume one below `folder`. What this cannot show is what an engine adds: images, networks, users, limits.
 """
 
 import importlib.util
@@ -90,8 +90,9 @@ class Topology:
         """Returns the environment of a service, with the programs of this Python first."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        image = {"PATH": path, "PYTHONPATH": modules, "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        return {"PREFECT_HOME": str(self.folder / "prefect"), **image, **self.services[service]["environment"]}
+        silence = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}  # as in the images
+        places = {"PATH": path, "PYTHONPATH": modules, "PREFECT_HOME": str(self.folder / "prefect")}
+        return {**silence, **places, **self.services[service]["environment"]}
 
     def command(self, service: str) -> list[str]:
         return list(self.services[service]["command"])
@@ -218,11 +219,12 @@ def _postgres(topology: Topology) -> Iterator[None]:
         subprocess.run(_unprivileged([*initdb, *choices]), check=True, capture_output=True, cwd=place)
         listen = ["-c", f"listen_addresses={HOST}", "-c", f"unix_socket_directories={place}", "-p", port]
         server = _unprivileged([_postgres_program("postgres"), "-D", str(place / "data"), *listen])
-        with supervised(server, log_path=_log(topology, "postgres"), environment={}, working_directory=place) as process:
+        log = _log(topology, "postgres")
+        with supervised(server, log_path=log, environment={}, working_directory=place) as process:
             _wait_for_port(topology.ports["postgres"], process)
             while topology.database("psql", "--dbname", "postgres", "--command", "SELECT 1").returncode:
                 if process.poll() is not None:
-                    raise RuntimeError(_log(topology, "postgres").read_text())
+                    raise RuntimeError(log.read_text())
             _make_databases(topology)
             yield
     finally:

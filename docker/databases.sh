@@ -9,4 +9,5 @@ CREATE ROLE mlflow LOGIN PASSWORD :'mlflow';
 CREATE DATABASE prefect OWNER prefect;
 CREATE DATABASE mlflow OWNER mlflow;
 CREATE DATABASE mlflow_accounts OWNER mlflow;
+REVOKE CONNECT ON DATABASE prefect, mlflow, mlflow_accounts FROM PUBLIC;
 SQL

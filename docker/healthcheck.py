@@ -1,8 +1,8 @@
 """Whether the servers that the environment names take a request: `python healthcheck.py [URL...]`, exit code 0 or 1.
 
 A server's own `/health` answers everybody, also a client that it refuses everything else: one with a wrong password, or
-one that calls it by a name which it does not know. So what is asked is a route of the API that needs the database, by the
-name and with the credentials that the clients of these images use. Each URL has to answer 200 besides.
+one that calls it by a name which it does not know. So what is asked is a route of the API that needs the database, by
+the name and with the credentials that the clients of these images use. Each URL has to answer 200 besides.
 """
 
 import base64
