@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -35,7 +36,7 @@ _JOBS = ("account", "deployments")
 def missing() -> str:
     """Returns what this machine lacks to run the services; empty where nothing is missing."""
     modules = [name for name in ("asyncpg", "psycopg2", "boto3", "flask_wtf") if not importlib.util.find_spec(name)]
-    programs = [name for name in ("initdb", "postgres", "psql", "pg_isready") if not _postgres_program(name)]
+    programs = [name for name in ("initdb", "postgres", "psql", "pg_dump", "pg_restore") if not _postgres_program(name)]
     programs += [] if _moto() else ["moto_server"]
     return ", ".join(modules + programs)
 
@@ -97,19 +98,30 @@ class Topology:
     def command(self, service: str) -> list[str]:
         return list(self.services[service]["command"])
 
+    def run_in(self, service: str, command: str) -> None:
+        """Runs a command with the environment of a service, as `docker compose run SERVICE COMMAND` would.
+
+        Raises:
+            RuntimeError: With the end of its output, if it fails.
+        """
+        words = [_here(word, self) for word in shlex.split(command)]
+        _run(self, f"{service}-{words[0]}", words, self.environment(service))
+
     def healthcheck(self, service: str) -> "subprocess.CompletedProcess[str]":
         """Returns how the healthcheck of a service ended."""
         _, *command = self.services[service]["healthcheck"]["test"]
         return subprocess.run(command, env={**os.environ, **self.environment(service)}, capture_output=True, text=True)
 
-    def database(self, program: str, *arguments: str, role: str = "postgres") -> "subprocess.CompletedProcess[str]":
-        """Returns how a program of PostgreSQL ended, called with the password of a role."""
+    def database(
+        self, program: str, *arguments: str, role: str = "postgres", data: bytes = b""
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Returns how a program of PostgreSQL ended that read `data`, called with the password of a role."""
         passwords = {"postgres": "POSTGRES_PASSWORD"}
         password = self.secrets[passwords.get(role, f"{role.upper()}_DATABASE_PASSWORD")]
-        address = ["--host", HOST, "--port", str(self.ports["postgres"]), "--username", role]
         environment = {**os.environ, "PGPASSWORD": password}
+        command = [_postgres_program(program), "--host", HOST, "--port", str(self.ports["postgres"])]
         return subprocess.run(
-            [_postgres_program(program), *address, *arguments], env=environment, capture_output=True, text=True
+            [*command, "--username", role, *arguments], input=data, env=environment, capture_output=True
         )
 
 

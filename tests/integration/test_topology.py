@@ -1,6 +1,8 @@
 """The services of the compose file as real servers: PostgreSQL, S3, passwords; and a run of the deployment on them."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 
+PAGE = (ROOT / "docs" / "containers.md").read_text()
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 STAGES = {"curate", "mix", "pretrain", "select", "sft", "dpo"}
 
@@ -117,7 +120,7 @@ def test_wrong_password_is_refused_by_both_servers_and_by_the_databases(topology
     assert httpx.get(experiments, auth=("worker", "wrong")).status_code == 401
     assert httpx.get(experiments).status_code == 401
     foreign = topology.database("psql", "--dbname", "mlflow", "--command", "SELECT 1", role="prefect")
-    assert "permission denied for database" in foreign.stderr
+    assert "permission denied for database" in foreign.stderr.decode()
 
 
 def test_worker_account_is_no_admin(topology: Topology) -> None:
@@ -163,7 +166,7 @@ def test_no_secret_is_written_anywhere(topology: Topology, finished: Finished) -
     for name in ("prefect", "mlflow", "mlflow_accounts"):
         dump = topology.database("pg_dump", "--dbname", name)
         assert dump.returncode == 0, dump.stderr
-        places[f"database {name}"] = dump.stdout
+        places[f"database {name}"] = dump.stdout.decode()
     places |= {str(path): path.read_text(errors="replace") for path in topology.folder.rglob("*") if path.is_file()}
     bucket = boto3.client("s3", **topology.s3)
     for item in bucket.list_objects_v2(Bucket="mlflow")["Contents"]:
@@ -173,3 +176,31 @@ def test_no_secret_is_written_anywhere(topology: Topology, finished: Finished) -
     assert finished.runs["pretrain"].info.run_id in places["database mlflow"]
     made_up = topology.secrets.items()
     assert {(place, name) for place, text in places.items() for name, value in made_up if value in text} == set()
+
+
+def test_upgrade_commands_of_the_page_run(topology: Topology) -> None:
+    upgrades = re.findall(r"^docker compose run --rm --no-deps (prefect|mlflow) (.*)$", PAGE, flags=re.MULTILINE)
+    assert len(upgrades) == 3
+    for service, command in upgrades:
+        topology.run_in(service, command)
+        assert topology.healthcheck(service).returncode == 0
+
+
+def test_backup_of_the_page_is_restored_by_its_commands(topology: Topology, finished: Finished) -> None:
+    client = mlflow(topology)
+    dump = in_postgres(topology, r"pg_dump .* (?=>)")
+    client.create_experiment("after-the-backup")
+    in_postgres(topology, r"pg_restore .* (?=<)", dump)
+    names = {experiment.name for experiment in client.search_experiments()}
+    assert finished.config.runtime.experiment in names
+    assert "after-the-backup" not in names
+
+
+def in_postgres(topology: Topology, pattern: str, data: bytes = b"") -> bytes:
+    """Returns what a command of the page prints, given for MLflow's runs."""
+    found = re.search(rf"exec -T postgres ({pattern})", PAGE)
+    assert found
+    program, *arguments = shlex.split(found[1].replace("$name", "mlflow"))
+    done = topology.database(program, *arguments, data=data)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
