@@ -98,14 +98,14 @@ class Topology:
     def command(self, service: str) -> list[str]:
         return list(self.services[service]["command"])
 
-    def run_in(self, service: str, command: str) -> None:
-        """Runs a command with the environment of a service, as `docker compose run SERVICE COMMAND` would.
+    def run_in(self, service: str, command: str, data: str = "") -> None:
+        """Runs a command that reads `data`, with the environment of a service, as `docker compose run` would.
 
         Raises:
             RuntimeError: With the end of its output, if it fails.
         """
         words = [_here(word, self) for word in shlex.split(command)]
-        _run(self, f"{service}-{words[0]}", words, self.environment(service))
+        _run(self, f"{service}-{words[0]}", words, self.environment(service), data)
 
     def healthcheck(self, service: str) -> "subprocess.CompletedProcess[str]":
         """Returns how the healthcheck of a service ended."""
@@ -207,9 +207,10 @@ def _start(topology: Topology, service: str, processes: ExitStack) -> "tuple[sub
     return processes.enter_context(running), log
 
 
-def _run(topology: Topology, job: str, command: list[str], environment: dict[str, str]) -> None:
+def _run(topology: Topology, job: str, command: list[str], environment: dict[str, str], data: str = "") -> None:
     """Runs a job to its end."""
-    done = subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
+    complete = {**os.environ, **environment}
+    done = subprocess.run(command, env=complete, cwd=ROOT, input=data, capture_output=True, text=True)
     _log(topology, job).write_text(done.stdout + done.stderr)
     if done.returncode:
         raise RuntimeError(f"{job} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

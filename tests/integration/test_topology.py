@@ -130,6 +130,17 @@ def test_worker_account_is_no_admin(topology: Topology) -> None:
     assert httpx.post(address, json=another, auth=account).status_code == 403
 
 
+def test_command_of_the_page_makes_an_account_that_sees_and_changes_nothing(topology: Topology) -> None:
+    found = re.search(r"^docker compose exec mlflow (python3 -c .*)$", PAGE, flags=re.MULTILINE)
+    assert found
+    topology.run_in("mlflow", found[1], "a-long-enough-password")
+    account = ("ada", "a-long-enough-password")
+    api = f"{topology.stack.mlflow}/api/2.0/mlflow"
+    assert httpx.get(f"{api}/experiments/search?max_results=1", auth=account).status_code == 200
+    change = {"experiment_id": "0", "key": "seen", "value": "by ada"}
+    assert httpx.post(f"{api}/experiments/set-experiment-tag", json=change, auth=account).status_code == 403
+
+
 def test_slots_of_a_limit_are_leased_on_the_volume(topology: Topology) -> None:
     with prefect(topology) as api:
         api.post("/v2/concurrency_limits/", json={"name": "gpu", "limit": 1}).raise_for_status()
