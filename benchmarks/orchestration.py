@@ -1,0 +1,97 @@
+"""What Prefect and MLflow add: an adaptation as the worker runs it, and its very jobs bare in one process.
+
+python benchmarks/orchestration.py [--rounds N] [--tokens N]
+
+The servers are those of docker/compose.yaml (PostgreSQL, S3, passwords), as processes of this machine; see topology.py.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+from measure import medians, publish
+from topology import ROOT, Topology, missing, running_topology
+
+from mixcpt.config import AdaptConfig, load_config
+from mixcpt.jobs import Batch
+
+PRESET = ROOT / "deployments" / "configs" / "demo-mixcpt.yaml"
+ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0
+"""What orchestration may add: a share of the bare stages, and seconds on top."""
+_POLL_SECONDS = 2.0
+
+
+def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
+    """Returns the seconds of a run of the deployment, of its stages as they recorded them, and before its start."""
+    account = ("admin", topology.secrets["PREFECT_PASSWORD"])
+    with httpx.Client(base_url=topology.stack.api, auth=account, timeout=60) as api:
+        deployment = api.get("/deployments/name/adapt/adapt").raise_for_status().json()["id"]
+        request = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
+        made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
+        while not (run := api.get(f"/flow_runs/{made['id']}").raise_for_status().json())["end_time"]:
+            time.sleep(_POLL_SECONDS)
+    if run["state"]["type"] != "COMPLETED":
+        raise SystemExit(f"the run became {run['state']}")
+    records = [json.loads(path.read_text()) for path in Path(config.runtime.store).glob("*/*/record.json")]
+    stages = sum(record["seconds"] for record in records if record["kind"] != "run")
+    waited = run["estimated_start_time_delta"]
+    return {"flow_seconds": run["total_run_time"], "stage_seconds": stages, "waited_seconds": waited}
+
+
+def bare(config: AdaptConfig, folder: Path) -> float:
+    """Returns the seconds that the jobs of a run take in one process, start and imports included."""
+    written = sorted((Path(config.runtime.store) / "work" / "batches").glob("*/job.json"))
+    jobs = tuple(job for path in written for job in Batch.read(path).jobs)
+    batch = Batch.in_store(jobs, folder)
+    batch.write()
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "mixcpt.worker", str(batch.path)], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def one_round(topology: Topology, number: int, tokens: int) -> dict[str, float]:
+    """Returns all seconds of one run and of its bare repetition, each with a store of its own."""
+    place = topology.folder / f"round-{number}"
+    changes = [f"runtime.store={place / 'flow'}", f"mixture.total_tokens={tokens}", f"seed={number}"]
+    config = load_config(PRESET, changes)
+    print(f"round {number + 1}: the flow, then its jobs bare", file=sys.stderr, flush=True)
+    seconds = orchestrated(topology, config)
+    seconds["bare_seconds"] = bare(config, place / "bare")
+    seconds["added_seconds"] = seconds["flow_seconds"] - seconds["bare_seconds"]
+    seconds["allowed_seconds"] = ALLOWED_FRACTION * seconds["bare_seconds"] + ALLOWED_SECONDS
+    return seconds
+
+
+ROWS = {
+    "stages, bare in one process": "bare_seconds",
+    "stages of the flow, as recorded": "stage_seconds",
+    "the flow, on PostgreSQL and S3": "flow_seconds",
+    "added to the bare stages": "added_seconds",
+    "allowed: 5 % + 10 s": "allowed_seconds",
+    "before its start, in the worker's queue": "waited_seconds",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=900_000, help="tokens trained on; the demo's own number")
+    arguments = parser.parse_args()
+    if lacking := missing():
+        raise SystemExit(f"not on this machine: {lacking}; docs/containers.md says where it comes from")
+    with TemporaryDirectory() as folder, running_topology(Path(folder)) as topology:
+        rounds = [one_round(topology, number, arguments.tokens) for number in range(arguments.rounds)]
+    found = medians(rounds)
+    rows = [(label, f"{found[key]:.1f} s") for label, key in ROWS.items()]
+    result: dict[str, Any] = {**found, "kept": found["added_seconds"] <= found["allowed_seconds"], "rounds": rounds}
+    publish("orchestration-cpu", ("what", "seconds"), rows, result, rounds=arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
