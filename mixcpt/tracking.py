@@ -44,6 +44,11 @@ class Spool:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
+    @property
+    def beside(self) -> "Spool":
+        """What the flow process measures about the same stage; two writers of one file could cut each other's lines."""
+        return Spool(self.path.with_suffix(".flow.jsonl"))
+
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"step": step, "metrics": dict(metrics), "time_seconds": time.time(), "total_steps": total_steps}

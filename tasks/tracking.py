@@ -26,7 +26,7 @@ STAGE_KEY = "mixcpt.stage_key"
 FLOW_RUN = "mixcpt.flow_run_id"
 ROOT_FLOW_RUN = "mixcpt.root_flow_run_id"
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
-_PROCESS = "mixcpt.process"
+PROCESS = "mixcpt.process"
 _PARENT = "mlflow.parentRunId"
 
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -141,7 +141,7 @@ class Tracking:
         self, key_tag: str, key: str, name: str, *, parent: str, tags: Mapping[str, str], params: Mapping[str, Any]
     ) -> str:
         """Returns the id of the run of this key: the one that is there, reopened, or a new one with `params`."""
-        attempt = {**tags, _PROCESS: process_identity()}
+        attempt = {**tags, PROCESS: process_identity()}
         if runs := self.find(f"tags.`{key_tag}` = '{key}'"):
             run_id = str(runs[0].info.run_id)
             self.client.update_run(run_id, "RUNNING")
@@ -165,8 +165,8 @@ class Tracking:
     def close_abandoned(self) -> None:
         """Marks as KILLED what a process of this machine left open when it died."""
         for run in self.find("attributes.status = 'RUNNING'", 1000):
-            owner = run.data.tags.get(_PROCESS, "")
-            if owner and _is_dead(owner):
+            owner = run.data.tags.get(PROCESS, "")
+            if owner and is_dead(owner):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -258,7 +258,8 @@ def process_identity() -> str:
     return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
 
 
-def _is_dead(owner: str) -> bool:
+def is_dead(owner: str) -> bool:
+    """Returns whether a process of this machine has ended; of one of another machine nothing is known."""
     host, pid, created = owner.rsplit(" ", 2)
     if host != socket.gethostname():
         return False
