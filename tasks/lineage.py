@@ -65,8 +65,7 @@ def record_stage(
         run_id = tracking.finished_run(STAGE_KEY, ref.fingerprint) or _complete(tracking, job, ref, spool, parent, tags)
     if parent:
         tracking.tag(parent, {f"mixcpt.stage.{job.name}": run_id})
-    for each in (spool, spool.beside):
-        each.path.unlink(missing_ok=True)
+    spool.remove()
     return run_id
 
 

@@ -27,7 +27,7 @@ FLOW_RUN = "mixcpt.flow_run_id"
 ROOT_FLOW_RUN = "mixcpt.root_flow_run_id"
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 PROCESS = "mixcpt.process"
-_PARENT = "mlflow.parentRunId"
+PARENT = "mlflow.parentRunId"
 
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment in MLflow's page on its runs, which is on traces of applications otherwise."""
@@ -147,7 +147,7 @@ class Tracking:
             self.client.update_run(run_id, "RUNNING")
             self.tag(run_id, attempt)
             return run_id
-        parent_tag = {_PARENT: parent} if parent else {}
+        parent_tag = {PARENT: parent} if parent else {}
         run = self.client.create_run(self.experiment_id, tags={key_tag: key, **parent_tag, **attempt}, run_name=name)
         self._log_params(run.info.run_id, params)
         return str(run.info.run_id)

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.jobs import Batch, Failed, Finished, Job, Started, read_events
-from mixcpt.tracking import Measurement, Spool
+from mixcpt.tracking import Measurement, Spool, spool_of
 from mixcpt.vitals import PREFIX, Vitals
 from tasks.adaptation import Adaptation
 from tasks.lineage import begin_stage, close_run, forward, record_stage
@@ -74,7 +73,7 @@ class Watch:
 
 def record(adaptation: Adaptation, job: Job, ref: ArtifactRef) -> None:
     """Completes the MLflow run of a stage whose artifact is published."""
-    spool = spool_of(adaptation.store.root, ref)
+    spool = spool_of(adaptation.store.root, ref.kind, ref.fingerprint)
     record_stage(adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags)
 
 
@@ -129,8 +128,3 @@ def next_sample_number(beside: Spool, last_steps: dict[str, int]) -> int:
     known = [step for name, step in last_steps.items() if name.startswith(PREFIX)]
     spooled = [line.step for line in beside.read()[0] if any(name.startswith(PREFIX) for name in line.metrics)]
     return max([*known, *spooled], default=-1) + 1
-
-
-def spool_of(root: Path, ref: ArtifactRef) -> Spool:
-    """Returns the spool of the stage that made an artifact of this store."""
-    return Spool(root / "work" / "spools" / f"{ref.kind}-{ref.short}.jsonl")

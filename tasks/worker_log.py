@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prefect.logging import get_run_logger
+from prefect.logging.handlers import PrefectConsoleHandler
 
-FORWARDED = "mixcpt_forwarded"
-"""Attribute of a record that has a place of its own already, and is not to be shown on the terminal again."""
+_FORWARDED = "mixcpt_forwarded"
+"""Attribute of a record that is not for the terminal: there is the bar, and the file has the line already."""
 _LINE = re.compile(r"^[\d-]{10} [\d:]{8},\d{3} (?P<name>\S+) (?P<level>[A-Z]+) (?P<message>.*)$")
 _LINES_PER_SECOND = 3.0
 _BURST = 20.0
@@ -23,7 +24,7 @@ class WorkerLog:
 
     def __init__(self, path: Path, report: "Report | None" = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
-        self.report = report or _to_run_log
+        self.report = report or run_log()
         self.clock = clock
         self.read = 0
         self.allowed = _BURST
@@ -78,5 +79,15 @@ def parse(line: str) -> tuple[int, str] | None:
     return level, f"{name}: {found['message']}"[:_MAX_CHARACTERS]
 
 
-def _to_run_log(level: int, text: str) -> None:
-    get_run_logger().log(level, "%s", text, extra={FORWARDED: True})
+def run_log() -> Report:
+    """Returns what writes into the log of the current run at the server, and not on the terminal."""
+    for name in ("prefect", None):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, PrefectConsoleHandler) and _is_for_terminal not in handler.filters:
+                handler.addFilter(_is_for_terminal)
+    logger = get_run_logger()
+    return lambda level, text: logger.log(level, "%s", text, extra={_FORWARDED: True})
+
+
+def _is_for_terminal(record: logging.LogRecord) -> bool:
+    return not hasattr(record, _FORWARDED)

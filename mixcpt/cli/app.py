@@ -8,7 +8,7 @@ from mixcpt import __version__
 from mixcpt.cli.base import export, new_base
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.inspect import ledger, report
-from mixcpt.cli.launch import advise, compare, demo, run, up
+from mixcpt.cli.launch import advise, compare, demo, reconcile, run, up
 from mixcpt.cli.merge import merge
 from mixcpt.cli.world import world
 
@@ -52,6 +52,7 @@ app.command()(run)
 app.command()(compare)
 app.command()(advise)
 app.command()(up)
+app.command()(reconcile)
 app.command()(report)
 app.command()(ledger)
 app.command()(export)

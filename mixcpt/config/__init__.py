@@ -48,6 +48,7 @@ from mixcpt.config.pretrain import (
     Scope,
     TeacherSettings,
 )
+from mixcpt.config.reconcile import ReconcileConfig
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
@@ -97,6 +98,7 @@ __all__ = [
     "PoolWeights",
     "PretrainConfig",
     "ReadingMethod",
+    "ReconcileConfig",
     "ResidualConfig",
     "RetentionConfig",
     "RuntimeConfig",
