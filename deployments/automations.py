@@ -10,19 +10,19 @@ from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
-from mixcpt.stack import HEARTBEAT_SECONDS
+from mixcpt.stack import DEFAULT_HEARTBEAT_SECONDS
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _SILENT_BY_RIGHT = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")
 """States in which a run says nothing any more, and is not dead."""
-_PATIENCE = 4
-"""Heartbeats that may be missed; with fewer than three, a busy machine's run would be called dead."""
+_PATIENCE = 3
+"""Heartbeats that may be missed; with fewer, the run of a busy machine would be called dead."""
 
 
 def crash_the_silent() -> AutomationCore:
     """Returns the automation that marks as crashed what stopped saying that it lives: its machine has died."""
     expected = {_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _SILENT_BY_RIGHT)}
-    seconds = _PATIENCE * HEARTBEAT_SECONDS
+    seconds = _PATIENCE * DEFAULT_HEARTBEAT_SECONDS  # the rule is for every run of the server, not for ours alone
     return AutomationCore(
         name="mixcpt: runs without a heartbeat are crashed",
         description=f"Who has said nothing for {seconds} seconds is dead; `mixcpt reconcile` closes the rest of it.",

@@ -13,6 +13,7 @@ from rich.table import Table
 from flows.local import with_prefect
 from mixcpt.config import ReconcileConfig, RuntimeConfig
 from mixcpt.report.words import printable
+from tasks.hooks import remember_process
 from tasks.reconciliation import (
     Finding,
     close_mlflow_runs,
@@ -23,7 +24,7 @@ from tasks.reconciliation import (
 )
 
 
-@flow(name="reconcile")
+@flow(name="reconcile", on_running=[remember_process])
 def reconcile(config: ReconcileConfig = ReconcileConfig()) -> list[Finding]:  # noqa: B008 the form shows the default
     """Close what died: runs in Prefect and MLflow whose process has ended, and what it left in the store.
 

@@ -24,7 +24,9 @@ _START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
 HEARTBEAT_SECONDS = 30
-"""How often a run that a worker started says that it lives; Prefect allows no less."""
+"""How often a run of ours says that it lives; Prefect allows no less."""
+DEFAULT_HEARTBEAT_SECONDS = 180
+"""How often any other run on the same server says so, by Prefect's own setting."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def temporary_prefect_server(store: Path) -> Iterator[str]:
-    """Yields the API address of a Prefect server on a free port; it ends with this block, or with this process.
+def temporary_prefect_server(store: Path, port: int = 0) -> Iterator[str]:
+    """Yields the API address of a Prefect server on a free port, or on `port`; it ends with this block or process.
 
     Its database lies in the store, so that `mixcpt up` shows the run later. The command is that of Prefect's own
     temporary server, which would outlive a killed process.
     """
-    port = free_port()
+    port = port or free_port()
     application = ["--factory", "prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
     command = [sys.executable, "-m", "uvicorn", *application, "--log-level", "error", "--lifespan", "on"]
     ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}

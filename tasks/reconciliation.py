@@ -1,7 +1,7 @@
 """Closes what died: flow runs and MLflow runs without a process, measurements nobody logged, remains in the store.
 
-Dead is a process of this machine that has ended, and of which no heartbeat was heard since. Of other machines nothing
-is assumed: they are for the automation on heartbeats and for their own `mixcpt reconcile`.
+Dead is a process of this machine that has ended. Of other machines nothing is assumed: they are for the automation on
+heartbeats and for their own `mixcpt reconcile`.
 """
 
 import shutil
@@ -16,7 +16,6 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -28,7 +27,7 @@ from prefect.states import Cancelled, Crashed
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import ReconcileConfig, RuntimeConfig
 from mixcpt.leftovers import Missed, missed_stages, old_batches, old_drafts, published_spools
-from mixcpt.stack import HEARTBEAT_SECONDS
+from mixcpt.stack import DEFAULT_HEARTBEAT_SECONDS
 from tasks.lineage import record_stage
 from tasks.tracking import (
     FLOW_RUN,
@@ -40,11 +39,12 @@ from tasks.tracking import (
     Tracking,
     forgiving,
     is_dead,
+    is_neighbour,
     open_tracking,
 )
 
 _PAGE = 200
-_SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
+_SILENT_SECONDS = 3 * DEFAULT_HEARTBEAT_SECONDS
 _SETTLED_SECONDS = 120
 """How long a flow run has ended before its MLflow runs count as forgotten: until then its hooks may be at it."""
 _UNDER_WAY = (StateType.RUNNING, StateType.CANCELLING)
@@ -64,7 +64,7 @@ class Finding:
 
 @task(name="flow runs of the dead")
 def end_dead_flow_runs(config: ReconcileConfig) -> list[Finding]:
-    """Returns the flow runs of dead processes, after ending them, and what ran below them, in Prefect."""
+    """Returns the flow runs of dead processes, after ending them in Prefect."""
     findings = []
     with get_client(sync_client=True) as client:
         for run in _dead_flow_runs(client):
@@ -129,34 +129,22 @@ def _tracking(config: ReconcileConfig) -> Tracking:
 
 
 def _dead_flow_runs(client: SyncPrefectClient) -> list[FlowRun]:
-    """Returns the flow runs under way whose process has died, each followed by those that ran below it."""
-    dead = {run.id: run for run in _under_way(client) if is_dead_for_good(client, run)}
-    generation = list(dead)
-    while generation:
-        below = {run.id: run for run in _under_way(client, generation) if run.id not in dead}
-        dead |= below
-        generation = list(below)
-    return list(dead.values())
-
-
-def is_dead_for_good(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Returns whether the process of a flow run has ended, and nothing was heard of the run since.
-
-    The second matters where two machines have one name, as containers can.
-    """
-    owner = run.labels.get(PROCESS, "")
-    return bool(owner) and is_dead(str(owner)) and not _was_heard(client, run.id)
-
-
-def _under_way(client: SyncPrefectClient, parents: "list[UUID] | None" = None) -> list[FlowRun]:
-    wanted = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_UNDER_WAY))),
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=parents) if parents else None,
-    )
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_UNDER_WAY))))
     found: list[FlowRun] = []
     while page := client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=len(found)):
         found += page
-    return found
+    return [run for run in found if _has_died(client, str(run.labels.get(PROCESS, "")), run)]
+
+
+def _has_died(client: SyncPrefectClient, owner: str, run: FlowRun | None) -> bool:
+    """Returns whether the process of a flow run has ended.
+
+    Where it ran under the name of this host, but before its last boot or in another container, hosts of one name could
+    be mistaken for each other: there the run must have been silent too.
+    """
+    if not owner or not is_dead(owner):
+        return False
+    return is_neighbour(owner) or run is None or not _was_heard(client, run.id)
 
 
 def _was_heard(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
@@ -217,8 +205,7 @@ class _Judge:
         owner = tags.get(PROCESS, "")
         if state and state.is_final() and datetime.now(UTC) - state.timestamp > timedelta(seconds=_SETTLED_SECONDS):
             return _ENDS.get(state.type, "FAILED"), f"its flow run is {state.name}"
-        is_silent = run is None or (state and state.is_final()) or not _was_heard(self.client, run.id)
-        if owner and is_dead(owner) and is_silent:
+        if _has_died(self.client, owner, run):
             return "KILLED", _DEAD
         return "", ""
 

@@ -254,14 +254,28 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def process_identity() -> str:
-    """Returns host, process id and start time of this process: enough to see later whether it is still alive."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+    """Returns machine, process id and start time of this process: enough to see later whether it is still alive."""
+    return f"{_machine()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def _machine() -> str:
+    """Returns the host's name, and on Linux what tells hosts of one name apart: the boot, the space of process ids."""
+    places = (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid"))
+    if not all(place.exists() for place in places):
+        return socket.gethostname()
+    boot, space = places
+    return f"{socket.gethostname()}/{boot.read_text().strip()}/{space.stat().st_ino}"
+
+
+def is_neighbour(owner: str) -> bool:
+    """Returns whether a process counts its ids as we do, so that `is_dead` cannot mistake another one for it."""
+    return owner.rsplit(" ", 2)[0] == _machine()
 
 
 def is_dead(owner: str) -> bool:
     """Returns whether a process of this machine has ended; of one of another machine nothing is known."""
-    host, pid, created = owner.rsplit(" ", 2)
-    if host != socket.gethostname():
+    machine, pid, created = owner.rsplit(" ", 2)
+    if machine.partition("/")[0] != socket.gethostname():
         return False
     try:
         return f"{psutil.Process(int(pid)).create_time():.2f}" != created
