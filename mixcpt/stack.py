@@ -160,13 +160,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def temporary_prefect_server(store: Path, port: int = 0) -> Iterator[str]:
-    """Yields the API address of a Prefect server on a free port, or on `port`; it ends with this block or process.
+def temporary_prefect_server(store: Path) -> Iterator[str]:
+    """Yields the API address of a Prefect server on a free port; it ends with this block, or with this process.
 
     Its database lies in the store, so that `mixcpt up` shows the run later. The command is that of Prefect's own
     temporary server, which would outlive a killed process.
     """
-    port = port or free_port()
+    port = free_port()
     application = ["--factory", "prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
     command = [sys.executable, "-m", "uvicorn", *application, "--log-level", "error", "--lifespan", "on"]
     ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}

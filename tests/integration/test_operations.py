@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ from mixcpt.artifacts import ArtifactStore, StageKey
 from mixcpt.config import AdaptConfig, ReconcileConfig
 from mixcpt.devices import COUNT, LOCKS, VISIBLE, Busy, Claim, try_claim
 from mixcpt.jobs import Batch, Finished, Job, append_event
-from mixcpt.stack import free_port, temporary_prefect_server
+from mixcpt.stack import free_port, prefect_environment, wait_until_healthy
+from mixcpt.supervisor import supervised
 from mixcpt.tracking import Spool, spool_of
 from tasks import watching
 from tasks.reconciliation import Finding, replay_missed_stages
@@ -259,6 +261,16 @@ def test_automations_applied_twice_are_there_once_and_stay_switched_off(client: 
     client.resume_automation(identity)  # type: ignore[arg-type]
 
 
+@contextmanager
+def prefect_server(store: Path, port: int) -> Iterator[str]:
+    """A server like that of `mixcpt up`: the temporary one of a single run does not look after leases."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log, api = store / "server.txt", f"http://127.0.0.1:{port}/api"
+    with supervised(command, log_path=log, environment=prefect_environment(store)) as process:
+        wait_until_healthy("the Prefect server", f"{api}/health", process, log)
+        yield api
+
+
 HOLDER = """
 import sys, time
 from tasks.slots import leased_slots
@@ -290,12 +302,12 @@ def test_leased_slot_survives_a_restart_of_the_server_and_its_holders_death_free
 
     port = free_port()
     try:
-        with temporary_prefect_server(tmp_path, port) as api:
+        with prefect_server(tmp_path, port) as api:
             with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
                 set_gpu_slots(client, 1)
             first = hold(api, "first")
             wait_until(lambda: "has it" in first.read_text())
-        with temporary_prefect_server(tmp_path, port) as api:
+        with prefect_server(tmp_path, port) as api:
             second = hold(api, "second")
             wait_until(lambda: "waiting for 1 of the 1 slots" in second.read_text())
             time.sleep(75)  # longer than a lease: the first has renewed it at the new server
