@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,13 +64,15 @@ def ask(api: str, what: str, **wanted: Any) -> list[dict[str, Any]]:
     return list(answer.json())
 
 
-def lines(api: str, text: str) -> list[str]:
-    return [line["message"] for line in ask(api, "logs") if text in line["message"]]
+def lines(api: str, text: str, since: str) -> list[str]:
+    """Returns the lines with this text in the logs of all runs, without those of earlier tests."""
+    logged = ask(api, "logs", logs={"timestamp": {"after_": since}})
+    return [line["message"] for line in logged if text in line["message"]]
 
 
 @pytest.fixture(scope="module")
 def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]) -> Killed:
-    folder, api = tmp_path_factory.mktemp("operations"), site.stack.api
+    folder, api, begun = tmp_path_factory.mktemp("operations"), site.stack.api, datetime.now(UTC).isoformat()
     config: AdaptConfig = site.config_at(folder / "killed")
     store = Path(config.runtime.store)
     with pytest.MonkeyPatch.context() as environment:
@@ -78,7 +81,7 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         mine = try_claim(("0",), 1, "run in-the-way")
         assert isinstance(mine, Claim)
         flow = site.start(config)
-        wait_until(lambda: lines(api, "held by run in-the-way"))
+        wait_until(lambda: lines(api, "held by run in-the-way", begun))
         wait_until(lambda: ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}}))
         waiting = ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}})
         mine.release()
@@ -87,7 +90,7 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         family = psutil.Process(flow.pid).children(recursive=True)
         visible = {process.environ().get(VISIBLE, "") for process in family if is_worker(process)}
         wait_until(lambda: open_runs(config) >= {"tiny", "pretrain"})
-        wait_until(lambda: lines(api, "mixcpt.train"))
+        wait_until(lambda: lines(api, "mixcpt.train", begun))
         os.kill(flow.pid, signal.SIGKILL)
         flow.wait()
         wait_until(lambda: not any(process.is_running() for process in family))
@@ -96,7 +99,13 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         freed.release()
     terminal = (store / "request.log").read_text()
     return Killed(
-        config, lines(api, "waiting for"), waiting, ",".join(visible), lines(api, "mixcpt.train"), terminal, busy
+        config,
+        lines(api, "waiting for", begun),
+        waiting,
+        ",".join(visible),
+        lines(api, "mixcpt.train", begun),
+        terminal,
+        busy,
     )
 
 
@@ -161,7 +170,10 @@ def test_reconcile_closes_the_killed_flow_and_nothing_else(
     site: Any, killed: Killed, wait_until: Callable[..., None]
 ) -> None:
     living = site.start(site.config_at(Path(killed.config.runtime.store).parent / "living"))
-    lives = lambda: [run for run in ask(site.stack.api, "flow_runs") if run["state"]["name"] == "Running"]  # noqa: E731
+
+    def lives() -> list[dict[str, Any]]:
+        return ask(site.stack.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
+
     dead = {run["id"] for run in lives()}
     wait_until(lambda: [run for run in lives() if run["id"] not in dead and run["labels"].get("mixcpt.process")])
     findings = reconciled(site, killed, dry_run=False)
