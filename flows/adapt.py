@@ -17,7 +17,7 @@ from flows.pretraining import pretraining
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult
 from tasks.adaptation import Adaptation, open_adaptation, track
-from tasks.hooks import close_as_failed, close_as_killed
+from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.outcome import assemble, final_role, find_stored_run
 from tasks.registry import register
 from tasks.reporting import publish
@@ -26,6 +26,7 @@ from tasks.reporting import publish
 @flow(
     name="adapt",
     flow_run_name="{config.name}",
+    on_running=[remember_process],
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],

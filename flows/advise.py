@@ -14,12 +14,13 @@ from flows.trials import run_trials
 from mixcpt.advice import Advice
 from mixcpt.config import AdviseConfig
 from tasks.advice import begin_search, publish_advice
-from tasks.hooks import close_as_failed, close_as_killed
+from tasks.hooks import close_as_failed, close_as_killed, remember_process
 
 
 @flow(
     name="advise",
     flow_run_name="{config.name}",
+    on_running=[remember_process],
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],

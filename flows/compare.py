@@ -23,13 +23,14 @@ from tasks.comparison import (
     report_trials,
     search_trials,
 )
-from tasks.hooks import close_as_failed, close_as_killed
+from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.trials import Trial
 
 
 @flow(
     name="compare",
     flow_run_name="{config.name}",
+    on_running=[remember_process],
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],

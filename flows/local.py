@@ -12,14 +12,14 @@ from pathlib import Path
 
 from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from rich.console import Console
 
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.errors import MixcptError
 from mixcpt.runs import RunResult
-from mixcpt.stack import running_api, temporary_prefect_server
+from mixcpt.stack import HEARTBEAT_SECONDS, running_api, temporary_prefect_server
 from tasks.adaptation import open_adaptation
 from tasks.outcome import find_stored_run
 from tasks.tracking import TEMPORARY_SERVER, Place, prepare_in_background
@@ -105,7 +105,7 @@ def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
             url = server.enter_context(temporary_prefect_server(store))
             os.environ[TEMPORARY_SERVER] = "1"
         preparing.join()
-        with temporary_settings({PREFECT_API_URL: url}):
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_SECONDS}):
             try:
                 yield
             finally:

@@ -24,9 +24,10 @@ from tasks.champion import (
     record_promotion,
     record_rollback,
 )
+from tasks.hooks import remember_process
 
 
-@flow(name="promote", flow_run_name="{config.model}")
+@flow(name="promote", flow_run_name="{config.model}", on_running=[remember_process])
 def promote(config: PromoteConfig = PromoteConfig()) -> str:  # noqa: B008 the form shows the default
     """Make a registered model the champion.
 
@@ -40,7 +41,7 @@ def promote(config: PromoteConfig = PromoteConfig()) -> str:  # noqa: B008 the f
     return version.number
 
 
-@flow(name="rollback", flow_run_name="rollback")
+@flow(name="rollback", flow_run_name="rollback", on_running=[remember_process])
 def rollback(config: RollbackConfig = RollbackConfig()) -> str:  # noqa: B008 the form shows the default
     """Put the champion before the present one back in its place.
 

@@ -20,7 +20,7 @@ from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.records import Round
 from tasks.champion import record_promotion
-from tasks.hooks import close_as_failed, close_as_killed
+from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.rounds import (
     Opened,
     Verdict,
@@ -48,6 +48,7 @@ class Approval(RunInput):
 @flow(
     name="readapt",
     flow_run_name="{config.name}",
+    on_running=[remember_process],
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],

@@ -14,13 +14,14 @@ from flows.adapt import adapt
 from flows.local import run_locally
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult
-from tasks.hooks import close_as_failed, close_as_killed
+from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.reporting import publish_comparison
 
 
 @flow(
     name="side-by-side",
     flow_run_name="side by side",
+    on_running=[remember_process],
     on_failure=[close_as_failed],
     on_crashed=[close_as_failed],
     on_cancellation=[close_as_killed],

@@ -6,11 +6,17 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from mixcpt.runs import RunResult
+from tasks.hooks import remember_process
 from tasks.stations import stations_in_threads
 from tasks.trials import Trial, run_trial
 
 
-@flow(name="trials", flow_run_name="{purpose}", validate_parameters=False)
+@flow(
+    name="trials",
+    flow_run_name="{purpose}",
+    validate_parameters=False,
+    on_running=[remember_process],
+)
 def trials(purpose: str, given: list[Trial], parent: str, retries: int) -> list[RunResult]:
     """Returns the results of some trainings, in their order, each tracked below the run `parent`."""
     one = run_trial.with_options(retries=retries)

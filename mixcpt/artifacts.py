@@ -28,8 +28,8 @@ from typing import Any
 from mixcpt.errors import ArtifactError
 from mixcpt.fingerprint import canonical_json, file_digest, fingerprint
 
-_RECORD = "record.json"
-_MARKER = "COMPLETE"
+RECORD = "record.json"
+MARKER = "COMPLETE"
 _SHORT = 16
 
 _log = logging.getLogger("mixcpt.store")
@@ -56,7 +56,7 @@ class ArtifactRef:
     @property
     def record(self) -> dict[str, Any]:
         """What made the artifact: `settings`, `inputs`, `metrics`, `files`, `created_at`, `seconds`."""
-        record: dict[str, Any] = json.loads((self.directory / _RECORD).read_text())
+        record: dict[str, Any] = json.loads((self.directory / RECORD).read_text())
         return record
 
     @property
@@ -107,14 +107,14 @@ class ArtifactStore:
     def survey(self) -> list[ArtifactRef]:
         """Returns all artifacts as their records tell, oldest first; unlike `list` it reads no other file of theirs."""
         refs = []
-        for marker in self.root.glob(f"*/*/{_MARKER}"):
-            record = json.loads((marker.parent / _RECORD).read_text())
+        for marker in self.root.glob(f"*/*/{MARKER}"):
+            record = json.loads((marker.parent / RECORD).read_text())
             refs.append((record["created_at"], _reference(record, marker.parent)))
         return [ref for _, ref in sorted(refs, key=lambda dated: str(dated[0]))]
 
     def list(self, kind: str) -> list[ArtifactRef]:
         """Returns the intact artifacts of a kind, oldest first."""
-        refs = [ref for marker in (self.root / kind).glob(f"*/{_MARKER}") if (ref := _open(marker.parent))]
+        refs = [ref for marker in (self.root / kind).glob(f"*/{MARKER}") if (ref := _open(marker.parent))]
         return sorted(refs, key=lambda ref: str(ref.record["created_at"]))
 
     def work_directory(self, key: StageKey) -> Path:
@@ -202,11 +202,11 @@ class ArtifactStore:
             "created_at": datetime.now(UTC).isoformat(),
             "seconds": round(seconds, 3),
         }
-        (draft / _RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
-        for name in [*names, _RECORD]:
+        (draft / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
+        for name in [*names, RECORD]:
             _sync(draft / name)
-        (draft / _MARKER).write_text(file_digest(draft / _RECORD))
-        _sync(draft / _MARKER)
+        (draft / MARKER).write_text(file_digest(draft / RECORD))
+        _sync(draft / MARKER)
         target = self._directory(key.kind, key.fingerprint)
         shutil.rmtree(target, ignore_errors=True)  # damaged, or `find` would have answered
         draft.rename(target)
@@ -217,9 +217,9 @@ class ArtifactStore:
 def _open(directory: Path) -> ArtifactRef | None:
     """Returns the artifact of a folder, or None where its marker, its record or a file of it does not hold."""
     try:
-        if (directory / _MARKER).read_text().strip() != file_digest(directory / _RECORD):
+        if (directory / MARKER).read_text().strip() != file_digest(directory / RECORD):
             return None
-        record = json.loads((directory / _RECORD).read_text())
+        record = json.loads((directory / RECORD).read_text())
         if any(file_digest(directory / name) != digest for name, digest in record["files"].items()):
             return None
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from mixcpt.config import (
     EvaluateModelConfig,
     PromoteConfig,
     ReadaptConfig,
+    ReconcileConfig,
     RollbackConfig,
     Settings,
     load_advise,
@@ -64,16 +65,17 @@ def deploy(
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
     }
 
-    def prefect(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", *arguments]
         return subprocess.run(command, cwd=root, env=told, capture_output=True, text=True)
 
-    if prefect("work-pool", "inspect", pool).returncode:
-        _require(prefect("work-pool", "create", pool, "--type", "process"))
+    if python("prefect", "work-pool", "inspect", pool).returncode:
+        _require(python("prefect", "--no-prompt", "work-pool", "create", pool, "--type", "process"))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
         path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
-        _require(prefect("deploy", "--all", "--prefect-file", str(path)))
+        _require(python("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)))
+    _require(python("deployments.automations"))
     return [each["name"] for each in described["deployments"]]
 
 
@@ -96,6 +98,7 @@ def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]
     """Yields what each form shows when it is opened."""
     yield "adapt", AdaptConfig()
     yield "evaluate-model", EvaluateModelConfig()
+    yield "reconcile", ReconcileConfig()
     yield "promote", PromoteConfig()
     yield "rollback", RollbackConfig()
     yield "compare", load_compare(root / _COMPARISONS / "closed-world.yaml")
@@ -115,6 +118,8 @@ def _preset(adapt: Mapping[str, Any], path: Path, store: Path) -> dict[str, Any]
 def _placed(config: Settings, store: Path) -> dict[str, Any]:
     """Returns settings as a form holds them, with the store of the workers."""
     data: dict[str, Any] = config.model_dump(mode="json")
+    if "store" in data:
+        return data | {"store": str(store)}
     node = data
     for key in ("adapt", "settings"):
         node = node.get(key, node)
@@ -125,4 +130,4 @@ def _placed(config: Settings, store: Path) -> dict[str, Any]:
 def _require(done: "subprocess.CompletedProcess[str]") -> None:
     if done.returncode:
         said = "\n".join(f"  | {line}" for line in (done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
-        raise MixcptError(f"prefect {' '.join(done.args[4:])} failed\n{said}")
+        raise MixcptError(f"{' '.join(done.args[2:])} failed\n{said}")

@@ -1,8 +1,10 @@
 """A stage call as plain data: what the flow process writes for a worker process, and what that process reports back."""
 
+import fcntl
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +15,10 @@ from mixcpt.errors import BY_NAME, MixcptError
 from mixcpt.models import ModelRef
 
 StageName = Literal["curate", "mix", "cache", "probe", "pretrain", "select", "sft", "dpo", "evaluate", "smoke"]
+
+LOCK = "lock"
+"""File in the folder of a batch, locked while a process works on it."""
+_WITHOUT_GPU: tuple[StageName, ...] = ("curate", "mix")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ class Job:
         return value
 
     @property
+    def takes_gpu(self) -> bool:
+        """Whether the stage computes on a GPU where there is one."""
+        return self.stage not in _WITHOUT_GPU
+
+    @property
     def input_digests(self) -> dict[str, str]:
         """The digest of each input that is known already, by role."""
         return {role: value.digest for role, value in self.inputs.items() if not isinstance(value, Output)}
@@ -113,6 +124,13 @@ class Batch:
     @property
     def log(self) -> Path:
         return Path(self.folder) / "log.txt"
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Holds a lock that says that somebody works on the batch; the kernel frees it where that process dies."""
+        with (Path(self.folder) / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def write(self) -> None:
         """Writes the batch for a worker to read."""

@@ -15,6 +15,7 @@ from subprocess import Popen
 from types import FrameType
 
 from mixcpt.deployment import POOL, deploy
+from mixcpt.devices import usable_devices
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.supervisor import supervised
 
@@ -22,7 +23,10 @@ HOST = "127.0.0.1"
 _START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
-_HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS = 30
+"""How often a run of ours says that it lives; Prefect allows no less."""
+DEFAULT_HEARTBEAT_SECONDS = 180
+"""How often any other run on the same server says so, by Prefect's own setting."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class Stack:
         return f"{self.prefect}/api"
 
 
-def run_stack(store: Path, *, root: Path, prefect_port: int, mlflow_port: int) -> None:
+def run_stack(
+    store: Path, *, root: Path, prefect_port: int, mlflow_port: int, slots: int = 0, global_slots: int = 0
+) -> None:
     """Runs Prefect server, MLflow server and a worker until Ctrl-C or SIGTERM, and stops all of them.
 
     Args:
@@ -45,13 +51,21 @@ def run_stack(store: Path, *, root: Path, prefect_port: int, mlflow_port: int) -
         root: The checkout, in which the runs of the worker work.
         prefect_port: Port of the Prefect server.
         mlflow_port: Port of the MLflow server.
+        slots: Runs that the worker has at a time; 0 for as many as there are GPUs, and one where there are none.
+        global_slots: GPUs that the runs of all workers together may take; 0 leaves the bound as it is.
 
     Raises:
         ConfigError: If a port is taken.
         MixcptError: If a server does not start, or one of them ends.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    with suppress(KeyboardInterrupt), running_stack(store, root, prefect_port, mlflow_port) as (stack, processes):
+    with (
+        suppress(KeyboardInterrupt),
+        running_stack(store, root, prefect_port, mlflow_port, slots=slots, global_slots=global_slots) as (
+            stack,
+            processes,
+        ),
+    ):
         print(f"Prefect   {stack.prefect}   Deployments, adapt, Custom run")
         print(f"MLflow    {stack.mlflow}")
         print(f"store     {store}")
@@ -61,7 +75,7 @@ def run_stack(store: Path, *, root: Path, prefect_port: int, mlflow_port: int) -
 
 @contextmanager
 def running_stack(
-    store: Path, root: Path, prefect_port: int, mlflow_port: int
+    store: Path, root: Path, prefect_port: int, mlflow_port: int, *, slots: int = 0, global_slots: int = 0
 ) -> Iterator[tuple[Stack, dict[str, "Popen[bytes]"]]]:
     """Yields the addresses and the processes of a stack that is ready to take runs; stops them on leaving."""
     require_free(prefect_port, "--prefect-port")
@@ -73,7 +87,7 @@ def running_stack(
         "MLFLOW_TRACKING_URI": stack.mlflow,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "mixcpt",
         "PWD": str(root),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
@@ -91,7 +105,12 @@ def running_stack(
         wait_until_healthy("the Prefect server", f"{stack.api}/health", prefect, prefect_log)
         wait_until_healthy("the MLflow server", f"{stack.mlflow}/health", mlflow, mlflow_log)
         deploy(stack.api, store, root=root, environment=environment)
-        worker, worker_log = start("worker", *_WORKER)
+        if global_slots:
+            setup, log = start("setup", "deployments.slots", str(global_slots))
+            if setup.wait():
+                raise MixcptError(f"the limit of GPUs could not be set\n{_tail(log)}")
+        limit = str(slots or max(1, len(usable_devices())))
+        worker, worker_log = start("worker", *_WORKER, "--limit", limit)
         wait_until_healthy("the worker", f"{stack.api}/work_pools/{POOL}", worker, worker_log, _is_ready)
         processes.callback(_note(store).unlink, missing_ok=True)
         _note(store).write_text(json.dumps(asdict(stack)))
@@ -160,6 +179,8 @@ def prefect_environment(store: Path) -> dict[str, str]:
         "PREFECT_HOME": str(store / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # in files below PREFECT_HOME: a server that keeps leases in memory forgets at a restart who is to free a slot
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "DO_NOT_TRACK": "1",
     }
 

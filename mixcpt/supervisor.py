@@ -37,6 +37,8 @@ def run_supervised(
     tick_seconds: float = 1.0,
     timeout_seconds: float = 0,
     should_stop: Callable[[], bool] = lambda: False,
+    on_start: Callable[[int], None] = lambda process_id: None,
+    keep_open: Sequence[int] = (),
 ) -> int:
     """Returns the exit code of `command` (128 + the signal's number where a signal ended it).
 
@@ -51,12 +53,15 @@ def run_supervised(
         tick_seconds: Seconds between two looks.
         timeout_seconds: Longest run; 0 sets no limit.
         should_stop: Asked at every tick; True ends the command.
+        on_start: Called once with the process id of the supervisor, below which all of the command runs.
+        keep_open: File descriptors that stay open while the command lives, such as locks.
 
     Raises:
         MixcptError: If the command took longer than `timeout_seconds`.
     """
     started = time.monotonic()
-    with supervised(command, log_path=log_path, environment=environment) as process:
+    with supervised(command, log_path=log_path, environment=environment, keep_open=keep_open) as process:
+        on_start(process.pid)
         while (code := _wait(process, tick_seconds)) is None:
             on_tick()
             if timeout_seconds and time.monotonic() - started > timeout_seconds:
@@ -80,6 +85,7 @@ def supervised(
     environment: Mapping[str, str],
     grace_seconds: float = GRACE_SECONDS,
     working_directory: Path | None = None,
+    keep_open: Sequence[int] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Yields the supervisor of `command`, running in the background; on leaving, all of it has ended.
 
@@ -90,7 +96,7 @@ def supervised(
     with log_path.open("ab") as log, os.fdopen(read_end), os.fdopen(write_end, "w") as lifeline:
         process = subprocess.Popen(
             [sys.executable, "-m", "mixcpt.supervisor", str(read_end), str(grace_seconds), "--", *command],
-            pass_fds=(read_end,),
+            pass_fds=(read_end, *keep_open),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+_BESIDE = ".flow.jsonl"
+_SHORT = 16
+
 
 @runtime_checkable
 class Tracker(Protocol):
@@ -44,6 +47,21 @@ class Spool:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to read, here or beside."""
+        return self.path.exists() or self.path.with_suffix(_BESIDE).exists()
+
+    def remove(self) -> None:
+        """Removes what was read to the end, here and beside."""
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(_BESIDE).unlink(missing_ok=True)
+
+    @property
+    def beside(self) -> "Spool":
+        """What the flow process measures about the same stage; two writers of one file could cut each other's lines."""
+        return Spool(self.path.with_suffix(_BESIDE))
+
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"step": step, "metrics": dict(metrics), "time_seconds": time.time(), "total_steps": total_steps}
@@ -64,6 +82,11 @@ class Spool:
             data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
         return [_parse(line) for line in whole.splitlines() if _is_json(line)], offset + len(whole)
+
+
+def spool_of(root: Path, kind: str, fingerprint: str) -> Spool:
+    """Returns the spool of a stage, told by what it makes, in the store at `root`."""
+    return Spool(root / "work" / "spools" / f"{kind}-{fingerprint[:_SHORT]}.jsonl")
 
 
 def _is_json(line: bytes) -> bool:

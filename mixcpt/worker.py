@@ -27,7 +27,7 @@ from mixcpt.config import (
 )
 from mixcpt.errors import MixcptError, StageInterrupted
 from mixcpt.jobs import Batch, Failed, Finished, Job, StageName, Started, append_event
-from mixcpt.tracking import NullTracker, Spool, Tracker
+from mixcpt.tracking import NullTracker, Tracker, spool_of
 
 _PASSING = ("OSError", "DistError", "AcceleratorError")
 """Errors outside our code that another try may not meet: disk and network, lost peers, a lost device. Named, because
@@ -136,9 +136,9 @@ class _AnnouncingStore(ArtifactStore):
         self, key: StageKey, build: Callable[[Path], Metrics], *, lineage: Mapping[str, Any] | None = None
     ) -> ArtifactRef:
         def announce_and_build(folder: Path) -> Metrics:
-            spool = self.root / "work" / "spools" / f"{key.kind}-{key.fingerprint[:16]}.jsonl"
-            self.relay.spool = Spool(spool) if _is_first_process() else NullTracker()
-            _report(self.batch, Started(self.job, key.kind, key.fingerprint, str(spool)))
+            spool = spool_of(self.root, key.kind, key.fingerprint)
+            self.relay.spool = spool if _is_first_process() else NullTracker()
+            _report(self.batch, Started(self.job, key.kind, key.fingerprint, str(spool.path)))
             return build(folder)
 
         return super().produce(key, announce_and_build, lineage=lineage)

@@ -6,7 +6,8 @@ from mixcpt.artifacts import ArtifactRef
 from mixcpt.jobs import Input, Job, Output
 from mixcpt.models import ModelRef
 from tasks.adaptation import Adaptation
-from tasks.stations import Results, run_station, worth_retrying
+from tasks.stations import run_station, worth_retrying
+from tasks.watching import Results
 
 
 def alignment_jobs(adaptation: Adaptation, corpus: Input, model: Input) -> list[Job]:

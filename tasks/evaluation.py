@@ -10,7 +10,8 @@ from mixcpt.config import Split
 from mixcpt.jobs import Input, Job
 from mixcpt.models import ModelRef
 from tasks.adaptation import Adaptation
-from tasks.stations import Results, run_station, worth_retrying
+from tasks.stations import run_station, worth_retrying
+from tasks.watching import Results
 
 PREFIX = "evaluate-"
 OPEN_BOOK = "open-book"

@@ -1,14 +1,23 @@
-"""What a flow run does when it does not end well: no MLflow run of it is left open."""
+"""What a flow run does when it begins, so that its death can be seen, and when it does not end well."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+import httpx
 from prefect import Flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
 from mixcpt.config import RuntimeConfig
 from tasks.lineage import close_flow_run
-from tasks.tracking import Place, open_tracking
+from tasks.tracking import PROCESS, Place, open_tracking, process_identity
+
+
+def remember_process(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
+    """Writes into the flow run's labels which process it is, for `mixcpt reconcile`."""
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        client.update_flow_run_labels(flow_run.id, {PROCESS: process_identity()})
 
 
 def close_as_failed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:

@@ -72,13 +72,13 @@ def record_stage(
 ) -> str:
     """Returns the finished run of a stage whose artifact is published; completes or creates it where need be.
 
-    The spool is removed once all of it is logged.
+    The spools are removed once all of them is logged.
     """
     with _one_at_a_time:
         run_id = tracking.finished_run(STAGE_KEY, ref.fingerprint) or _complete(tracking, job, ref, spool, parent, tags)
     if parent:
         tracking.tag(parent, {f"mixcpt.stage.{job.name}": run_id})
-    spool.path.unlink(missing_ok=True)
+    spool.remove()
     return run_id
 
 
@@ -88,7 +88,7 @@ def _complete(
     """Returns the run of a stage, finished, after logging what its artifact and its spool tell."""
     run_id, last_steps = _open_stage(tracking, job, ref.fingerprint, parent, tags)
     measured = spool.read()[0] or list(_history(ref))
-    tracking.log_measurements(run_id, measured, last_steps)
+    tracking.log_measurements(run_id, [*measured, *spool.beside.read()[0]], last_steps)
     dataset_digest = _log_inputs(tracking, run_id, job, ref)
     model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
     tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)])

@@ -7,7 +7,8 @@ from prefect import task
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.jobs import Input, Job, Output
 from tasks.adaptation import Adaptation
-from tasks.stations import Results, run_station, worth_retrying
+from tasks.stations import run_station, worth_retrying
+from tasks.watching import Results
 
 
 def pretraining_jobs(adaptation: Adaptation, corpus: Input) -> list[Job]:

@@ -13,20 +13,22 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import ObjectNotFound
 
 from mixcpt.artifacts import ArtifactRef
+from mixcpt.config import RuntimeConfig
+from mixcpt.devices import Claim, device_environment
 from mixcpt.errors import MixcptError, StageInterrupted
-from mixcpt.jobs import Batch, Failed, Finished, Job, Output, Started, read_events
+from mixcpt.jobs import Batch, Failed, Job, Output
 from mixcpt.supervisor import run_supervised
-from mixcpt.tracking import Measurement, Spool
 from mixcpt.worker import lookup, may_be_stored, worker_command, worker_environment
 from tasks.adaptation import Adaptation
-from tasks.lineage import begin_stage, close_flow_run, close_run, forward, record_stage
+from tasks.lineage import close_flow_run
 from tasks.progress import ProgressReport, progress_report
+from tasks.slots import gpus
+from tasks.watching import Results, Watch, record
 
 _CANCEL_POLL_SECONDS = 15.0
 _LOG_LINES = 15
 _stopping = threading.Event()
 """Set when a flow whose stations run in threads is interrupted: the signal reaches the main thread alone."""
-Results = dict[str, ArtifactRef]
 
 
 def worth_retrying(task: "Task[..., object]", task_run: TaskRun, state: State[object]) -> bool:
@@ -56,7 +58,7 @@ def run_station(adaptation: Adaptation, jobs: Sequence[Job], *, distributed: boo
     results, missing = ask(adaptation, jobs)
     for job in jobs:
         if job.name in results:
-            _record(adaptation, job.resolve(results), results[job.name])
+            record(adaptation, job.resolve(results), results[job.name])
     if missing:
         results |= _compute(adaptation, tuple(missing), distributed)
     return results
@@ -81,98 +83,86 @@ def ask(adaptation: Adaptation, jobs: Sequence[Job]) -> tuple[Results, list[Job]
 
 
 def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -> Results:
-    runtime = adaptation.config.runtime
     batch = Batch.in_store(jobs, adaptation.store.root)
-    batch.write()
-    launch = (runtime.num_processes, runtime.launcher) if distributed else ()
     cancelled = _CancelWatch(adaptation.root_flow_run_id)
-    with progress_report() as report:
-        watch = _Watch(adaptation, batch, report)
+    with (
+        batch.in_use(),
+        progress_report() as report,
+        _granted(adaptation, jobs, report, cancelled, distributed) as claim,
+    ):
+        watch = Watch(adaptation, batch, report, claim.devices)
         try:
-            code = run_supervised(
-                worker_command(batch, *launch),
-                log_path=batch.log,
-                environment=worker_environment(runtime.num_threads),
-                on_tick=watch.tick,
-                timeout_seconds=runtime.timeout_seconds,
-                should_stop=cancelled,
-            )
+            code = _run(batch, adaptation.config.runtime, claim, watch, cancelled, distributed)
         except BaseException:
             watch.close("KILLED")
             raise
         if cancelled.seen:
             watch.close("KILLED")
             close_flow_run(adaptation.tracking, adaptation.root_flow_run_id, "KILLED")
-            raise MixcptError(f"{jobs[0].name} was stopped: the flow run {cancelled.seen}")
+            raise _stopped(jobs[0].name, cancelled)
         if code or watch.failure:
             watch.close("FAILED")
             raise _error(watch.failure, code, batch.log)
     return watch.results
 
 
-class _Watch:
-    """Follows a worker process: its events, its measurements, and the MLflow run of the stage it is in."""
+@contextmanager
+def _granted(
+    adaptation: Adaptation, jobs: Sequence[Job], report: ProgressReport, cancelled: "_CancelWatch", distributed: bool
+) -> Iterator[Claim]:
+    """Yields the GPUs that the jobs have to themselves, after waiting for them; none where no job takes one."""
+    if not any(job.takes_gpu for job in jobs):
+        yield Claim(())
+        return
+    runtime, run = adaptation.config.runtime, f"run {adaptation.config.name}"
+    waiting = _Waiting(report, cancelled, jobs[0].name)
+    with gpus(runtime, run, adaptation.root_flow_run_id, waiting, distributed=distributed) as claim:
+        waiting.over()
+        yield claim
 
-    def __init__(self, adaptation: Adaptation, batch: Batch, report: ProgressReport) -> None:
-        self.adaptation = adaptation
-        self.batch = batch
+
+def _run(
+    batch: Batch, runtime: RuntimeConfig, claim: Claim, watch: Watch, cancelled: "_CancelWatch", distributed: bool
+) -> int:
+    """Returns the exit code of the batch's process."""
+    batch.write()
+    launch = (runtime.num_processes, runtime.launcher) if distributed else ()
+    try:
+        return run_supervised(
+            worker_command(batch, *launch),
+            log_path=batch.log,
+            environment=worker_environment(runtime.num_threads) | device_environment(runtime, claim),
+            on_start=watch.begin,
+            on_tick=watch.tick,
+            timeout_seconds=runtime.timeout_seconds,
+            should_stop=cancelled,
+            keep_open=claim.descriptors,
+        )
+    finally:
+        watch.log.finish()
+
+
+def _stopped(name: str, cancelled: "_CancelWatch") -> MixcptError:
+    return MixcptError(f"{name} was stopped: the flow run {cancelled.seen}")
+
+
+class _Waiting:
+    """Shows what a station waits for, and ends the wait when the flow run is ended from elsewhere."""
+
+    def __init__(self, report: ProgressReport, cancelled: "_CancelWatch", name: str) -> None:
         self.report = report
-        self.results: Results = {}
-        self.failure: Failed | None = None
-        self.jobs = {job.name: job for job in batch.jobs}
-        self.events_read = 0
-        self.stage: _StageUnderWay | None = None
+        self.cancelled = cancelled
+        self.name = name
+        self.began = time.monotonic()
 
-    def tick(self) -> None:
-        if self.stage:
-            self.stage.forward()
-        events, self.events_read = read_events(self.batch.events, self.events_read)
-        for event in events:
-            match event:
-                case Started(job=name, fingerprint=key, spool=spool):
-                    job = self.jobs[name].resolve(self.results)
-                    self.stage = _StageUnderWay(self.adaptation, job, key, Spool(spool), self.report)
-                case Finished(job=name, ref=ref):
-                    self._finish(name, ref)
-                case Failed():
-                    self.failure = event
+    def __call__(self, reason: str, seconds: float) -> None:
+        self.report.wait(f"{self.name} is {reason}")
+        if self.cancelled():
+            raise _stopped(self.name, self.cancelled)
+        time.sleep(seconds)
 
-    def close(self, status: str) -> None:
-        """Ends the MLflow run of a stage that did not finish."""
-        if self.stage:
-            self.stage.forward()
-            self.report.finish("stopped" if status == "KILLED" else "failed")
-            close_run(self.adaptation.tracking, self.stage.run_id, status)
-
-    def _finish(self, name: str, ref: ArtifactRef) -> None:
-        if self.stage:
-            self.stage.forward()
-            self.report.finish(f"finished after {ref.record['seconds']:.0f} s")
-        self.stage = None
-        _record(self.adaptation, self.jobs[name].resolve(self.results), ref)
-        self.results[name] = ref
-
-
-class _StageUnderWay:
-    """Forwards the spool of one stage, from its beginning: what an earlier attempt logged is skipped."""
-
-    def __init__(self, adaptation: Adaptation, job: Job, key: str, spool: Spool, report: ProgressReport) -> None:
-        self.tracking = adaptation.tracking
-        self.spool = spool
-        self.report = report
-        self.read = 0
-        self.pending: list[Measurement] = []
-        report.start(job.name)
-        begun = begin_stage(self.tracking, job, key, adaptation.run_id, adaptation.tags)
-        self.run_id, self.last_steps = begun or ("", {})
-
-    def forward(self) -> None:
-        fresh, self.read = self.spool.read(self.read)
-        self.pending += fresh
-        if fresh:
-            self.report.show(fresh[-1])
-        if self.run_id and self.pending and forward(self.tracking, self.run_id, self.pending, self.last_steps):
-            self.pending = []
+    def over(self) -> None:
+        self.report.waited(f"{self.name} has its GPUs after {time.monotonic() - self.began:.0f} s")
 
 
 class _CancelWatch:
@@ -198,11 +188,6 @@ class _CancelWatch:
         except (httpx.HTTPError, ObjectNotFound):
             return ""
         return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
-
-
-def _record(adaptation: Adaptation, job: Job, ref: ArtifactRef) -> None:
-    spool = Spool(adaptation.store.root / "work" / "spools" / f"{ref.kind}-{ref.short}.jsonl")
-    record_stage(adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags)
 
 
 def _error(failure: Failed | None, code: int, log: Path) -> MixcptError:

@@ -28,8 +28,8 @@ ROOT_FLOW_RUN = "mixcpt.root_flow_run_id"
 TEMPORARY_SERVER = "MIXCPT_TEMPORARY_SERVER"
 """Set where Prefect's server has no pages and ends with the flow."""
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
-_PROCESS = "mixcpt.process"
-_PARENT = "mlflow.parentRunId"
+PROCESS = "mixcpt.process"
+PARENT = "mlflow.parentRunId"
 
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment in MLflow's page on its runs, which is on traces of applications otherwise."""
@@ -143,13 +143,13 @@ class Tracking:
         self, key_tag: str, key: str, name: str, *, parent: str, tags: Mapping[str, str], params: Mapping[str, Any]
     ) -> str:
         """Returns the id of the run of this key: the one that is there, reopened, or a new one with `params`."""
-        attempt = {**tags, _PROCESS: process_identity()}
+        attempt = {**tags, PROCESS: process_identity()}
         if runs := self.find(f"tags.`{key_tag}` = '{key}'"):
             run_id = str(runs[0].info.run_id)
             self.client.update_run(run_id, "RUNNING")
             self.tag(run_id, attempt)
             return run_id
-        parent_tag = {_PARENT: parent} if parent else {}
+        parent_tag = {PARENT: parent} if parent else {}
         run = self.client.create_run(self.experiment_id, tags={key_tag: key, **parent_tag, **attempt}, run_name=name)
         self._log_params(run.info.run_id, params)
         return str(run.info.run_id)
@@ -167,8 +167,8 @@ class Tracking:
     def close_abandoned(self) -> None:
         """Marks as KILLED what a process of this machine left open when it died."""
         for run in self.find("attributes.status = 'RUNNING'", 1000):
-            owner = run.data.tags.get(_PROCESS, "")
-            if owner and _is_dead(owner):
+            owner = run.data.tags.get(PROCESS, "")
+            if owner and is_dead(owner):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -256,13 +256,28 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def process_identity() -> str:
-    """Returns host, process id and start time of this process: enough to see later whether it is still alive."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+    """Returns machine, process id and start time of this process: enough to see later whether it is still alive."""
+    return f"{_machine()} {os.getpid()} {psutil.Process().create_time():.2f}"
 
 
-def _is_dead(owner: str) -> bool:
-    host, pid, created = owner.rsplit(" ", 2)
-    if host != socket.gethostname():
+def _machine() -> str:
+    """Returns the host's name, and on Linux what tells hosts of one name apart: the boot, the space of process ids."""
+    places = (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid"))
+    if not all(place.exists() for place in places):
+        return socket.gethostname()
+    boot, space = places
+    return f"{socket.gethostname()}/{boot.read_text().strip()}/{space.stat().st_ino}"
+
+
+def is_neighbour(owner: str) -> bool:
+    """Returns whether a process counts its ids as we do, so that `is_dead` cannot mistake another one for it."""
+    return owner.rsplit(" ", 2)[0] == _machine()
+
+
+def is_dead(owner: str) -> bool:
+    """Returns whether a process of this machine has ended; of one of another machine nothing is known."""
+    machine, pid, created = owner.rsplit(" ", 2)
+    if machine.partition("/")[0] != socket.gethostname():
         return False
     try:
         return f"{psutil.Process(int(pid)).create_time():.2f}" != created

@@ -15,7 +15,8 @@ from tasks.evaluation import PREFIX, evaluation_job
 from tasks.lineage import close_run
 from tasks.outcome import ROLES, assemble
 from tasks.pretraining import pretraining_jobs
-from tasks.stations import Results, run_station, worth_retrying
+from tasks.stations import run_station, worth_retrying
+from tasks.watching import Results
 
 _CORPUS = Output("curate")
 SELECTION: Literal["selection"] = "selection"

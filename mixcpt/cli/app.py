@@ -10,7 +10,7 @@ from mixcpt.cli.configure import init, validate
 from mixcpt.cli.corpora import corpus
 from mixcpt.cli.deploy import deploy
 from mixcpt.cli.inspect import ledger, report
-from mixcpt.cli.launch import advise, compare, demo, run, up
+from mixcpt.cli.launch import advise, compare, demo, reconcile, run, up
 from mixcpt.cli.merge import merge
 from mixcpt.cli.rounds import promote, readapt, rollback
 from mixcpt.cli.world import world
@@ -59,6 +59,7 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(up)
 app.command()(deploy)
+app.command()(reconcile)
 app.command()(report)
 app.command()(ledger)
 app.command()(export)

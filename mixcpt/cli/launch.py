@@ -1,4 +1,4 @@
-"""`mixcpt run`, `demo` and `up`: become the flow process, or start the servers."""
+"""`mixcpt run`, `demo`, `reconcile` and `up`: become the flow process, or start the servers."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ import typer
 
 import mixcpt
 from mixcpt.cli.console import Overrides, Store, explain_errors
-from mixcpt.config import AdaptConfig, Settings, load_advise, load_compare, load_config
+from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_advise, load_compare, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.fingerprint import fingerprint
 from mixcpt.preflight import preflight
@@ -96,6 +96,12 @@ def up(
     store: Store = ".mixcpt",
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    slots: Annotated[
+        int, typer.Option(min=0, help="Runs at a time on this machine; 0 takes one a GPU, and one where there is none.")
+    ] = 0,
+    global_slots: Annotated[
+        int, typer.Option(min=0, help="GPUs that the runs of all machines may take; 0 leaves the bound as it is.")
+    ] = 0,
 ) -> None:
     """Start a Prefect server, an MLflow server and a worker on this machine; Ctrl-C stops them all.
 
@@ -104,7 +110,32 @@ def up(
     """
     from mixcpt.stack import run_stack
 
-    run_stack(Path(store), root=project_root(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+    run_stack(
+        Path(store),
+        root=project_root(),
+        prefect_port=prefect_port,
+        mlflow_port=mlflow_port,
+        slots=slots,
+        global_slots=global_slots,
+    )
+
+
+@explain_errors
+def reconcile(
+    store: Store = ".mixcpt",
+    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "mixcpt",
+    older_than_hours: Annotated[
+        float, typer.Option(min=0, help="Drafts and logs of batches that nobody works on are kept for so long.")
+    ] = 168.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done, and do nothing.")] = False,
+) -> None:
+    """Close what died: runs in Prefect and MLflow whose process has ended, and what it left in the store.
+
+    Measurements that MLflow missed while it was away are logged now. What runs is never touched, so this can be
+    started at any time; a second call finds nothing to do.
+    """
+    config = ReconcileConfig(store=store, experiment=experiment, older_than_hours=older_than_hours, dry_run=dry_run)
+    become("flows.reconcile", [write_request("reconcile", config, store)])
 
 
 def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoReturn:

@@ -53,6 +53,7 @@ from mixcpt.config.pretrain import (
 )
 from mixcpt.config.promote import PromoteConfig, RollbackConfig
 from mixcpt.config.readapt import Cause, Gate, ReadaptConfig
+from mixcpt.config.reconcile import ReconcileConfig
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
@@ -108,6 +109,7 @@ __all__ = [
     "PromoteConfig",
     "ReadaptConfig",
     "ReadingMethod",
+    "ReconcileConfig",
     "ResidualConfig",
     "RetentionConfig",
     "RollbackConfig",

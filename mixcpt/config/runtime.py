@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixcpt.config.base import PositiveInt, Settings
 
@@ -28,10 +28,22 @@ class RuntimeConfig(Settings):
     launcher: str = ""
     """Command that starts the training processes on several machines, such as `srun torchrun --nnodes=2 ...`; empty
     starts num_processes on this one. The worker and its job are appended to it."""
+    devices: int = Field(-1, ge=-1)
+    """GPUs of this machine that a training takes, and for which it waits until they are free. -1 takes one a process
+    where there are any, or leaves the choice to the launcher; 0 trains on the CPU."""
     retries: int = Field(2, ge=0)
     """How often an interrupted stage is taken up again."""
     timeout_seconds: int = Field(0, ge=0)
     """A stage that takes longer is stopped, its checkpoints kept; 0 sets no limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "RuntimeConfig":
+        if self.devices > 0 and not self.launcher and self.devices != self.num_processes:
+            raise ValueError(
+                f"devices is {self.devices}, and num_processes is {self.num_processes}: a process takes one GPU, "
+                "so make them equal, or set devices to -1"
+            )
+        return self
 
     @property
     def is_distributed(self) -> bool:

@@ -43,7 +43,7 @@ def test_deployments_hold_settings_that_their_flows_take(described: dict[str, di
 
 
 def test_deployments_have_all_that_is_promised(described: dict[str, dict[str, Any]]) -> None:
-    promised = {"adapt", "readapt", "readapt-on-corpus", "compare", "advise", "evaluate-model", "promote", "rollback"}
+    promised = {"adapt", "readapt", "readapt-on-corpus", "compare", "advise", "evaluate-model", "reconcile", "promote"}
     presets = {f"adapt-{path.stem}" for path in (ROOT / "deployments" / "configs").glob("*.yaml")}
     assert promised | presets <= set(described)
     for name, deployment in described.items():

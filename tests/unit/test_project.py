@@ -1,5 +1,6 @@
 """The project itself: the map, the wheel, the pins, the presets, what an import costs."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from prefect import Flow
 
 from mixcpt.config import load_config
+from tasks.hooks import remember_process
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "deployments" / "configs").glob("*.yaml"))
@@ -77,9 +80,26 @@ def test_wheel_holds_the_library_alone_and_all_that_it_needs(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "module", ["mixcpt.config", "mixcpt.cli", "flows.adapt", "flows.compare", "flows.side_by_side"]
+    "module",
+    [
+        "mixcpt.config",
+        "mixcpt.cli",
+        "flows.adapt",
+        "flows.compare",
+        "flows.reconcile",
+        "flows.side_by_side",
+        "deployments.automations",
+    ],
 )
 def test_import_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_every_flow_says_which_process_it_is() -> None:
+    modules = [importlib.import_module(f"flows.{path.stem}") for path in (ROOT / "flows").glob("[a-z]*.py")]
+    flows = {name: thing for module in modules for name, thing in vars(module).items() if isinstance(thing, Flow)}
+    assert {"adapt", "curation", "reconcile"} <= set(flows)
+    silent = {name for name, thing in flows.items() if remember_process not in thing.on_running_hooks}
+    assert silent == set(), "`mixcpt reconcile` could not see their death: on_running=[remember_process]"
