@@ -8,6 +8,8 @@ from tasks.lineage import DIGEST, find_model
 from tasks.tracking import Tracking, forgiving
 
 ALIAS = "challenger"
+WEIGHTS = "mixcpt.weights"
+"""The tag of a version that says where its weights lie."""
 
 
 @task(name="register")
@@ -36,7 +38,7 @@ def register_version(tracking: Tracking, name: str, final: ArtifactRef, run_id: 
         model = find_model(tracking, final.digest)
         if model is None:
             return ""
-        tags = {DIGEST: final.digest, "mixcpt.weights": final.file("model").as_uri()}
+        tags = {DIGEST: final.digest, WEIGHTS: final.file("model").as_uri()}
         created = client.create_model_version(
             name, source=model.model_uri, run_id=run_id or None, tags=tags, model_id=model.model_id
         )

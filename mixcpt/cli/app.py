@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from mixcpt import __version__
-from mixcpt.cli.base import export, new_base
+from mixcpt.cli.base import new_base
+from mixcpt.cli.chat import chat
 from mixcpt.cli.configure import init, validate
+from mixcpt.cli.export import export
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, run, up
 from mixcpt.cli.merge import merge
@@ -42,6 +44,7 @@ def main(
       mixcpt run my.yaml
       mixcpt report my-run
       mixcpt ledger my-run --output facts.csv
+      mixcpt chat my-run --beside my-run@base
     """
 
 
@@ -54,6 +57,7 @@ app.command()(advise)
 app.command()(up)
 app.command()(report)
 app.command()(ledger)
+app.command()(chat)
 app.command()(export)
 app.command("new-base")(new_base)
 app.add_typer(merge, name="merge")

@@ -46,7 +46,7 @@ def demo(
     same questions about the new domain and about what the base knew before. The last line is
     RESULT and one JSON object.
     """
-    presets = _project_root() / "deployments" / "configs"
+    presets = project_root() / "deployments" / "configs"
     changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
     _become_flow("flows.side_by_side", [load_config(presets / name, changes) for name in _DEMO], "--result")
 
@@ -104,7 +104,7 @@ def up(
     """
     from mixcpt.stack import run_stack
 
-    run_stack(Path(store), root=_project_root(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+    run_stack(Path(store), root=project_root(), prefect_port=prefect_port, mlflow_port=mlflow_port)
 
 
 def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoReturn:
@@ -114,7 +114,7 @@ def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoRetu
 
 def _become(module: str, requests: list[Path], *flags: str) -> NoReturn:
     """Replaces this process by the flow's, so that a signal to the command is a signal to the flow."""
-    root = _project_root()
+    root = project_root()
     arguments = [str(request) for request in requests]
     environment = {
         **os.environ,
@@ -139,7 +139,7 @@ def _write_request(name: str, config: AdaptConfig | AdviseConfig | CompareConfig
     return path
 
 
-def _project_root() -> Path:
+def project_root() -> Path:
     """Returns the folder that holds flows/: the checkout of an editable install, or the current folder."""
     for root in (Path(mixcpt.__file__).parents[1], Path.cwd()):
         if (root / "flows" / "adapt.py").is_file():
