@@ -41,14 +41,15 @@ def export(
     is written from what was recorded: which data, what was learned and forgotten, at what cost; the licence is yours
     to fill in. docs/serving.md has the commands for vLLM and llama.cpp.
     """
-    from mixcpt.serving.export import export_model, require_empty
     from mixcpt.serving.push import push, require_login
 
     if public and not push_to:
         raise ConfigError("--public pushes nothing by itself", "say where to: --push-to OWNER/NAME --public")
-    require_empty(output)
-    if push_to:
+    if push_to:  # before any work that a refusal would waste
         err.print(f"the hub knows us as {require_login(push_to)}", markup=False, highlight=False)
+    from mixcpt.serving.export import export_model, require_empty
+
+    require_empty(output)
     artifacts = ArtifactStore(store)
     source = named.named_model(artifacts, model)
     card = _card(source, artifacts)

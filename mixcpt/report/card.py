@@ -13,7 +13,7 @@ from mixcpt.report import table, verdict, words
 from mixcpt.report.card_header import dataset_details, header, hub_datasets, hub_id
 from mixcpt.report.lineage import libraries
 from mixcpt.report.promise import promise_verdict
-from mixcpt.report.summary import ModelSummary, RunSummary, Summary, TaskValue, summarise
+from mixcpt.report.summary import ModelSummary, RunSummary, Summary, summarise
 from mixcpt.report.view import located, read_json
 from mixcpt.runs import RunResult
 
@@ -61,7 +61,7 @@ def model_card(result: RunResult, store: ArtifactStore, role: str = "") -> str:
         ingredients=_ingredients(run),
         samples=_samples(run),
         costs=[*told.stages, told.cost],
-        libraries={name: text for name, text in libraries().items() if name in _LIBRARIES},
+        libraries=[f"{name} {version}" for name, version in libraries().items() if name in _LIBRARIES],
     )  # fmt: skip
 
 
@@ -124,10 +124,11 @@ def _sentence(summary: Summary, run: RunSummary, measured: ModelSummary | None) 
     return verdict.run_verdict(summary, run) if measured is run.final else ""
 
 
-def _lost(measured: ModelSummary | None) -> list[TaskValue]:
-    """Returns the tasks at which the model is surely worse than its base."""
+def _lost(measured: ModelSummary | None) -> list[str]:
+    """Returns the tasks at which the model is surely worse than its base, each with its change."""
     values = measured.tasks.values() if measured else []
-    return [value for value in values if value.change and verdict.direction(value.change) is verdict.Direction.WORSE]
+    worse = [value for value in values if value.change and verdict.direction(value.change) is verdict.Direction.WORSE]
+    return [f"{words.title(value.task)} ({table.change_cell(value)})" for value in worse]
 
 
 def _ingredients(run: RunResult) -> list[Ingredient]:
@@ -147,12 +148,10 @@ def _ingredients(run: RunResult) -> list[Ingredient]:
     ]
 
 
-def _samples(run: RunResult) -> dict[str, int]:
-    """Returns how many samples of each pool taught the chat form."""
-    if "selection" not in run.refs:
-        return {}
-    pools = read_json(run.refs["selection"], "report.json")["pools"]
-    return {name: pool["selected"] for name, pool in pools.items() if pool["selected"]}
+def _samples(run: RunResult) -> list[str]:
+    """Returns how many samples of each pool taught the chat form, e.g. `200 instructions`."""
+    pools = read_json(run.refs["selection"], "report.json")["pools"] if "selection" in run.refs else {}
+    return [f"{words.count(pool['selected'])} {name}" for name, pool in pools.items() if pool["selected"]]
 
 
 def _environment() -> jinja2.Environment:

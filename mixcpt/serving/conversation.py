@@ -9,7 +9,8 @@ from jinja2 import TemplateError
 
 from mixcpt.align.chat import PLAIN_SEPARATOR
 from mixcpt.errors import DataError, ModelError
-from mixcpt.serving.speaker import Answer, Sampling, Say, Speaker
+from mixcpt.serving.pieces import Answer, Say
+from mixcpt.serving.speaker import Sampling, Speaker
 
 Form: TypeAlias = Literal["plain", "chat"]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,14 @@ _PROBES = ("What is it?\n", "The heart has four chambers, and each of them beats
 _RANDOM_TOKENS = 48
 """A row of drawn tokens is compared too: a small vocabulary may know no word of the probes."""
 
-Probes: TypeAlias = list[tuple[list[int], Float[Tensor, "batch seq vocab"]]]
+Probes: TypeAlias = list[tuple[list[int], Tensor]]
+"""Rows of tokens, each with the logits that a model gives it."""
+
+
+def require_size(text: str) -> None:
+    """Raises `ConfigError` where `text` is no size of a file."""
+    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB|TB)", text):
+        raise ConfigError(f"largest file {text!r}: a size is a whole number and KB, MB, GB or TB", "e.g. 5GB")
 
 
 def require_empty(folder: Path) -> None:
@@ -48,15 +56,19 @@ def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_
         max_shard_size: Largest safetensors file, e.g. `5GB`.
 
     Raises:
-        ConfigError: If the folder is not empty, or cannot be written.
+        ConfigError: If the folder is not empty, or the size is none.
+        ArtifactError: If the folder cannot be written.
         ModelError: If the folder, loaded again, does not answer exactly as the source does in that number format.
     """
     require_empty(folder)
+    require_size(max_shard_size)
     with _draft_of(folder) as draft:
         expected, endings = _write(model, draft, dtype, max_shard_size)
         _write_companions(model, draft, endings)
         (draft / "README.md").write_text(card, encoding="utf-8")
-        _verify(model, draft, expected)
+        for path in draft.glob("*.safetensors"):  # written for their owner alone; a server often is another user
+            path.chmod((draft / "README.md").stat().st_mode)
+        require_same(model, draft, expected)
         draft.replace(folder)
     return resolve_model(BaseModelConfig(model=str(folder)))
 
@@ -65,7 +77,7 @@ def _write(model: ModelRef, draft: Path, dtype: Dtype, max_shard_size: str) -> t
     """Returns what the source answers and what ends its answers, after writing weights and configuration."""
     network = load_model(model, dtype=dtype)
     endings = find_endings(load_tokenizer(model), network.generation_config)
-    expected = _probe(network, model)
+    expected = probe(network, model)
     network.config.use_cache = True
     network.generation_config = GenerationConfig(eos_token_id=list(endings.token_ids))
     network.save_pretrained(draft, max_shard_size=max_shard_size)
@@ -84,8 +96,8 @@ def _write_companions(model: ModelRef, draft: Path, endings: Endings) -> None:
     (draft / _GENERATION).write_text(json.dumps(written | own | ends, indent=2, sort_keys=True) + "\n")
 
 
-def _verify(model: ModelRef, draft: Path, expected: Probes) -> None:
-    """Raises `ModelError` unless the draft gives the source's tokens, prompts and logits, bit for bit."""
+def require_same(model: ModelRef, draft: Path, expected: Probes) -> None:
+    """Raises `ModelError` unless a folder gives the source's tokens, prompts and logits, bit for bit."""
     exported = resolve_model(BaseModelConfig(model=str(draft)))
     source, copy = load_tokenizer(model), load_tokenizer(exported)
     if [copy(text)["input_ids"] for text in _PROBES] != [source(text)["input_ids"] for text in _PROBES]:
@@ -101,7 +113,7 @@ def _verify(model: ModelRef, draft: Path, expected: Probes) -> None:
             )
 
 
-def _probe(network: PreTrainedModel, model: ModelRef) -> Probes:
+def probe(network: PreTrainedModel, model: ModelRef) -> Probes:
     """Returns a few rows of tokens with the logits that the network gives them."""
     tokenizer = load_tokenizer(model)
     generator = torch.Generator().manual_seed(0)

@@ -1,8 +1,8 @@
 """A model that answers token by token: loaded for generation, with a key-value cache, on the GPU if there is one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,16 +14,10 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from mixcpt.models import ModelRef, load_model, load_tokenizer
 from mixcpt.serving.endings import Endings, find_endings
-
-Say = Callable[[str], None]
-"""Takes each piece of an answer as soon as it is sure."""
-
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-"""What a tokenizer gives for the first bytes of a character."""
+from mixcpt.serving.pieces import Answer, Pieces, Say
 
 
 @dataclass(frozen=True)
@@ -34,17 +28,6 @@ class Sampling:
     temperature: float = 0.0
     """0 takes the likeliest token each time."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said."""
-
-    text: str
-    """Without white space at its ends and without what closes it: exactly the pieces that were told, put together."""
-    num_tokens: int
-    ending: Literal["finished", "length", "interrupted"]
-    """`length`: it was cut at the most tokens allowed; `interrupted`: by Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,7 @@ class Speaker:
 
         Ctrl-C ends the answer: what was told until then is the answer.
         """
-        pieces = _Pieces(self.tokenizer, self.endings, say)
+        pieces = Pieces(self.tokenizer, self.endings, say)
         torch.manual_seed(sampling.seed)
         input_ids = torch.tensor([list(prompt_ids)], device=self.network.device)
         try:
@@ -108,64 +91,10 @@ def load_speaker(model: ModelRef) -> Speaker:
     return Speaker(model, network, tokenizer, endings, int(longest or 0))
 
 
-class _Pieces(BaseStreamer):
-    """Turns tokens into text while they come, and tells what no later token can change.
-
-    The library's own streamer decodes each line by itself, which loses the space that such a line may begin with.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, endings: Endings, say: Say) -> None:
-        self._tokenizer = tokenizer
-        self._endings = endings
-        self._say = say
-        self._ids: list[int] = []
-        self._told = ""
-        self._has_prompt = False
-        self.is_closed = False
-
-    def put(self, value: Tensor) -> None:
-        if not self._has_prompt:  # the library tells the prompt first
-            self._has_prompt = True
-            return
-        self._ids += value.flatten().tolist()
-        self.is_closed = self._ids[-1] in self._endings.token_ids
-        self._tell(self._held_back(self._text().rstrip(_INCOMPLETE)))
-
-    def end(self) -> None:
-        """The library's mark of the end; see `finish`, which an interrupted answer reaches too."""
-
-    def finish(self, ending: Literal["finished", "length", "interrupted"]) -> Answer:
-        """Returns the answer, after telling the rest of it."""
-        self._tell(self._text())
-        return Answer(self._told, len(self._ids), ending)
-
-    def _text(self) -> str:
-        """Returns the answer as decoded so far, cut where its closing text begins."""
-        ids = [token for token in self._ids if token not in self._endings.token_ids]
-        text = str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        closing = self._endings.text
-        if closing and closing in text:
-            self.is_closed = True
-            text = text.partition(closing)[0]
-        return text
-
-    def _held_back(self, text: str) -> str:
-        """Returns `text` without what may be the beginning of the closing text."""
-        closing = self._endings.text
-        longest = next((n for n in range(len(closing) - 1, 0, -1) if text.endswith(closing[:n])), 0)
-        return text[: len(text) - longest]
-
-    def _tell(self, text: str) -> None:
-        text = text.strip()
-        if piece := text[len(self._told) :]:
-            self._told = text
-            self._say(piece)
-
-
 class _Closed(StoppingCriteria):  # type: ignore[misc]
     """Stops where the closing text of an answer is complete; closing tokens stop by themselves."""
 
-    def __init__(self, pieces: _Pieces) -> None:
+    def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
 
     def __call__(self, input_ids: Int[Tensor, "batch seq"], scores: Any, **_: Any) -> Bool[Tensor, " batch"]:
