@@ -15,7 +15,7 @@ def card_of(model: ModelRef, store: ArtifactStore) -> str:
     if model.directory.name != "model" or not record.is_file():
         return foreign_card(model)
     made = json.loads(record.read_text())
-    if made["settings"]["stage"] == "merge":
+    if "models" in made["lineage"]:
         ref = ArtifactRef(made["kind"], made["fingerprint"], made["digest"], str(record.parent))
         return merge_card(ref, str(made["lineage"].get("name", "")))
     found = _find_run(store, made["fingerprint"])
