@@ -55,6 +55,6 @@ class TrackingAway(MixcptError):
 
 BY_NAME: dict[str, type[MixcptError]] = {
     error.__name__: error
-    for error in (MixcptError, ConfigError, DataError, ModelError, ArtifactError, StageInterrupted)
+    for error in (MixcptError, ConfigError, DataError, ModelError, ArtifactError, StageInterrupted, TrackingAway)
 }
 """How a worker process hands an error to its parent: by the name of its class."""

@@ -16,7 +16,7 @@ from mixcpt.errors import ConfigError
 from mixcpt.models import ModelRef, resolve_model
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
-from mixcpt.report.table import markdown_rows, markdown_text
+from mixcpt.report.table import markdown_rows
 from mixcpt.rounds.gates import Judgement, Measured, judge
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
 from mixcpt.rounds.records import Decision, Round, refused, rounds, save_round
@@ -172,7 +172,7 @@ def what_to_look_at(opened: Opened, judged: list[Judgement]) -> str:
     """Returns what somebody who has to decide is shown, as Markdown."""
     rows = gate_rows(judged)
     table = markdown_rows([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]) if rows else ""
-    learned = markdown_text(words.listing(opened.plan.new))
+    learned = words.markdown(words.listing(opened.plan.new))
     return f"Round {opened.plan.number} has learned {learned}. All gates hold. Shall its model serve?\n\n{table}"
 
 

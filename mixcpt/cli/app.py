@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from mixcpt import __version__
-from mixcpt.cli.base import export, new_base
+from mixcpt.cli.base import new_base
+from mixcpt.cli.chat import chat
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.corpora import corpus
 from mixcpt.cli.deploy import deploy
+from mixcpt.cli.export import export
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, reconcile, run, up
 from mixcpt.cli.merge import merge
@@ -45,6 +47,7 @@ def main(
       mixcpt run my.yaml
       mixcpt report my-run
       mixcpt ledger my-run --output facts.csv
+      mixcpt chat my-run --beside my-run@base
     """
 
 
@@ -62,6 +65,7 @@ app.command()(deploy)
 app.command()(reconcile)
 app.command()(report)
 app.command()(ledger)
+app.command()(chat)
 app.command()(export)
 app.command("new-base")(new_base)
 app.add_typer(corpus, name="corpus")

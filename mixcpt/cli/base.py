@@ -1,15 +1,13 @@
-"""`mixcpt new-base` and `mixcpt export`: a model to begin with, and the model that came of a run."""
+"""`mixcpt new-base`: a model to begin with."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mixcpt.artifacts import ArtifactStore
-from mixcpt.cli.console import Store, explain_errors, out
+from mixcpt.cli.console import explain_errors, out
 from mixcpt.config import load_config
-from mixcpt.errors import ConfigError
 
 _SHAPE = "of the network"
 
@@ -38,21 +36,3 @@ def new_base(
     out.print(
         f"wrote {folder}: {num_parameters:,} parameters, untrained", markup=False, highlight=False, soft_wrap=True
     )
-
-
-@explain_errors
-def export(
-    run: Annotated[str, typer.Argument(help="Name or fingerprint of a run.")],
-    output: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
-    store: Store = ".mixcpt",
-) -> None:
-    """Copy the final model of a run, as a Hugging Face folder that any library loads."""
-    from mixcpt.report.view import located
-    from mixcpt.runs import find_run
-
-    if output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output} is not empty", "name a new folder")
-    artifacts = ArtifactStore(store)
-    found = located(find_run(artifacts, run), artifacts)
-    shutil.copytree(found.final_model.path, output, dirs_exist_ok=True)
-    out.print(f"wrote {output}: the model of {found.name}", markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,8 @@ from mixcpt.models import ModelRef, resolve_model
 from mixcpt.runs import RunResult, find_run
 
 _KIND = "model"
-_ROLES = ("pretrained", "sft", "dpo")
+ROLES = ("base", "pretrained", "sft", "dpo")
+"""The models of a run, in the order in which they are made."""
 
 
 def find_model(store: ArtifactStore, name: str) -> ModelRef:
@@ -23,7 +24,7 @@ def find_model(store: ArtifactStore, name: str) -> ModelRef:
         ConfigError: If the store has no such run or merge, or one of each.
         ModelError: If a folder or hub id is no usable model.
     """
-    if name == CLOSED_WORLD_BASE or "/" in name or Path(name).expanduser().is_dir():
+    if name == CLOSED_WORLD_BASE or is_place(name):
         return resolve_model(BaseModelConfig(model=name))
     run, _, role = name.partition("@")
     if merged := _find_merge(store, name):
@@ -31,6 +32,14 @@ def find_model(store: ArtifactStore, name: str) -> ModelRef:
             raise ConfigError(f"both a run and a merge are called {name!r}", f"give the folder {merged.file('model')}")
         return ModelRef.from_artifact(merged, name)
     return _model_of(find_run(store, run), role)
+
+
+def is_place(name: str) -> bool:
+    """Returns whether a name is that of a folder or of a hub's repository.
+
+    A run may be called like a folder of something else that lies here; so only a model's folder goes without a slash.
+    """
+    return "/" in name or (Path(name).expanduser() / "config.json").is_file()
 
 
 def merge_name(merged: ArtifactRef) -> str:
@@ -43,9 +52,9 @@ def _model_of(run: RunResult, role: str) -> ModelRef:
         return run.final_model
     if role == "base":
         return run.base
-    known = [name for name in _ROLES if name in run.refs]
+    known = [name for name in ROLES if name == "base" or name in run.refs]
     if role not in known:
-        raise ConfigError(f"the run {run.name} has no model {role!r}; it has: {', '.join(['base', *known])}")
+        raise ConfigError(f"the run {run.name} has no model {role!r}; it has: {', '.join(known)}")
     return ModelRef.from_artifact(run.refs[role], f"{run.name}@{role}")
 
 

@@ -101,8 +101,13 @@ def copy_files(source: ModelRef, folder: Path, *, dtype_of: ModelRef) -> None:
     if dtype:
         config["dtype"] = dtype
     (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    for path in {path for pattern in _COPIED for path in source.directory.glob(pattern) if path.is_file()}:
-        target = folder / path.relative_to(source.directory)
+    copy_companions(source.directory, folder)
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copies tokenizer, chat form and generation settings from one model folder to another, byte for byte."""
+    for path in {path for pattern in _COPIED for path in source.glob(pattern) if path.is_file()}:
+        target = folder / path.relative_to(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target)
 

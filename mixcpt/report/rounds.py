@@ -10,7 +10,7 @@ from rich.text import Text
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.report import words
 from mixcpt.report.page import environment, write_page
-from mixcpt.report.table import markdown_rows, markdown_text
+from mixcpt.report.table import markdown_rows
 from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import GENERAL, Column, Matrix, Row, matrix
 from mixcpt.rounds.records import Round, rounds
@@ -22,7 +22,7 @@ def markdown_rounds(made: Sequence[Round]) -> str:
     head = ["round", *(_heading(column) for column in table.columns), "decision"]
     body = [[row_name(row), *_cells(row, table), row.decision or ""] for row in table.rows]
     said = [round_verdict(made[-1]), forgetting_verdict(table)]
-    return "\n\n".join([*(markdown_text(line) for line in said), markdown_rows([head, *body])])
+    return "\n\n".join([*(words.markdown(line) for line in said), markdown_rows([head, *body])])
 
 
 def round_verdict(made: Round) -> str:

@@ -1,6 +1,5 @@
 """The result as a table, for a terminal and as Markdown: base, and each run with its change and interval."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -54,12 +53,12 @@ def markdown_table(summary: Summary) -> str:
         values = [model.tasks[task] for model in _models(summary)]
         rows.append([words.title(task), *(_markdown_cell(value) for value in values)])
     rows += [[name, "", *cells] for name, cells in _cost_rows([run.cost for run in summary.runs])]
-    return f"{markdown_rows(rows)}\n{markdown_text(legend(summary))}\n"
+    return f"{markdown_rows(rows)}\n{words.markdown(legend(summary))}\n"
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows of cells as a Markdown table, the first as its head; no cell can break it."""
-    lines = ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(words.markdown(cell) for cell in row) + " |" for row in rows]
     lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
     return "\n".join(lines) + "\n"
 
@@ -96,12 +95,13 @@ def _terminal_cells(summary: Summary, task: str) -> list[Text]:
         value = run.final.tasks[task]
         cell = Text(words.value(value.metric, value.value), style="bold")
         if value.change:
-            cell.append("\n" + _change(value), style=f"not bold {_STYLES[direction(value.change)]}")
+            cell.append("\n" + change_cell(value), style=f"not bold {_STYLES[direction(value.change)]}")
         cells.append(cell)
     return cells
 
 
-def _change(value: TaskValue) -> str:
+def change_cell(value: TaskValue) -> str:
+    """Returns e.g. `▲ +4.0 [+1.0, +7.0]`: which way, how much, and the interval; empty for the base."""
     if not value.change:
         return ""
     low, high = (words.change(value.metric, end) for end in (value.change.low, value.change.high))
@@ -109,7 +109,7 @@ def _change(value: TaskValue) -> str:
 
 
 def _markdown_cell(value: TaskValue) -> str:
-    return f"{words.value(value.metric, value.value)} {_change(value)}".rstrip()
+    return f"{words.value(value.metric, value.value)} {change_cell(value)}".rstrip()
 
 
 def _cost_rows(costs: Sequence[Cost]) -> list[tuple[str, list[str]]]:
@@ -119,9 +119,3 @@ def _cost_rows(costs: Sequence[Cost]) -> list[tuple[str, list[str]]]:
         ("time of all stages", [words.duration(cost.seconds) for cost in costs]),
         ("peak memory", [words.size(cost.peak_memory_bytes) for cost in costs]),
     ]
-
-
-def markdown_text(text: str) -> str:
-    """Returns text that Markdown, and the HTML it becomes, shows as it is."""
-    line = words.shortened(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|#~!])", r"\\\1", line)

@@ -1,6 +1,7 @@
 """How numbers and foreign text are written in tables, pictures and pages."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -30,6 +31,12 @@ def shortened(text: object, max_characters: int) -> str:
     """Returns `text` on one line, cut with an ellipsis where it is longer than `max_characters`."""
     line = " ".join(printable(text).split())
     return line if len(line) <= max_characters else line[: max_characters - 1].rstrip() + "…"
+
+
+def markdown(text: object, max_characters: int = 400) -> str:
+    """Returns `text` on one line as Markdown, and the HTML it becomes, show it: no sign of it is markup."""
+    line = shortened(text, max_characters).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#~!])", r"\\\1", line)
 
 
 def title(name: str) -> str:

@@ -1,9 +1,8 @@
-"""A new base, untrained, with a tokenizer learned from a run's documents; and a model taken out of a run."""
+"""A new base, untrained, with a tokenizer learned from a run's documents."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore
-from mixcpt.cli.base import export, new_base
+from mixcpt.cli.base import new_base
 from mixcpt.config import BaseModelConfig, CurationConfig, FilesSource
 from mixcpt.curation import curate
 from mixcpt.errors import ModelError
-from mixcpt.models import ModelRef, resolve_model
+from mixcpt.models import resolve_model
 from mixcpt.new_base import Shape, write_new_base
 
 SMALL = Shape(vocabulary=400, hidden=32, layers=2, heads=2, context=128)
@@ -87,17 +86,3 @@ def test_new_base_command_writes_where_the_settings_say(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "parameters, untrained" in done.output
     assert (tmp_path / "base" / "model.safetensors").is_file()
-
-
-def test_export_copies_the_final_model_and_never_over_another(
-    tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = SimpleNamespace(final_model=tiny_model, name="my-run")
-    monkeypatch.setattr("mixcpt.runs.find_run", lambda store, name: found)
-    monkeypatch.setattr("mixcpt.report.view.located", lambda run, store: run)
-    done = invoke(export, ["my-run", str(tmp_path / "out"), "--store", str(tmp_path)])
-    assert done.exit_code == 0, done.output
-    exported = resolve_model(BaseModelConfig(model=str(tmp_path / "out")))
-    assert exported.digest == tiny_model.digest
-    again = invoke(export, ["my-run", str(tmp_path / "out"), "--store", str(tmp_path)])
-    assert again.exit_code == 2 and "is not empty" in again.output

@@ -1,0 +1,69 @@
+"""A model under the name that MLflow's registry gives it, against a real MLflow database."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.cli.named import named_model
+from mixcpt.config import RuntimeConfig
+from mixcpt.errors import ConfigError, ModelError
+from mixcpt.models import ModelRef
+from tasks.lineage import DIGEST
+from tasks.registry import register_version
+from tasks.resolve import resolve
+from tasks.tracking import Place, open_tracking
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return ArtifactStore(tmp_path / "store")
+
+
+@pytest.fixture
+def registered(store: ArtifactStore, tiny_model: ModelRef) -> ArtifactRef:
+    """A model in the store that is version 1 of `adapted`, the challenger."""
+
+    def build(folder: Path) -> dict[str, str]:
+        shutil.copytree(tiny_model.path, folder / "model")
+        return {}
+
+    ref = store.produce(StageKey("model", 1, {"stage": "pretrain"}), build)
+    tracking = open_tracking(Place.of(RuntimeConfig(store=str(store.root))))
+    tracking.client.create_logged_model(tracking.experiment_id, name="final", tags={DIGEST: ref.digest})
+    assert register_version(tracking, "adapted", ref, "") == "1"
+    return ref
+
+
+def test_registered_model_is_found_by_alias_and_version_where_the_store_is_now(
+    store: ArtifactStore, registered: ArtifactRef, tmp_path: Path
+) -> None:
+    expected = ModelRef("adapted version 1", str(registered.file("model")), registered.digest)
+    runtime = RuntimeConfig(store=str(store.root))
+    for name in ("adapted@challenger", "models:/adapted@challenger", "models:/adapted/1"):
+        assert resolve(name, runtime) == expected
+    assert named_model(store, "adapted@challenger") == expected  # asks in a process of its own
+    moved = ArtifactStore(tmp_path / "moved")
+    store.root.rename(moved.root)
+    assert named_model(moved, "models:/adapted/1").path == str(moved.root / "model" / registered.short / "model")
+
+
+def test_names_that_mlflow_does_not_know_are_told_with_what_a_name_is(
+    store: ArtifactStore, registered: ArtifactRef
+) -> None:
+    runtime = RuntimeConfig(store=str(store.root))
+    for name in ("adapted@champion", "other@challenger", "models:/adapted/7"):
+        with pytest.raises(ConfigError, match="gives no model") as refused:
+            resolve(name, runtime)
+        assert "NAME@ALIAS" in refused.value.hint
+    with pytest.raises(ConfigError, match="gives no model adapted@champion"):
+        named_model(store, "adapted@champion")
+
+
+def test_weights_that_are_not_what_was_registered_are_refused(store: ArtifactStore, registered: ArtifactRef) -> None:
+    record = registered.file("record.json")
+    record.write_text(record.read_text().replace(registered.digest, "0" * 64))
+    with pytest.raises(ModelError, match="no longer holds what was registered as adapted version 1"):
+        named_model(store, "models:/adapted/1")
