@@ -12,7 +12,7 @@ from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import BY_NAME, MixcptError
 from mixcpt.models import ModelRef
 
-StageName = Literal["curate", "mix", "cache", "probe", "pretrain", "select", "sft", "dpo", "evaluate"]
+StageName = Literal["curate", "plan", "mix", "cache", "probe", "pretrain", "select", "sft", "dpo", "evaluate"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mixcpt.cli.configure import init, validate
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, run, up
 from mixcpt.cli.merge import merge
+from mixcpt.cli.plan import plan
 from mixcpt.cli.world import world
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def main(
 
       mixcpt init my.yaml --documents ./docs --model ./model
       mixcpt validate my.yaml
+      mixcpt plan my.yaml
       mixcpt run my.yaml
       mixcpt report my-run
       mixcpt ledger my-run --output facts.csv
@@ -48,6 +50,7 @@ def main(
 app.command()(demo)
 app.command()(init)
 app.command()(validate)
+app.command()(plan)
 app.command()(run)
 app.command()(compare)
 app.command()(advise)
