@@ -54,7 +54,7 @@ def plan(
 
       mixcpt plan my.yaml --device h100 --price-per-hour 3 --set runtime.num_processes=8
 
-    The plan is kept in the store. When the run has ended, its report and its MLflow run show both, planned and measured.
+    The plan is kept in the store. When the run has ended, its report and its MLflow run show planned beside measured.
     """
     config = load_config(path, overrides or ())
     if trial and device:

@@ -1,5 +1,6 @@
 """What is known of devices: makers' figures by name, and this machine by a look and a short benchmark."""
 
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ GPU_UTILISATION = 0.4
 """Of the peak: what training of dense models reaches on one GPU, micro-batches of some thousand tokens given."""
 CPU_UTILISATION = 0.6
 """Of a large matrix product's speed, for the parts of a step that are none."""
-_BENCH_SIZE = 768
+_BENCH_SIZE = 512
 _BENCH_SECONDS = 0.3
 
 
@@ -118,7 +119,7 @@ def _gpu(runtime: RuntimeConfig, precision: str) -> Device:
 
 
 def _matrix_flops(dtype: "object", threads: int, *, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
-    """Returns the operations a second of a square matrix product."""
+    """Returns the operations a second of the fastest of many square matrix products: others may use the machine."""
     import torch
 
     before = torch.get_num_threads()
@@ -128,15 +129,16 @@ def _matrix_flops(dtype: "object", threads: int, *, device: str = "cpu", size: i
         left = torch.ones(size, size, dtype=dtype, device=device)  # type: ignore[arg-type]
         right, result = left.clone(), left.clone()
         torch.mm(left, right, out=result)
-        count, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < _BENCH_SECONDS or count < 2:
+        fastest, ends = math.inf, time.perf_counter() + _BENCH_SECONDS
+        while time.perf_counter() < ends or fastest == math.inf:
+            started = time.perf_counter()
             torch.mm(left, right, out=result)
             if device == "cuda":
                 torch.cuda.synchronize()
-            count += 1
+            fastest = min(fastest, time.perf_counter() - started)
     finally:
         torch.set_num_threads(before)
-    return 2 * size**3 * count / elapsed
+    return 2 * size**3 / fastest
 
 
 def _copy_speed() -> float:

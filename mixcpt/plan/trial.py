@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -183,7 +184,7 @@ class _Watch:
 def _measured(timed: Timed) -> Measured:
     times = [each.time_seconds for each in timed.measurements]
     windows = [each.metrics["train/seconds"] for each in timed.measurements if "train/seconds" in each.metrics]
-    steps = windows[1:] or [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    steps = windows[1:] or [later - earlier for earlier, later in pairwise(times)]
     summary = timed.ref.file("summary.json")
     tasks = json.loads(summary.read_text())["tasks"] if summary.is_file() else []
     return Measured(

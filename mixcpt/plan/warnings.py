@@ -71,21 +71,14 @@ def _remedies(load: Load, device: Device, short: Memory, room: int) -> str:
     if short.stage != "pretrained":
         batch = f"align.{short.stage}.batch_size"
         return f"Lower {batch} or align.{short.stage}.max_tokens: alignment trains all of the model on one device"
-    found = [
-        (what, memories(changed, device)[0].total - _unreckoned(load, device, short))
-        for what, changed in _changed(load)
-    ]
-    less = sorted({what: total for what, total in found if total < short.total}.items(), key=lambda each: each[1])
+    more = short.total - memories(load, device)[0].total  # that a trial measured beyond the formulas
+    found = [(what, memories(changed, device)[0].total + more) for what, changed in _changed(load)]
+    less = sorted(((what, total) for what, total in found if total < short.total), key=lambda each: each[1])
     if not less:
         return "No setting of this run changes that: take a larger device, or a smaller model"
     enough = [each for each in reversed(less) if each[1] <= room]
     listed = "; ".join(f"{what} ({_gib(total)})" for what, total in (enough or less)[:4])
     return f"Enough by itself: {listed}" if enough else f"No single setting is enough; each of these helps: {listed}"
-
-
-def _unreckoned(load: Load, device: Device, short: Memory) -> int:
-    """Returns how much less a trial measured than the formulas say (or more, where negative)."""
-    return memories(load, device)[0].total - short.total
 
 
 def _changed(load: Load) -> Iterator[tuple[str, Load]]:

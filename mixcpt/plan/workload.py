@@ -95,9 +95,8 @@ def workload_of_mixture(config: AdaptConfig, mixture: ArtifactRef) -> Workload:
         SourceShare(entry["name"], entry["pool"], entry["unique_tokens"], entry["tokens"], True)
         for entry in account["sources"]
     )
-    cached = sum(
-        {(e["name"], s["form"]): e["unique_tokens"] for s in account["streams"] for e in s["sources"]}.values()
-    )
+    read = ((entry["name"], stream["form"], entry) for stream in account["streams"] for entry in stream["sources"])
+    cached = sum({(name, form): entry["unique_tokens"] for name, form, entry in read}.values())
     seconds = float(mixture.record["seconds"])
     steps = num_steps(streams, config.pretrain.batch_rows)
     return Workload(sources, streams, steps, account["row_tokens"], cached, seconds)
