@@ -71,7 +71,7 @@ def pretraining_memory(
         gradients=shape.num_trained * FP32 // sharing.student,
         optimizer=optimizer_bytes(shape, config.optimizer.state) // sharing.student,
         teacher=_teacher_bytes(shape, config) // sharing.teacher,
-        activations=round(rows * (activations.saved + activations.largest)),
+        activations=round(rows * (activations.saved + activations.largest)) + activations.copies,
         head=_head_bytes(shape, config, round(rows * row_tokens), device),
         process=PROCESS_BYTES[device],
     )

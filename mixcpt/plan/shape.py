@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -49,6 +49,8 @@ class ActivationBytes:
     """Kept from the forward for the backward."""
     largest: int
     """The largest single one, beside which the backward holds its gradients."""
+    copies: int = 0
+    """Of the weights in the narrower type of the products; once, however many rows there are."""
 
 
 def model_shape(base: ModelRef, config: PretrainConfig, *, seed: int = 0) -> ModelShape:
@@ -100,10 +102,11 @@ def _saved(student: CausalModel, row_tokens: int, *, bf16: bool) -> ActivationBy
     ids = torch.zeros(1, row_tokens, dtype=torch.long, device="meta")
     mask = torch.ones(1, 1, row_tokens, row_tokens, dtype=torch.bool, device="meta")  # packed rows have one
     positions = torch.arange(row_tokens, device="meta").unsqueeze(0)
-    with _AsOnDevice(bf16), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _AsOnDevice(bf16) as narrowing, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         student.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    copies = [kept.pop(storage).nbytes() for storage in narrowing.copies if storage in kept]
     sizes = [storage.nbytes() for storage in kept.values()]
-    return ActivationBytes(sum(sizes), max(sizes, default=0))
+    return ActivationBytes(sum(sizes), max(sizes, default=0), sum(copies))
 
 
 class _AsOnDevice(TorchFunctionMode):
@@ -112,6 +115,8 @@ class _AsOnDevice(TorchFunctionMode):
 
     def __init__(self, bf16: bool) -> None:
         super().__init__()
+        self.copies: set[int] = set()
+        """Storages of weights in the narrower type."""
         self._bf16 = bf16
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -119,12 +124,16 @@ class _AsOnDevice(TorchFunctionMode):
             query, key, value = args[:3]
             return _FusedAttention.apply(query, key, value, (kwargs or {}).get("attn_mask"))
         if self._bf16 and func in (functional.linear, torch.matmul, Tensor.matmul):
-            args = tuple(_narrow(value) for value in args)
+            args = tuple(self._narrow(value) for value in args)
         return func(*args, **(kwargs or {}))
 
-
-def _narrow(value: Any) -> Any:
-    return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.is_floating_point() else value
+    def _narrow(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        narrow = value.to(torch.bfloat16)
+        if isinstance(value, nn.Parameter):
+            self.copies.add(narrow.untyped_storage()._cdata)
+        return narrow
 
 
 class _FusedAttention(torch.autograd.Function):
