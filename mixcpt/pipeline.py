@@ -1,7 +1,7 @@
 """The stages of an adaptation as jobs: what runs after what, with which settings and inputs; runs nothing itself."""
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import AdaptConfig, Split
@@ -14,6 +14,7 @@ OPEN_BOOK = "open-book"
 """Role of the base that has the document at hand."""
 
 
+@runtime_checkable
 class Adapting(Protocol):
     """What the jobs follow from."""
 
