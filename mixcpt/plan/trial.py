@@ -42,7 +42,7 @@ class Timed:
     ref: ArtifactRef
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, int | float]:
         """The numbers of the stage's record."""
         return {name: value for name, value in self.ref.record["metrics"].items() if isinstance(value, int | float)}
 
@@ -66,7 +66,7 @@ class Measured:
     seconds_after_training: float
     step_seconds: tuple[float, ...]
     """Of each training step but the first, which is slower than all others."""
-    metrics: dict[str, float]
+    metrics: dict[str, int | float]
     items: dict[str, int]
     """Questions that were asked, by task."""
 

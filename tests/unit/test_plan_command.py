@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.app import app
+from mixcpt.cli.plan import plan as plan_command
 from mixcpt.config import load_config
 from mixcpt.errors import MixcptError
 from mixcpt.models import resolve_model
@@ -29,7 +31,9 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["plan", *map(str, arguments)])
+    program = typer.Typer()
+    program.command()(plan_command)
+    return CliRunner().invoke(program, [str(argument) for argument in arguments])
 
 
 def planned(path: Path, store: Path, device: Device, *overrides: str) -> Plan:
@@ -37,8 +41,8 @@ def planned(path: Path, store: Path, device: Device, *overrides: str) -> Plan:
     return stage.analytic_plan(load_of(config, resolve_model(config.base), ArtifactStore(store)), device)
 
 
-def device(gib: float, *, count: int = 1) -> Device:
-    return Device("small", count, round(gib * 2**30), 1e12, 1e12, 1e11, 0.5, is_here=False)
+def device(gib: float) -> Device:
+    return Device("small", 1, round(gib * 2**30), 1e12, 1e12, 1e11, 0.5, is_here=False)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -99,6 +103,10 @@ def test_plan_refuses_what_it_cannot_reckon_for(arguments: tuple[str, ...], said
     assert "Traceback" not in done.output
 
 
+def test_plan_is_a_command_of_the_program() -> None:
+    assert plan_command in [command.callback for command in app.registered_commands]
+
+
 def test_plan_help_says_where_the_figures_come_from() -> None:
     shown = plan("--help").stdout
     assert all(word in shown for word in ("trial", "sample", "h100", "extrapolated", "--price-per-hour"))
@@ -106,7 +114,7 @@ def test_plan_help_says_where_the_figures_come_from() -> None:
 
 def test_plan_on_a_device_that_is_too_small_names_settings_that_suffice(tmp_path: Path) -> None:
     wide = ("pretrain.batch_rows=64", "pretrain.micro_batch_rows=64")
-    needed = planned(DEMO, tmp_path, device(80), *wide)
+    needed = planned(DEMO, tmp_path, device(80.0), *wide)
     assert not any("pretrained" in warning for warning in needed.warnings)
     (warning,) = [each for each in planned(DEMO, tmp_path, device(1.3), *wide).warnings if "pretrained" in each]
     assert "activations" in warning
