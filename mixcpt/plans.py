@@ -192,11 +192,12 @@ def plan_key(
     return StageKey(_KIND, _VERSION, settings, inputs)
 
 
-def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan]) -> ArtifactRef:
-    """Returns the published plan of this key; `make` is called where the store has none."""
+def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan | None]) -> ArtifactRef:
+    """Returns the published plan of this key, empty where there is none; `make` is called where the store has none."""
 
     def write(folder: Path) -> dict[str, Any]:
-        plan = make()
+        if (plan := make()) is None:
+            return {}
         (folder / _FILE).write_text(json.dumps(plan.to_json(), indent=2))
         return {"basis": plan.basis, "planned_seconds": round(plan.seconds, 1), "planned_flops": plan.flops}
 
@@ -211,6 +212,6 @@ def load_plan(ref: ArtifactRef) -> Plan:
 def plan_of(store: ArtifactStore, result: RunResult) -> Plan | None:
     """Returns what was planned for a run on the machine that made it: by the last trial, else by formulas."""
     identity = run_identity(result.config, result.base, result.refs["corpus"].fingerprint)
-    refs = [ref for ref in store.list(_KIND) if ref.record["settings"]["run"] == identity]
+    refs = [ref for ref in store.list(_KIND) if ref.record["settings"]["run"] == identity and ref.file(_FILE).is_file()]
     here = [plan for plan in map(load_plan, refs) if plan.device.is_here]
     return sorted(here, key=lambda plan: plan.basis == "trial")[-1] if here else None

@@ -40,7 +40,9 @@ class Load:
 
 
 @dataclass(frozen=True)
-class _Adapting:
+class Adapting:
+    """What the jobs of a run follow from."""
+
     config: AdaptConfig
     base: ModelRef
 
@@ -65,7 +67,7 @@ def load_of_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef, sto
     from mixcpt.worker import lookup
 
     samples = sample_corpus(corpus)
-    mixture = lookup(pretraining_jobs(_Adapting(config, base), corpus)[0], store)
+    mixture = lookup(pretraining_jobs(Adapting(config, base), corpus)[0], store)
     known = isinstance(mixture, ArtifactRef)
     reading = workload_of_mixture(config, mixture) if known else workload_of_samples(config, samples, base)
     return _load(config, base, samples, corpus, corpus.fingerprint, reading)

@@ -1,11 +1,13 @@
 """A few records of each source, cleaned as curation would, and how much more there is of it."""
 
+import math
 import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import CurationConfig, Pool
@@ -16,7 +18,10 @@ from mixcpt.curation.steps import MinLength, Normalise, Step, run_steps
 NUM_RECORDS = 600
 """Of each source, at most."""
 _MAX_READ_BYTES = 256 * 2**20
-"""Of each source; what is beyond is taken to be like what was read."""
+"""Of the text of each source whose files are not compressed; what is beyond is taken to be like what was read."""
+_MAX_READ_RECORDS = 20_000
+"""Of each source of a corpus: how much there is of it is known."""
+_COMPRESSED = (".gz", ".parquet")
 _FILES: dict[Pool, str] = {
     "domain": "documents.parquet",
     "general": "documents.parquet",
@@ -72,17 +77,18 @@ def sample_corpus(corpus: ArtifactRef) -> list[Sample]:
 
 def _sample(config: CurationConfig, source: OpenSource) -> Sample:
     started = time.monotonic()
-    records, num_usable, num_read, num_bytes = [], 0, 0, 0
+    records: list[Record] = []
+    num_usable, num_bytes = 0, 0
     chance = random.Random(source.config.name)
+    limit = math.inf if any(each.name.endswith(_COMPRESSED) for each in source.contents) else _MAX_READ_BYTES
     for record in source.records():
-        num_read += 1
         if isinstance(record, Defect):
             continue
         num_usable, num_bytes = num_usable + 1, num_bytes + record.num_bytes
         _put(records, record, num_usable, chance)
-        if num_bytes > _MAX_READ_BYTES:
+        if num_bytes > limit:
             break
-    more = max(1.0, sum(content.bytes for content in source.contents) / num_bytes) if num_bytes > _MAX_READ_BYTES else 1
+    more = max(1.0, sum(content.bytes for content in source.contents) / num_bytes) if num_bytes > limit else 1.0
     cleaning: list[Step] = [*([Normalise()] if config.normalise else []), MinLength(config.min_characters)]
     clean = tuple(run_steps(records, cleaning, lambda removal: None))
     seconds = (time.monotonic() - started) * more
@@ -114,7 +120,8 @@ def _put(drawn: list[Record], record: Record, count: int, chance: random.Random)
 def _stored(corpus: ArtifactRef, source: str, pool: Pool) -> Iterable[Record]:
     names = TEXT_NAMES[pool]
     key = "doc_id" if pool in ("domain", "general") else "id"
-    for batch in pq.ParquetFile(corpus.file(_FILES[pool])).iter_batches(columns=[key, "source", *names]):
-        for row in batch.to_pylist():
-            if row["source"] == source:
-                yield Record(row[key], source, pool, tuple(row[name] for name in names))
+    of_source = dataset.dataset(corpus.file(_FILES[pool]))
+    batches = of_source.to_batches(columns=[key, *names], filter=dataset.field("source") == source)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    for row in islice(rows, _MAX_READ_RECORDS):
+        yield Record(row[key], source, pool, tuple(row[name] for name in names))

@@ -42,6 +42,7 @@ def small_run(config: AdaptConfig, samples: Sequence[Sample], folder: Path) -> A
     )
     return config.model_copy(
         update={
+            "data_seed": config.data_seed + 1,  # of documents that were not held out, others have to be now
             "curation": _sources(config.curation, samples, folder / "sources"),
             "mixture": config.mixture.model_copy(update={"total_tokens": tokens}),
             "pretrain": pretrain,

@@ -1,30 +1,41 @@
 """The plan of a run: counted, reckoned, where wanted tried out, and kept in the store."""
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import AdaptConfig
+from mixcpt.errors import MixcptError
 from mixcpt.models import ModelRef
 from mixcpt.plan import extrapolation, reckoning
 from mixcpt.plan.devices import free_disk_bytes, ram_bytes, this_machine
+from mixcpt.plan.fit import misfits
 from mixcpt.plan.load import Load, load_of_corpus
 from mixcpt.plan.trial import OnStage, run_trial
-from mixcpt.plan.warnings import warnings
 from mixcpt.plans import Device, Plan, plan_key, save_plan
 from mixcpt.runs import run_identity
 
+_log = logging.getLogger("mixcpt.plan")
+
 
 def plan_from_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef, store: ArtifactStore) -> ArtifactRef:
-    """Returns the plan of a run on this machine, reckoned without a trial in a second or two."""
+    """Returns the plan of a run on this machine, reckoned without a trial in a second or two.
+
+    A run that cannot be planned is no worse for it: then the artifact is empty, and the log says why.
+    """
     identity = run_identity(config, base, corpus.fingerprint)
     inputs = {"corpus": corpus.digest, "base": base.digest}
     runtime = config.runtime
 
-    def make() -> Plan:
-        device = this_machine(runtime, config.pretrain.precision)
-        return analytic_plan(load_of_corpus(config, base, corpus, store), device)
+    def make() -> Plan | None:
+        try:
+            load = load_of_corpus(config, base, corpus, store)
+        except MixcptError as error:
+            _log.warning("the run is not planned: %s", error)
+            return None
+        return analytic_plan(load, this_machine(runtime, config.pretrain.precision))
 
     return save_plan(store, plan_key(identity, inputs, "", runtime.num_processes), make)
 
@@ -49,7 +60,7 @@ def analytic_plan(load: Load, device: Device, *, price_per_hour: float = 0.0) ->
         ram_bytes=host,
         start_seconds=reckoning.start_seconds(load),
         price_per_hour=price_per_hour,
-        warnings=warnings(load, device, memory, disk, host, ram),
+        warnings=misfits(load, device, memory, disk, host, ram),
     )
 
 
@@ -73,7 +84,7 @@ def tried_plan(load: Load, device: Device, *, price_per_hour: float = 0.0, on_st
         memory=memory,
         ram_bytes=host,
         start_seconds=extrapolation.start_seconds(load, trial),
-        warnings=warnings(load, device, memory, plan.disk, host, ram),
+        warnings=misfits(load, device, memory, plan.disk, host, ram),
     )
 
 

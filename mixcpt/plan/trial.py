@@ -13,9 +13,8 @@ from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import AdaptConfig
 from mixcpt.errors import MixcptError
 from mixcpt.jobs import Batch, Failed, Finished, Job, Output, Started, read_events
-from mixcpt.models import ModelRef
 from mixcpt.pipeline import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs, preview_jobs
-from mixcpt.plan.load import Load
+from mixcpt.plan.load import Adapting, Load
 from mixcpt.plan.slices import FEW_QUESTIONS, questions, small_run
 from mixcpt.supervisor import run_supervised
 from mixcpt.tracking import Measurement, Spool
@@ -65,16 +64,10 @@ class Measured:
     start_seconds: float
     seconds_after_training: float
     step_seconds: tuple[float, ...]
-    """Of each training step but the first, which is slower than all others."""
+    """Of each training step but the first, which is slower than all others, where there are several."""
     metrics: dict[str, int | float]
     items: dict[str, int]
     """Questions that were asked, by task."""
-
-
-@dataclass(frozen=True)
-class _Adapting:
-    config: AdaptConfig
-    base: ModelRef
 
 
 def run_trial(load: Load, on_stage: OnStage = lambda stage: None) -> Trial:
@@ -85,7 +78,7 @@ def run_trial(load: Load, on_stage: OnStage = lambda stage: None) -> Trial:
     """
     with TemporaryDirectory(prefix="mixcpt-plan-") as folder:
         config = small_run(load.config, load.samples, Path(folder))
-        adapting = _Adapting(config, load.base)
+        adapting = Adapting(config, load.base)
         corpus, trained = Output("curate"), Output("pretrain", as_model=True)
         *reading, training = pretraining_jobs(adapting, corpus)
         first = [curation_job(config), *reading]
@@ -100,13 +93,13 @@ def run_trial(load: Load, on_stage: OnStage = lambda stage: None) -> Trial:
         return Trial(config, {name: _measured(timed) for name, timed in found.items()})
 
 
-def _questions(adapting: _Adapting, trained: Output) -> list[Job]:
+def _questions(adapting: Adapting, trained: Output) -> list[Job]:
     """Returns the evaluations: next to nothing, the base as before training, and the trained model."""
     corpus = Output("curate")
     few = adapting.config.model_copy(update={"evaluate": questions(adapting.config.evaluate, FEW_QUESTIONS)})
     plain = {"form": "plain"}
     return [
-        evaluation_job(_Adapting(few, adapting.base), corpus, FEW.removeprefix(EVALUATE), adapting.base, plain),
+        evaluation_job(Adapting(few, adapting.base), corpus, FEW.removeprefix(EVALUATE), adapting.base, plain),
         *preview_jobs(adapting, corpus),
         evaluation_job(adapting, corpus, "pretrained", trained, plain),
     ]
@@ -184,7 +177,7 @@ class _Watch:
 def _measured(timed: Timed) -> Measured:
     times = [each.time_seconds for each in timed.measurements]
     windows = [each.metrics["train/seconds"] for each in timed.measurements if "train/seconds" in each.metrics]
-    steps = windows[1:] or [later - earlier for earlier, later in pairwise(times)]
+    steps = windows[1:] or windows or [later - earlier for earlier, later in pairwise(times)]
     summary = timed.ref.file("summary.json")
     tasks = json.loads(summary.read_text())["tasks"] if summary.is_file() else []
     return Measured(

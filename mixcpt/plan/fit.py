@@ -16,7 +16,7 @@ _USABLE = 0.95
 _FEW_BYTES = 2**30
 
 
-def warnings(load: Load, device: Device, memory: Sequence[Memory], disk: Disk, host: int, ram: int) -> tuple[str, ...]:
+def misfits(load: Load, device: Device, memory: Sequence[Memory], disk: Disk, host: int, ram: int) -> tuple[str, ...]:
     """Returns a sentence for everything that does not fit.
 
     Args:
