@@ -14,11 +14,11 @@ from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import BY_NAME, MixcptError
 from mixcpt.models import ModelRef
 
-StageName = Literal["curate", "mix", "cache", "probe", "pretrain", "select", "sft", "dpo", "evaluate", "smoke"]
+StageName = Literal["curate", "plan", "mix", "cache", "probe", "pretrain", "select", "sft", "dpo", "evaluate", "smoke"]
 
 LOCK = "lock"
 """File in the folder of a batch, locked while a process works on it."""
-_WITHOUT_GPU: tuple[StageName, ...] = ("curate", "mix")
+_WITHOUT_GPU: tuple[StageName, ...] = ("curate", "plan", "mix")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import AdaptConfig
 from mixcpt.errors import ConfigError
+from mixcpt.fingerprint import fingerprint
 from mixcpt.models import ModelRef
 
 _KIND = "run"
@@ -74,6 +75,17 @@ class RunResult:
 def deciding_settings(config: AdaptConfig) -> dict[str, Any]:
     """Returns the settings that can change a result: all but places and processes."""
     return config.model_dump(mode="json", exclude={"runtime"})
+
+
+def run_identity(config: AdaptConfig, base: ModelRef, corpus: str) -> str:
+    """Returns the fingerprint of what a run is to do, known before it starts.
+
+    Args:
+        config: Its settings.
+        base: Its base model.
+        corpus: Fingerprint of the corpus, which stands for the content of the sources.
+    """
+    return fingerprint({"settings": deciding_settings(config), "base": base.digest, "corpus": corpus})
 
 
 def save_run(store: ArtifactStore, result: RunResult) -> ArtifactRef:

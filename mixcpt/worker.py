@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import (
+    AdaptConfig,
     CachedTeacher,
     CurationConfig,
     DpoConfig,
@@ -172,6 +173,12 @@ def _curate(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     return curate(CurationConfig.model_validate(job.config), seed=job.seed, store=store)
 
 
+def _plan(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    from mixcpt.plan.stage import plan_from_corpus
+
+    return plan_from_corpus(AdaptConfig.model_validate(job.config), job.model("base"), job.artifact("corpus"), store)
+
+
 def _mix(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     from mixcpt.mixture import mix
 
@@ -281,6 +288,7 @@ def _smoke(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 
 _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] = {
     "curate": _curate,
+    "plan": _plan,
     "mix": _mix,
     "cache": _cache,
     "probe": _probe,
@@ -293,6 +301,7 @@ _STAGES: dict[StageName, Callable[[Job, ArtifactStore, Tracker], ArtifactRef]] =
 }
 _RECORDED: dict[StageName, tuple[str, tuple[str, ...]]] = {
     "curate": ("corpus", ()),
+    "plan": ("plan", ("corpus", "base")),
     "mix": ("mixture", ("corpus",)),
     "cache": ("teacher", ("base",)),
     "probe": ("probe", ("base",)),

@@ -6,10 +6,9 @@ from prefect.runtime import flow_run
 
 from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig, RuntimeConfig
-from mixcpt.fingerprint import fingerprint
-from mixcpt.jobs import Job
 from mixcpt.models import ModelRef, resolve_model
-from mixcpt.runs import RunResult, deciding_settings
+from mixcpt.pipeline import curation_job
+from mixcpt.runs import RunResult, run_identity
 from mixcpt.worker import lookup
 from tasks.lineage import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
@@ -50,7 +49,7 @@ def open_adaptation(config: AdaptConfig) -> Adaptation:
     """
     base = resolve_model(config.base)
     corpus = lookup(curation_job(config), ArtifactStore(config.runtime.store))
-    key = fingerprint({"settings": deciding_settings(config), "base": base.digest, "corpus": corpus.fingerprint})
+    key = run_identity(config, base, corpus.fingerprint)
     return Adaptation(config, base, key, **_flow_run_ids())
 
 
@@ -79,7 +78,3 @@ def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
     tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
     run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags, params, parent)
     return replace(adaptation, run_id=run_id or "")
-
-
-def curation_job(config: AdaptConfig) -> Job:
-    return Job("curate", "curate", config.curation.model_dump(mode="json"), config.data_seed)

@@ -13,9 +13,9 @@ from mixcpt.evaluate import TaskDelta, compare
 from mixcpt.fingerprint import fingerprint
 from mixcpt.merge.names import find_model
 from mixcpt.models import ModelRef
+from mixcpt.pipeline import EVALUATE, evaluation_job
 from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.champion import Registry
-from tasks.evaluation import PREFIX, evaluation_job
 from tasks.lineage import close_run
 from tasks.stations import run_station, worth_retrying
 
@@ -49,8 +49,8 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
     jobs = [evaluation_job(adaptation, corpus, role, model, {"form": of}) for role, (model, of) in models.items()]
     made = run_station(adaptation, jobs)
     changes = compare(
-        made[f"{PREFIX}base"],
-        made[f"{PREFIX}model"],
+        made[f"{EVALUATE}base"],
+        made[f"{EVALUATE}model"],
         confidence=settings.evaluate.confidence,
         num_resamples=settings.evaluate.num_resamples,
         seed=settings.seed,

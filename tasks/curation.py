@@ -3,7 +3,8 @@
 from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
-from tasks.adaptation import Adaptation, curation_job
+from mixcpt.pipeline import curation_job
+from tasks.adaptation import Adaptation
 from tasks.stations import run_station, worth_retrying
 
 

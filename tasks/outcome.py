@@ -5,11 +5,9 @@ from pathlib import Path
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.jobs import Job
 from mixcpt.models import ModelRef
+from mixcpt.pipeline import EVALUATE, alignment_jobs, curation_job, evaluation_jobs, pretraining_jobs, preview_jobs
 from mixcpt.runs import RunResult, TrackingRef, find_record, load_run
-from tasks.adaptation import Adaptation, curation_job
-from tasks.alignment import alignment_jobs
-from tasks.evaluation import PREFIX, evaluation_jobs, preview_jobs
-from tasks.pretraining import pretraining_jobs
+from tasks.adaptation import Adaptation
 from tasks.stations import ask
 from tasks.tracking import Place
 
@@ -65,7 +63,7 @@ def find_stored_run(adaptation: Adaptation) -> RunResult | None:
 def _add(refs: dict[str, ArtifactRef], adaptation: Adaptation, jobs: list[Job]) -> bool:
     """Returns whether the store has the results of all jobs, after adding them under their roles."""
     found, missing = ask(adaptation, jobs)
-    refs |= {ROLES.get(name, name.removeprefix(PREFIX)): ref for name, ref in found.items()}
+    refs |= {ROLES.get(name, name.removeprefix(EVALUATE)): ref for name, ref in found.items()}
     return not missing
 
 

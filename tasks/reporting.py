@@ -86,7 +86,8 @@ def finish_parent(
 
 
 def figures(run: RunSummary) -> dict[str, float]:
-    """Returns the metrics of an adaptation: value and change of each task with its interval, and what was kept."""
+    """Returns the metrics of an adaptation: value and change of each task with its interval, what was kept, and
+    what was planned beside what was measured."""
     found: dict[str, float] = {}
     for name, value in run.final.tasks.items():
         found[f"eval/{name}/{value.metric}"] = value.value
@@ -98,6 +99,10 @@ def figures(run: RunSummary) -> dict[str, float]:
     found |= {f"eval/{name}/{change.metric}": change.value for name, change in run.final.gold.items()}
     found |= {f"retention/{name}/kl_to_base": moved.nats for name, moved in run.final.drift.items()}
     found |= {f"eval/{known.task}/open-book": known.open_book for known in run.known}
+    for stage in run.planned:
+        of = stage.stage.replace(" ", "-")
+        for name, (planned, measured) in stage.pairs.items():
+            found |= {f"plan/{of}/{name}": planned, f"measured/{of}/{name}": measured}
     return {name: number for name, number in found.items() if not math.isnan(number)}
 
 

@@ -14,6 +14,7 @@ from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.errors import ConfigError
 from mixcpt.models import ModelRef, resolve_model
+from mixcpt.pipeline import EVALUATE, evaluation_job
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
 from mixcpt.report.table import markdown_rows
@@ -23,7 +24,6 @@ from mixcpt.rounds.records import Decision, Round, refused, rounds, save_round
 from mixcpt.runs import RunResult
 from tasks.adaptation import reopen_adaptation
 from tasks.champion import Registry, Version
-from tasks.evaluation import PREFIX, evaluation_job
 from tasks.stations import run_station, worth_retrying
 from tasks.tracking import Tracking, forgiving
 
@@ -107,7 +107,7 @@ def ask_others(opened: Opened, run: RunResult) -> dict[str, ArtifactRef]:
         for role, (model, asked_form) in others.items()
     ]
     made = run_station(adaptation, jobs)
-    found = {name.removeprefix(PREFIX): ref for name, ref in made.items()}
+    found = {name.removeprefix(EVALUATE): ref for name, ref in made.items()}
     return {"champion": found["base"], **found, "candidate": run.evaluations["final"]}
 
 

@@ -8,13 +8,11 @@ from prefect import task
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import AdaptConfig
 from mixcpt.jobs import Input, Job, Output
+from mixcpt.pipeline import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs
 from mixcpt.runs import RunResult, save_run
-from tasks.adaptation import Adaptation, curation_job, open_adaptation, track
-from tasks.alignment import alignment_jobs
-from tasks.evaluation import PREFIX, evaluation_job
+from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.lineage import close_run
 from tasks.outcome import ROLES, assemble
-from tasks.pretraining import pretraining_jobs
 from tasks.stations import run_station, worth_retrying
 from tasks.watching import Results
 
@@ -70,5 +68,5 @@ def run_trial(trial: Trial, parent: str) -> RunResult:
 
 
 def _by_role(made: Results) -> tuple[dict[str, ArtifactRef], dict[str, ArtifactRef]]:
-    evaluations = {name.removeprefix(PREFIX): ref for name, ref in made.items() if name.startswith(PREFIX)}
-    return {ROLES[name]: ref for name, ref in made.items() if not name.startswith(PREFIX)}, evaluations
+    evaluations = {name.removeprefix(EVALUATE): ref for name, ref in made.items() if name.startswith(EVALUATE)}
+    return {ROLES[name]: ref for name, ref in made.items() if not name.startswith(EVALUATE)}, evaluations

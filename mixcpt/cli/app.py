@@ -14,6 +14,7 @@ from mixcpt.cli.export import export
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, reconcile, run, up
 from mixcpt.cli.merge import merge
+from mixcpt.cli.plan import plan
 from mixcpt.cli.rounds import promote, readapt, rollback
 from mixcpt.cli.world import world
 
@@ -44,6 +45,7 @@ def main(
 
       mixcpt init my.yaml --documents ./docs --model ./model
       mixcpt validate my.yaml
+      mixcpt plan my.yaml
       mixcpt run my.yaml
       mixcpt report my-run
       mixcpt ledger my-run --output facts.csv
@@ -54,6 +56,7 @@ def main(
 app.command()(demo)
 app.command()(init)
 app.command()(validate)
+app.command()(plan)
 app.command()(run)
 app.command()(compare)
 app.command()(advise)

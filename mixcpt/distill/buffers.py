@@ -78,6 +78,13 @@ def scored_chunks(
         yield Chunk(tokens, [buffer[: len(tokens)] for buffer in logits], spares, block_rows)
 
 
+def buffer_bytes(num_rows: int, vocab: int, needs: Needs, *, device_type: str) -> int:
+    """Returns what `scored_chunks` holds at once for so many scored tokens in fp32, in bytes."""
+    chunk_rows, block_rows = _rows(num_rows, vocab, needs, torch.float32, DEFAULT_BUDGET_BYTES, device_type)
+    of_chunk = needs.num_logits * torch.float32.itemsize + needs.copy_bytes
+    return vocab * (chunk_rows * of_chunk + block_rows * needs.num_spares * torch.float32.itemsize)
+
+
 def empty_matrix(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "rows columns"]:
     """Returns an uninitialised matrix.
 

@@ -46,6 +46,12 @@ def read_tasks(config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> lis
     return [_read(task, config, corpus, seed) for task in config.tasks]
 
 
+def asked_items(task: Task, config: EvaluateConfig) -> list[Item]:
+    """Returns what a task asks whose items lie in no corpus, in the split of the settings, its limit left aside."""
+    items = _own_items(task)[0]
+    return [item for item in items if config.split in ("all", split_of(item.cluster, config.splits))]
+
+
 def check_tasks(config: EvaluateConfig) -> list[str]:
     """Returns what is wrong with the tasks' files, each problem with its key path; reads only their first lines."""
     problems = []
@@ -60,15 +66,8 @@ def check_tasks(config: EvaluateConfig) -> list[str]:
 
 
 def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, seed: int) -> TaskItems:
-    bad: list[BadRecord] = []
-    if isinstance(task, ClosedWorldTask):
-        items = _world_items(task)
-    elif isinstance(task, MultipleChoiceTask):
-        items, bad = read_items(Path(task.path).expanduser(), choice_parser(task))
-    elif task.path:
-        items, bad = read_texts(Path(task.path).expanduser())
-    else:
-        items = heldout_texts(task, corpus)
+    is_heldout = isinstance(task, BitsPerByteTask) and not task.path
+    items, bad = (heldout_texts(task, corpus), []) if is_heldout else _own_items(task)
     examples = _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
     shown = {example.cluster for example in examples}
     items = [item for item in items if item.cluster not in shown]
@@ -79,6 +78,14 @@ def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, seed: int) ->
             "add items, change evaluate.splits, or ask all with evaluate.split: all",
         )
     return TaskItems(task, tuple(_draw(chosen, task.limit, seed)), tuple(bad), tuple(examples))
+
+
+def _own_items(task: Task) -> tuple[list[Item], list[BadRecord]]:
+    """Returns the items of a task that has them itself or reads them from a file, and what could not be used."""
+    if isinstance(task, ClosedWorldTask):
+        return _world_items(task), []
+    path = Path(task.path).expanduser()
+    return read_items(path, choice_parser(task)) if isinstance(task, MultipleChoiceTask) else read_texts(path)
 
 
 def _world_items(task: ClosedWorldTask) -> list[Item]:

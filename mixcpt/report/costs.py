@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mixcpt.artifacts import ArtifactRef
+from mixcpt.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.plans import Plan, StagePlan, plan_of
 from mixcpt.report.view import STAGES
 from mixcpt.report.words import Number
 from mixcpt.runs import RunResult
@@ -22,6 +23,54 @@ class Cost:
     tokens_per_second: Number | None = None
     peak_memory_bytes: int | None = None
     steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What was planned for one stage, or for all of a run, beside what was measured; only what both have."""
+
+    stage: str
+    seconds: tuple[Number, Number]
+    """Planned, measured; so the others."""
+    tokens: tuple[int, int] | None = None
+    flops: tuple[Number, Number] | None = None
+    peak_memory_bytes: tuple[int, int] | None = None
+
+    @property
+    def pairs(self) -> dict[str, tuple[Number, Number]]:
+        """The pairs that are there, by name."""
+        names = ("seconds", "tokens", "flops", "peak_memory_bytes")
+        return {name: pair for name in names if (pair := getattr(self, name))}
+
+
+def plan_of_run(run: RunResult) -> Plan | None:
+    """Returns the plan that lies in the store beside a run's artifacts; None where nobody planned."""
+    return plan_of(ArtifactStore(run.refs["corpus"].directory.parents[1]), run)
+
+
+def beside_plan(plan: Plan, stages: Iterable[Cost]) -> list[Planned]:
+    """Returns the stages of a run that were planned, and their sum, which leaves starting processes aside."""
+    both = [(plan.by_stage[cost.stage], cost) for cost in stages if cost.stage in plan.by_stage]
+    found = [_beside(of, cost) for of, cost in both]
+    whole = total(cost for _, cost in both)
+    sums = StagePlan(
+        "total",
+        sum(of.seconds for of, _ in both),
+        sum(of.tokens for of, _ in both),
+        student_flops=sum(of.flops for of, cost in both if cost.flops),
+        peak_memory_bytes=max((of.peak_memory_bytes for of, _ in both), default=0),
+    )
+    return [*found, _beside(sums, whole)] if found else []
+
+
+def _beside(plan: StagePlan, cost: Cost) -> Planned:
+    return Planned(
+        cost.stage,
+        (plan.seconds, cost.seconds),
+        (plan.tokens, cost.tokens) if plan.tokens and cost.tokens else None,
+        (plan.flops, cost.flops) if plan.flops and cost.flops else None,
+        (plan.peak_memory_bytes, cost.peak_memory_bytes) if plan.peak_memory_bytes and cost.peak_memory_bytes else None,
+    )
 
 
 def stage_costs(run: RunResult) -> list[Cost]:

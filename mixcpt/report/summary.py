@@ -10,7 +10,7 @@ from mixcpt.errors import ConfigError, DataError
 from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, known, retention
 from mixcpt.evaluate.estimates import Resampling
 from mixcpt.evaluate.statistics import Measure
-from mixcpt.report.costs import Cost, stage_costs, total
+from mixcpt.report.costs import Cost, Planned, beside_plan, plan_of_run, stage_costs, total
 from mixcpt.report.promise import Promise, promises
 from mixcpt.report.view import read_json
 from mixcpt.runs import RunResult
@@ -66,6 +66,8 @@ class RunSummary:
     """What the base knew of the domain before training, by itself and with the document at hand."""
     promises: Sequence[Promise] = ()
     """What was promised not to be lost, and whether it was."""
+    planned: Sequence[Planned] = ()
+    """What was planned beside what was measured; empty where nobody planned."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _check_comparable(first: RunResult, other: RunResult) -> None:
 
 def _run(run: RunResult) -> RunSummary:
     stages = stage_costs(run)
+    plan = plan_of_run(run)
     has_pretrained = "pretrained" in run.evaluations and run.final != "pretrained"
     models = {role: _compared(run, role) for role in (("pretrained", "final") if has_pretrained else ("final",))}
     return RunSummary(
@@ -167,6 +170,7 @@ def _run(run: RunResult) -> RunSummary:
         cost=total(stages),
         known=_known(run),
         promises=promises(run, {role: _changes(model) for role, model in models.items()}),
+        planned=beside_plan(plan, stages) if plan else [],
     )
 
 

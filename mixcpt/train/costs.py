@@ -33,7 +33,7 @@ def training_flops(trainer: DistillationTrainer, model: CausalModel) -> int:
         return flops
     taught = zip(trainer.streams, trainer.rows.streams, strict=True)
     teacher_tokens = sum(rows.num_tokens for stream, rows in taught if stream.objective.needs_teacher)
-    return flops + 2 * teacher_tokens * _multiplied(model)
+    return flops + 2 * teacher_tokens * multiplied_weights(model)
 
 
 def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:
@@ -44,10 +44,11 @@ def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:
     Attention scores are left out.
     """
     passes = 6 if recompute else 4
-    return passes * _multiplied(model) + 2 * _multiplied(model, trained_only=True)
+    return passes * multiplied_weights(model) + 2 * multiplied_weights(model, trained_only=True)
 
 
-def _multiplied(model: CausalModel, *, trained_only: bool = False) -> int:
+def multiplied_weights(model: CausalModel, *, trained_only: bool = False) -> int:
+    """Returns how many weights each token is multiplied with: N above, or those of them that are trained."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = any(weight is head.weight for weight in embedding.parameters())
     unused = set() if tied else {id(weight) for weight in embedding.parameters()}

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.e2e
 
 STAGES = {
     "curate",
+    "plan",
     "mix",
     "pretrain",
     "select",
@@ -81,6 +82,8 @@ def test_adaptation_leaves_one_finished_mlflow_run_a_stage_below_one_parent(adap
     assert runs["sft"].data.tags[STAGE_KEY] == result_of(adapted).refs["sft"].fingerprint
     assert runs["pretrain"].data.params["method.kind"] == "lssd"
     assert parent.data.metrics["retention/domain_text/delta"] < 0
+    planned, measured = (parent.data.metrics[f"{name}/pretrained/tokens"] for name in ("plan", "measured"))
+    assert planned == measured > 0
     files = {file.path for file in client_of(adapted).list_artifacts(parent.info.run_id)}
     assert files == {"report.html", "results.md", "run.json"}
 
@@ -117,7 +120,7 @@ def test_adaptation_changed_late_computes_only_what_follows(site: Any, adapted: 
     sft = config.align.sft.model_copy(update={"epochs": 2})
     site.adapt(config.model_copy(update={"align": config.align.model_copy(update={"sft": sft})}))
     new = [Path(path).relative_to(config.runtime.store).parts[0] for path in set(records(config)) - set(before)]
-    assert sorted(new) == ["evaluation", "model", "model", "run"]
+    assert sorted(new) == ["evaluation", "model", "model", "plan", "run"]
 
 
 def test_adaptation_killed_and_crashed_ends_with_the_same_weights(
