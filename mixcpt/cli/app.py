@@ -13,6 +13,7 @@ from mixcpt.cli.deploy import deploy
 from mixcpt.cli.export import export
 from mixcpt.cli.inspect import ledger, report
 from mixcpt.cli.launch import advise, compare, demo, reconcile, run, up
+from mixcpt.cli.lineage import lineage
 from mixcpt.cli.merge import merge
 from mixcpt.cli.plan import plan
 from mixcpt.cli.rounds import promote, readapt, rollback
@@ -68,6 +69,7 @@ app.command()(deploy)
 app.command()(reconcile)
 app.command()(report)
 app.command()(ledger)
+app.command()(lineage)
 app.command()(chat)
 app.command()(export)
 app.command("new-base")(new_base)

@@ -81,6 +81,24 @@ class Reached:
     models: tuple[ArtifactRef, ...]
     """Made of the corpus; none where the document was in no part that is read."""
 
+    @property
+    def text(self) -> str:
+        """In words."""
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.document}: {self.part}{reason} in corpus {self.corpus.digest[:12]}"
+
+    def to_json(self, catalogue: Catalogue) -> dict[str, Any]:
+        models = [{"digest": ref.digest, "path": ref.path, "runs": runs_of(catalogue, ref)} for ref in self.models]
+        return {"document": self.document, "part": self.part, "corpus": self.corpus.digest, "models": models}
+
+    def to_tree(self, catalogue: Catalogue) -> Tree:
+        """Returns the tree for a terminal: the models, and the runs in which they are."""
+        tree = Tree(Text(words.printable(self.text)))
+        for ref in self.models:
+            runs = words.listing(runs_of(catalogue, ref)) or "no run"
+            tree.add(Text(words.printable(f"{_line(ref, catalogue.record(ref), '')} in {runs}")))
+        return tree
+
 
 def reached(catalogue: Catalogue, wanted: str) -> list[Reached]:
     """Returns where a document went: named by its identifier, by its file's name or path, or by words of its text."""
