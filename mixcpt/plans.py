@@ -160,7 +160,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Returns the plan with its sums, as JSON values."""
         sums = {"seconds": self.seconds, "flops": self.flops, "cost": self.cost}
-        data = _PLAN.dump_python(self, mode="json") | {"total": sums}
+        data: dict[str, Any] = _PLAN.dump_python(self, mode="json") | {"total": sums}
         for share, of in zip(data["sources"], self.sources, strict=True):
             share["passes"] = of.passes
         for entry, parts in zip(data["memory"], self.memory, strict=True):

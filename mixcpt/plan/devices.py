@@ -5,13 +5,16 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError
 from mixcpt.plans import Device
+
+if TYPE_CHECKING:
+    import torch
 
 _GIB = 2**30
 HERE = "this machine"
@@ -118,7 +121,7 @@ def _gpu(runtime: RuntimeConfig, precision: str) -> Device:
     return Device(properties.name, runtime.num_processes, memory, peak, fp32, bandwidth, GPU_UTILISATION, True)
 
 
-def _matrix_flops(dtype: "object", threads: int, *, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
+def _matrix_flops(dtype: "torch.dtype", threads: int, *, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
     """Returns the operations a second of the fastest of many square matrix products: others may use the machine."""
     import torch
 
@@ -126,7 +129,7 @@ def _matrix_flops(dtype: "object", threads: int, *, device: str = "cpu", size: i
     if threads:
         torch.set_num_threads(threads)
     try:
-        left = torch.ones(size, size, dtype=dtype, device=device)  # type: ignore[arg-type]
+        left = torch.ones(size, size, dtype=dtype, device=device)
         right, result = left.clone(), left.clone()
         torch.mm(left, right, out=result)
         fastest, ends = math.inf, time.perf_counter() + _BENCH_SECONDS

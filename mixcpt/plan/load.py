@@ -68,8 +68,10 @@ def load_of_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef, sto
 
     samples = sample_corpus(corpus)
     mixture = lookup(pretraining_jobs(Adapting(config, base), corpus)[0], store)
-    known = isinstance(mixture, ArtifactRef)
-    reading = workload_of_mixture(config, mixture) if known else workload_of_samples(config, samples, base)
+    if isinstance(mixture, ArtifactRef):
+        reading = workload_of_mixture(config, mixture)
+    else:
+        reading = workload_of_samples(config, samples, base)
     return _load(config, base, samples, corpus, corpus.fingerprint, reading)
 
 
