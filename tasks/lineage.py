@@ -22,6 +22,8 @@ _one_at_a_time = threading.Lock()
 """Stations in threads may share a stage: whoever comes second has to find the first one's run, not open another."""
 
 DIGEST = "mixcpt.digest"
+WEIGHTS = "mixcpt.weights"
+"""Tags of a logged model and of a registered version: which weights, and where they lie."""
 _DIGEST_CHARACTERS = 36
 """MLflow keeps no longer digest of a dataset."""
 _MAX_PROFILE_CHARACTERS = 2000
@@ -155,7 +157,7 @@ def _log_model(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> "
 
     if found := find_model(tracking, ref.digest):
         return found
-    tags = {DIGEST: ref.digest, "mixcpt.weights": ref.file("model").as_uri(), "mixcpt.stage": job.stage}
+    tags = {DIGEST: ref.digest, WEIGHTS: ref.file("model").as_uri(), "mixcpt.stage": job.stage}
     model = tracking.client.create_logged_model(tracking.experiment_id, name=job.name, source_run_id=run_id, tags=tags)
     step = int(ref.record["metrics"].get("steps", 0))
     tracking.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])

@@ -4,12 +4,10 @@ from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
-from tasks.lineage import DIGEST, find_model
+from tasks.lineage import DIGEST, WEIGHTS, find_model
 from tasks.tracking import Tracking, forgiving
 
 ALIAS = "challenger"
-WEIGHTS = "mixcpt.weights"
-"""The tag of a version that says where its weights lie."""
 
 
 @task(name="register")

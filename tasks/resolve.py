@@ -12,8 +12,7 @@ from urllib.parse import unquote, urlsplit
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError, MixcptError, ModelError
 from mixcpt.models import ModelRef
-from tasks.lineage import DIGEST
-from tasks.registry import WEIGHTS
+from tasks.lineage import DIGEST, WEIGHTS
 from tasks.tracking import Place, open_tracking
 
 if TYPE_CHECKING:
