@@ -26,6 +26,7 @@ _one_at_a_time = threading.Lock()
 
 DIGEST = "mixcpt.digest"
 WEIGHTS = "mixcpt.weights"
+"""Tags of a logged model and of a registered version: which weights, and where they lie."""
 _DIGEST_CHARACTERS = 36
 """MLflow keeps no longer digest of a dataset."""
 _MAX_PROFILE_CHARACTERS = 2000

@@ -18,8 +18,12 @@ class HubError(MixcptError):
     """The hub did not take a model."""
 
 
-def require_login(repository: str) -> str:
+def require_login(repository: str, *, endpoint: str | None = None) -> str:
     """Returns the user name that the hub knows us by; called before any work that a refusal would waste.
+
+    Args:
+        repository: Where something is to be pushed to, OWNER/NAME.
+        endpoint: Address of the hub; None for that of the hub's own tools (HF_ENDPOINT).
 
     Raises:
         ConfigError: If `repository` is no OWNER/NAME, or there is no token.
@@ -30,17 +34,17 @@ def require_login(repository: str) -> str:
     if get_token() is None:
         raise ConfigError("there is no token for the hub", "set HF_TOKEN, or log in once with: hf auth login")
     with _explained("the hub does not know the token"):
-        return str(HfApi().whoami()["name"])
+        return str(HfApi(endpoint).whoami()["name"])
 
 
-def push(folder: Path, repository: str, *, is_public: bool) -> str:
+def push(folder: Path, repository: str, *, is_public: bool, endpoint: str | None = None) -> str:
     """Returns the address of the commit that holds the folder's files; creates the repository where there is none.
 
     Raises:
         ConfigError: If the repository is public already and the push was not meant to be.
         HubError: If the hub refuses, or cannot be reached.
     """
-    api = HfApi()
+    api = HfApi(endpoint)
     with _explained(f"the hub did not take {folder} as {repository}"):
         api.create_repo(repository, private=not is_public, exist_ok=True)
         if not is_public and not api.model_info(repository).private:

@@ -34,7 +34,7 @@ def settings(*overrides: str) -> list[str]:
 
 COMMANDS = (
     *("", "demo", "init", "validate", "run", "up", "compare", "advise"),
-    *("report", "ledger", "export", "new-base", "merge sweep", "world build-base"),
+    *("report", "ledger", "chat", "export", "new-base", "merge sweep", "world build-base"),
 )
 
 

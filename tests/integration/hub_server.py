@@ -24,6 +24,8 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Large files that were uploaded, by SHA-256; a commit makes files of them."""
     address: str = ""
+    metadata_problem: str = ""
+    """What the hub finds wrong with the top of a README.md; empty where it is content."""
 
 
 @contextmanager
@@ -68,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ["repos", "create"]:
                 self._create(json.loads(body))
             case ["validate-yaml"]:
-                self._answer({"errors": [], "warnings": []})
+                problem = self.hub.metadata_problem
+                errors = [{"message": problem}] if problem else []
+                self._answer({"errors": errors, "warnings": []}, 400 if problem else 200)
             case ["models", _, _, "preupload", _]:
                 files = json.loads(body)["files"]
                 self._answer({"files": [_mode(file["path"]) for file in files]})
@@ -88,11 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
+        url = f"{self.hub.address}/{name}"
         if name in self.hub.repositories:
-            self._answer({"error": "You already created this model repo"}, 409)
+            self._answer({"error": "You already created this model repo", "url": url}, 409)
             return
-        self.hub.repositories[name] = wanted.get("private", wanted.get("visibility") == "private")
-        self._answer({"url": f"{self.hub.address}/{name}"})
+        self.hub.repositories[name] = wanted["visibility"] == "private"
+        self._answer({"url": url})
 
     def _commit(self, name: str, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
+from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.models import ModelRef
+from mixcpt.serving.push import HubError, push, require_login
 from mixcpt.stack import free_port
 from tests.integration.hub_server import TOKEN, Hub, running_hub
 
@@ -21,27 +24,40 @@ def hub() -> Iterator[Hub]:
         yield running
 
 
-def export(
-    model: ModelRef, folder: Path, address: str, *flags: str, token: str = TOKEN
-) -> subprocess.CompletedProcess[str]:
-    """`mixcpt export --push-to` in a process of its own: the hub's address is read when its library is imported."""
-    command = ("export", model.path, folder, "--push-to", REPOSITORY, "--store", folder.parent / "store", *flags)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(folder.parent / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_TOKEN": token} if token else {}
+@pytest.fixture(autouse=True)
+def no_login_but_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("---\ntags: [mixcpt]\n---\n# A model\n")
+    (tmp_path / "out" / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+    return tmp_path / "out"
+
+
+def refusal(error: type[MixcptError], hub: Hub, folder: Path) -> str:
+    with pytest.raises(error) as refused:
+        push(folder, REPOSITORY, is_public=False, endpoint=hub.address)
+    return str(refused.value)
+
+
+def test_command_pushes_the_whole_folder_to_a_private_repository(
+    hub: Hub, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    command = ("export", tiny_model.path, tmp_path / "out", "--push-to", REPOSITORY, "--store", tmp_path / "store")
+    environment = {"HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, "-m", "mixcpt", *map(str, command)],
         capture_output=True,
         text=True,
-        env={**environment, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"},
+        env={**os.environ, **environment},
     )
-    assert TOKEN not in done.stdout + done.stderr
-    return done
-
-
-def test_pushed_repository_is_private_and_holds_the_folder(hub: Hub, tiny_model: ModelRef, tmp_path: Path) -> None:
-    done = export(tiny_model, tmp_path / "out", hub.address)
     assert done.returncode == 0, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
     assert hub.repositories == {REPOSITORY: True}
     written = {f"{REPOSITORY}/{path.name}": path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert hub.files == written and f"{REPOSITORY}/model.safetensors" in written
@@ -49,29 +65,42 @@ def test_pushed_repository_is_private_and_holds_the_folder(hub: Hub, tiny_model:
     assert done.stdout.splitlines()[-1] == f"{hub.address}/{REPOSITORY}/commit/{'0' * 40}"
 
 
-def test_public_repository_gets_nothing_unless_that_was_asked_for(
-    hub: Hub, tiny_model: ModelRef, tmp_path: Path
-) -> None:
+def test_public_repository_gets_nothing_unless_that_was_asked_for(hub: Hub, folder: Path) -> None:
     hub.repositories[REPOSITORY] = False
-    refused = export(tiny_model, tmp_path / "out", hub.address)
-    assert refused.returncode == 2
-    assert f"{REPOSITORY} is there already, and public" in refused.stderr and "--public" in refused.stderr
+    told = refusal(ConfigError, hub, folder)
+    assert f"{REPOSITORY} is there already, and public" in told and "--public" in told
     assert hub.files == {}
-    done = export(tiny_model, tmp_path / "other", hub.address, "--public")
-    assert done.returncode == 0, done.stderr
-    assert f"{REPOSITORY}/README.md" in hub.files
+    push(folder, REPOSITORY, is_public=True, endpoint=hub.address)
+    assert set(hub.files) == {f"{REPOSITORY}/README.md", f"{REPOSITORY}/model.safetensors"}
 
 
-def test_push_that_cannot_succeed_ends_before_anything_is_written(
-    hub: Hub, tiny_model: ModelRef, tmp_path: Path
-) -> None:
-    no_token = export(tiny_model, tmp_path / "out", hub.address, token="")
-    assert no_token.returncode == 2
-    assert "there is no token for the hub" in no_token.stderr and "HF_TOKEN" in no_token.stderr
-    wrong_token = export(tiny_model, tmp_path / "out", hub.address, token="hf_wrong")
-    assert wrong_token.returncode == 2
-    assert "the hub does not know the token" in wrong_token.stderr and "hf_wrong" not in wrong_token.stderr
-    away = export(tiny_model, tmp_path / "out", f"http://127.0.0.1:{free_port()}")
-    assert away.returncode == 2
-    assert "cannot be reached" in away.stderr
-    assert not (tmp_path / "out").exists() and hub.repositories == {}
+def test_repository_is_public_where_that_was_asked_for(hub: Hub, folder: Path) -> None:
+    push(folder, REPOSITORY, is_public=True, endpoint=hub.address)
+    assert hub.repositories == {REPOSITORY: False}
+
+
+def test_login_is_asked_for_before_any_work(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert require_login(REPOSITORY, endpoint=hub.address) == "my-team"
+    with pytest.raises(ConfigError, match="is no OWNER/NAME"):
+        require_login("only-a-name", endpoint=hub.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(HubError, match=r"the hub does not know the token: .*\(401\)") as refused:
+        require_login(REPOSITORY, endpoint=hub.address)
+    assert "hf_wrong" not in str(refused.value)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ConfigError, match="there is no token for the hub"):
+        require_login(REPOSITORY, endpoint=hub.address)
+
+
+def test_hub_that_is_away_is_said_to_be(folder: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(HubError, match="it cannot be reached"):
+        require_login(REPOSITORY, endpoint=nobody)
+    with pytest.raises(HubError, match=f"the hub did not take .* as {REPOSITORY}: it cannot be reached"):
+        push(folder, REPOSITORY, is_public=False, endpoint=nobody)
+
+
+def test_metadata_that_the_hub_refuses_is_told(hub: Hub, folder: Path) -> None:
+    hub.metadata_problem = '"license" must be one of the known ones'
+    assert '"license" must be one of the known ones' in refusal(HubError, hub, folder)
+    assert hub.files == {}

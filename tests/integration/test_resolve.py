@@ -58,8 +58,6 @@ def test_names_that_mlflow_does_not_know_are_told_with_what_a_name_is(
         with pytest.raises(ConfigError, match="gives no model") as refused:
             resolve(name, runtime)
         assert "NAME@ALIAS" in refused.value.hint
-    with pytest.raises(ConfigError, match="gives no model adapted@champion"):
-        named_model(store, "adapted@champion")
 
 
 def test_weights_that_are_not_what_was_registered_are_refused(store: ArtifactStore, registered: ArtifactRef) -> None:

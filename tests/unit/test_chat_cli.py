@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from mixcpt.cli import app
+from mixcpt.cli.chat import chat
+from mixcpt.cli.export import export
 from mixcpt.closed_world.items import items
 from mixcpt.config import BaseModelConfig, ClosedWorldTask
 from mixcpt.models import ModelRef, resolve_model
@@ -30,7 +32,9 @@ def formless(tmp_path: Path) -> ModelRef:
     return copied(resolve_model(CLOSED_WORLD), tmp_path / "formless", "")
 
 
-def mixcpt(*arguments: object, typed: str = "") -> Result:
+def mixcpt(command: str, *arguments: object, typed: str = "") -> Result:
+    app = typer.Typer()
+    app.command()({"chat": chat, "export": export}[command])
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
 
 
