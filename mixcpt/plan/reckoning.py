@@ -198,7 +198,7 @@ def _asking(load: Load, device: Device) -> Iterator[StagePlan]:
     yield _evaluation(load, device, "base", passes=1)
     if evaluate.has_open_book:
         yield _evaluation(load, device, "open-book", passes=2, domain_only=True)
-    for role in ("pretrained", "final"):
+    for role in ("pretrained", "final") if load.alignment else ("pretrained",):  # without, they are one model
         yield _evaluation(load, device, role, passes=1 + evaluate.kl_to_base)
 
 
