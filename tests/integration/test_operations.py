@@ -98,15 +98,8 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         assert isinstance(freed, Claim)
         freed.release()
     terminal = (store / "request.log").read_text()
-    return Killed(
-        config,
-        lines(api, "waiting for", begun),
-        waiting,
-        ",".join(visible),
-        lines(api, "mixcpt.train", begun),
-        terminal,
-        busy,
-    )
+    waits, news = (lines(api, text, begun) for text in ("waiting for", "mixcpt.train"))
+    return Killed(config, waits, waiting, ",".join(visible), news, terminal, busy)
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -169,12 +162,11 @@ def test_reconcile_dry_run_lists_everything_and_changes_nothing(site: Any, kille
 def test_reconcile_closes_the_killed_flow_and_nothing_else(
     site: Any, killed: Killed, wait_until: Callable[..., None]
 ) -> None:
-    living = site.start(site.config_at(Path(killed.config.runtime.store).parent / "living"))
-
     def lives() -> list[dict[str, Any]]:
         return ask(site.stack.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
 
     dead = {run["id"] for run in lives()}
+    living = site.start(site.config_at(Path(killed.config.runtime.store).parent / "living"))
     wait_until(lambda: [run for run in lives() if run["id"] not in dead and run["labels"].get("mixcpt.process")])
     findings = reconciled(site, killed, dry_run=False)
     states = flow_states(site.stack.api)
