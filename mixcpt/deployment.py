@@ -41,6 +41,7 @@ def deploy(
     pool: str = POOL,
     rounds: ReadaptConfig | None = None,
     cron: str = "",
+    presets: bool = True,
 ) -> list[str]:
     """Returns the names of the deployments that a Prefect server has afterwards; the same again changes nothing.
 
@@ -52,11 +53,12 @@ def deploy(
         pool: Work pool; made, of type process, where there is none of that name.
         rounds: What is re-adapted, by schedule and by event; the closed world if not given.
         cron: When, by schedule; empty leaves it to whoever switches the schedule on.
+        presets: Whether each preset gets a deployment too; Prefect takes seconds for each.
 
     Raises:
         MixcptError: With the end of what Prefect said.
     """
-    described = deployments(root, store, pool=pool, rounds=rounds or ReadaptConfig(), cron=cron)
+    described = deployments(root, store, pool=pool, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
     told = {
         **os.environ,
         **environment,
@@ -79,7 +81,9 @@ def deploy(
     return [each["name"] for each in described["deployments"]]
 
 
-def deployments(root: Path, store: Path, *, pool: str, rounds: ReadaptConfig, cron: str = "") -> dict[str, Any]:
+def deployments(
+    root: Path, store: Path, *, pool: str, rounds: ReadaptConfig, cron: str = "", presets: bool = True
+) -> dict[str, Any]:
     """Returns what `prefect deploy` reads: the file of the checkout, its forms filled, and a deployment a preset."""
     described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
     described.pop("definitions", None)
@@ -88,7 +92,8 @@ def deployments(root: Path, store: Path, *, pool: str, rounds: ReadaptConfig, cr
         of[name]["parameters"] = {"config": _placed(config, store)}
     if cron:
         of["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
-    described["deployments"] += [_preset(of["adapt"], path, store) for path in sorted((root / _PRESETS).glob("*.yaml"))]
+    files = sorted((root / _PRESETS).glob("*.yaml")) if presets else []
+    described["deployments"] += [_preset(of["adapt"], path, store) for path in files]
     for each in described["deployments"]:
         each["work_pool"] = each["work_pool"] | {"name": pool}
     return described

@@ -75,7 +75,14 @@ def run_stack(
 
 @contextmanager
 def running_stack(
-    store: Path, root: Path, prefect_port: int, mlflow_port: int, *, slots: int = 0, global_slots: int = 0
+    store: Path,
+    root: Path,
+    prefect_port: int,
+    mlflow_port: int,
+    *,
+    slots: int = 0,
+    global_slots: int = 0,
+    presets: bool = True,
 ) -> Iterator[tuple[Stack, dict[str, "Popen[bytes]"]]]:
     """Yields the addresses and the processes of a stack that is ready to take runs; stops them on leaving."""
     require_free(prefect_port, "--prefect-port")
@@ -104,7 +111,7 @@ def running_stack(
         mlflow, mlflow_log = start("mlflow-server", *_mlflow_server(store, mlflow_port))
         wait_until_healthy("the Prefect server", f"{stack.api}/health", prefect, prefect_log)
         wait_until_healthy("the MLflow server", f"{stack.mlflow}/health", mlflow, mlflow_log)
-        deploy(stack.api, store, root=root, environment=environment)
+        deploy(stack.api, store, root=root, environment=environment, presets=presets)
         if global_slots:
             setup, log = start("setup", "deployments.slots", str(global_slots))
             if setup.wait():

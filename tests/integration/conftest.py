@@ -134,7 +134,7 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ),
         runtime=RuntimeConfig(store=str(folder / "store"), num_threads=1),
     )
-    with running_stack(folder / "store", ROOT, free_port(), free_port()) as (stack, _):
+    with running_stack(folder / "store", ROOT, free_port(), free_port(), presets=False) as (stack, _):
         site = Site(stack, folder / "store", config)
         yield site
         site.stop()
