@@ -1,4 +1,4 @@
-"""The command line: `mixcpt demo | init | validate | run | compare | up | report | ledger | chat | export | merge | world`."""
+"""The command line: `mixcpt demo | init | validate | run | compare | up | report | chat | export | merge | world`."""
 
 from mixcpt.cli.app import app
 
