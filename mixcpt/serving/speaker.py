@@ -57,7 +57,7 @@ class Speaker:
         input_ids = torch.tensor([list(prompt_ids)], device=self.network.device)
         try:
             with torch.inference_mode():
-                self.network.generate(
+                self.network.generate(  # type: ignore[operator]
                     input_ids,
                     attention_mask=torch.ones_like(input_ids),
                     generation_config=self._settings(sampling),
