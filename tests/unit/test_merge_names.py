@@ -72,3 +72,14 @@ def test_find_model_lists_the_runs_where_a_name_is_none(
     add_run(store, "mine", tiny_model, trained)
     with pytest.raises(ConfigError, match=r"has no run 'yours'; it has: mine"):
         find_model(store, "yours")
+
+
+def test_run_called_like_a_folder_of_something_else_is_the_run(
+    tiny_model: ModelRef, store: ArtifactStore, trained: ArtifactRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mixcpt").mkdir()
+    add_run(store, "mixcpt", tiny_model, trained)
+    assert find_model(store, "mixcpt").digest == trained.digest
+    with pytest.raises(ModelError, match="is no model folder"):
+        find_model(store, "./mixcpt")

@@ -22,9 +22,19 @@ DOMAIN, GENERAL = "domain_questions", "general_questions_unasked"
 HOSTILE = "<script>alert(1)</script> [x](javascript:y)\n# title | `\x1b[31m"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "store")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def result(store: ArtifactStore) -> RunResult:
+    return made(store)
+
+
+@pytest.fixture(scope="module")
+def final_card(result: RunResult, store: ArtifactStore) -> str:
+    return model_card(result, store)
 
 
 def made(store: ArtifactStore, name: str = "anatomy-run", **changes: Any) -> RunResult:
@@ -43,8 +53,8 @@ def rendered(body: str) -> str:
     return str(MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
 
 
-def test_card_says_which_data_made_the_model(store: ArtifactStore) -> None:
-    front, body = split(model_card(made(store), store))
+def test_card_says_which_data_made_the_model(final_card: str) -> None:
+    front, body = split(final_card)
     assert "| anatomy | domain | 1,840 | 1,946 | 650,000 | 3.2 | anatomy.jsonl a1a1a1a1a1a1 |" in body
     assert "| t0 | instructions | 4,200 | 4,200 | 650,000 | 4.3 |  |" in body
     assert front["mixcpt"]["base"] == {"name": BASE["name"], "digest": BASE["digest"]}
@@ -53,8 +63,8 @@ def test_card_says_which_data_made_the_model(store: ArtifactStore) -> None:
     assert (source["name"], source["records"], other["pool"]) == ("anatomy", 1840, "instructions")
 
 
-def test_card_says_what_was_learned_forgotten_and_paid(store: ArtifactStore) -> None:
-    _, body = split(model_card(made(store), store))
+def test_card_says_what_was_learned_forgotten_and_paid(final_card: str) -> None:
+    _, body = split(final_card)
     assert "| domain questions | 40 | 10.0 % | 90.0 % | ▲ +80.0 \\[" in body
     assert "| general questions unasked | 50 | 100.0 % | 40.0 % | ▼ −60.0 \\[" in body
     assert "anatomy-run gained in the domain (domain questions 10.0 % → 90.0 %" in body
@@ -64,19 +74,18 @@ def test_card_says_what_was_learned_forgotten_and_paid(store: ArtifactStore) -> 
     assert "with seed 0" in body
 
 
-def test_card_of_an_earlier_model_has_its_own_figures(store: ArtifactStore) -> None:
-    _, body = split(model_card(made(store), store, "pretrained"))
+def test_card_of_an_earlier_model_has_its_own_figures(result: RunResult, store: ArtifactStore) -> None:
+    _, body = split(model_card(result, store, "pretrained"))
     assert "the run's model `pretrained`, not its last one (`dpo`)" in body
     assert "| domain questions | 40 | 10.0 % | 60.0 % |" in body and "90.0 %" not in body
     assert "No task shows a sure loss" in body
-    _, unmeasured = split(model_card(made(store), store, "sft"))
+    _, unmeasured = split(model_card(result, store, "sft"))
     assert "This model was not measured by itself" in unmeasured and "90.0 %" not in unmeasured
 
 
-def test_front_matter_leaves_the_licence_to_the_user_and_names_only_what_the_hub_knows(store: ArtifactStore) -> None:
-    card = model_card(made(store), store)
-    front, _ = split(card)
-    assert "# license: choose one" in card and "license" not in front
+def test_front_matter_leaves_the_licence_to_the_user_and_names_only_what_the_hub_knows(final_card: str) -> None:
+    front, _ = split(final_card)
+    assert "# license: choose one" in final_card and "license" not in front
     assert not {"base_model", "datasets"} & set(front)  # a folder and files are on no hub
     assert front["tags"] == ["mixcpt", "continual-pretraining", "lssd"]
     shared = header({}, tags=["lssd"], bases=["owner/base"], datasets=["owner/set"])
@@ -85,8 +94,8 @@ def test_front_matter_leaves_the_licence_to_the_user_and_names_only_what_the_hub
     assert hub_id(ModelRef("base", "/home/me/my-team/base-1.5", "")) == ""
 
 
-def test_card_names_no_place_on_this_machine(store: ArtifactStore, tmp_path: Path) -> None:
-    assert str(tmp_path) not in model_card(made(store), store)
+def test_card_names_no_place_on_this_machine(final_card: str, store: ArtifactStore, tmp_path: Path) -> None:
+    assert str(store.root) not in final_card and "models/tiny-base" not in final_card
     local, shared = (
         HuggingFaceSource(name=name, pool="domain", path=path)
         for name, path in (("a", str(tmp_path)), ("b", "owner/set"))
@@ -96,7 +105,7 @@ def test_card_names_no_place_on_this_machine(store: ArtifactStore, tmp_path: Pat
 
 
 def test_foreign_text_in_a_card_is_shown_and_never_markup(store: ArtifactStore) -> None:
-    front, body = split(model_card(made(store, source=HOSTILE, extra_task=HOSTILE), store))
+    front, body = split(model_card(made(store, "hostile", source=HOSTILE, extra_task=HOSTILE), store))
     assert front["mixcpt"]["datasets"][0]["name"] == HOSTILE
     html = rendered(body)
     assert "<script" not in html and "<a " not in html and "\x1b" not in html
@@ -104,14 +113,15 @@ def test_foreign_text_in_a_card_is_shown_and_never_markup(store: ArtifactStore) 
     assert (html.count("<h1>"), html.count("<table>")) == (1, 3)
 
 
-def test_card_of_a_model_is_found_from_its_files(store: ArtifactStore, tiny_model: ModelRef, tmp_path: Path) -> None:
-    result = made(store)
+def test_card_of_a_model_is_found_from_its_files(
+    result: RunResult, final_card: str, store: ArtifactStore, tiny_model: ModelRef, tmp_path: Path
+) -> None:
     for role in ("pretrained", "dpo"):
         (Path(result.refs[role].path) / "model").mkdir()
     final = ModelRef.from_artifact(result.refs["dpo"], "x")
-    assert card_of(final, store) == model_card(result, store)
+    assert card_of(final, store) == final_card
     pretrained = ModelRef.from_artifact(result.refs["pretrained"], "x")
-    assert card_of(pretrained, store) == model_card(result, store, "pretrained")
+    assert "the run's model `pretrained`, not its last one" in card_of(pretrained, store)
     moved = moved_model(tiny_model, tmp_path / "moved", 1)
     merged = average(AverageConfig(), tiny_model, moved, store=store, name="both")
     front, body = split(card_of(ModelRef.from_artifact(merged, "both"), store))
@@ -127,8 +137,8 @@ def test_card_of_a_model_from_elsewhere_is_its_own_or_says_little(tiny_model: Mo
     assert foreign_card(ModelRef("mine", str(tmp_path), "")) == "# Mine\n"
 
 
-def test_code_of_a_card_runs(tiny_model: ModelRef, store: ArtifactStore, capsys: pytest.CaptureFixture[str]) -> None:
-    for card in (foreign_card(tiny_model), model_card(made(store), store)):
+def test_code_of_a_card_runs(tiny_model: ModelRef, final_card: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for card in (foreign_card(tiny_model), final_card):
         code = card.split("```python\n")[1].split("```")[0].replace('"."', repr(tiny_model.path))
         exec(code.replace('device_map="auto"', 'device_map="cpu"').replace("256", "3"), {})
     assert len(capsys.readouterr().out.splitlines()) >= 2

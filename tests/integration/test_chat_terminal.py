@@ -1,0 +1,81 @@
+"""`mixcpt chat` in a real terminal: it streams, Ctrl-C ends an answer and not the chat, Ctrl-D ends the chat."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mixcpt.closed_world.items import items
+from mixcpt.config import ClosedWorldTask
+
+PATIENCE_SECONDS = 240.0
+
+
+class Terminal:
+    """A program at a pseudo-terminal, with all that it has shown."""
+
+    def __init__(self, command: list[str]) -> None:
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+            preexec_fn=_take_terminal,
+        )  # fmt: skip
+        os.close(theirs)
+        self._descriptor = ours
+        self.shown = ""
+        self._read = 0
+
+    def send(self, keys: str) -> None:
+        os.write(self._descriptor, keys.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Reads on until `text` is shown behind what was waited for before."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (place := self.shown.find(text, self._read)) < 0:
+            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"{text!r} did not appear behind:\n{self.shown}"
+            self.shown += os.read(self._descriptor, 4096).decode(errors="replace")
+        self._read = place + len(text)
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there is a signal to the program
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    command = ("chat", "closed-world", "--plain", "--max-tokens", "480", "--store", str(tmp_path))
+    opened = Terminal([sys.executable, "-m", "mixcpt", *command])
+    yield opened
+    opened.process.kill()
+    opened.process.wait()
+
+
+def test_chat_streams_and_is_ended_by_the_user_alone(terminal: Terminal) -> None:
+    item = items(ClosedWorldTask(name="known", about="general_asked"))[0]
+    terminal.wait_for("/help lists the commands")
+    terminal.wait_for("> ")
+    terminal.send("and then \\\n")
+    terminal.wait_for("clan")  # the second of hundreds of words
+    terminal.send("\x03")
+    terminal.wait_for("interrupted")
+    terminal.wait_for("> ")
+    terminal.send(f"{item.prompt.strip()}\n")
+    terminal.wait_for(f"\n{item.answer}")
+    terminal.wait_for("> ")
+    terminal.send("\x03")
+    terminal.wait_for("Ctrl-D ends the chat")
+    terminal.wait_for("> ")
+    terminal.send("\x04")
+    assert terminal.process.wait(PATIENCE_SECONDS) == 0
+    assert "Traceback" not in terminal.shown
