@@ -111,11 +111,12 @@ def _granted(
     adaptation: Adaptation, jobs: Sequence[Job], report: ProgressReport, cancelled: "_CancelWatch", distributed: bool
 ) -> Iterator[Claim]:
     """Yields the GPUs that the jobs have to themselves, after waiting for them; none where no job takes one."""
-    if not any(job.takes_gpu for job in jobs):
+    taking = [job.name for job in jobs if job.takes_gpu]
+    if not taking:
         yield Claim(())
         return
     runtime, run = adaptation.config.runtime, f"run {adaptation.config.name}"
-    waiting = _Waiting(report, cancelled, jobs[0].name)
+    waiting = _Waiting(report, cancelled, taking[0])
     with gpus(runtime, run, adaptation.root_flow_run_id, waiting, distributed=distributed) as claim:
         waiting.over()
         yield claim
