@@ -48,17 +48,19 @@ def inherited(name: str) -> list[tuple[str, str]]:
     return [*(inherited(base) if base in stages() else []), *own]
 
 
+PROGRAMS = ("prefect", "mlflow", "mixcpt")
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Yields every command of Prefect and MLflow: those of the services, of the jobs' scripts and of the page."""
+    """Yields every command of Prefect, MLflow and mixcpt: those of the services, of the jobs and of the page."""
     texts = [(name, " ".join(service["command"])) for name, service in SERVICES.items() if "command" in service]
     texts += [("page", line) for line in re.findall(r"docker compose run --rm --no-deps (?:prefect|mlflow) (.*)", DOCS)]
     texts += [
         ("Dockerfile", " ".join(re.findall(r'"([^"]+)"', rest))) for word, rest in instructions() if word == "CMD"
     ]
     for origin, text in texts:
-        for line in text.removeprefix("sh -ec ").splitlines():
-            if line.split()[0] in ("prefect", "mlflow"):
-                yield origin, line.split()
+        if text.split()[0] in PROGRAMS:
+            yield origin, text.split()
 
 
 def test_every_server_restarts_and_is_checked_and_every_job_is_waited_for() -> None:
@@ -218,13 +220,13 @@ def test_variable_is_one_that_its_program_reads(variable: str) -> None:
 
 
 def test_commands_and_their_options_exist() -> None:
-    asked = {"prefect": 0, "mlflow": 0}
+    asked = dict.fromkeys(PROGRAMS, 0)
+    options = dict(zip(PROGRAMS, (prefect_options, mlflow_options, mixcpt_options), strict=True))
     for origin, (program, *words) in commands():
-        known = prefect_options(words) if program == "prefect" else mlflow_options(words)
-        unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - known - {"--no-prompt"}
+        unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - options[program](words)
         assert unknown == set(), f"{origin}: {program} {' '.join(words)}"
         asked[program] += 1
-    assert asked == {"prefect": 8, "mlflow": 2}
+    assert asked == {"prefect": 6, "mlflow": 2, "mixcpt": 1}
 
 
 def prefect_options(words: list[str]) -> set[str]:
@@ -250,6 +252,16 @@ def mlflow_options(words: list[str]) -> set[str]:
             break
         command = command.commands[word]
     return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def mixcpt_options(words: list[str]) -> set[str]:
+    """Returns the options of our own command."""
+    import typer
+
+    from mixcpt.cli import app
+
+    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    return {option for parameter in command.params for option in parameter.opts}
 
 
 def test_page_names_services_and_profiles_that_exist() -> None:
