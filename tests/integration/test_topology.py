@@ -3,7 +3,8 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ pytestmark = [
 
 PAGE = (ROOT / "docs" / "containers.md").read_text()
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+POLL_SECONDS = 2.0
 STAGES = {"curate", "mix", "pretrain", "select", "sft", "dpo"}
 
 
@@ -46,40 +48,37 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 
 
 @pytest.fixture(scope="module")
-def finished(topology: Topology, wait_until: Callable[..., None]) -> Finished:
+def tracking(topology: Topology) -> Iterator[MlflowClient]:
+    """A client with the workers' account, which MLflow takes from the environment at every request."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            environment.setenv(name, topology.environment("worker")[name])
+        yield MlflowClient(topology.stack.mlflow)
+
+
+@pytest.fixture(scope="module")
+def finished(topology: Topology, tracking: MlflowClient) -> Finished:
     few = ["mixture.total_tokens=8000", "align.selection.num_candidates=40", "align.selection.num_instructions=8"]
     few += ["align.selection.num_preferences=8", *(f"evaluate.tasks.{number}.limit=6" for number in range(10))]
-    place = [f"runtime.store={topology.folder / 'store'}", "runtime.num_threads=1"]
+    place = ["pretrain.log_steps=1", "runtime.num_threads=1", f"runtime.store={topology.folder / 'store'}"]
     config = load_config(ROOT / "deployments" / "configs" / "demo-mixcpt.yaml", [*few, *place])
     with prefect(topology) as api:
         deployment = api.get("/deployments/name/adapt/adapt").raise_for_status().json()["id"]
         request = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
         made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
         address = f"/flow_runs/{made['id']}"
-        wait_until(lambda: api.get(address).json()["state"]["type"] in FINAL, seconds=3000)
-        run = api.get(address).json()
+        while (run := api.get(address).raise_for_status().json())["state"]["type"] not in FINAL:
+            time.sleep(POLL_SECONDS)
         logs = api.post("/logs/filter", json={"limit": 200}).raise_for_status().text
-    client = mlflow(topology)
-    experiment = client.get_experiment_by_name(config.runtime.experiment)
+    experiment = tracking.get_experiment_by_name(config.runtime.experiment)
     assert experiment is not None, run["state"]
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    runs = {found.info.run_name: found for found in tracking.search_runs([experiment.experiment_id])}
     return Finished(config, run["state"], runs, json.dumps(run["parameters"]), logs)
 
 
 def prefect(topology: Topology, password: str = "") -> httpx.Client:
     account = ("admin", password or topology.secrets["PREFECT_PASSWORD"])
     return httpx.Client(base_url=topology.stack.api, auth=account, timeout=60)
-
-
-def mlflow(topology: Topology) -> MlflowClient:
-    """Returns a client with the workers' account, which MLflow takes from the environment."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in topology.environment("worker").items():
-            if name.startswith("MLFLOW_"):
-                environment.setenv(name, value)
-        client = MlflowClient(topology.stack.mlflow)
-        client.search_experiments()
-        return client
 
 
 @pytest.mark.parametrize("service", ["prefect", "mlflow", "worker"])
@@ -197,12 +196,13 @@ def test_upgrade_commands_of_the_page_run(topology: Topology) -> None:
         assert topology.healthcheck(service).returncode == 0
 
 
-def test_backup_of_the_page_is_restored_by_its_commands(topology: Topology, finished: Finished) -> None:
-    client = mlflow(topology)
+def test_backup_of_the_page_is_restored_by_its_commands(
+    topology: Topology, tracking: MlflowClient, finished: Finished
+) -> None:
     dump = in_postgres(topology, r"pg_dump .* (?=>)")
-    client.create_experiment("after-the-backup")
+    tracking.create_experiment("after-the-backup")
     in_postgres(topology, r"pg_restore .* (?=<)", dump)
-    names = {experiment.name for experiment in client.search_experiments()}
+    names = {experiment.name for experiment in tracking.search_experiments()}
     assert finished.config.runtime.experiment in names
     assert "after-the-backup" not in names
 
