@@ -66,8 +66,11 @@ def check_tasks(config: EvaluateConfig) -> list[str]:
 
 
 def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, seed: int) -> TaskItems:
-    is_heldout = isinstance(task, BitsPerByteTask) and not task.path
-    items, bad = (heldout_texts(task, corpus), []) if is_heldout else _own_items(task)
+    bad: list[BadRecord] = []
+    if isinstance(task, BitsPerByteTask) and not task.path:
+        items = heldout_texts(task, corpus)
+    else:
+        items, bad = _own_items(task)
     examples = _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
     shown = {example.cluster for example in examples}
     items = [item for item in items if item.cluster not in shown]
