@@ -5,13 +5,15 @@ from statistics import fmean
 
 from mixcpt.plan.load import Load
 from mixcpt.plan.reckoning import data_bytes, device_kind, num_checkpoints, probing_flops
-from mixcpt.plan.trial import FEW, Measured, Trial
+from mixcpt.plan.trial import COLD, FEW, Measured, Trial
 from mixcpt.plans import Device, Memory, StagePlan
 
 _JOBS = {"teacher": "cache", "pretrained": "pretrain", "selection": "select", "sft": "sft", "dpo": "dpo"}
 """The job of the trial that shows what a stage takes; the other stages are too short to matter."""
 _MIN_ALIGNMENT_CHECKPOINT_STEPS = 10
 _NUM_ALIGNMENT_CHECKPOINTS = 10
+_FIRST_IN_PROCESS = ("base", "pretrained")
+"""The evaluations that start a process."""
 _CHECKPOINT_SHARE = 0.75
 """Of what is written after the last step: weights and two means for the checkpoint, weights for the model."""
 
@@ -23,8 +25,8 @@ def extrapolated(planned: tuple[StagePlan, ...], load: Load, trial: Trial) -> tu
 
 def start_seconds(load: Load, trial: Trial) -> float:
     """Returns what starting processes and importing libraries took, as often as the run will do it."""
-    starts = {name: measured.start_seconds for name, measured in trial.stages.items() if name != FEW}
-    first_question = trial.stages[FEW].start_seconds
+    starts = {name: measured.start_seconds for name, measured in trial.stages.items() if name not in (COLD, FEW)}
+    first_question = trial.stages[COLD].start_seconds
     return sum(starts.values()) + 2 * first_question  # one process asks before the training, another after it
 
 
@@ -93,7 +95,10 @@ def _aligning(stage: StagePlan, measured: Measured) -> float:
 
 
 def _asking(role: str, load: Load, trial: Trial) -> float:
-    """Returns the seconds of an evaluation: what it costs to ask next to nothing, and the rest by question."""
+    """Returns the seconds of an evaluation: what it costs to ask next to nothing, and the rest by question.
+
+    The first one of a process imports libraries as well.
+    """
     job = {"final": "pretrained"}.get(role, role)
     measured, few = trial.stages[f"evaluate-{job}"], trial.stages[FEW]
     wanted = {task.name: task.items for task in load.tasks}
@@ -101,4 +106,5 @@ def _asking(role: str, load: Load, trial: Trial) -> float:
     more = sum(wanted[name] for name in measured.items)
     share = len(measured.items) / max(len(few.items), 1)  # the documents at hand are for some of the tasks
     once = min(few.seconds * share, measured.seconds)
-    return once + (measured.seconds - once) * more / max(asked, 1)
+    cold = max(trial.stages[COLD].seconds - few.seconds, 0.0) if role in _FIRST_IN_PROCESS else 0.0
+    return cold + once + (measured.seconds - once) * more / max(asked, 1)

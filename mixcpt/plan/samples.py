@@ -44,7 +44,7 @@ class Sample:
     num_heldout: int
     """Documents that are set aside for measuring."""
     read_seconds: float
-    """Of reading and cleaning all of the source."""
+    """Of a processor, for reading and cleaning all of the source."""
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +76,7 @@ def sample_corpus(corpus: ArtifactRef) -> list[Sample]:
 
 
 def _sample(config: CurationConfig, source: OpenSource) -> Sample:
-    started = time.monotonic()
+    started = time.process_time()
     records: list[Record] = []
     num_usable, num_bytes = 0, 0
     chance = random.Random(source.config.name)
@@ -91,7 +91,7 @@ def _sample(config: CurationConfig, source: OpenSource) -> Sample:
     more = max(1.0, sum(content.bytes for content in source.contents) / num_bytes) if num_bytes > limit else 1.0
     cleaning: list[Step] = [*([Normalise()] if config.normalise else []), MinLength(config.min_characters)]
     clean = tuple(run_steps(records, cleaning, lambda removal: None))
-    seconds = (time.monotonic() - started) * more
+    seconds = (time.process_time() - started) * more
     is_document = source.config.pool in ("domain", "general")
     heldout = config.heldout_fraction if is_document else 0.0
     kept = len(clean) / max(len(records), 1) * more

@@ -28,7 +28,7 @@ _MAX_ACCUMULATION = 2
 _QUESTIONS = 64
 """Of each task."""
 FEW_QUESTIONS = 2
-"""Of each task in the evaluation that shows what an evaluation costs before it asks anything."""
+"""Of each task in the evaluations that show what one costs before it asks anything."""
 
 
 def small_run(config: AdaptConfig, samples: Sequence[Sample], folder: Path) -> AdaptConfig:

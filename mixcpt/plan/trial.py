@@ -22,8 +22,10 @@ from mixcpt.worker import worker_command, worker_environment
 
 _TICK_SECONDS = 0.2
 _LOG_LINES = 15
+COLD = f"{EVALUATE}cold"
+"""The first evaluation of its process, which imports libraries; it asks next to nothing."""
 FEW = f"{EVALUATE}few"
-"""The evaluation that asks next to nothing."""
+"""The evaluation that asks next to nothing of a trained model, when all is imported."""
 OnStage = Callable[[str], None]
 
 
@@ -94,12 +96,13 @@ def run_trial(load: Load, on_stage: OnStage = lambda stage: None) -> Trial:
 
 
 def _questions(adapting: Adapting, trained: Output) -> list[Job]:
-    """Returns the evaluations: next to nothing, the base as before training, and the trained model."""
+    """Returns the evaluations: next to nothing, twice; the base as before training; and the trained model."""
     corpus = Output("curate")
-    few = adapting.config.model_copy(update={"evaluate": questions(adapting.config.evaluate, FEW_QUESTIONS)})
-    plain = {"form": "plain"}
+    settings = adapting.config.model_copy(update={"evaluate": questions(adapting.config.evaluate, FEW_QUESTIONS)})
+    few, plain = Adapting(settings, adapting.base), {"form": "plain"}
     return [
-        evaluation_job(Adapting(few, adapting.base), corpus, FEW.removeprefix(EVALUATE), adapting.base, plain),
+        evaluation_job(few, corpus, COLD.removeprefix(EVALUATE), adapting.base, plain),
+        evaluation_job(few, corpus, FEW.removeprefix(EVALUATE), trained, plain),
         *preview_jobs(adapting, corpus),
         evaluation_job(adapting, corpus, "pretrained", trained, plain),
     ]

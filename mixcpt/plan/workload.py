@@ -50,6 +50,7 @@ class Workload:
     cached_tokens: int
     """Of all texts once, in every form that is read: what a cached teacher keeps."""
     mix_seconds: float
+    """Of a processor."""
 
     @property
     def rows(self) -> int:
@@ -109,7 +110,7 @@ def workload_of_samples(config: AdaptConfig, samples: Sequence[Sample], base: Mo
     counts: dict[tuple[str, Form], _Counted] = {}
     streams: list[StreamLoad] = []
     read: Counter[str] = Counter()
-    started = time.monotonic()
+    started = time.process_time()
     for stream, recipe in zip(methods, recipes(mixture, methods), strict=True):
         of_pools = [sample for sample in samples if sample.pool in recipe.weights]
         if recipe.view.view == "text":
@@ -120,7 +121,7 @@ def workload_of_samples(config: AdaptConfig, samples: Sequence[Sample], base: Mo
             counts |= {(share.sample.name, "text"): share for share in shares}
             streams.append(load)
         read.update(_targets(recipe, shares))
-    per_token = (time.monotonic() - started) / max(sum(of.sample_tokens for of in counts.values()), 1)
+    per_token = (time.process_time() - started) / max(sum(of.sample_tokens for of in counts.values()), 1)
     cached = sum(of.unique_tokens for of in counts.values())
     return Workload(
         _shares(counts, read),

@@ -12,7 +12,7 @@ from mixcpt.models import resolve_model
 from mixcpt.plan.extrapolation import extrapolated, memory_of_trial, start_seconds
 from mixcpt.plan.load import Load, load_of
 from mixcpt.plan.slices import small_run
-from mixcpt.plan.trial import FEW, Measured, Trial
+from mixcpt.plan.trial import COLD, FEW, Measured, Trial
 from mixcpt.plans import Device, Memory, StagePlan
 
 CPU = Device("cpu", 1, 2**34, 1e11, 1e11, 1e10, 0.6, is_here=True)
@@ -73,16 +73,20 @@ def test_evaluation_pays_once_and_by_question(load: Load, small: AdaptConfig) ->
     names = [task.name for task in load.tasks]
     few = replace(MEASURED, seconds=4.0, items=dict.fromkeys(names, 2))
     base = replace(MEASURED, seconds=14.0, items=dict.fromkeys(names, 64))
-    trial = Trial(small, {FEW: few, "evaluate-base": base})
-    (found,) = extrapolated((StagePlan("evaluation of base", 1.0),), load, trial)
+    trial = Trial(
+        small, {COLD: replace(few, seconds=9.0), FEW: few, "evaluate-base": base, "evaluate-pretrained": base}
+    )
+    stages = tuple(StagePlan(f"evaluation of {role}", 1.0) for role in ("base", "final"))
+    first, second = extrapolated(stages, load, trial)
     wanted = sum(task.items for task in load.tasks)
-    assert found.seconds == pytest.approx(4 + 10 * wanted / (64 * len(names)))
+    assert second.seconds == pytest.approx(4 + 10 * wanted / (64 * len(names)))
+    assert first.seconds == pytest.approx(second.seconds + 5)  # the first of its process imports
     assert wanted > 64 * len(names)
 
 
 def test_start_counts_the_evaluations_two_processes(load: Load, small: AdaptConfig) -> None:
     stages = {name: replace(MEASURED, start_seconds=3.0) for name in ("curate", "pretrain", "sft")}
-    assert start_seconds(load, Trial(small, {**stages, FEW: replace(MEASURED, start_seconds=5.0)})) == 9 + 10
+    assert start_seconds(load, Trial(small, {**stages, COLD: replace(MEASURED, start_seconds=5.0)})) == 9 + 10
 
 
 def test_memory_of_a_trial_gives_the_process_what_no_formula_explains() -> None:
