@@ -41,6 +41,7 @@ def small(store: Path) -> AdaptConfig:
     return load_config(DEMO, changes)
 
 
+@pytest.mark.long
 def test_trial_measures_every_stage_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
     config = small(tmp_path / "store")
     load = load_of(config, resolve_model(config.base), ArtifactStore(config.runtime.store))
