@@ -68,7 +68,7 @@ def test_plan_of_every_preset_has_all_stages_and_finite_figures(
 def test_plan_json_parses_and_sums(tmp_path: Path) -> None:
     done = plan(
         DEMO, "--device", "h100", "--price-per-hour", "3.6", "--json", "--set", "runtime.num_processes=8",
-        "--set", f"runtime.store={tmp_path}",
+        "--set", "pretrain.micro_batch_rows=1", "--set", f"runtime.store={tmp_path}",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
