@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from mixcpt.align.chat import Encoded
 from mixcpt.mixture.rows import IGNORE_INDEX
 
-_MAX_LOGITS = 1 << 25
+MAX_LOGITS = 1 << 25
 """Logits of one forward: 128 MiB in fp32, whatever the vocabulary."""
 
 
@@ -28,7 +28,7 @@ def response_losses(
     """
     losses = np.empty(len(samples))
     for batch in _batches(
-        [sample.num_tokens for sample in samples], _MAX_LOGITS // model.config.get_text_config().vocab_size
+        [sample.num_tokens for sample in samples], MAX_LOGITS // model.config.get_text_config().vocab_size
     ):
         losses[batch] = _batch_losses(model, [samples[index] for index in batch]).cpu().numpy()
         on_batch(len(batch))

@@ -20,8 +20,8 @@ _GIB = 2**30
 HERE = "this machine"
 GPU_UTILISATION = 0.4
 """Of the peak: what training of dense models reaches on one GPU, micro-batches of some thousand tokens given."""
-CPU_UTILISATION = 0.6
-"""Of a large matrix product's speed, for the parts of a step that are none."""
+CPU_UTILISATION = 0.4
+"""Of a large matrix product's speed, as measured with models of a few million parameters."""
 _BENCH_SIZE = 512
 _BENCH_SECONDS = 0.3
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mixcpt.align.scoring import MAX_LOGITS
 from mixcpt.config import DpoConfig, PretrainConfig, RuntimeConfig, SftConfig
 from mixcpt.distill.buffers import Needs, buffer_bytes
 from mixcpt.distill.objective import objective_of
@@ -14,6 +15,8 @@ _MEANS = {"fp32": 8, "int8": 2}
 """Bytes a trained parameter of AdamW's two means."""
 _NUM_LOGITS = 3
 """What TRL's losses hold of full logits at once: the logits, their softmax, its gradient."""
+_NUM_SCORING_LOGITS = 2
+"""What selection holds of a batch's logits: them, and their log-softmax."""
 PROCESS_BYTES = {"cpu": 600 * 2**20, "cuda": 0}
 """Of a training process before it holds a model: on a CPU the libraries' own memory. What CUDA holds for itself is
 none of the allocator's, whose peak is what a stage records: see `CUDA_CONTEXT_BYTES`."""
@@ -85,6 +88,7 @@ def alignment_memory(
     *,
     longest_tokens: int,
     row_tokens: int,
+    scored_tokens: int = 0,
     device: DeviceKind = "cpu",
 ) -> Memory:
     """Returns the peak of SFT or DPO, which train all of the model in fp32, with full logits, on one device.
@@ -96,10 +100,12 @@ def alignment_memory(
         config: Settings of the stage.
         longest_tokens: Length to which a batch is padded.
         row_tokens: Length of the rows of `activations`.
+        scored_tokens: Of the candidates that selection scored before, in the same process.
         device: Which kind.
     """
     rows = config.batch_size * (2 if stage == "dpo" else 1)
     rows_like_those = rows * longest_tokens / row_tokens
+    scoring = _NUM_SCORING_LOGITS * FP32 * min(scored_tokens * shape.vocab, MAX_LOGITS)
     return Memory(
         stage,
         parameters=shape.num_base * FP32,
@@ -107,7 +113,7 @@ def alignment_memory(
         optimizer=optimizer_bytes(shape, config.optimizer.state),
         teacher=0,
         activations=round(rows_like_those * (activations.saved + activations.largest)),
-        head=_NUM_LOGITS * rows * longest_tokens * shape.vocab * FP32,
+        head=max(_NUM_LOGITS * rows * longest_tokens * shape.vocab * FP32, scoring),
         process=PROCESS_BYTES[device] + (TRL_BYTES if device == "cpu" else 0),
     )
 

@@ -11,6 +11,11 @@ _DISK_BYTES_PER_SECOND = 500e6
 _DECODING_SECONDS = 1e-3
 """Of one decoding step a layer, whatever the device: the time of starting its operations."""
 _START_SECONDS = 6.0
+"""Of a process: importing libraries."""
+_SET_UP_SECONDS = 2.0
+"""Of SFT, DPO and an evaluation: loading models, more libraries."""
+_CANDIDATE_SECONDS = 2e-3
+"""Of rendering a candidate in the chat form and tokenising it."""
 _MIXTURE_BYTES_PER_TOKEN = 8
 """Rows as they are written: ids, labels, positions, sources and indices, compressed."""
 _NUM_CHECKPOINTS_AT_ONCE = 3
@@ -59,6 +64,7 @@ def memories(load: Load, device: Device) -> tuple[Memory, ...]:
                     settings,
                     longest_tokens=of.longest_tokens,
                     row_tokens=row_tokens,
+                    scored_tokens=aligned.candidate_tokens if aligned else 0,
                     device=kind,
                 )
             )
@@ -182,14 +188,18 @@ def _aligning(load: Load, device: Device) -> Iterator[StagePlan]:
         return
     forward, speed = 2 * load.plain.multiplied, _slow_speed(device)
     scored = forward * aligned.candidate_tokens
-    yield StagePlan("selection", scored / speed, student_flops=scored)
+    rendering = aligned.num_candidates * _CANDIDATE_SECONDS
+    yield StagePlan("selection", rendering + scored / speed, student_flops=scored)
     peaks = {memory.stage: memory.total for memory in memories(load, device)}
     if of := aligned.sft:
         flops = 3 * forward * of.tokens
-        yield StagePlan("sft", flops / speed, of.tokens, of.steps, of.num_samples, flops, 0, peaks["sft"])
+        yield StagePlan(
+            "sft", _SET_UP_SECONDS + flops / speed, of.tokens, of.steps, of.num_samples, flops, 0, peaks["sft"]
+        )
     if of := aligned.dpo:
         flops, once = 3 * forward * of.tokens, forward * of.tokens // load.config.align.dpo.epochs
-        yield StagePlan("dpo", (flops + once) / speed, of.tokens, of.steps, of.num_samples, flops, once, peaks["dpo"])
+        seconds = _SET_UP_SECONDS + (flops + once) / speed
+        yield StagePlan("dpo", seconds, of.tokens, of.steps, of.num_samples, flops, once, peaks["dpo"])
 
 
 def _asking(load: Load, device: Device) -> Iterator[StagePlan]:
@@ -207,4 +217,5 @@ def _evaluation(load: Load, device: Device, role: str, *, passes: int, domain_on
     flops = 2 * load.plain.multiplied * sum(task.tokens for task in asked) * passes
     batches = sum(-(-task.items // load.config.evaluate.batch_size) * task.written_tokens for task in asked)
     step = load.plain.num_layers * _DECODING_SECONDS + load.plain.num_base * 4 / device.bytes_per_second
-    return StagePlan(f"evaluation of {role}", flops / _slow_speed(device) + batches * step, student_flops=flops)
+    seconds = _SET_UP_SECONDS + flops / _slow_speed(device) + batches * step
+    return StagePlan(f"evaluation of {role}", seconds, student_flops=flops)

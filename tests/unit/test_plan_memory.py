@@ -125,6 +125,15 @@ def test_memory_of_sft_is_sixteen_bytes_a_parameter_and_three_times_full_logits(
     assert pairs.head == 2 * memory.head
 
 
+def test_memory_of_sft_is_at_least_that_of_the_scoring_before_it() -> None:
+    config = SftConfig(batch_size=4)
+    few = {"longest_tokens": 50, "row_tokens": 256}
+    after = alignment_memory("sft", shape(), NO_ACTIVATIONS, config, scored_tokens=10_000, **few)
+    assert after.head == 2 * 10_000 * 1000 * 4
+    most = alignment_memory("sft", shape(), NO_ACTIVATIONS, config, scored_tokens=10**6, **few)
+    assert most.head == 2 * 4 * 2**25  # no batch has more logits
+
+
 def test_activations_are_what_a_real_forward_keeps() -> None:
     row = 64
     state, inner = row * HIDDEN * 4, row * INNER * 4
