@@ -34,7 +34,7 @@ lint: $(READY)   ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: lint       ## everything that CI checks, in a quarter of an hour on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not gpu' --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not gpu' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY)  ## the whole demo, and the base model rebuilt; about half an hour
 	$(BIN)/pytest -m long

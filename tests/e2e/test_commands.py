@@ -93,6 +93,7 @@ def test_demo_in_short_ends_with_the_result_and_computes_nothing_twice(tmp_path:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_real_model_learns_real_text_in_short(tmp_path: Path, shared_data: Path) -> None:
     config = tmp_path / "short.yaml"
     preset = (ROOT / "deployments" / "configs" / "tinystories-anatomy.yaml").read_text()

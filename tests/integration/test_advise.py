@@ -41,6 +41,7 @@ def config(site: Any, tmp_path_factory: pytest.TempPathFactory) -> AdviseConfig:
     )
 
 
+@pytest.mark.long
 def test_advise_searches_confirms_and_finds_all_of_it_again(site: Any, config: AdviseConfig) -> None:
     site.adapt(config)
     store = ArtifactStore(config.runtime.store)

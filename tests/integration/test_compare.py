@@ -108,6 +108,7 @@ def test_compare_nests_its_trainings_below_one_mlflow_run(compared: tuple[Compar
     assert files == {"comparison.html", "comparison.md", "comparison.json"}
 
 
+@pytest.mark.long
 def test_compare_again_computes_nothing_and_one_contender_more_trains_that_one(
     site: Any, compared: tuple[CompareConfig, Comparison]
 ) -> None:

@@ -103,7 +103,7 @@ def test_response_losses_batches_of_ragged_samples_equal_one_by_one(
         Encoded(generator.integers(0, 40, prompt).tolist(), generator.integers(0, 40, response).tolist())
         for prompt, response in generator.integers(1, 12, (17, 2))
     ]
-    monkeypatch.setattr("mixcpt.align.scoring._MAX_LOGITS", 50 * model.config.vocab_size)
+    monkeypatch.setattr("mixcpt.align.scoring.MAX_LOGITS", 50 * model.config.vocab_size)
     sizes: list[int] = []
     losses = response_losses(model, samples, sizes.append)
     np.testing.assert_allclose(losses, [loss_alone(model, sample) for sample in samples], atol=1e-5)
