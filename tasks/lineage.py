@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +127,15 @@ def _open_stage(
     return run_id, tracking.last_steps(run_id)
 
 
+def log_data_of_run(
+    tracking: Tracking, run_id: str, training: Iterable[ArtifactRef], evaluations: Iterable[ArtifactRef]
+) -> None:
+    """Links an adaptation to the data that made its model and to how it was asked: from a registered version one
+    click leads to its run, and from there to these."""
+    datasets = [*(_dataset(ref, "training") for ref in training), *(_tasks_dataset(ref) for ref in evaluations)]
+    tracking.client.log_inputs(run_id, datasets)
+
+
 def _log_inputs(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> str:
     """Returns the digest of the data that the stage worked on, after linking it, and the models it started from."""
     from mlflow.entities import LoggedModelInput
@@ -143,8 +152,15 @@ def _log_inputs(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> 
 
 
 def _dataset(ref: ArtifactRef, context: str) -> "DatasetInput":
-    profile = json.dumps({key: value for key, value in ref.record["metrics"].items() if isinstance(value, int | float)})
+    profile = json.dumps(_counts(ref.record["metrics"]))
     return _dataset_input(ref.kind, ref.digest, str(ref.directory), profile, context)
+
+
+def _counts(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of an artifact's metrics, those of each pool too: what a reader of its page asks first."""
+    pools = metrics.get("pools", {}).items()
+    found = {f"{pool} {name}": value for pool, counts in pools for name, value in counts.items()}
+    return {name: value for name, value in {**metrics, **found}.items() if isinstance(value, int | float) and value}
 
 
 def _tasks_dataset(ref: ArtifactRef) -> "DatasetInput":

@@ -3,11 +3,14 @@
 from prefect import task
 
 from mixcpt.artifacts import ArtifactRef
+from mixcpt.report.card import shortened
 from tasks.adaptation import Adaptation
 from tasks.lineage import DIGEST, WEIGHTS, find_model
 from tasks.tracking import Tracking, forgiving
 
 ALIAS = "challenger"
+_MAX_DESCRIPTION = 5000
+"""Characters that MLflow's table of versions holds; PostgreSQL refuses more."""
 
 
 @task(name="register")
@@ -43,3 +46,9 @@ def register_version(tracking: Tracking, name: str, final: ArtifactRef, run_id: 
         version = str(created.version)
     client.set_registered_model_alias(name, ALIAS, version)
     return version
+
+
+def describe_version(tracking: Tracking, name: str, version: str, card: str) -> None:
+    """Shows the model card on the page of a version; what somebody wrote there already stays."""
+    if version and not tracking.client.get_model_version(name, version).description:
+        tracking.client.update_model_version(name, version, description=shortened(card, _MAX_DESCRIPTION))

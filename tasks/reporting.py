@@ -14,6 +14,8 @@ from mixcpt.report.summary import RunSummary, Summary, TaskValue, summarise
 from mixcpt.report.table import markdown_table
 from mixcpt.runs import RunResult, TrackingRef, save_run
 from tasks.adaptation import Adaptation
+from tasks.lineage import log_data_of_run
+from tasks.registry import describe_version
 from tasks.tracking import Tracking, forgiving
 
 
@@ -67,11 +69,14 @@ def finish_parent(
 ) -> None:
     """Completes the run of an adaptation: results, page, status."""
     from mixcpt.evaluate.ledger import ledger
+    from mixcpt.report.card import model_card
     from mixcpt.report.page import write_report
 
     if not run_id:
         return
     tracking.log_figures(run_id, figures(summary.runs[0]))
+    read = [result.refs[role] for role in ("corpus", "mixture", "selection") if role in result.refs]
+    log_data_of_run(tracking, run_id, read, [result.evaluations["final"]])
     with TemporaryDirectory() as folder:
         page = write_report([result], store, Path(folder) / "report.html")
         tracking.client.log_artifact(run_id, str(page))
@@ -80,6 +85,9 @@ def finish_parent(
             facts.to_parquet(Path(folder) / "facts.parquet", index=False)
             tracking.client.log_artifact(run_id, str(Path(folder) / "facts.parquet"))
             tracking.client.log_table(run_id, facts.drop(columns="documents"), "facts.json")
+    card = model_card(result, store)
+    tracking.client.log_text(run_id, card, "model-card.md")
+    describe_version(tracking, result.config.runtime.registered_model, result.tracking.model_version, card)
     tracking.client.log_text(run_id, text, "results.md")
     tracking.client.log_dict(run_id, {"results": result_rows(summary), **result.to_json()}, "run.json")
     tracking.close(run_id, "FINISHED")

@@ -1,5 +1,6 @@
 """Model cards, written from what was recorded: which data made a model, what it learned, forgot and cost."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from mixcpt.report.view import located, read_json
 from mixcpt.runs import RunResult
 
 _MAX_CHARACTERS = 2000
+_HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _LIBRARIES = ("mixcpt", "torch", "transformers", "trl")
 
 
@@ -104,6 +106,14 @@ def has_chat_template(folder: Path) -> bool:
     return (folder / "chat_template.jinja").is_file() or (
         settings.is_file() and '"chat_template"' in settings.read_text(encoding="utf-8")
     )
+
+
+def shortened(card: str, limit: int) -> str:
+    """Returns a card without its header, as many whole sections of it as `limit` characters hold."""
+    body = _HEADER.sub("", card).strip()
+    while len(body) > limit and "\n## " in body:
+        body = body[: body.rindex("\n## ")].rstrip()
+    return body[:limit]
 
 
 def _run_header(run: RunResult, role: str) -> str:

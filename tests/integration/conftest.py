@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,19 +138,6 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
         site = Site(stack, folder / "store", config)
         yield site
         site.stop()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 500) -> None:
-    """Waits for a process; fails where it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
-@pytest.fixture(name="wait_until", scope="session")
-def wait_until_fixture() -> Callable[..., None]:
-    return wait_until
 
 
 @pytest.fixture(scope="session")

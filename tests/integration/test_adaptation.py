@@ -85,7 +85,9 @@ def test_adaptation_leaves_one_finished_mlflow_run_a_stage_below_one_parent(adap
     planned, measured = (parent.data.metrics[f"{name}/pretrained/tokens"] for name in ("plan", "measured"))
     assert measured == pytest.approx(planned, rel=0.01)  # the plan knows no padding before rows are packed
     files = {file.path for file in client_of(adapted).list_artifacts(parent.info.run_id)}
-    assert files == {"report.html", "results.md", "run.json"}
+    assert files == {"report.html", "results.md", "run.json", "model-card.md"}
+    read = [each.dataset.name for each in parent.inputs.dataset_inputs]
+    assert sorted(read) == ["corpus", "evaluation-tasks", "mixture", "selection"]
 
 
 def test_adaptation_links_datasets_models_and_measurements(adapted: AdaptConfig) -> None:
@@ -101,6 +103,8 @@ def test_adaptation_links_datasets_models_and_measurements(adapted: AdaptConfig)
     assert {metric.key for metric in final.metrics or []} >= {"eval/domain_text/bits_per_byte"}
     version = client.get_model_version_by_alias(adapted.runtime.registered_model, "challenger")
     assert version.tags["mixcpt.digest"] == result.refs["dpo"].digest
+    assert version.description.startswith("# tiny")
+    assert "## Which data made it" in version.description
 
 
 def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: AdaptConfig) -> None:

@@ -11,7 +11,7 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AverageConfig, CurationConfig, FilesSource, HuggingFaceSource
 from mixcpt.merge import average
 from mixcpt.models import ModelRef
-from mixcpt.report.card import foreign_card, model_card
+from mixcpt.report.card import foreign_card, model_card, shortened
 from mixcpt.report.card_choice import card_of
 from mixcpt.report.card_header import header, hub_datasets, hub_id
 from mixcpt.runs import RunResult
@@ -142,3 +142,13 @@ def test_code_of_a_card_runs(tiny_model: ModelRef, final_card: str, capsys: pyte
         code = card.split("```python\n")[1].split("```")[0].replace('"."', repr(tiny_model.path))
         exec(code.replace('device_map="auto"', 'device_map="cpu"').replace("256", "3"), {})
     assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_shortened_card_has_no_header_and_loses_whole_sections_from_the_end(final_card: str) -> None:
+    body = final_card.split("---\n", 2)[2]
+    whole = shortened(final_card, len(final_card))
+    assert whole == body.strip()
+    short = shortened(final_card, 1200)
+    assert len(short) <= 1200
+    assert whole.startswith(short)
+    assert whole[len(short) :].startswith("\n\n## ")

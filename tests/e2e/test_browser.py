@@ -1,0 +1,204 @@
+"""What people do in a browser: edit the form, start a run, watch it, read its table; compare models in MLflow.
+
+The pictures lie in `test-results/browser` afterwards, to be looked at.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from mixcpt.stack import Stack, free_port, running_stack
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "test-results" / "browser"
+EDITS = {"Total Tokens": 8000, "Num Candidates": 40, "Num Instructions": 8, "Num Preferences": 8}
+FIELD = (
+    '//*[self::label or self::span or self::div][normalize-space(text())="{} (Optional)"]'
+    "/following::*[self::input or self::textarea][1]"
+)
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+METRIC = "eval/domain_bits_per_byte/bits_per_byte"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("browser") / "store", ROOT, free_port(), free_port()) as (stack, _):
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    """A page of a headless Chromium: that of the system, or the one that `playwright install chromium` brought."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            )
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium: {error.message.splitlines()[0]}")
+        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def take_picture(page: Any, name: str, *, whole: bool = False) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(2000)  # charts draw themselves
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
+
+
+def open_form(page: Any, stack: Stack, deployment: str) -> None:
+    page.goto(f"{stack.prefect}/deployments")
+    page.get_by_role("link", name=deployment, exact=True).click()
+    page.wait_for_url("**/deployments/deployment/**")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    page.get_by_role("button", name="Submit").wait_for()
+
+
+def fill(page: Any, edits: dict[str, Any]) -> None:
+    for label, value in edits.items():
+        page.locator(f"xpath={FIELD.format(label)}").first.fill(str(value))
+
+
+def submit(page: Any, stack: Stack, deployment: str) -> str:
+    """Returns the flow run that the form started, after opening its page."""
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("scheduled to start now").first.wait_for()
+    asked = {"deployments": {"name": {"any_": [deployment]}}}
+    (run,) = httpx.post(f"{stack.api}/flow_runs/filter", json=asked, timeout=60).raise_for_status().json()
+    page.goto(f"{stack.prefect}/runs/flow-run/{run['id']}")
+    return str(run["id"])
+
+
+def state(stack: Stack, flow_run: str) -> str:
+    answer = httpx.get(f"{stack.api}/flow_runs/{flow_run}", timeout=60).raise_for_status()
+    return str(answer.json()["state"]["type"])
+
+
+def artifacts(stack: Stack, **wanted: Any) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{stack.api}/artifacts/filter", json=wanted, timeout=60).raise_for_status()
+    return list(answer.json())
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("listitem").filter(has_text=name).click()
+
+
+def close_dialogs(page: Any) -> None:
+    """Closes what MLflow opens by itself for a visitor whom it has not seen before."""
+    for label in ("Close guidance", "Close"):
+        for button in page.get_by_role("button", name=label, exact=True).all():
+            button.click()
+
+
+@pytest.fixture(scope="module")
+def runs(page: Any, stack: Stack, wait_until: Callable[..., None]) -> dict[str, str]:
+    """The flow runs of Mix-CPT and of the traditional chain, both started from their forms."""
+    open_form(page, stack, "adapt-demo-mixcpt")
+    fill(page, {"Total Tokens": -1})
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("-1 is less than").first.wait_for()
+    take_picture(page, "form-refuses-a-bad-value")
+
+    fill(page, {"Name": "from-the-form", **EDITS})
+    take_picture(page, "form", whole=True)
+    started = {"from-the-form": submit(page, stack, "adapt-demo-mixcpt")}
+    wait_until(lambda: artifacts(stack, artifacts={"type": {"any_": ["progress"]}}), seconds=600)
+    page.reload()
+    take_picture(page, "run-under-way")
+    (progress, *_) = artifacts(stack, artifacts={"type": {"any_": ["progress"]}})
+    page.goto(f"{stack.prefect}/artifacts/artifact/{progress['id']}")
+    page.get_by_text(progress["key"]).first.wait_for()
+    take_picture(page, "progress")
+    open_form(page, stack, "adapt-demo-traditional")
+    fill(page, EDITS)
+    started["traditional"] = submit(page, stack, "adapt-demo-traditional")
+    for flow_run in started.values():
+        wait_until(lambda flow_run=flow_run: state(stack, flow_run) in FINAL, seconds=1800)
+        assert state(stack, flow_run) == "COMPLETED"
+    return started
+
+
+def test_form_with_edited_values_starts_a_run_that_can_be_watched_and_read(
+    page: Any, stack: Stack, runs: dict[str, str]
+) -> None:
+    flow_run = runs["from-the-form"]
+    told = httpx.get(f"{stack.api}/flow_runs/{flow_run}", timeout=60).json()["parameters"]["config"]
+    assert (told["name"], told["mixture"]["total_tokens"]) == ("from-the-form", EDITS["Total Tokens"])
+
+    page.goto(f"{stack.prefect}/runs/flow-run/{flow_run}")
+    open_tab(page, "Artifacts")
+    page.get_by_role("link", name="results-table").click()
+    page.wait_for_url("**/artifacts/artifact/**")
+    page.get_by_text("general_questions_unasked").first.wait_for()
+    take_picture(page, "result-table")
+    (row,) = [
+        row
+        for artifact in artifacts(stack, artifacts={"key": {"any_": ["results-table"]}})
+        for row in json.loads(artifact["data"])
+        if artifact["description"].startswith("from-the-form") and row["task"] == "general_questions_unasked"
+    ]
+    assert row["base"] == 1.0
+    assert 0 < row["final"] <= 1
+
+
+def test_mlflow_compares_base_traditional_and_mixcpt(page: Any, stack: Stack, runs: dict[str, str]) -> None:
+    client = MlflowClient(stack.mlflow)
+    experiment = client.get_experiment_by_name("mixcpt")
+    assert experiment is not None
+    known = client.search_runs([experiment.experiment_id])
+    chosen = {name: next(run for run in known if run.info.run_name == name) for name in ("evaluate-base", *runs)}
+    page.goto(f"{stack.mlflow}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+    page.get_by_role("link", name="traditional").wait_for()
+    close_dialogs(page)
+    wanted = ", ".join(f"'{run.info.run_id}'" for run in chosen.values())
+    page.get_by_role("combobox", name="metrics.rmse").fill(f"attributes.run_id IN ({wanted})")
+    page.keyboard.press("Enter")
+    page.get_by_text(re.compile(rf"^{len(chosen)} matching runs$")).wait_for()
+    for parent in page.get_by_role("row").filter(has_text=re.compile("from-the-form|traditional")).all():
+        for expander in parent.get_by_role("button").all():
+            expander.click()
+    page.get_by_role("link", name="evaluate-base", exact=True).wait_for()
+    page.get_by_role("checkbox", name="Select all runs").check()
+    take_picture(page, "mlflow-runs")
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_url("**/compare-runs**")
+    take_picture(page, "mlflow-compare")
+    for section in ("Visualizations", "Parameters"):  # rows that are out of sight are not drawn
+        page.get_by_role("button", name=section, exact=True).click()
+    page.get_by_role("link", name=METRIC, exact=True).wait_for()
+    take_picture(page, "mlflow-compare-metrics")
+    names, values = (page.get_by_role("grid").nth(number).inner_text().split() for number in (0, 1))
+    row = names.index(METRIC) * len(chosen)
+    told = sorted(map(float, values[row : row + len(chosen)]))
+    assert told == pytest.approx(sorted(run.data.metrics[METRIC] for run in chosen.values()), abs=0.001)
+
+
+def test_mlflow_leads_from_a_registered_model_to_the_data_that_made_it(
+    page: Any, stack: Stack, runs: dict[str, str]
+) -> None:
+    page.goto(f"{stack.mlflow}/#/models/mixcpt-adapted/versions/1")
+    page.get_by_role("link", name="from-the-form").wait_for()
+    page.keyboard.press("Escape")
+    close_dialogs(page)
+    page.get_by_role("heading", name="Which data made it").wait_for()
+    take_picture(page, "mlflow-version", whole=True)
+    page.get_by_role("link", name="from-the-form").click()
+    page.get_by_role("heading", name="Datasets").wait_for()
+    take_picture(page, "mlflow-run", whole=True)
+    page.get_by_role("button", name="corpus").first.click()
+    page.get_by_text("domain records").first.wait_for()
+    take_picture(page, "mlflow-dataset")
