@@ -20,7 +20,7 @@ from mixcpt.config.evaluate import (
     is_question,
 )
 from mixcpt.config.evaluate_model import EvaluateModelConfig
-from mixcpt.config.loading import load_advise, load_compare, load_config, load_corpus, load_readapt
+from mixcpt.config.loading import load_advise, load_any, load_compare, load_config, load_corpus, load_readapt
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
     CptMethod,
@@ -137,6 +137,7 @@ __all__ = [
     "has_one_answer",
     "is_question",
     "load_advise",
+    "load_any",
     "load_compare",
     "load_config",
     "load_corpus",
