@@ -42,6 +42,7 @@ def deploy(
     rounds: ReadaptConfig | None = None,
     cron: str = "",
     presets: bool = True,
+    gpu_pool: str = "",
 ) -> list[str]:
     """Returns the names of the deployments that a Prefect server has afterwards; the same again changes nothing.
 
@@ -54,11 +55,14 @@ def deploy(
         rounds: What is re-adapted, by schedule and by event; the closed world if not given.
         cron: When, by schedule; empty leaves it to whoever switches the schedule on.
         presets: Whether each preset gets a deployment too; Prefect takes seconds for each.
+        gpu_pool: Work pool for the stages that take a GPU, made like the other; empty leaves them where the flow runs.
 
     Raises:
         MixcptError: With the end of what Prefect said.
     """
-    described = deployments(root, store, pool=pool, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
+    described = deployments(
+        root, store, pool=pool, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets, gpu_pool=gpu_pool
+    )
     told = {
         **os.environ,
         **environment,
@@ -71,8 +75,9 @@ def deploy(
         command = [sys.executable, "-m", *arguments]
         return subprocess.run(command, cwd=root, env=told, capture_output=True, text=True)
 
-    if python("prefect", "work-pool", "inspect", pool).returncode:
-        _require(python("prefect", "--no-prompt", "work-pool", "create", pool, "--type", "process"))
+    for name in filter(None, (pool, gpu_pool)):
+        if python("prefect", "work-pool", "inspect", name).returncode:
+            _require(python("prefect", "--no-prompt", "work-pool", "create", name, "--type", "process"))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
         path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
@@ -82,21 +87,42 @@ def deploy(
 
 
 def deployments(
-    root: Path, store: Path, *, pool: str, rounds: ReadaptConfig, cron: str = "", presets: bool = True
+    root: Path,
+    store: Path,
+    *,
+    pool: str,
+    rounds: ReadaptConfig,
+    cron: str = "",
+    presets: bool = True,
+    gpu_pool: str = "",
 ) -> dict[str, Any]:
     """Returns what `prefect deploy` reads: the file of the checkout, its forms filled, and a deployment a preset."""
     described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
     described.pop("definitions", None)
     of = {each["name"]: each for each in described["deployments"]}
     for name, config in _filled(root, rounds):
-        of[name]["parameters"] = {"config": _placed(config, store)}
+        of[name]["parameters"] = {"config": _placed(config, store, gpu_pool)}
     if cron:
         of["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
     files = sorted((root / _PRESETS).glob("*.yaml")) if presets else []
-    described["deployments"] += [_preset(of["adapt"], path, store) for path in files]
+    described["deployments"] += [_preset(of["adapt"], path, store, gpu_pool) for path in files]
     for each in described["deployments"]:
         each["work_pool"] = each["work_pool"] | {"name": pool}
+    if gpu_pool:
+        described["deployments"].append(_station(of["adapt"], gpu_pool))
     return described
+
+
+def _station(adapt: Mapping[str, Any], pool: str) -> dict[str, Any]:
+    """Returns the deployment of the stages that are handed over to a pool; it has the pool's name."""
+    told = {
+        "name": pool,
+        "description": "Stages that take a GPU, handed over by runs whose `runtime.gpu_pool` names this pool.",
+        "entrypoint": "flows.station.station",
+        "work_pool": adapt["work_pool"] | {"name": pool},
+        "parameters": {},
+    }
+    return {**adapt, **told}
 
 
 def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
@@ -112,23 +138,23 @@ def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]
         yield name, rounds
 
 
-def _preset(adapt: Mapping[str, Any], path: Path, store: Path) -> dict[str, Any]:
+def _preset(adapt: Mapping[str, Any], path: Path, store: Path, gpu_pool: str) -> dict[str, Any]:
     """Returns the deployment `adapt` with the settings of a preset, described by the comment at its head."""
     lines = path.read_text(encoding="utf-8").splitlines()
     head = [line.lstrip("# ").rstrip() for line in lines[: next(n for n, line in enumerate(lines) if line[:1] != "#")]]
-    config = _placed(load_config(path), store)
+    config = _placed(load_config(path), store, gpu_pool)
     return {**adapt, "name": f"adapt-{path.stem}", "description": "\n".join(head), "parameters": {"config": config}}
 
 
-def _placed(config: Settings, store: Path) -> dict[str, Any]:
-    """Returns settings as a form holds them, with the store of the workers."""
+def _placed(config: Settings, store: Path, gpu_pool: str) -> dict[str, Any]:
+    """Returns settings as a form holds them, with the store and the GPU pool of the workers."""
     data: dict[str, Any] = config.model_dump(mode="json")
     if "store" in data:
         return data | {"store": str(store)}
     node = data
     for key in ("adapt", "settings"):
         node = node.get(key, node)
-    node["runtime"] = node.get("runtime", {}) | {"store": str(store)}
+    node["runtime"] = node.get("runtime", {}) | {"store": str(store), "gpu_pool": gpu_pool}
     return data
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from mixcpt.config import AdaptConfig, require_optimizer
+from mixcpt.config import AdaptConfig, CorpusConfig, CurationConfig, EvaluateConfig, require_optimizer
 from mixcpt.curation import check_sources
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.evaluate import check_tasks
@@ -24,11 +24,25 @@ def preflight(config: AdaptConfig) -> ModelRef:
     problems += _problem(lambda: base.append(resolve_model(config.base)))
     if base:
         problems += _model_problems(config, base[0])
+    _require_none(problems)
+    return base[0]
+
+
+def preflight_corpus(config: CorpusConfig) -> None:
+    """Checks the documents of a corpus, and the questions about them.
+
+    Raises:
+        ConfigError: Listing every problem that was found, each with its key.
+    """
+    asked = EvaluateConfig().model_copy(update={"tasks": config.tasks})
+    _require_none([*check_sources(CurationConfig(sources=(config.source,))), *check_tasks(asked)])
+
+
+def _require_none(problems: list[str]) -> None:
     if problems:
         count = len(problems)
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"{count} problem{'s' if count > 1 else ''} found before any work started:\n{listed}")
-    return base[0]
 
 
 def _model_problems(config: AdaptConfig, base: ModelRef) -> Iterator[str]:

@@ -59,6 +59,13 @@ def reopen_adaptation(run: RunResult, runtime: RuntimeConfig) -> Adaptation:
     return Adaptation(config, run.base, "", run_id=run.tracking.run_id, **_flow_run_ids())
 
 
+def part_of(config: AdaptConfig, base: ModelRef, run_id: str, root_flow_run_id: str) -> Adaptation:
+    """Returns the adaptation whose flow waits elsewhere for what is computed here."""
+    here = config.runtime.model_copy(update={"gpu_pool": ""})
+    adaptation = Adaptation(config.model_copy(update={"runtime": here}), base, "", run_id=run_id, **_flow_run_ids())
+    return replace(adaptation, root_flow_run_id=root_flow_run_id)
+
+
 def _flow_run_ids() -> dict[str, str]:
     root = str(flow_run.root_flow_run_id or flow_run.id or "")
     return {"flow_run_id": str(flow_run.id or ""), "root_flow_run_id": root}

@@ -20,6 +20,7 @@ from mixcpt.jobs import Batch, Failed, Job, Output
 from mixcpt.supervisor import run_supervised
 from mixcpt.worker import lookup, may_be_stored, worker_command, worker_environment
 from tasks.adaptation import Adaptation
+from tasks.elsewhere import compute_elsewhere
 from tasks.lineage import close_flow_run
 from tasks.progress import ProgressReport, progress_report
 from tasks.slots import gpus
@@ -59,7 +60,9 @@ def run_station(adaptation: Adaptation, jobs: Sequence[Job], *, distributed: boo
     for job in jobs:
         if job.name in results:
             record(adaptation, job.resolve(results), results[job.name])
-    if missing:
+    if missing and adaptation.config.runtime.gpu_pool and any(job.takes_gpu for job in missing):
+        results |= _handed_over(adaptation, missing, distributed)
+    elif missing:
         results |= _compute(adaptation, tuple(missing), distributed)
     return results
 
@@ -80,6 +83,17 @@ def ask(adaptation: Adaptation, jobs: Sequence[Job]) -> tuple[Results, list[Job]
             waiting.add(job.name)
             missing.append(known)
     return results, missing
+
+
+def _handed_over(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
+    cancelled = _CancelWatch(adaptation.root_flow_run_id)
+    compute_elsewhere(adaptation, jobs, cancelled, distributed=distributed)
+    results, missing = ask(adaptation, jobs)
+    if missing:
+        pool, store = adaptation.config.runtime.gpu_pool, adaptation.store.root
+        problem = f"{missing[0].name} was computed on the work pool {pool}, but is not in the store"
+        raise MixcptError(problem, f"{store} has to be the same folder there and here")
+    return results
 
 
 def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -> Results:

@@ -8,9 +8,12 @@ import typer
 from mixcpt.cli.console import Overrides, err, explain_errors, out
 from mixcpt.config import (
     AdaptConfig,
+    AdviseConfig,
     AlignConfig,
     BaseModelConfig,
     BitsPerByteTask,
+    CompareConfig,
+    CorpusConfig,
     CptMethod,
     CurationConfig,
     EvaluateConfig,
@@ -18,13 +21,15 @@ from mixcpt.config import (
     MixtureConfig,
     PoolWeights,
     PretrainConfig,
+    ReadaptConfig,
     SelectionConfig,
-    load_config,
+    Settings,
+    load_any,
 )
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
 from mixcpt.models import resolve_model
-from mixcpt.preflight import preflight
+from mixcpt.preflight import preflight, preflight_corpus
 
 PathList = list[str] | None
 _ROW_TOKENS = 512
@@ -70,12 +75,33 @@ def validate(
     """Report every problem of a configuration, with file and key path, before any work starts.
 
     Checks keys, types and ranges, that sources and benchmarks are there, that the model can be loaded,
-    that its tokenizer fits and that it has a chat form. Exit code 0 means that a run can start.
+    that its tokenizer fits and that it has a chat form. Exit code 0 means that a run can start. Takes the
+    files of runs, and those of rounds, corpora, comparisons and searches too.
     """
-    config = load_config(path, overrides or ())
+    config = load_any(path, overrides or ())
+    out.print(f"{path} is valid: {_checked(config)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _checked(config: Settings) -> str:
+    """Returns in words what a configuration would do, after checking it."""
+    match config:
+        case CorpusConfig():
+            preflight_corpus(config)
+            return f"the corpus {config.name}, asked by {len(config.tasks)} task{'' if len(config.tasks) == 1 else 's'}"
+        case CompareConfig():
+            return f"{config.name} compares {len(config.contenders)} contenders on {_checked_base(config.first)}"
+        case AdviseConfig():
+            return f"{config.name} searches in {config.num_trials} trainings of {_checked_base(config.given)}"
+        case ReadaptConfig():
+            return f"{config.name} re-adapts, in rounds, {_checked_base(config.adapt)}"
+        case AdaptConfig():
+            return f"{config.name} adapts {_checked_base(config)}"
+    raise TypeError(type(config).__name__)
+
+
+def _checked_base(config: AdaptConfig) -> str:
     base = preflight(config)
-    adapted = f"{config.name} adapts {base.name} ({base.digest[:12]})"
-    out.print(f"{path} is valid: {adapted}", markup=False, highlight=False, soft_wrap=True)
+    return f"{base.name} ({base.digest[:12]})"
 
 
 def _own_run(

@@ -22,6 +22,9 @@ def deploy(
         str, typer.Option(help='Switch the schedule of readapt on, e.g. "0 3 * * *" for 3 o\'clock UTC.')
     ] = "",
     pool: Annotated[str, typer.Option(help="Work pool; made, of type process, where there is none.")] = POOL,
+    gpu_pool: Annotated[
+        str, typer.Option(help="Work pool for the stages that take a GPU; the same for all where none is given.")
+    ] = "",
     store: Store = ".mixcpt",
 ) -> None:
     """Register every deployment with the Prefect server: adapt and its presets, readapt, compare, evaluate-model ...
@@ -40,6 +43,15 @@ def deploy(
         raise ConfigError("no Prefect server is known", "start one with `mixcpt up`, or set PREFECT_API_URL")
     rounds = load_readapt(readapt) if readapt else ReadaptConfig()
     with err.status("telling the server"):
-        names = tell(api, folder, root=project_root(), environment=environment, pool=pool, rounds=rounds, cron=cron)
+        names = tell(
+            api,
+            folder,
+            root=project_root(),
+            environment=environment,
+            pool=pool,
+            rounds=rounds,
+            cron=cron,
+            gpu_pool=gpu_pool,
+        )
     for name in names:
         out.print(name, markup=False, highlight=False)

@@ -20,7 +20,7 @@ from mixcpt.config.evaluate import (
     is_question,
 )
 from mixcpt.config.evaluate_model import EvaluateModelConfig
-from mixcpt.config.loading import load_advise, load_compare, load_config, load_corpus, load_readapt
+from mixcpt.config.loading import load_advise, load_any, load_compare, load_config, load_corpus, load_readapt
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
     CptMethod,
@@ -57,6 +57,7 @@ from mixcpt.config.reconcile import ReconcileConfig
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
+from mixcpt.config.station import StationConfig
 from mixcpt.config.streams import Form, StreamConfig, ViewConfig
 
 __all__ = [
@@ -124,6 +125,7 @@ __all__ = [
     "Span",
     "Split",
     "SplitConfig",
+    "StationConfig",
     "StreamConfig",
     "StreamsMethod",
     "SweepConfig",
@@ -135,6 +137,7 @@ __all__ = [
     "has_one_answer",
     "is_question",
     "load_advise",
+    "load_any",
     "load_compare",
     "load_config",
     "load_corpus",

@@ -41,6 +41,26 @@ def load_corpus(path: Path | str) -> CorpusConfig:
     return _validate(_read(Path(path)), str(path), CorpusConfig)
 
 
+def load_any(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
+    """Returns what a YAML file describes, told by its keys: a run, rounds, a corpus, a comparison or a search.
+
+    Raises:
+        ConfigError: Listing every problem, each with its key path.
+    """
+    return _load(path, overrides, _kind(_read(Path(path))))
+
+
+def _kind(data: Mapping[str, Any]) -> type[Settings]:
+    kinds: dict[str, type[Settings]] = {
+        "source": CorpusConfig,
+        "contenders": CompareConfig,
+        "settings": AdviseConfig,
+        "adapt": ReadaptConfig,
+        "gates": ReadaptConfig,
+    }
+    return next((kind for key, kind in kinds.items() if key in data), AdaptConfig)
+
+
 def _load(path: Path | str | None, overrides: Iterable[str], settings: type[T]) -> T:
     origin = str(path) if path else "the embedded default"
     config = _validate(_read(Path(path)) if path else {}, origin, settings)

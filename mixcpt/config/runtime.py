@@ -31,6 +31,10 @@ class RuntimeConfig(Settings):
     devices: int = Field(-1, ge=-1)
     """GPUs of this machine that a training takes, and for which it waits until they are free. -1 takes one a process
     where there are any, or leaves the choice to the launcher; 0 trains on the CPU."""
+    gpu_pool: str = ""
+    """Prefect work pool whose workers run the stages that take a GPU, as flow runs of their own; the rest runs where
+    the flow does. Both see the store under the same path. Empty: everything runs where the flow does. `mixcpt deploy
+    --gpu-pool` makes the pool known."""
     retries: int = Field(2, ge=0)
     """How often an interrupted stage is taken up again."""
     timeout_seconds: int = Field(0, ge=0)

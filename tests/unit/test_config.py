@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mixcpt.config import AdaptConfig, CptMethod, load_config
+from mixcpt.config import AdaptConfig, CptMethod, load_any, load_config
 from mixcpt.errors import ConfigError
 
 
@@ -154,3 +154,22 @@ def test_every_setting_is_explained() -> None:
 def test_config_imports_without_torch() -> None:
     code = "import sys, mixcpt.config; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("folder", "kinds"),
+    [
+        ("configs", {"AdaptConfig"}),
+        ("comparisons", {"CompareConfig", "AdviseConfig"}),
+        ("rounds", {"ReadaptConfig", "CorpusConfig"}),
+    ],
+)
+def test_load_any_tells_what_a_file_describes(folder: str, kinds: set[str]) -> None:
+    paths = (Path(__file__).parents[2] / "deployments" / folder).glob("*.yaml")
+    assert {type(load_any(path)).__name__ for path in paths} == kinds
+
+
+def test_load_any_names_the_bad_field_of_the_right_kind(tmp_path: Path) -> None:
+    path = write(tmp_path, "source: {kind: closed_world, name: w, pool: general}\n")
+    with pytest.raises(ConfigError, match="its pool is domain"):
+        load_any(path)

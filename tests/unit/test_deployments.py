@@ -52,6 +52,15 @@ def test_deployments_have_all_that_is_promised(described: dict[str, dict[str, An
         assert deployment["pull"][0]["prefect.deployments.steps.set_working_directory"]["directory"] == "{{ $PWD }}"
 
 
+def test_gpu_pool_gets_the_stages_that_take_a_gpu_from_every_run() -> None:
+    told = deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig(), gpu_pool="gpu")["deployments"]
+    station = next(each for each in told if each["work_pool"]["name"] == "gpu")
+    assert (station["name"], flow_of(station).name) == ("gpu", "station")
+    runs = [each["parameters"]["config"] for each in told if each is not station]
+    placed = [run.get("adapt", run.get("settings", run)).get("runtime", {}) for run in runs]
+    assert sum(runtime.get("gpu_pool") == "gpu" for runtime in placed) >= 10
+
+
 def test_presets_say_what_they_need_and_keep_their_settings(described: dict[str, dict[str, Any]]) -> None:
     for name, deployment in described.items():
         if name.startswith("adapt-"):

@@ -1,0 +1,22 @@
+"""Stages of an adaptation whose flow runs elsewhere: started by it, on the work pool of the machines with GPUs."""
+
+from prefect import flow, task
+
+from mixcpt.config import StationConfig
+from mixcpt.jobs import Job
+from mixcpt.models import ModelRef
+from tasks.adaptation import Adaptation, part_of
+from tasks.hooks import remember_process
+from tasks.stations import run_station, worth_retrying
+
+
+@flow(name="station", flow_run_name="{config.adapt.name}: station", on_running=[remember_process])
+def station(config: StationConfig = StationConfig()) -> None:  # noqa: B008 the form shows the default
+    """Run the stages that another flow run has handed over; it finds what they make in the store."""
+    adaptation = part_of(config.adapt, ModelRef.from_json(config.base), config.run_id, config.root_flow_run_id)
+    _stages.with_options(retries=config.adapt.runtime.retries)(adaptation, config)
+
+
+@task(name="stages", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
+def _stages(adaptation: Adaptation, config: StationConfig) -> None:
+    run_station(adaptation, [Job.from_json(job) for job in config.jobs], distributed=config.distributed)
