@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 from uuid import UUID
 
 import httpx
@@ -42,13 +43,12 @@ def compute_elsewhere(
     )
     name = f"{adaptation.config.name}: {', '.join(job.name for job in jobs)}"
     try:
-        started = run_deployment(
-            f"{FLOW}/{pool}", name, parameters={"config": request.model_dump(mode="json")}, timeout=0
-        )
+        parameters = {"config": request.model_dump(mode="json")}
+        started = run_deployment(f"{FLOW}/{pool}", flow_run_name=name, parameters=parameters, timeout=0)
     except ObjectNotFound:
         hint = f"make it known: mixcpt deploy --gpu-pool {pool}"
         raise ConfigError(f"runtime.gpu_pool is {pool!r}, and no deployment {FLOW}/{pool} is known", hint) from None
-    state = _wait(started, cancelled)
+    state = _wait(cast(FlowRun, started), cancelled)  # it is a coroutine in an asynchronous flow alone
     if not state.is_completed():
         error = StageInterrupted if state.is_crashed() else MixcptError
         raise error(f"{name}, on the work pool {pool}, ended as {state.name}: {state.message or 'no reason was given'}")
