@@ -85,7 +85,8 @@ class Reached:
     def text(self) -> str:
         """In words."""
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.document}: {self.part}{reason} in corpus {self.corpus.digest[:12]}"
+        place = "the registered corpus, which waits for its round," if self.corpus.kind == "registration" else "corpus"
+        return f"{self.document}: {self.part}{reason} in {place} {self.corpus.digest[:12]}"
 
     def to_json(self, catalogue: Catalogue) -> dict[str, Any]:
         models = [{"digest": ref.digest, "path": ref.path, "runs": runs_of(catalogue, ref)} for ref in self.models]
@@ -101,9 +102,15 @@ class Reached:
 
 
 def reached(catalogue: Catalogue, wanted: str) -> list[Reached]:
-    """Returns where a document went: named by its identifier, by its file's name or path, or by words of its text."""
-    corpora = [ref for ref in catalogue.refs if ref.kind == "corpus"]
-    return [found for corpus in corpora for found in _found_in(catalogue, corpus, wanted)]
+    """Returns where a document went: named by its identifier, by its file's name or path, or by words of its text.
+
+    What is registered and waits for its round is found too; no model is made of it yet.
+    """
+    read = [ref for ref in catalogue.refs if ref.kind == "corpus"]
+    sources = [files for ref in read for files in catalogue.record(ref)["lineage"]["sources"].values()]
+    opened = {str(Path(file).parent) for files in sources for file in files}
+    waiting = [ref for ref in catalogue.refs if ref.kind == "registration" and ref.path not in opened]
+    return [found for corpus in (*read, *waiting) for found in _found_in(catalogue, corpus, wanted)]
 
 
 def _found_in(catalogue: Catalogue, corpus: ArtifactRef, wanted: str) -> Iterator[Reached]:
