@@ -150,6 +150,7 @@ def test_run_of_an_empty_corpus_fails_clearly_and_publishes_nothing(config: Conf
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_run_goes_on_past_broken_lines_and_counts_them(config: Config, tmp_path: Path) -> None:
     documents = Path(config["curation"]["sources"][0]["paths"][0])
     documents.write_text('{"text": broken\n[1]\n' + documents.read_text())

@@ -117,6 +117,7 @@ def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: 
     assert seconds < 60
 
 
+@pytest.mark.long
 def test_adaptation_changed_late_computes_only_what_follows(site: Any, adapted: AdaptConfig, tmp_path: Path) -> None:
     config: AdaptConfig = site.config_at(tmp_path / "changed")
     shutil.copytree(adapted.runtime.store, config.runtime.store, dirs_exist_ok=True)
