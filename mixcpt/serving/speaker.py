@@ -1,6 +1,9 @@
 """A model that answers token by token: loaded for generation, with a key-value cache, on the GPU if there is one."""
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,15 +59,17 @@ class Speaker:
         torch.manual_seed(sampling.seed)
         input_ids = torch.tensor([list(prompt_ids)], device=self.network.device)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _noting_the_key() as pressed:
                 self.network.generate(  # type: ignore[operator]
                     input_ids,
                     attention_mask=torch.ones_like(input_ids),
                     generation_config=self._settings(sampling),
                     streamer=pieces,
-                    stopping_criteria=StoppingCriteriaList([_Closed(pieces)]),
+                    stopping_criteria=StoppingCriteriaList([_Ended(pieces, pressed)]),
                 )
         except KeyboardInterrupt:
+            return pieces.finish("interrupted")
+        if pressed.is_set():
             return pieces.finish("interrupted")
         return pieces.finish("finished" if pieces.is_closed else "length")
 
@@ -91,11 +96,27 @@ def load_speaker(model: ModelRef) -> Speaker:
     return Speaker(model, network, tokenizer, endings, int(longest or 0))
 
 
-class _Closed(StoppingCriteria):  # type: ignore[misc]
-    """Stops where the closing text of an answer is complete; closing tokens stop by themselves."""
+@contextmanager
+def _noting_the_key() -> Iterator[threading.Event]:
+    """Yields what Ctrl-C sets, instead of raising wherever it strikes: a library's callback would swallow it."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
-    def __init__(self, pieces: Pieces) -> None:
+
+class _Ended(StoppingCriteria):  # type: ignore[misc]
+    """Stops at Ctrl-C, and where the closing text of an answer is complete; closing tokens stop by themselves."""
+
+    def __init__(self, pieces: Pieces, pressed: threading.Event) -> None:
         self._pieces = pieces
+        self._pressed = pressed
 
     def __call__(self, input_ids: Int[Tensor, "batch seq"], scores: Any, **_: Any) -> Bool[Tensor, " batch"]:
-        return torch.full((len(input_ids),), self._pieces.is_closed, device=input_ids.device)
+        ended = self._pieces.is_closed or self._pressed.is_set()
+        return torch.full((len(input_ids),), ended, device=input_ids.device)

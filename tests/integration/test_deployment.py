@@ -1,6 +1,7 @@
 """The deployment as the UI uses it: the form, an edited run through a real worker, and a bad value."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,10 @@ def deployment(api: str) -> dict[str, Any]:
 
 def create_run(api: str, config: dict[str, Any]) -> httpx.Response:
     address = f"{api}/deployments/{deployment(api)['id']}/create_flow_run"
-    return httpx.post(address, json={"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}, timeout=60)
+    request = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}
+    while (answer := httpx.post(address, json=request, timeout=60)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        time.sleep(1)  # a busy server with SQLite says so at times, and Prefect's own client tries again too
+    return answer
 
 
 def state(api: str, flow_run: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A model that answers: piece by piece what it says at once, remembering what was said and what still fits."""
 
 import json
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,14 +142,14 @@ def test_interrupted_answer_counts_as_said_as_far_as_it_came(speaker: Speaker) -
     def say(piece: str) -> None:
         told.append(piece)
         if len(told) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     conversation = talk(speaker, max_tokens=30)
     answer = conversation.ask(RAMBLING, say).answer
     assert answer.ending == "interrupted"
     assert said(talk(speaker, max_tokens=30), RAMBLING).startswith(answer.text)
     assert [turn.answer for turn in conversation.turns] == [answer.text] == ["".join(told)]
-    assert len(answer.text.split()) == 3
+    assert len(answer.text.split()) in (3, 4)  # at most the word that was on its way
 
 
 def test_system_message_needs_a_template_that_takes_it(speaker: Speaker, tmp_path: Path) -> None:
