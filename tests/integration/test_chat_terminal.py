@@ -46,6 +46,17 @@ class Terminal:
         self._read = first + len(places[first])
         return places[first]
 
+    def press(self, key: str, *, until: str) -> None:
+        """Presses a key until a text is shown: a Ctrl-C that comes while the prompt is being drawn is only noticed at the
+        next key, which is a race in Python's readline."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while until not in self._unread:
+            assert time.monotonic() < deadline, f"{until!r} did not appear behind:\n{self.shown}"
+            self.send(key)
+            if select.select([self._descriptor], [], [], 2.0)[0]:
+                self.shown += os.read(self._descriptor, 4096).decode(errors="replace")
+        self.wait_for(until)
+
     @property
     def _unread(self) -> str:
         return self.shown[self._read :]
@@ -83,8 +94,7 @@ def test_chat_streams_and_is_ended_by_the_user_alone(terminal: Terminal) -> None
     terminal.send(f"{item.prompt.strip()}\n")
     terminal.wait_for(f"\n{item.answer}")
     terminal.wait_for("> ")
-    terminal.send("\x03")
-    terminal.wait_for("Ctrl-D ends the chat")
+    terminal.press("\x03", until="Ctrl-D ends the chat")
     terminal.wait_for("> ")
     terminal.send("\x04")
     assert terminal.process.wait(PATIENCE_SECONDS) == 0

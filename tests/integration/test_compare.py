@@ -14,7 +14,7 @@ from mixcpt.comparisons import Comparison, find_comparison
 from mixcpt.config import CompareConfig
 from mixcpt.evaluate.manifest import Manifest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")
 THINGS = ("fox", "owl", "heron", "river", "tower", "gold", "iron")
 
@@ -108,7 +108,6 @@ def test_compare_nests_its_trainings_below_one_mlflow_run(compared: tuple[Compar
     assert files == {"comparison.html", "comparison.md", "comparison.json"}
 
 
-@pytest.mark.long
 def test_compare_again_computes_nothing_and_one_contender_more_trains_that_one(
     site: Any, compared: tuple[CompareConfig, Comparison]
 ) -> None:
