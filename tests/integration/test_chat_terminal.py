@@ -47,8 +47,8 @@ class Terminal:
         return places[first]
 
     def press(self, key: str, *, until: str) -> None:
-        """Presses a key until a text is shown: a Ctrl-C that comes while the prompt is being drawn is only noticed at the
-        next key, which is a race in Python's readline."""
+        """Presses a key until a text is shown: Python's readline notices a Ctrl-C that comes while it draws the prompt
+        at the next key only."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while until not in self._unread:
             assert time.monotonic() < deadline, f"{until!r} did not appear behind:\n{self.shown}"
