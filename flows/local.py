@@ -76,7 +76,7 @@ def show(results: Sequence[RunResult], started: float | None = None) -> None:
     found = summary.summarise(results)
     console = Console()
     console.print(table.result_table(found))
-    written = page.write_report(results, store, store.root / "report.html")
+    written = page.write_report(results, store, store.root / "report.html", found)
     console.print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
     if started is not None:
         print(summary.result_line(found, time.time() - started), flush=True)

@@ -78,14 +78,14 @@ def finish_parent(
     read = [result.refs[role] for role in ("corpus", "mixture", "selection") if role in result.refs]
     log_data_of_run(tracking, run_id, read, [result.evaluations["final"]])
     with TemporaryDirectory() as folder:
-        page = write_report([result], store, Path(folder) / "report.html")
+        page = write_report([result], store, Path(folder) / "report.html", summary)
         tracking.client.log_artifact(run_id, str(page))
         facts = ledger(result.evaluations["base"], result.evaluations["final"], result.refs["corpus"])
         if len(facts):
             facts.to_parquet(Path(folder) / "facts.parquet", index=False)
             tracking.client.log_artifact(run_id, str(Path(folder) / "facts.parquet"))
             tracking.client.log_table(run_id, facts.drop(columns="documents"), "facts.json")
-    card = model_card(result, store)
+    card = model_card(result, store, summary=summary)
     tracking.client.log_text(run_id, card, "model-card.md")
     describe_version(tracking, result.config.runtime.registered_model, result.tracking.model_version, card)
     tracking.client.log_text(run_id, text, "results.md")

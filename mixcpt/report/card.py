@@ -38,15 +38,21 @@ class Ingredient:
     """Name and beginning of the SHA-256 of each file."""
 
 
-def model_card(result: RunResult, store: ArtifactStore, role: str = "") -> str:
+def model_card(result: RunResult, store: ArtifactStore, role: str = "", summary: Summary | None = None) -> str:
     """Returns the card of a run's final model, or of another of its models: `pretrained`, `sft`, `dpo`.
+
+    Args:
+        result: The run.
+        store: Where its artifacts are.
+        role: Of the model; empty for the final one.
+        summary: Of this run, where it is known already; its intervals take a second.
 
     Raises:
         ArtifactError: If an artifact of the run is no longer in the store.
     """
     run = located(result, store)
     role = role or run.final
-    summary = summarise([run])
+    summary = summary or summarise([run])
     (told,) = summary.runs
     measured = told.final if role == run.final else told.pretrained if role == "pretrained" else None
     return _environment().get_template("card.md.j2").render(

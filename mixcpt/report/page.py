@@ -47,8 +47,14 @@ class Settings:
         return "data:application/yaml;base64," + base64.b64encode(self.yaml.encode()).decode()
 
 
-def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) -> Path:
+def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path, summary: Summary | None = None) -> Path:
     """Returns `output` after writing the page of `runs` there in one step; several are shown side by side.
+
+    Args:
+        runs: What is shown.
+        store: Where their artifacts are.
+        output: The file.
+        summary: Of the same runs, where it is known already; its intervals take a second.
 
     Raises:
         ArtifactError: If an artifact of a run is gone, or the page cannot be written.
@@ -56,7 +62,7 @@ def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path) 
     """
     if output.is_dir():
         raise ArtifactError(f"cannot write the report to {output}: it is a folder", "name a file")
-    return write_page(render([located(run, store) for run in runs], store), output)
+    return write_page(render([located(run, store) for run in runs], store, summary), output)
 
 
 def write_page(page: str, output: Path) -> Path:
@@ -78,9 +84,9 @@ def write_page(page: str, output: Path) -> Path:
     return output
 
 
-def render(runs: Sequence[RunResult], store: ArtifactStore) -> str:
+def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | None = None) -> str:
     """Returns the page as HTML; the same runs in the same store give the same page."""
-    summary = summarise(runs)
+    summary = summary or summarise(runs)
     catalogue = Catalogue(store)
     evaluate = runs[0].config.evaluate
     shown = training.trainings(runs)
