@@ -23,6 +23,7 @@ from mixcpt.config import (
     load_config,
 )
 from mixcpt.errors import MixcptError
+from mixcpt.supervisor import module_path
 
 POOL = "mixcpt"
 _FILE = Path("deployments") / "prefect.yaml"
@@ -68,7 +69,7 @@ def deploy(
         **environment,
         "PREFECT_API_URL": api,
         "PWD": str(root),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": module_path(root),
     }
 
     def python(*arguments: str) -> subprocess.CompletedProcess[str]:

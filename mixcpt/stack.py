@@ -1,7 +1,6 @@
 """The servers of one machine, as child processes: what `mixcpt up` starts, and what a single run needs."""
 
 import json
-import os
 import signal
 import socket
 import sys
@@ -17,12 +16,11 @@ from types import FrameType
 from mixcpt.deployment import POOL, deploy
 from mixcpt.devices import usable_devices
 from mixcpt.errors import ConfigError, MixcptError
-from mixcpt.supervisor import supervised
+from mixcpt.supervisor import log_tail, module_path, supervised
 
 HOST = "127.0.0.1"
 _START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
-_LOG_LINES = 15
 HEARTBEAT_SECONDS = 30
 """How often a run of ours says that it lives; Prefect allows no less."""
 DEFAULT_HEARTBEAT_SECONDS = 180
@@ -97,7 +95,7 @@ def running_stack(
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "mixcpt",
         "PWD": str(root),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": module_path(root),
     }
     with ExitStack() as processes:
 
@@ -115,7 +113,7 @@ def running_stack(
         if global_slots:
             setup, log = start("setup", "deployments.slots", str(global_slots))
             if setup.wait():
-                raise MixcptError(f"the limit of GPUs could not be set\n{_tail(log)}")
+                raise MixcptError(f"the limit of GPUs could not be set\n{log_tail(log)}")
         limit = str(slots or max(1, len(usable_devices())))
         worker, worker_log = start("worker", *_WORKER, "--limit", limit)
         wait_until_healthy("the worker", f"{stack.api}/work_pools/{POOL}", worker, worker_log, _is_ready)
@@ -222,7 +220,7 @@ def wait_until_healthy(
     deadline = time.monotonic() + _START_SECONDS
     while (answer := _get(url)) is None or not is_ready(answer):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise MixcptError(f"{name} did not start\n{_tail(log)}")
+            raise MixcptError(f"{name} did not start\n{log_tail(log)}")
         time.sleep(_POLL_SECONDS)
 
 
@@ -237,8 +235,3 @@ def _get(url: str) -> bytes | None:
             return bytes(response.read())
     except OSError:  # refused, reset, timed out, or an answer other than 200
         return None
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in lines)])

@@ -26,6 +26,18 @@ from mixcpt.errors import MixcptError
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _PR_SET_CHILD_SUBREAPER = 36
+_LOG_LINES = 15
+
+
+def log_tail(log: Path) -> str:
+    """Returns the last lines of a command's log, indented, below a line that names it."""
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in lines)])
+
+
+def module_path(root: Path) -> str:
+    """Returns the PYTHONPATH with which `python -m` finds the flows and tasks of a checkout before all others."""
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
 
 
 def run_supervised(

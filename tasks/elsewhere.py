@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
@@ -58,7 +59,7 @@ def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
     """Returns the final state of a flow run; ends it where the one that waits is ended."""
     try:
         while not cancelled():
-            state = _state(flow_run.id)
+            state = state_of(flow_run.id)
             if state and state.is_final():
                 return state
             time.sleep(_POLL_SECONDS)
@@ -69,8 +70,12 @@ def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
     raise MixcptError(f"{flow_run.name} was stopped with the flow run that waited for it")
 
 
-def _state(flow_run: UUID) -> "State[object] | None":
-    """Returns the state of a flow run; none while the server is away."""
+def state_of(flow_run: UUID) -> "State[object] | None":
+    """Returns the state of a flow run; none while the server is away.
+
+    Raises:
+        ObjectNotFound: If the server knows no such flow run.
+    """
     try:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run).state
@@ -79,5 +84,5 @@ def _state(flow_run: UUID) -> "State[object] | None":
 
 
 def _cancel(flow_run: UUID) -> None:
-    with get_client(sync_client=True) as client:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # what ended the wait is to be told
         client.set_flow_run_state(flow_run, Cancelling())

@@ -5,10 +5,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
-import httpx
 from prefect import Task
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import ObjectNotFound
 
@@ -17,17 +16,16 @@ from mixcpt.config import RuntimeConfig
 from mixcpt.devices import Claim, device_environment
 from mixcpt.errors import MixcptError, StageInterrupted
 from mixcpt.jobs import Batch, Failed, Job, Output
-from mixcpt.supervisor import run_supervised
+from mixcpt.supervisor import log_tail, run_supervised
 from mixcpt.worker import lookup, may_be_stored, worker_command, worker_environment
 from tasks.adaptation import Adaptation
-from tasks.elsewhere import compute_elsewhere
+from tasks.elsewhere import compute_elsewhere, state_of
 from tasks.lineage import close_flow_run
 from tasks.progress import ProgressReport, progress_report
 from tasks.slots import gpus
 from tasks.watching import Results, Watch, record
 
 _CANCEL_POLL_SECONDS = 15.0
-_LOG_LINES = 15
 _stopping = threading.Event()
 """Set when a flow whose stations run in threads is interrupted: the signal reaches the main thread alone."""
 
@@ -198,9 +196,8 @@ class _CancelWatch:
 
     def _ended_as(self) -> str:
         try:
-            with get_client(sync_client=True) as client:
-                state = client.read_flow_run(self.flow_run_id).state  # type: ignore[arg-type]
-        except (httpx.HTTPError, ObjectNotFound):
+            state = state_of(UUID(self.flow_run_id))
+        except ObjectNotFound:
             return ""
         return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
 
@@ -212,13 +209,8 @@ def _error(failure: Failed | None, code: int, log: Path) -> MixcptError:
             f"the process of a stage ended with code {code}",
             "the next try goes on from the last checkpoint",
         )
-        return StageInterrupted(f"{problem}\n{_tail(log)}", hint)
+        return StageInterrupted(f"{problem}\n{log_tail(log)}", hint)
     error = failure.to_error()
     if type(error) in (MixcptError, StageInterrupted):
-        return type(error)(f"{error.problem}\n{_tail(log)}", error.hint)
+        return type(error)(f"{error.problem}\n{log_tail(log)}", error.hint)
     return error
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in lines)])

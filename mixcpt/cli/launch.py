@@ -16,6 +16,7 @@ from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_advise, l
 from mixcpt.errors import ConfigError
 from mixcpt.fingerprint import fingerprint
 from mixcpt.preflight import preflight
+from mixcpt.supervisor import module_path
 
 _DEMO = ("demo-traditional.yaml", "demo-mixcpt.yaml")
 
@@ -145,11 +146,10 @@ def _become_flow(module: str, configs: list[AdaptConfig], *flags: str) -> NoRetu
 
 def become(module: str, requests: list[Path], *flags: str) -> NoReturn:
     """Replaces this process by the flow's, so that a signal to the command is a signal to the flow."""
-    root = project_root()
     arguments = [str(request) for request in requests]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": module_path(project_root()),
         "MIXCPT_STARTED_AT": repr(time.time()),
     }
     sys.stdout.flush()

@@ -10,6 +10,7 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.launch import project_root
 from mixcpt.errors import BY_NAME, ModelError
 from mixcpt.models import ModelRef
+from mixcpt.supervisor import module_path
 
 HELP = (
     "A folder, closed-world, a hub id (owner/model), a finished run (its final model), RUN@pretrained or another model "
@@ -45,10 +46,9 @@ def named_model(store: ArtifactStore, name: str) -> ModelRef:
 
 def _registered(store: ArtifactStore, name: str) -> ModelRef:
     """Returns a model of MLflow's registry, asked in a process of its own: the library does not know MLflow."""
-    root = project_root()
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, "-m", "tasks.resolve", name, "--store", str(store.root)]
-    asked = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": module_path(project_root())}
+    asked = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         answer = json.loads(asked.stdout.splitlines()[-1])
     except (IndexError, ValueError):
