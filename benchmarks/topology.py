@@ -31,6 +31,7 @@ COMPOSE = DOCKER / "compose.yaml"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::(-|\?)([^{}]*))?\}")
 _SERVERS = ("prefect", "mlflow")
 _JOBS = ("account", "deployments")
+_WORKERS = ("worker", "upkeep-worker")
 
 
 def missing() -> str:
@@ -127,9 +128,9 @@ class Topology:
 
 @contextmanager
 def running_topology(folder: Path) -> Iterator[Topology]:
-    """Yields the services of the compose file once they are healthy, a worker among them; stops them on leaving."""
+    """Yields the services of the compose file once they are healthy, workers among them; stops them on leaving."""
     made_up = {name: secrets.token_hex(24) for name, is_secret in variables_of_example().items() if is_secret}
-    ports = {name: free_port() for name in ("postgres", "minio", "prefect", "mlflow", "worker")}
+    ports = {name: free_port() for name in ("postgres", "minio", "prefect", "mlflow", *_WORKERS)}
     topology = Topology(folder, made_up, ports)
     topology.services = _services(topology)
     with ExitStack() as processes:
@@ -140,18 +141,22 @@ def running_topology(folder: Path) -> Iterator[Topology]:
             wait_until_healthy(service, f"{getattr(topology.stack, service)}/{_health_route(service)}", process, log)
         for service in _JOBS:
             _run(topology, service, topology.command(service), topology.environment(service))
-        process, log = _start(topology, "worker", processes)
-        wait_until_healthy("worker", f"http://{HOST}:{ports['worker']}/health", process, log)
+        started = {service: _start(topology, service, processes) for service in _WORKERS}
+        for service, (process, log) in started.items():
+            wait_until_healthy(service, f"http://{HOST}:{ports[service]}/health", process, log)
         yield topology
 
 
 def _services(topology: Topology) -> dict[str, Any]:
     """Returns the services with their variables filled in and their addresses and folders put on this machine."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
-    wanted = {name: services[name] for name in ("postgres", *_SERVERS, *_JOBS, "worker")}
+    wanted = {name: services[name] for name in ("postgres", *_SERVERS, *_JOBS, *_WORKERS)}
     found: dict[str, Any] = _map(wanted, lambda text: _here(interpolate(text, topology.secrets), topology))
     found["prefect"]["environment"]["PREFECT_SERVER_DATABASE_HOST"] = HOST
-    found["worker"]["environment"] |= {"PREFECT_WORKER_WEBSERVER_PORT": str(topology.ports["worker"])}
+    for name in _WORKERS:  # each of them would have a port 8080 of its own
+        port = str(topology.ports[name])
+        found[name] = _map(found[name], lambda text, port=port: text.replace("127.0.0.1:8080", f"{HOST}:{port}"))
+        found[name]["environment"] |= {"PREFECT_WORKER_WEBSERVER_PORT": port}
     found["deployments"]["environment"] |= {"PWD": str(ROOT)}
     found["mlflow"]["environment"]["MLFLOW_AUTH_CONFIG_PATH"] = str(_accounts_settings(topology))
     return found
@@ -168,7 +173,6 @@ def _here(text: str, topology: Topology) -> str:
         r"^4200$": str(ports["prefect"]),
         r"\bmlflow:5000\b": f"localhost:{ports['mlflow']}",
         r"^--port=5000$": f"--port={ports['mlflow']}",
-        r"\b127\.0\.0\.1:8080\b": f"{HOST}:{ports['worker']}",
         r"\b0\.0\.0\.0\b": HOST,
         r"^/opt/(?=\w+\.py$)": f"{DOCKER}/",
         r"^/(?=leases$|results$)": f"{topology.folder}/",

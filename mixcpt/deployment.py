@@ -1,9 +1,11 @@
 """What a Prefect server is told: the deployments of `deployments/prefect.yaml`, filled in, and one for each preset."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,11 +28,23 @@ from mixcpt.errors import MixcptError
 from mixcpt.supervisor import module_path
 
 POOL = "mixcpt"
+UPKEEP_POOL = "mixcpt-upkeep"
+"""Work pool of what takes seconds and must not wait behind a training: reconcile, promote, rollback."""
 _FILE = Path("deployments") / "prefect.yaml"
 _PRESETS = Path("deployments") / "configs"
 _COMPARISONS = Path("deployments") / "comparisons"
 _ROUNDS = ("readapt", "readapt-on-corpus")
 _LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a Prefect server was told."""
+
+    pools: dict[str, str]
+    """The work pool of each deployment, by its name."""
+    idle: tuple[str, ...]
+    """Those pools that no worker was polling."""
 
 
 def deploy(
@@ -40,12 +54,13 @@ def deploy(
     root: Path,
     environment: Mapping[str, str],
     pool: str = POOL,
+    upkeep_pool: str = UPKEEP_POOL,
     rounds: ReadaptConfig | None = None,
     cron: str = "",
     presets: bool = True,
     gpu_pool: str = "",
-) -> list[str]:
-    """Returns the names of the deployments that a Prefect server has afterwards; the same again changes nothing.
+) -> Deployed:
+    """Returns what a Prefect server has afterwards; the same again changes nothing.
 
     Args:
         api: Address of the server.
@@ -53,17 +68,27 @@ def deploy(
         root: The checkout, as the workers see it.
         environment: Settings of Prefect on top of this process's own.
         pool: Work pool; made, of type process, where there is none of that name.
+        upkeep_pool: Work pool of what must not wait behind a training, made like the other; it may be the same.
         rounds: What is re-adapted, by schedule and by event; the closed world if not given.
         cron: When, by schedule; empty leaves it to whoever switches the schedule on.
         presets: Whether each preset gets a deployment too; Prefect takes seconds for each.
-        gpu_pool: Work pool for the stages that take a GPU, made like the other; empty leaves them where the flow runs.
+        gpu_pool: Work pool for the stages that take a GPU, made like the other; empty, or the same, leaves them where
+            the flow runs.
 
     Raises:
         MixcptError: With the end of what Prefect said.
     """
     described = deployments(
-        root, store, pool=pool, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets, gpu_pool=gpu_pool
+        root,
+        store,
+        pool=pool,
+        upkeep_pool=upkeep_pool,
+        rounds=rounds or ReadaptConfig(),
+        cron=cron,
+        presets=presets,
+        gpu_pool=gpu_pool,
     )
+    pools = {each["name"]: str(each["work_pool"]["name"]) for each in described["deployments"]}
     told = {
         **os.environ,
         **environment,
@@ -76,15 +101,19 @@ def deploy(
         command = [sys.executable, "-m", *arguments]
         return subprocess.run(command, cwd=root, env=told, capture_output=True, text=True)
 
-    for name in filter(None, (pool, gpu_pool)):
-        if python("prefect", "work-pool", "inspect", name).returncode:
+    idle = []
+    for name in dict.fromkeys(pools.values()):
+        found = python("prefect", "work-pool", "inspect", name, "--output", "json")
+        if found.returncode:
             _require(python("prefect", "--no-prompt", "work-pool", "create", name, "--type", "process"))
+        if found.returncode or json.loads(found.stdout)["status"] != "READY":
+            idle.append(name)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
         path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
         _require(python("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)))
     _require(python("deployments.automations"))
-    return [each["name"] for each in described["deployments"]]
+    return Deployed(pools, tuple(idle))
 
 
 def deployments(
@@ -92,6 +121,7 @@ def deployments(
     store: Path,
     *,
     pool: str,
+    upkeep_pool: str = UPKEEP_POOL,
     rounds: ReadaptConfig,
     cron: str = "",
     presets: bool = True,
@@ -99,6 +129,7 @@ def deployments(
 ) -> dict[str, Any]:
     """Returns what `prefect deploy` reads: the file of the checkout, its forms filled, and a deployment a preset."""
     described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
+    gpu_pool = "" if gpu_pool == pool else gpu_pool  # a flow that keeps a slot and waits for another could wait forever
     described.pop("definitions", None)
     of = {each["name"]: each for each in described["deployments"]}
     for name, config in _filled(root, rounds):
@@ -107,8 +138,9 @@ def deployments(
         of["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
     files = sorted((root / _PRESETS).glob("*.yaml")) if presets else []
     described["deployments"] += [_preset(of["adapt"], path, store, gpu_pool) for path in files]
+    named = {POOL: pool, UPKEEP_POOL: upkeep_pool}
     for each in described["deployments"]:
-        each["work_pool"] = each["work_pool"] | {"name": pool}
+        each["work_pool"] = each["work_pool"] | {"name": named[each["work_pool"]["name"]]}
     if gpu_pool:
         described["deployments"].append(_station(of["adapt"], gpu_pool))
     return described

@@ -1,6 +1,9 @@
 """The errors that mixcpt raises on purpose; each tells what was found and what to do about it."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
+
+_Found = TypeVar("_Found")
 
 
 class MixcptError(Exception):
@@ -27,6 +30,21 @@ class MixcptError(Exception):
 
 class ConfigError(MixcptError):
     """A setting is wrong."""
+
+
+def first_known(*lookups: Callable[[], _Found]) -> _Found:
+    """Returns what the first of some lookups finds that knows what is asked for.
+
+    Raises:
+        ConfigError: With what each of them said, and the last one's hint, if none does.
+    """
+    said: list[ConfigError] = []
+    for find in lookups:
+        try:
+            return find()
+        except ConfigError as unknown:
+            said.append(unknown)
+    raise ConfigError("; and ".join(each.problem for each in said), said[-1].hint)
 
 
 class DataError(MixcptError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 
-from mixcpt.deployment import POOL, deploy
+from mixcpt.deployment import POOL, UPKEEP_POOL, deploy
 from mixcpt.devices import usable_devices
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.supervisor import log_tail, module_path, supervised
@@ -49,7 +49,7 @@ def run_stack(
         root: The checkout, in which the runs of the worker work.
         prefect_port: Port of the Prefect server.
         mlflow_port: Port of the MLflow server.
-        slots: Runs that the worker has at a time; 0 for as many as there are GPUs, and one where there are none.
+        slots: Runs of adaptations, rounds and comparisons at a time; 0 for as many as there are GPUs, and at least one.
         global_slots: GPUs that the runs of all workers together may take; 0 leaves the bound as it is.
 
     Raises:
@@ -115,11 +115,16 @@ def running_stack(
             if setup.wait():
                 raise MixcptError(f"the limit of GPUs could not be set\n{log_tail(log)}")
         limit = str(slots or max(1, len(usable_devices())))
-        worker, worker_log = start("worker", *_WORKER, "--limit", limit)
-        wait_until_healthy("the worker", f"{stack.api}/work_pools/{POOL}", worker, worker_log, _is_ready)
+        workers = {
+            POOL: start("worker", *_worker(POOL, "mixcpt-worker"), "--limit", limit),
+            UPKEEP_POOL: start("upkeep-worker", *_worker(UPKEEP_POOL, "mixcpt-upkeep-worker")),
+        }
+        for pool, (worker, log) in workers.items():
+            wait_until_healthy(f"the worker of {pool}", f"{stack.api}/work_pools/{pool}", worker, log, _is_ready)
         processes.callback(_note(store).unlink, missing_ok=True)
         _note(store).write_text(json.dumps(asdict(stack)))
-        yield stack, {"the Prefect server": prefect, "the MLflow server": mlflow, "the worker": worker}
+        polling = {f"the worker of {pool}": worker for pool, (worker, _) in workers.items()}
+        yield stack, {"the Prefect server": prefect, "the MLflow server": mlflow, **polling}
 
 
 def running_api(store: Path) -> str:
@@ -135,7 +140,8 @@ def _note(store: Path) -> Path:
     return store / "stack.json"
 
 
-_WORKER = ("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "mixcpt-worker")
+def _worker(pool: str, name: str) -> tuple[str, ...]:
+    return ("prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name)
 
 
 def _prefect_server(port: int) -> tuple[str, ...]:

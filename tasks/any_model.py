@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import EvaluateModelConfig
-from mixcpt.errors import ConfigError
+from mixcpt.errors import first_known
 from mixcpt.evaluate import TaskDelta, compare
 from mixcpt.fingerprint import fingerprint
 from mixcpt.merge.names import find_model
@@ -36,7 +36,10 @@ def open_evaluation(config: EvaluateModelConfig) -> Asked:
         ConfigError: If nothing has that name.
     """
     adaptation = open_adaptation(config.settings.model_copy(update={"name": config.name}))
-    model = _named(config, adaptation)
+    registry = Registry(config.settings.runtime)
+    model = first_known(
+        lambda: find_model(adaptation.store, config.model), lambda: registry.version(config.model).model
+    )
     key = fingerprint({"asked": model.digest, "form": config.form, "as": adaptation.key})
     return Asked(model, track(replace(adaptation, key=key)))
 
@@ -60,16 +63,6 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
     if adaptation.run_id:
         close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return changes
-
-
-def _named(config: EvaluateModelConfig, adaptation: Adaptation) -> ModelRef:
-    try:
-        return find_model(adaptation.store, config.model)
-    except ConfigError as unknown:
-        try:
-            return Registry(config.settings.runtime).version(config.model).model
-        except ConfigError as unregistered:
-            raise ConfigError(f"{unknown.problem}; and {unregistered.problem}") from None
 
 
 def _row(change: TaskDelta) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from prefect.transactions import Transaction, get_transaction
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import RuntimeConfig
-from mixcpt.errors import ConfigError, TrackingAway
+from mixcpt.errors import ConfigError, TrackingAway, first_known
 from mixcpt.jobs import Input, Job
 from mixcpt.models import ModelRef
 from mixcpt.runs import RunResult, find_run
@@ -163,14 +163,12 @@ def find_version(registry: Registry, wanted: str) -> Version:
     Raises:
         ConfigError: If none of them is known.
     """
-    try:
-        return registry.version(wanted)
-    except ConfigError as unknown:
-        try:
-            run = find_run(ArtifactStore(registry.runtime.store), wanted)
-        except ConfigError as no_run:
-            raise ConfigError(f"{unknown.problem}; and {no_run.problem}") from None
+
+    def of_run() -> Version:
+        run = find_run(ArtifactStore(registry.runtime.store), wanted)
         return registry.version_of(run.refs[run.final].digest)
+
+    return first_known(lambda: registry.version(wanted), of_run)
 
 
 def record_promotion(registry: Registry, number: str, previous: str, because: str) -> None:

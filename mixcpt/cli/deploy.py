@@ -9,7 +9,7 @@ import typer
 from mixcpt.cli.console import Store, err, explain_errors, out
 from mixcpt.cli.launch import project_root
 from mixcpt.config import ReadaptConfig, load_readapt
-from mixcpt.deployment import POOL
+from mixcpt.deployment import POOL, UPKEEP_POOL
 from mixcpt.errors import ConfigError
 
 
@@ -22,6 +22,9 @@ def deploy(
         str, typer.Option(help='Switch the schedule of readapt on, e.g. "0 3 * * *" for 3 o\'clock UTC.')
     ] = "",
     pool: Annotated[str, typer.Option(help="Work pool; made, of type process, where there is none.")] = POOL,
+    upkeep_pool: Annotated[
+        str, typer.Option(help="Work pool of reconcile, promote and rollback, which must not wait behind trainings.")
+    ] = UPKEEP_POOL,
     gpu_pool: Annotated[
         str, typer.Option(help="Work pool for the stages that take a GPU; the same for all where none is given.")
     ] = "",
@@ -43,15 +46,18 @@ def deploy(
         raise ConfigError("no Prefect server is known", "start one with `mixcpt up`, or set PREFECT_API_URL")
     rounds = load_readapt(readapt) if readapt else ReadaptConfig()
     with err.status("telling the server"):
-        names = tell(
+        told = tell(
             api,
             folder,
             root=project_root(),
             environment=environment,
             pool=pool,
+            upkeep_pool=upkeep_pool,
             rounds=rounds,
             cron=cron,
             gpu_pool=gpu_pool,
         )
-    for name in names:
-        out.print(name, markup=False, highlight=False)
+    for name, its_pool in told.pools.items():
+        out.print(f"{name:<32} {its_pool}", markup=False, highlight=False)
+    for name in told.idle:
+        err.print(f"no worker polls {name} yet: prefect worker start --pool {name}", markup=False, highlight=False)

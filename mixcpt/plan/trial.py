@@ -16,12 +16,11 @@ from mixcpt.jobs import Batch, Failed, Finished, Job, Output, Started, read_even
 from mixcpt.pipeline import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs, preview_jobs
 from mixcpt.plan.load import Adapting, Load
 from mixcpt.plan.slices import FEW_QUESTIONS, questions, small_run
-from mixcpt.supervisor import run_supervised
+from mixcpt.supervisor import log_tail, run_supervised
 from mixcpt.tracking import Measurement, Spool
 from mixcpt.worker import worker_command, worker_environment
 
 _TICK_SECONDS = 0.2
-_LOG_LINES = 15
 COLD = f"{EVALUATE}cold"
 """The first evaluation of its process, which imports libraries; it asks next to nothing."""
 FEW = f"{EVALUATE}few"
@@ -135,11 +134,8 @@ def _run(
         error = watch.failure.to_error()
         raise type(error)(f"the trial failed in {watch.failure.job}: {error.problem}", error.hint)
     if code:
-        tail = "\n".join(batch.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-        raise MixcptError(
-            f"the process of the trial ended with code {code}; the end of its log:\n{tail}",
-            "plan without it: --no-trial",
-        )
+        problem = f"the process of the trial ended with code {code}\n{log_tail(batch.log)}"
+        raise MixcptError(problem, "plan without it: --no-trial")
     found |= watch.found
 
 

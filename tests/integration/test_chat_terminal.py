@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -67,6 +68,7 @@ def _take_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there is a signal to the program
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a program in a shell's background inherits as ignored
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.e2e
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def deployment(api: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{api}/deployments/name/adapt/adapt", timeout=60).raise_for_status().json()
+def deployment(api: str, name: str = "adapt") -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{api}/deployments/name/{name}/{name}", timeout=60).raise_for_status().json()
     return found
 
 
-def create_run(api: str, config: dict[str, Any]) -> httpx.Response:
-    address = f"{api}/deployments/{deployment(api)['id']}/create_flow_run"
+def create_run(api: str, config: dict[str, Any], name: str = "adapt") -> httpx.Response:
+    address = f"{api}/deployments/{deployment(api, name)['id']}/create_flow_run"
     request = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}
     while (answer := httpx.post(address, json=request, timeout=60)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
         time.sleep(1)  # a busy server with SQLite says so at times, and Prefect's own client tries again too
@@ -65,8 +65,14 @@ def test_deployment_edited_form_runs_through_the_worker(
     answer = create_run(api, config)
     assert answer.status_code == 201, answer.text
     flow_run = answer.json()["id"]
+    wait_until(lambda: state(api, flow_run)["type"] == "RUNNING")
+    upkeep = deployment(api, "reconcile")["parameters"]["config"] | {"dry_run": True}
+    beside = create_run(api, upkeep, "reconcile").json()["id"]
     wait_until(lambda: state(api, flow_run)["type"] in FINAL)
     assert state(api, flow_run)["type"] == "COMPLETED", state(api, flow_run)
+    # the only slot of its worker was taken: what takes seconds did not wait for it
+    assert state(api, beside)["type"] == "COMPLETED", state(api, beside)
+    assert state(api, beside)["timestamp"] < state(api, flow_run)["timestamp"]
 
     wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
     client = MlflowClient(site.stack.mlflow)

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from benchmarks.topology import ROOT, Topology, missing, running_topology
-from mixcpt.config import AdaptConfig, load_config
+from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_config
 
 pytestmark = [
     pytest.mark.e2e,
@@ -63,12 +63,7 @@ def finished(topology: Topology, tracking: MlflowClient) -> Finished:
     place = ["pretrain.log_steps=1", "runtime.num_threads=1", f"runtime.store={topology.folder / 'store'}"]
     config = load_config(ROOT / "deployments" / "configs" / "demo-mixcpt.yaml", [*few, *place])
     with prefect(topology) as api:
-        deployment = api.get("/deployments/name/adapt/adapt").raise_for_status().json()["id"]
-        request = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
-        made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
-        address = f"/flow_runs/{made['id']}"
-        while (run := api.get(address).raise_for_status().json())["state"]["type"] not in FINAL:
-            time.sleep(POLL_SECONDS)
+        run = run_to_its_end(api, "adapt", config)
         logs = api.post("/logs/filter", json={"limit": 200}).raise_for_status().text
     experiment = tracking.get_experiment_by_name(config.runtime.experiment)
     assert experiment is not None, run["state"]
@@ -76,12 +71,23 @@ def finished(topology: Topology, tracking: MlflowClient) -> Finished:
     return Finished(config, run["state"], runs, json.dumps(run["parameters"]), logs)
 
 
+def run_to_its_end(api: httpx.Client, name: str, config: Settings) -> dict[str, Any]:
+    """Returns the flow run that a deployment made with these settings."""
+    deployment = api.get(f"/deployments/name/{name}/{name}").raise_for_status().json()["id"]
+    request = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
+    made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
+    run: dict[str, Any]
+    while (run := api.get(f"/flow_runs/{made['id']}").raise_for_status().json())["state"]["type"] not in FINAL:
+        time.sleep(POLL_SECONDS)
+    return run
+
+
 def prefect(topology: Topology, password: str = "") -> httpx.Client:
     account = ("admin", password or topology.secrets["PREFECT_PASSWORD"])
     return httpx.Client(base_url=topology.stack.api, auth=account, timeout=60)
 
 
-@pytest.mark.parametrize("service", ["prefect", "mlflow", "worker"])
+@pytest.mark.parametrize("service", ["prefect", "mlflow", "worker", "upkeep-worker"])
 def test_healthcheck_of_a_running_service_passes(topology: Topology, service: str) -> None:
     done = topology.healthcheck(service)
     assert (done.returncode, done.stdout.strip()) == (0, "")
@@ -155,6 +161,14 @@ def test_deployment_runs_through_the_worker(finished: Finished) -> None:
     pretraining = finished.runs["pretrain"].data
     assert pretraining.params["method.kind"] == "lssd"
     assert pretraining.metrics["train/loss"] > 0
+
+
+def test_upkeep_runs_through_its_own_worker(topology: Topology, finished: Finished) -> None:
+    runtime = finished.config.runtime
+    with prefect(topology) as api:
+        run = run_to_its_end(api, "reconcile", ReconcileConfig(store=runtime.store, experiment=runtime.experiment))
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert run["work_pool_name"] == "mixcpt-upkeep"
 
 
 def test_files_of_a_run_lie_in_the_bucket(topology: Topology, finished: Finished) -> None:

@@ -135,7 +135,7 @@ def test_what_has_to_survive_lies_in_a_declared_volume() -> None:
     assert mounted["postgres"]["/var/lib/postgresql/data"] == "database"
     assert mounted["minio"]["/data"] == "objects"
     assert mounted["prefect"][SERVICES["prefect"]["environment"]["PREFECT_HOME"]] == "leases"
-    for worker in ("worker", "gpu-worker"):
+    for worker in ("worker", "upkeep-worker", "gpu-worker"):
         assert mounted[worker]["/app/.mixcpt"] == "store"
         results = SERVICES[worker]["environment"]["PREFECT_RESULTS_LOCAL_STORAGE_PATH"]
         assert mounted[worker][results] == "results"
@@ -226,7 +226,7 @@ def test_commands_and_their_options_exist() -> None:
         unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - options[program](words)
         assert unknown == set(), f"{origin}: {program} {' '.join(words)}"
         asked[program] += 1
-    assert asked == {"prefect": 6, "mlflow": 2, "mixcpt": 1}
+    assert asked == {"prefect": 7, "mlflow": 2, "mixcpt": 1}
 
 
 def prefect_options(words: list[str]) -> set[str]:

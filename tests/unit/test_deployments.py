@@ -14,6 +14,7 @@ from mixcpt.deployment import deployments
 
 ROOT = Path(__file__).parents[2]
 STORE = Path("/data/mixcpt")
+UPKEEP = {"reconcile", "promote", "rollback"}
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +48,28 @@ def test_deployments_have_all_that_is_promised(described: dict[str, dict[str, An
     presets = {f"adapt-{path.stem}" for path in (ROOT / "deployments" / "configs").glob("*.yaml")}
     assert promised | presets <= set(described)
     for name, deployment in described.items():
-        assert deployment["work_pool"]["name"] == "gpu"
+        assert deployment["work_pool"]["name"] == ("mixcpt-upkeep" if name in UPKEEP else "gpu")
         assert deployment["description"].strip(), name
         assert deployment["pull"][0]["prefect.deployments.steps.set_working_directory"]["directory"] == "{{ $PWD }}"
 
 
 def test_gpu_pool_gets_the_stages_that_take_a_gpu_from_every_run() -> None:
     told = deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig(), gpu_pool="gpu")["deployments"]
-    station = next(each for each in told if each["work_pool"]["name"] == "gpu")
+    (station,) = (each for each in told if each["work_pool"]["name"] == "gpu")
     assert (station["name"], flow_of(station).name) == ("gpu", "station")
     runs = [each["parameters"]["config"] for each in told if each is not station]
     placed = [run.get("adapt", run.get("settings", run)).get("runtime", {}) for run in runs]
     assert sum(runtime.get("gpu_pool") == "gpu" for runtime in placed) >= 10
+
+
+def test_gpu_pool_that_is_the_pool_of_all_others_hands_nothing_over() -> None:
+    told = deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig(), gpu_pool="cpu")
+    assert told == deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig())
+
+
+def test_upkeep_may_share_the_pool_of_all_others() -> None:
+    told = deployments(ROOT, STORE, pool="cpu", upkeep_pool="cpu", rounds=ReadaptConfig())["deployments"]
+    assert {each["work_pool"]["name"] for each in told} == {"cpu"}
 
 
 def test_presets_say_what_they_need_and_keep_their_settings(described: dict[str, dict[str, Any]]) -> None:
