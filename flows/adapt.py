@@ -20,7 +20,7 @@ from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.outcome import assemble, final_role, find_stored_run
 from tasks.registry import register
-from tasks.reporting import publish
+from tasks.reporting import prepare_report, publish
 
 
 @flow(
@@ -49,6 +49,7 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
 def _adapt(adaptation: Adaptation) -> RunResult:
     corpus = curation(adaptation)
     evaluations = preview(adaptation, corpus)
+    prepare_report()
     refs = {"corpus": corpus, **pretraining(adaptation, corpus)}
     selection = adaptation.config.align.selection
     if selection.num_instructions or selection.num_preferences:

@@ -38,10 +38,27 @@ _LOG_LINES = 15
 
 
 @dataclass(frozen=True)
+class Pools:
+    """The work pools of a server, each made, of type process, where there is none of that name."""
+
+    runs: str = POOL
+    upkeep: str = UPKEEP_POOL
+    """Of what must not wait behind a training; it may be the same."""
+    gpu: str = ""
+    """Of the stages that take a GPU; where it is empty, or the same, they stay where the flow runs: a flow that keeps a
+    slot and waits for another one of its own pool could wait forever."""
+
+    @property
+    def of_stations(self) -> str:
+        """The pool to which stages are handed over; empty for none."""
+        return "" if self.gpu == self.runs else self.gpu
+
+
+@dataclass(frozen=True)
 class Deployed:
     """What a Prefect server was told."""
 
-    pools: dict[str, str]
+    pool_of: dict[str, str]
     """The work pool of each deployment, by its name."""
     idle: tuple[str, ...]
     """Those pools that no worker was polling."""
@@ -53,12 +70,10 @@ def deploy(
     *,
     root: Path,
     environment: Mapping[str, str],
-    pool: str = POOL,
-    upkeep_pool: str = UPKEEP_POOL,
+    pools: Pools = Pools(),
     rounds: ReadaptConfig | None = None,
     cron: str = "",
     presets: bool = True,
-    gpu_pool: str = "",
 ) -> Deployed:
     """Returns what a Prefect server has afterwards; the same again changes nothing.
 
@@ -67,28 +82,16 @@ def deploy(
         store: Artifact store of the runs, as the workers see it.
         root: The checkout, as the workers see it.
         environment: Settings of Prefect on top of this process's own.
-        pool: Work pool; made, of type process, where there is none of that name.
-        upkeep_pool: Work pool of what must not wait behind a training, made like the other; it may be the same.
+        pools: Where they run.
         rounds: What is re-adapted, by schedule and by event; the closed world if not given.
         cron: When, by schedule; empty leaves it to whoever switches the schedule on.
         presets: Whether each preset gets a deployment too; Prefect takes seconds for each.
-        gpu_pool: Work pool for the stages that take a GPU, made like the other; empty, or the same, leaves them where
-            the flow runs.
 
     Raises:
         MixcptError: With the end of what Prefect said.
     """
-    described = deployments(
-        root,
-        store,
-        pool=pool,
-        upkeep_pool=upkeep_pool,
-        rounds=rounds or ReadaptConfig(),
-        cron=cron,
-        presets=presets,
-        gpu_pool=gpu_pool,
-    )
-    pools = {each["name"]: str(each["work_pool"]["name"]) for each in described["deployments"]}
+    described = deployments(root, store, pools=pools, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
+    pool_of = {each["name"]: str(each["work_pool"]["name"]) for each in described["deployments"]}
     told = {
         **os.environ,
         **environment,
@@ -102,7 +105,7 @@ def deploy(
         return subprocess.run(command, cwd=root, env=told, capture_output=True, text=True)
 
     idle = []
-    for name in dict.fromkeys(pools.values()):
+    for name in dict.fromkeys(pool_of.values()):
         found = python("prefect", "work-pool", "inspect", name, "--output", "json")
         if found.returncode:
             _require(python("prefect", "--no-prompt", "work-pool", "create", name, "--type", "process"))
@@ -113,36 +116,33 @@ def deploy(
         path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
         _require(python("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)))
     _require(python("deployments.automations"))
-    return Deployed(pools, tuple(idle))
+    return Deployed(pool_of, tuple(idle))
 
 
 def deployments(
     root: Path,
     store: Path,
     *,
-    pool: str,
-    upkeep_pool: str = UPKEEP_POOL,
+    pools: Pools,
     rounds: ReadaptConfig,
     cron: str = "",
     presets: bool = True,
-    gpu_pool: str = "",
 ) -> dict[str, Any]:
     """Returns what `prefect deploy` reads: the file of the checkout, its forms filled, and a deployment a preset."""
     described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
-    gpu_pool = "" if gpu_pool == pool else gpu_pool  # a flow that keeps a slot and waits for another could wait forever
     described.pop("definitions", None)
     of = {each["name"]: each for each in described["deployments"]}
     for name, config in _filled(root, rounds):
-        of[name]["parameters"] = {"config": _placed(config, store, gpu_pool)}
+        of[name]["parameters"] = {"config": _placed(config, store, pools.of_stations)}
     if cron:
         of["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
     files = sorted((root / _PRESETS).glob("*.yaml")) if presets else []
-    described["deployments"] += [_preset(of["adapt"], path, store, gpu_pool) for path in files]
-    named = {POOL: pool, UPKEEP_POOL: upkeep_pool}
+    described["deployments"] += [_preset(of["adapt"], path, store, pools.of_stations) for path in files]
+    named = {POOL: pools.runs, UPKEEP_POOL: pools.upkeep}
     for each in described["deployments"]:
         each["work_pool"] = each["work_pool"] | {"name": named[each["work_pool"]["name"]]}
-    if gpu_pool:
-        described["deployments"].append(_station(of["adapt"], gpu_pool))
+    if pools.of_stations:
+        described["deployments"].append(_station(of["adapt"], pools.of_stations))
     return described
 
 

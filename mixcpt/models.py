@@ -158,14 +158,29 @@ def _check_folder(path: Path) -> None:
         )
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{path} has no tokenizer (tokenizer.json)", "save the tokenizer into the model's folder")
-    tokenizer = load_tokenizer(ModelRef(path.name, str(path), ""))
     vocab_size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0)
-    largest = max(tokenizer.get_vocab().values())
+    largest = _largest_token_id(path)
     if not _LEAST_USED_FRACTION * vocab_size <= largest + 1 <= vocab_size:
         raise ModelError(
             f"tokenizer and model of {path} do not fit: token ids go up to {largest}, the vocabulary has {vocab_size}",
             "use the tokenizer that the model was trained with",
         )
+
+
+def _largest_token_id(path: Path) -> int:
+    """Returns the largest id of a tokenizer, read from its file where that is JSON: importing what loads tokenizers
+    takes seconds, which every flow would pay before it begins."""
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        return max(load_tokenizer(ModelRef(path.name, str(path), "")).get_vocab().values())
+    problem = f"the tokenizer of {path} cannot be loaded"
+    tokenizer = _read_json(file, problem)
+    try:
+        vocab, added = tokenizer["model"]["vocab"], tokenizer.get("added_tokens", ())
+        ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))  # unigram models have a list
+        return int(max([*ids, *(token["id"] for token in added)]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(problem, "check its tokenizer.json") from error
 
 
 def _read_json(path: Path, problem: str) -> dict[str, Any]:

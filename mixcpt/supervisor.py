@@ -10,6 +10,7 @@ reads the end of the file, sends SIGTERM to everything below it, waits a grace t
 """
 
 import ctypes
+import functools
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol, runtime_checkable
 
 from mixcpt.errors import MixcptError
 
@@ -40,51 +42,54 @@ def module_path(root: Path) -> str:
     return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
 
 
-def run_supervised(
-    command: Sequence[str],
+@runtime_checkable
+class Supervisor(Protocol):
+    """The process above all processes of a command."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit code of the command; raises `TimeoutExpired`."""
+
+    def terminate(self) -> None: ...
+
+
+def follow(
+    supervisor: Supervisor,
     *,
-    log_path: Path,
-    environment: Mapping[str, str],
     on_tick: Callable[[], None] = lambda: None,
     tick_seconds: float = 1.0,
     timeout_seconds: float = 0,
     should_stop: Callable[[], bool] = lambda: False,
     on_start: Callable[[int], None] = lambda process_id: None,
-    keep_open: Sequence[int] = (),
 ) -> int:
-    """Returns the exit code of `command` (128 + the signal's number where a signal ended it).
-
-    Whatever ends the wait (an exception of `on_tick`, a signal, the end of this process), the command and all its
-    descendants end too.
+    """Returns the exit code of a supervised command (128 + the signal's number where a signal ended it).
 
     Args:
-        command: Program and arguments.
-        log_path: File to which output and errors are appended.
-        environment: Variables on top of this process's own.
+        supervisor: Of the command.
         on_tick: Called every `tick_seconds`, and once more after the end.
         tick_seconds: Seconds between two looks.
         timeout_seconds: Longest run; 0 sets no limit.
         should_stop: Asked at every tick; True ends the command.
         on_start: Called once with the process id of the supervisor, below which all of the command runs.
-        keep_open: File descriptors that stay open while the command lives, such as locks.
 
     Raises:
         MixcptError: If the command took longer than `timeout_seconds`.
     """
     started = time.monotonic()
-    with supervised(command, log_path=log_path, environment=environment, keep_open=keep_open) as process:
-        on_start(process.pid)
-        while (code := _wait(process, tick_seconds)) is None:
-            on_tick()
-            if timeout_seconds and time.monotonic() - started > timeout_seconds:
-                raise MixcptError(
-                    f"stopped after {timeout_seconds:g} seconds, the limit that runtime.timeout_seconds sets",
-                    "raise runtime.timeout_seconds; a new run goes on from the last checkpoint",
-                )
-            if should_stop():
-                process.terminate()
-                code = process.wait()
-                break
+    on_start(supervisor.pid or 0)
+    while (code := _wait(supervisor, tick_seconds)) is None:
+        on_tick()
+        if timeout_seconds and time.monotonic() - started > timeout_seconds:
+            raise MixcptError(
+                f"stopped after {timeout_seconds:g} seconds, the limit that runtime.timeout_seconds sets",
+                "raise runtime.timeout_seconds; a new run goes on from the last checkpoint",
+            )
+        if should_stop():
+            supervisor.terminate()
+            code = supervisor.wait()
+            break
     on_tick()
     return code
 
@@ -99,7 +104,7 @@ def supervised(
     working_directory: Path | None = None,
     keep_open: Sequence[int] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Yields the supervisor of `command`, running in the background; on leaving, all of it has ended.
+    """Yields the supervisor of `command`, running in the background; on leaving, in whatever way, all of it has ended.
 
     The yielded process ends with the exit code of `command`; its `terminate()` stops `command` and its descendants.
     """
@@ -123,15 +128,16 @@ def supervised(
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+def _wait(supervisor: Supervisor, seconds: float) -> int | None:
     try:
-        return process.wait(seconds)
+        return supervisor.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
 
 
-def supervise(read_end: int, grace_seconds: float, command: list[str]) -> int:
-    """Returns the exit code of `command`; ends it early when `read_end` reports the end of the file, or at SIGTERM."""
+def supervise(read_end: int, grace_seconds: float, start: Callable[[], int]) -> int:
+    """Returns the exit code of the child that `start` makes; ends it early when `read_end` reports the end of the file,
+    or at SIGTERM."""
     asked_to_stop = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -142,7 +148,7 @@ def supervise(read_end: int, grace_seconds: float, command: list[str]) -> int:
         signal.signal(number, stop)
     os.set_inheritable(read_end, False)
     _adopt_orphans()
-    child = os.posix_spawnp(command[0], command, os.environ)
+    child = start()
     status = None
     while status is None and not asked_to_stop:
         status = _reap().get(child)
@@ -230,4 +236,5 @@ def _exit_code(status: int | None) -> int:
 
 if __name__ == "__main__":
     read_end, grace_seconds, separator, *command = sys.argv[1:]
-    raise SystemExit(supervise(int(read_end), float(grace_seconds), command))
+    start = functools.partial(os.posix_spawnp, command[0], command, os.environ)
+    raise SystemExit(supervise(int(read_end), float(grace_seconds), start))

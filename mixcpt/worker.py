@@ -1,12 +1,16 @@
 """The process in which heavy stages run: `python -m mixcpt.worker JOB.json`, always below a supervisor."""
 
+import atexit
 import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from pydantic import TypeAdapter
@@ -22,17 +26,23 @@ from mixcpt.config import (
     MixtureConfig,
     PretrainConfig,
     RetentionConfig,
+    RuntimeConfig,
     SelectionConfig,
     SftConfig,
     Sharding,
 )
+from mixcpt.devices import usable_devices
 from mixcpt.errors import MixcptError, StageInterrupted
+from mixcpt.forkserver import ForkServer
 from mixcpt.jobs import Batch, Failed, Finished, Job, StageName, Started, append_event
+from mixcpt.supervisor import Supervisor, supervised
 from mixcpt.tracking import NullTracker, Tracker, spool_of
 
 _PASSING = ("OSError", "DistError", "AcceleratorError")
 """Errors outside our code that another try may not meet: disk and network, lost peers, a lost device. Named, because
 naming is free while importing torch takes seconds."""
+_LIGHT: tuple[StageName, ...] = ("curate",)
+"""Stages that need no torch: a new process is there at once."""
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 
 
@@ -53,6 +63,61 @@ def worker_environment(num_threads: int) -> dict[str, str]:
     """Returns the variables that a worker needs; `num_threads` 0 leaves the choice to torch."""
     threads = {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)} if num_threads else {}
     return {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **threads}
+
+
+_PRELOADED = ("mixcpt.train.pretrain", "mixcpt.evaluate.harness", "mixcpt.align.trl_adapter", "mixcpt.plan.stage")
+"""What stages import, and takes seconds: torch, transformers, lm-eval, trl."""
+_fork_servers: dict[str, ForkServer] = {}
+_one_at_a_time = threading.Lock()
+
+
+def prepare_workers(runtime: RuntimeConfig) -> None:
+    """Begins to import what stages need, in the background, where workers are forked."""
+    if not usable_devices():
+        _fork_server(Path(runtime.store), worker_environment(runtime.num_threads))
+
+
+@contextmanager
+def worker_process(
+    batch: Batch,
+    runtime: RuntimeConfig,
+    *,
+    distributed: bool = False,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    keep_open: Sequence[int] = (),
+) -> Iterator[Supervisor]:
+    """Yields the supervisor of a process that runs a batch, which is to be written already.
+
+    Where there is no GPU, it is forked from one that has imported the libraries: five starts are then one.
+
+    Args:
+        batch: What it runs.
+        runtime: How many processes a distributed one has, and how many threads each of them.
+        distributed: Whether to start as many processes as `runtime` says.
+        variables: Of the process, beside those of every worker.
+        keep_open: File descriptors that stay open while it lives, such as locks.
+    """
+    environment = worker_environment(runtime.num_threads)
+    told: dict[str, Any] = {"log_path": batch.log, "environment": {**environment, **variables}, "keep_open": keep_open}
+    if distributed or usable_devices() or all(job.stage in _LIGHT for job in batch.jobs):
+        launch = (runtime.num_processes, runtime.launcher) if distributed else ()
+        with supervised(worker_command(batch, *launch), **told) as process:
+            yield process
+    else:
+        server = _fork_server(Path(batch.store), environment)
+        with server.call("mixcpt.worker:main", str(batch.path), **told) as call:
+            yield call
+
+
+def _fork_server(store: Path, environment: Mapping[str, str]) -> ForkServer:
+    """Returns the server of this process for workers of this environment; it ends with this process."""
+    with _one_at_a_time:
+        key = json.dumps(environment, sort_keys=True)
+        if key not in _fork_servers or not _fork_servers[key].lives:
+            log = store / "logs" / "forkserver.txt"
+            _fork_servers[key] = ForkServer(_PRELOADED, log_path=log, environment=environment)
+            atexit.register(_fork_servers[key].close)
+        return _fork_servers[key]
 
 
 def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
@@ -327,4 +392,9 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    code = main(sys.argv[1])
+    if "WORLD_SIZE" not in os.environ:  # alone, it has nobody to take leave of; taking torch apart takes a second
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)

@@ -69,25 +69,41 @@ def forward(tracking: Tracking, run_id: str, measurements: list[Measurement], la
 
 @forgiving
 def record_stage(
-    tracking: Tracking, job: Job, ref: ArtifactRef, spool: Spool, parent: str, tags: Mapping[str, str]
+    tracking: Tracking,
+    job: Job,
+    ref: ArtifactRef,
+    spool: Spool,
+    parent: str,
+    tags: Mapping[str, str],
+    begun: tuple[str, dict[str, int]] | None = None,
 ) -> str:
     """Returns the finished run of a stage whose artifact is published; completes or creates it where need be.
 
     The spools are removed once all of them is logged.
+
+    Args:
+        tracking: Where.
+        job: The stage.
+        ref: Its artifact.
+        spool: Its measurements.
+        parent: Run of the adaptation.
+        tags: Of the run.
+        begun: What `begin_stage` said where this process began the stage; else the server is asked.
     """
     with _one_at_a_time:
-        run_id = tracking.finished_run(STAGE_KEY, ref.fingerprint) or _complete(tracking, job, ref, spool, parent, tags)
+        finished = "" if begun else tracking.finished_run(STAGE_KEY, ref.fingerprint)
+        run_id = finished or _complete(
+            tracking, begun or _open_stage(tracking, job, ref.fingerprint, parent, tags), job, ref, spool
+        )
     if parent:
         tracking.tag(parent, {f"mixcpt.stage.{job.name}": run_id})
     spool.remove()
     return run_id
 
 
-def _complete(
-    tracking: Tracking, job: Job, ref: ArtifactRef, spool: Spool, parent: str, tags: Mapping[str, str]
-) -> str:
+def _complete(tracking: Tracking, begun: tuple[str, dict[str, int]], job: Job, ref: ArtifactRef, spool: Spool) -> str:
     """Returns the run of a stage, finished, after logging what its artifact and its spool tell."""
-    run_id, last_steps = _open_stage(tracking, job, ref.fingerprint, parent, tags)
+    run_id, last_steps = begun
     measured = spool.read()[0] or list(_history(ref))
     tracking.log_measurements(run_id, [*measured, *spool.beside.read()[0]], last_steps)
     dataset_digest = _log_inputs(tracking, run_id, job, ref)

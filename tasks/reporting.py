@@ -1,6 +1,8 @@
 """What a finished run leaves to be read: its record, its page, the table in Prefect and the figures in MLflow."""
 
+import importlib
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +19,12 @@ from tasks.adaptation import Adaptation
 from tasks.lineage import log_data_of_run
 from tasks.registry import describe_version
 from tasks.tracking import Tracking, forgiving
+
+
+def prepare_report() -> None:
+    """Begins to import what the end of a run needs, which takes seconds, while its stages are computed elsewhere."""
+    for name in ("statsmodels.stats.multitest", "mixcpt.report.page", "mixcpt.report.card"):
+        threading.Thread(target=importlib.import_module, args=(name,), daemon=True).start()
 
 
 @task(name="publish")

@@ -16,8 +16,8 @@ from mixcpt.config import RuntimeConfig
 from mixcpt.devices import Claim, device_environment
 from mixcpt.errors import MixcptError, StageInterrupted
 from mixcpt.jobs import Batch, Failed, Job, Output
-from mixcpt.supervisor import log_tail, run_supervised
-from mixcpt.worker import lookup, may_be_stored, worker_command, worker_environment
+from mixcpt.supervisor import follow, log_tail
+from mixcpt.worker import lookup, may_be_stored, worker_process
 from tasks.adaptation import Adaptation
 from tasks.elsewhere import compute_elsewhere, state_of
 from tasks.lineage import close_flow_run
@@ -139,18 +139,18 @@ def _run(
 ) -> int:
     """Returns the exit code of the batch's process."""
     batch.write()
-    launch = (runtime.num_processes, runtime.launcher) if distributed else ()
+    devices = device_environment(runtime, claim)
     try:
-        return run_supervised(
-            worker_command(batch, *launch),
-            log_path=batch.log,
-            environment=worker_environment(runtime.num_threads) | device_environment(runtime, claim),
-            on_start=watch.begin,
-            on_tick=watch.tick,
-            timeout_seconds=runtime.timeout_seconds,
-            should_stop=cancelled,
-            keep_open=claim.descriptors,
-        )
+        with worker_process(
+            batch, runtime, distributed=distributed, variables=devices, keep_open=claim.descriptors
+        ) as process:
+            return follow(
+                process,
+                on_start=watch.begin,
+                on_tick=watch.tick,
+                timeout_seconds=runtime.timeout_seconds,
+                should_stop=cancelled,
+            )
     finally:
         watch.log.finish()
 

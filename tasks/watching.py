@@ -66,15 +66,16 @@ class Watch:
         if self.stage:
             self.stage.forward()
             self.report.finish(f"finished after {ref.record['seconds']:.0f} s")
+        begun = self.stage.begun if self.stage else None
+        record(self.adaptation, self.jobs[name].resolve(self.results), ref, begun)
         self.stage = None
-        record(self.adaptation, self.jobs[name].resolve(self.results), ref)
         self.results[name] = ref
 
 
-def record(adaptation: Adaptation, job: Job, ref: ArtifactRef) -> None:
-    """Completes the MLflow run of a stage whose artifact is published."""
+def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, begun: tuple[str, dict[str, int]] | None = None) -> None:
+    """Completes the MLflow run of a stage whose artifact is published; `begun` as in `record_stage`."""
     spool = spool_of(adaptation.store.root, ref.kind, ref.fingerprint)
-    record_stage(adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags)
+    record_stage(adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags, begun)
 
 
 class _StageUnderWay:
@@ -90,8 +91,8 @@ class _StageUnderWay:
         self.next_sample = time.monotonic() + SAMPLE_SECONDS
         self.next_progress = time.monotonic() + PROGRESS_SECONDS
         report.start(job.name)
-        begun = begin_stage(self.tracking, job, key, adaptation.run_id, adaptation.tags)
-        self.run_id, self.last_steps = begun or ("", {})
+        self.begun = begin_stage(self.tracking, job, key, adaptation.run_id, adaptation.tags)
+        self.run_id, self.last_steps = self.begun or ("", {})
         self.samples = next_sample_number(spool.beside, self.last_steps)
 
     def sample(self, vitals: Vitals | None) -> None:

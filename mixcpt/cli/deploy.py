@@ -9,7 +9,7 @@ import typer
 from mixcpt.cli.console import Store, err, explain_errors, out
 from mixcpt.cli.launch import project_root
 from mixcpt.config import ReadaptConfig, load_readapt
-from mixcpt.deployment import POOL, UPKEEP_POOL
+from mixcpt.deployment import POOL, UPKEEP_POOL, Pools
 from mixcpt.errors import ConfigError
 
 
@@ -51,13 +51,11 @@ def deploy(
             folder,
             root=project_root(),
             environment=environment,
-            pool=pool,
-            upkeep_pool=upkeep_pool,
+            pools=Pools(pool, upkeep_pool, gpu_pool),
             rounds=rounds,
             cron=cron,
-            gpu_pool=gpu_pool,
         )
-    for name, its_pool in told.pools.items():
+    for name, its_pool in told.pool_of.items():
         out.print(f"{name:<32} {its_pool}", markup=False, highlight=False)
     for name in told.idle:
         err.print(f"no worker polls {name} yet: prefect worker start --pool {name}", markup=False, highlight=False)

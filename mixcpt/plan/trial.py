@@ -16,9 +16,9 @@ from mixcpt.jobs import Batch, Failed, Finished, Job, Output, Started, read_even
 from mixcpt.pipeline import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs, preview_jobs
 from mixcpt.plan.load import Adapting, Load
 from mixcpt.plan.slices import FEW_QUESTIONS, questions, small_run
-from mixcpt.supervisor import log_tail, run_supervised
+from mixcpt.supervisor import follow, log_tail
 from mixcpt.tracking import Measurement, Spool
-from mixcpt.worker import worker_command, worker_environment
+from mixcpt.worker import worker_process
 
 _TICK_SECONDS = 0.2
 COLD = f"{EVALUATE}cold"
@@ -122,14 +122,8 @@ def _run(
     batch = Batch.in_store(tuple(job.resolve(refs) for job in jobs), Path(config.runtime.store))
     batch.write()
     watch = _Watch(batch, on_stage)
-    launch = (config.runtime.num_processes, config.runtime.launcher) if distributed else ()
-    code = run_supervised(
-        worker_command(batch, *launch),
-        log_path=batch.log,
-        environment=worker_environment(config.runtime.num_threads),
-        on_tick=watch.tick,
-        tick_seconds=_TICK_SECONDS,
-    )
+    with worker_process(batch, config.runtime, distributed=distributed) as process:
+        code = follow(process, on_tick=watch.tick, tick_seconds=_TICK_SECONDS)
     if watch.failure:
         error = watch.failure.to_error()
         raise type(error)(f"the trial failed in {watch.failure.job}: {error.problem}", error.hint)

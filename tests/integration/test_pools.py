@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from mixcpt.config import AdaptConfig
-from mixcpt.deployment import deploy
+from mixcpt.deployment import Pools, deploy
 from mixcpt.stack import Stack, free_port, prefect_environment, running_stack
 from tasks.tracking import PROCESS
 
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(store: Path) -> Iterator[Stack]:
     with running_stack(store, ROOT, free_port(), free_port(), presets=False) as (stack, _):
         environment = prefect_environment(store)
-        deploy(stack.api, store, root=ROOT, environment=environment, presets=False, gpu_pool="gpu")
+        deploy(stack.api, store, root=ROOT, environment=environment, presets=False, pools=Pools(gpu="gpu"))
         told = {**os.environ, **environment, "PREFECT_API_URL": stack.api, "MLFLOW_TRACKING_URI": stack.mlflow}
         worker = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--name", "gpu-worker")
         with subprocess.Popen(worker, cwd=ROOT, env=told | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}) as gpu:

@@ -10,7 +10,7 @@ from prefect import Flow
 from pydantic import BaseModel
 
 from mixcpt.config import AdaptConfig, ReadaptConfig, load_readapt
-from mixcpt.deployment import deployments
+from mixcpt.deployment import Pools, deployments
 
 ROOT = Path(__file__).parents[2]
 STORE = Path("/data/mixcpt")
@@ -19,7 +19,7 @@ UPKEEP = {"reconcile", "promote", "rollback"}
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, dict[str, Any]]:
-    told = deployments(ROOT, STORE, pool="gpu", rounds=ReadaptConfig(name="ours"), cron="0 4 * * *")
+    told = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig(name="ours"), cron="0 4 * * *")
     names = [each["name"] for each in told["deployments"]]
     assert len(names) == len(set(names))
     return dict(zip(names, told["deployments"], strict=True))
@@ -54,7 +54,7 @@ def test_deployments_have_all_that_is_promised(described: dict[str, dict[str, An
 
 
 def test_gpu_pool_gets_the_stages_that_take_a_gpu_from_every_run() -> None:
-    told = deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig(), gpu_pool="gpu")["deployments"]
+    told = deployments(ROOT, STORE, pools=Pools("cpu", gpu="gpu"), rounds=ReadaptConfig())["deployments"]
     (station,) = (each for each in told if each["work_pool"]["name"] == "gpu")
     assert (station["name"], flow_of(station).name) == ("gpu", "station")
     runs = [each["parameters"]["config"] for each in told if each is not station]
@@ -63,12 +63,12 @@ def test_gpu_pool_gets_the_stages_that_take_a_gpu_from_every_run() -> None:
 
 
 def test_gpu_pool_that_is_the_pool_of_all_others_hands_nothing_over() -> None:
-    told = deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig(), gpu_pool="cpu")
-    assert told == deployments(ROOT, STORE, pool="cpu", rounds=ReadaptConfig())
+    told = deployments(ROOT, STORE, pools=Pools("cpu", gpu="cpu"), rounds=ReadaptConfig())
+    assert told == deployments(ROOT, STORE, pools=Pools("cpu"), rounds=ReadaptConfig())
 
 
 def test_upkeep_may_share_the_pool_of_all_others() -> None:
-    told = deployments(ROOT, STORE, pool="cpu", upkeep_pool="cpu", rounds=ReadaptConfig())["deployments"]
+    told = deployments(ROOT, STORE, pools=Pools("cpu", "cpu"), rounds=ReadaptConfig())["deployments"]
     assert {each["work_pool"]["name"] for each in told} == {"cpu"}
 
 
@@ -83,7 +83,7 @@ def test_presets_say_what_they_need_and_keep_their_settings(described: dict[str,
 
 def test_rounds_have_a_schedule_an_event_and_one_at_a_time(described: dict[str, dict[str, Any]]) -> None:
     assert described["readapt"]["schedules"] == [{"cron": "0 4 * * *", "timezone": "UTC", "active": True}]
-    off = deployments(ROOT, STORE, pool="gpu", rounds=ReadaptConfig())["deployments"]
+    off = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig())["deployments"]
     assert next(each for each in off if each["name"] == "readapt")["schedules"][0]["active"] is False
     (trigger,) = described["readapt-on-corpus"]["triggers"]
     assert trigger["expect"] == ["mixcpt.corpus.registered"]

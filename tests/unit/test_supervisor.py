@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from mixcpt.errors import MixcptError
-from mixcpt.supervisor import run_supervised, supervised
+from mixcpt.supervisor import follow, supervised
 
 STUBBORN = """
     import os, signal, subprocess, sys, time
@@ -58,7 +58,8 @@ def alive(pid: int) -> bool:
 
 
 def run(command: list[str], tmp_path: Path, **options: object) -> int:
-    return run_supervised(command, log_path=tmp_path / "log.txt", environment={}, tick_seconds=0.05, **options)  # type: ignore[arg-type]
+    with supervised(command, log_path=tmp_path / "log.txt", environment={}) as process:
+        return follow(process, tick_seconds=0.05, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -73,7 +74,8 @@ def test_supervisor_killed_command_gives_128_plus_signal(tmp_path: Path) -> None
 
 def test_supervisor_output_and_environment_reach_the_log_and_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import os, sys; print(os.environ['COLOUR']); print('bad', file=sys.stderr)"]
-    run_supervised(command, log_path=tmp_path / "deep" / "log.txt", environment={"COLOUR": "green"})
+    with supervised(command, log_path=tmp_path / "deep" / "log.txt", environment={"COLOUR": "green"}) as process:
+        follow(process)
     assert (tmp_path / "deep" / "log.txt").read_text().split() == ["green", "bad"]
 
 

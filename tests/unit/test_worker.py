@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.config import CurationConfig, FilesSource
+from mixcpt.config import CurationConfig, FilesSource, RuntimeConfig
 from mixcpt.errors import DataError, MixcptError, StageInterrupted
 from mixcpt.jobs import Batch, Failed, Finished, Job, Output, Started, append_event, read_events
 from mixcpt.models import ModelRef
-from mixcpt.supervisor import run_supervised
-from mixcpt.worker import lookup, may_be_stored, run_batch, worker_command, worker_environment
+from mixcpt.supervisor import follow
+from mixcpt.worker import lookup, may_be_stored, run_batch, worker_environment, worker_process
 
 CORPUS = ArtifactRef("corpus", "a" * 64, "b" * 64, "/store/corpus/aaaa")
 MODEL = ModelRef("base", "/models/base", "c" * 64)
@@ -76,7 +76,8 @@ def test_events_half_written_line_is_left_for_the_next_look(tmp_path: Path) -> N
 
 def test_worker_process_publishes_and_reports(tmp_path: Path) -> None:
     batch = batch_of(tmp_path, curate_job(tmp_path))
-    code = run_supervised(worker_command(batch, 1), log_path=batch.log, environment=worker_environment(1))
+    with worker_process(batch, RuntimeConfig(num_threads=1)) as process:
+        code = follow(process)
     assert code == 0, batch.log.read_text()
     started, finished = read_events(batch.events)[0]
     assert isinstance(started, Started)
@@ -96,7 +97,8 @@ def test_worker_second_run_reports_the_stored_artifact_without_starting(tmp_path
 
 def test_worker_deliberate_error_arrives_as_the_very_same(tmp_path: Path) -> None:
     batch = batch_of(tmp_path, curate_job(tmp_path, text="no json at all\n"))
-    code = run_supervised(worker_command(batch, 1), log_path=batch.log, environment=worker_environment(1))
+    with worker_process(batch, RuntimeConfig(num_threads=1)) as process:
+        code = follow(process)
     assert code == 1
     failed = read_events(batch.events)[0][-1]
     assert isinstance(failed, Failed)
