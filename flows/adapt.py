@@ -16,6 +16,7 @@ from flows.local import run_locally
 from flows.pretraining import pretraining
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult
+from mixcpt.worker import prepare_workers
 from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.outcome import assemble, final_role, find_stored_run
@@ -39,6 +40,7 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
     result answers the same questions and is registered in MLflow as challenger. A stage that is in the artifact store
     already is not computed again.
     """
+    prepare_workers(config.runtime)
     adaptation = open_adaptation(config)
     if stored := find_stored_run(adaptation):
         get_run_logger().info("every stage of %s is in the store already; nothing was computed", config.name)

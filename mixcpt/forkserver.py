@@ -22,8 +22,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from mixcpt.errors import StageInterrupted
@@ -146,7 +147,7 @@ def serve(connection: socket.socket, modules: Sequence[str]) -> None:
     """Imports the modules, and forks for every request until the caller has closed the connection."""
     for name in modules:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that have ended
+    signal.signal(signal.SIGCHLD, _forget_the_dead)
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS)
         if not message:
@@ -156,6 +157,13 @@ def serve(connection: socket.socket, modules: Sequence[str]) -> None:
             _supervise_call(json.loads(message), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _forget_the_dead(number: int, frame: FrameType | None) -> None:
+    """Reaps what has ended: nobody else waits for it, and only so is its time counted as its parents'."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _supervise_call(request: Mapping[str, Any], descriptors: Sequence[int]) -> NoReturn:

@@ -9,7 +9,7 @@ from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.models import ModelRef, resolve_model
 from mixcpt.pipeline import curation_job
 from mixcpt.runs import RunResult, run_identity
-from mixcpt.worker import lookup, prepare_workers
+from mixcpt.worker import lookup
 from tasks.lineage import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
 
@@ -83,6 +83,5 @@ def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
         "selection": config.align.selection.model_dump(),
     }
     tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
-    prepare_workers(config.runtime)
     run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags, params, parent)
     return replace(adaptation, run_id=run_id or "")

@@ -108,7 +108,7 @@ def _complete(tracking: Tracking, begun: tuple[str, dict[str, int]], job: Job, r
     tracking.log_measurements(run_id, [*measured, *spool.beside.read()[0]], last_steps)
     dataset_digest = _log_inputs(tracking, run_id, job, ref)
     model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
-    tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)])
+    tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)], last_steps)
     tracking.tag(run_id, {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model))
     tracking.close(run_id, "FINISHED")
     return run_id

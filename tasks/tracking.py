@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -195,10 +195,10 @@ class Tracking:
         self._log_metrics(run_id, metrics)
         last_steps.update(reached)
 
-    def log_once(self, run_id: str, metrics: "Sequence[Metric]") -> None:
-        """Logs what has no steps, unless it is there already."""
-        known = set(self.client.get_run(run_id).data.metrics)
-        self._log_metrics(run_id, [metric for metric in metrics if metric.key not in known])
+    def log_once(self, run_id: str, metrics: "Sequence[Metric]", known: Collection[str] | None = None) -> None:
+        """Logs what has no steps, unless it is there already; `known` says what is, where that is known."""
+        there = self.client.get_run(run_id).data.metrics if known is None else known
+        self._log_metrics(run_id, [metric for metric in metrics if metric.key not in there])
 
     def log_figures(self, run_id: str, figures: Mapping[str, float]) -> None:
         """Logs figures without steps, unless they are there already."""

@@ -109,15 +109,12 @@ def host_bytes(load: Load, device: Device, memory: Memory) -> int:
     return (weights + rows + 3 * 2**30) * processes
 
 
-def num_processes_started(load: Load) -> int:
-    """Returns how many processes the flow starts for stages, one after the other."""
+def start_seconds(load: Load, device: Device) -> float:
+    """Returns what starting processes takes, as assumed: one for each group of stages, which without a GPU are forked
+    from a single one."""
     separate = load.config.runtime.is_distributed
-    return 4 + separate + (load.alignment is not None)
-
-
-def start_seconds(load: Load) -> float:
-    """Returns what starting processes takes, as assumed."""
-    return _START_SECONDS * num_processes_started(load)
+    groups = 4 + separate + (load.alignment is not None)
+    return _START_SECONDS * (1 if device_kind(device) == "cpu" else groups)
 
 
 def data_bytes(load: Load, num_tokens: int) -> int:

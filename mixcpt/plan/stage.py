@@ -58,7 +58,7 @@ def analytic_plan(load: Load, device: Device, *, price_per_hour: float = 0.0) ->
         memory=memory,
         disk=disk,
         ram_bytes=host,
-        start_seconds=reckoning.start_seconds(load),
+        start_seconds=reckoning.start_seconds(load, device),
         price_per_hour=price_per_hour,
         warnings=misfits(load, device, memory, disk, host, ram),
     )
