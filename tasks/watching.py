@@ -13,6 +13,8 @@ from tasks.progress import ProgressReport
 from tasks.worker_log import WorkerLog
 
 SAMPLE_SECONDS = 15.0
+FORWARD_SECONDS = 5.0
+"""How often MLflow gets what was measured since; each time costs a server what a small model's step does."""
 PROGRESS_SECONDS = 30.0
 """How often MLflow is told how far a stage is."""
 Results = dict[str, ArtifactRef]
@@ -58,7 +60,7 @@ class Watch:
         """Ends the MLflow run of a stage that did not finish."""
         self.log.finish()
         if self.stage:
-            self.stage.forward()
+            self.stage.forward(at_once=True)
             self.report.finish("stopped" if status == "KILLED" else "failed", whole=False)
             close_run(self.adaptation.tracking, self.stage.run_id, status)
 
@@ -88,6 +90,7 @@ class _StageUnderWay:
         self.read = 0
         self.read_beside = 0
         self.pending: list[Measurement] = []
+        self.next_forward = 0.0
         self.next_sample = time.monotonic() + SAMPLE_SECONDS
         self.next_progress = time.monotonic() + PROGRESS_SECONDS
         report.start(job.name)
@@ -102,14 +105,18 @@ class _StageUnderWay:
             self.spool.beside.log(self.samples, vitals.sample())
             self.samples += 1
 
-    def forward(self) -> None:
+    def forward(self, *, at_once: bool = False) -> None:
+        """Shows what was measured since, and tells MLflow where it is time, or `at_once`."""
         fresh, self.read = self.spool.read(self.read)
         if fresh:
             self.report.show(fresh)
             self._note_progress(fresh[-1])
         beside, self.read_beside = self.spool.beside.read(self.read_beside)
         self.pending += [*fresh, *beside]
-        if self.run_id and self.pending and forward(self.tracking, self.run_id, self.pending, self.last_steps):
+        if not self.run_id or not self.pending or (time.monotonic() < self.next_forward and not at_once):
+            return
+        self.next_forward = time.monotonic() + FORWARD_SECONDS
+        if forward(self.tracking, self.run_id, self.pending, self.last_steps):
             self.pending = []
 
     def _note_progress(self, last: Measurement) -> None:

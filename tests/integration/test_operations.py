@@ -228,6 +228,7 @@ def test_progress_and_use_of_the_machine_are_in_mlflow_once_through_a_resume(
 ) -> None:
     monkeypatch.setattr(watching, "SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(watching, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "FORWARD_SECONDS", 0.0)
     tracking: Tracking = open_tracking(Place(f"sqlite:///{tmp_path / 'mlflow.db'}", "trial", tmp_path.as_uri()))
     adaptation: Any = SimpleNamespace(tracking=tracking, run_id="", tags={})
     spool, job, report = Spool(tmp_path / "spool.jsonl"), Job("pretrain", "pretrain", {}, 0), Silent()
