@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mixcpt.errors import StageInterrupted
-from mixcpt.supervisor import GRACE_SECONDS, supervise, supervised
+from mixcpt.supervisor import GRACE_SECONDS, name_process, supervise, supervised
 
 _MAX_MESSAGE_BYTES = 2**18
 _MAX_DESCRIPTORS = 64
@@ -200,6 +200,7 @@ def _fork_call(request: Mapping[str, Any], of_supervisor: Sequence[int]) -> int:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         module, _, name = request["function"].partition(":")
+        name_process(module)
         code = getattr(importlib.import_module(module), name)(request["argument"])
     except BaseException:  # noqa: BLE001 a fork must not go on with what its parent was doing
         traceback.print_exc()

@@ -19,6 +19,7 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult, find_run
 from tasks.tracking import RUN_KEY, STAGE_KEY
+from tests.integration.processes import is_worker
 
 pytestmark = pytest.mark.e2e
 
@@ -135,7 +136,7 @@ def test_adaptation_killed_and_crashed_ends_with_the_same_weights(
     flow = site.start(config)
     wait_until(lambda: training_step(config) >= 60)
     family = psutil.Process(flow.pid).children(recursive=True)
-    assert any("mixcpt.worker" in process.cmdline() for process in family)
+    assert any(is_worker(process) for process in family)
     os.kill(flow.pid, signal.SIGKILL)
     flow.wait()
     wait_until(lambda: not any(is_alive(process) for process in family))
@@ -180,11 +181,7 @@ def training_step(config: AdaptConfig) -> int:
 
 
 def worker_of(flow: "subprocess.Popen[bytes]") -> psutil.Process:
-    for process in psutil.Process(flow.pid).children(recursive=True):
-        command = process.cmdline()
-        if "mixcpt.worker" in command and "mixcpt.supervisor" not in command:
-            return process
-    raise AssertionError("the flow has no worker")
+    return next(filter(is_worker, psutil.Process(flow.pid).children(recursive=True)))
 
 
 def is_alive(process: psutil.Process) -> bool:

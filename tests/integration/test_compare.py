@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -13,19 +12,11 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.comparisons import Comparison, find_comparison
 from mixcpt.config import CompareConfig
 from mixcpt.evaluate.manifest import Manifest
+from tests.integration.processes import workers_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")
 THINGS = ("fox", "owl", "heron", "river", "tower", "gold", "iron")
-
-
-def workers_of(store: Path) -> list[psutil.Process]:
-    """Returns the processes that train for a store, whoever started them."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "mixcpt.worker" in (command := process.info["cmdline"] or []) and str(store) in command[-1]
-    ]
 
 
 def questions(path: Path, shift: int) -> str:

@@ -35,6 +35,7 @@ from tasks.reconciliation import Finding, replay_missed_stages
 from tasks.slots import LIMIT
 from tasks.tracking import Place, Tracking, open_tracking
 from tasks.watching import _StageUnderWay as StageUnderWay
+from tests.integration.processes import is_worker
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -100,11 +101,6 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
     terminal = (store / "request.log").read_text()
     waits, news = (lines(api, text, begun) for text in ("waiting for", "mixcpt.train"))
     return Killed(config, waits, waiting, ",".join(visible), news, terminal, busy)
-
-
-def is_worker(process: psutil.Process) -> bool:
-    command = process.cmdline()
-    return "mixcpt.worker" in command and "mixcpt.supervisor" not in command
 
 
 def mlflow_runs(config: AdaptConfig) -> dict[str, str]:
