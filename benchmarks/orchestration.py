@@ -3,8 +3,8 @@
 python benchmarks/orchestration.py [--rounds N] [--tokens N]
 
 The servers are those of docker/compose.yaml (PostgreSQL, S3, passwords), as processes of this machine; see topology.py.
-A virtual machine's speed drifts by a fifth within minutes, and with it the difference of two runs: what is spent outside
-the stages, on starting processes, waiting and telling, does not follow it. Hence both, and medians over the rounds.
+The speed of a virtual machine drifts by a fifth within minutes, and with it the difference of two runs. What is spent
+outside the stages, on starting processes, waiting and telling, does not. Hence both, and medians over the rounds.
 """
 
 import argparse
