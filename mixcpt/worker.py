@@ -73,8 +73,8 @@ _one_at_a_time = threading.Lock()
 
 def prepare_workers(runtime: RuntimeConfig) -> None:
     """Begins to import what stages need, in the background, where workers are forked."""
-    if not usable_devices():
-        _fork_server(Path(runtime.store), worker_environment(runtime.num_threads))
+    if _may_fork() and not runtime.gpu_pool:
+        _fork_server(ArtifactStore(runtime.store).root, worker_environment(runtime.num_threads))
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def worker_process(
 ) -> Iterator[Supervisor]:
     """Yields the supervisor of a process that runs a batch, which is to be written already.
 
-    Where there is no GPU, it is forked from one that has imported the libraries: five starts are then one.
+    On Linux without a GPU it is forked from one that has imported the libraries: five starts are then one.
 
     Args:
         batch: What it runs.
@@ -99,7 +99,7 @@ def worker_process(
     """
     environment = worker_environment(runtime.num_threads)
     told: dict[str, Any] = {"log_path": batch.log, "environment": {**environment, **variables}, "keep_open": keep_open}
-    if distributed or usable_devices() or all(job.stage in _LIGHT for job in batch.jobs):
+    if distributed or not _may_fork() or all(job.stage in _LIGHT for job in batch.jobs):
         launch = (runtime.num_processes, runtime.launcher) if distributed else ()
         with supervised(worker_command(batch, *launch), **told) as process:
             yield process
@@ -107,6 +107,11 @@ def worker_process(
         server = _fork_server(Path(batch.store), environment)
         with server.call("mixcpt.worker:main", str(batch.path), **told) as call:
             yield call
+
+
+def _may_fork() -> bool:
+    """Returns whether workers are forked: what has touched a GPU cannot be, nor macOS's frameworks."""
+    return sys.platform == "linux" and not usable_devices()
 
 
 def _fork_server(store: Path, environment: Mapping[str, str]) -> ForkServer:
