@@ -22,8 +22,8 @@ PROCESS_BYTES = {"cpu": 600 * 2**20, "cuda": 0}
 none of the allocator's, whose peak is what a stage records: see `CUDA_CONTEXT_BYTES`."""
 CUDA_CONTEXT_BYTES = 800 * 2**20
 """Of the device's memory that no tensor can have."""
-TRL_BYTES = 40 * 2**20
-"""More libraries of SFT and DPO."""
+ALIGNMENT_PROCESS_BYTES = {"cpu": 480 * 2**20, "cuda": 0}
+"""Of a process of SFT or DPO, which reads no mixture and compiles no loss."""
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -114,7 +114,7 @@ def alignment_memory(
         teacher=0,
         activations=round(rows_like_those * (activations.saved + activations.largest)),
         head=max(_NUM_LOGITS * rows * longest_tokens * shape.vocab * FP32, scoring),
-        process=PROCESS_BYTES[device] + (TRL_BYTES if device == "cpu" else 0),
+        process=ALIGNMENT_PROCESS_BYTES[device],
     )
 
 
