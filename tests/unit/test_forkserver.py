@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from mixcpt.errors import StageInterrupted
 from mixcpt.forkserver import Call, ForkServer
 from mixcpt.supervisor import follow
+from tests.unit.processes import alive, pids, wait_until
 
 CALLS = """
 import os, signal, subprocess, sys, time
@@ -76,21 +76,6 @@ def call(tmp_path: Path, server: ForkServer) -> Caller:
         return server.call(f"some_calls:{name}", str(argument), log_path=log, environment=environment)
 
     return made
-
-
-def pids(path: Path) -> list[int]:
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return [int(pid) for pid in path.read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_call_gets_argument_environment_and_folder_and_returns_its_code(call: Caller, tmp_path: Path) -> None:
@@ -164,10 +149,7 @@ def test_dead_server_is_told_and_ends_its_calls(call: Caller, server: ForkServer
     assert not any(alive(pid) for pid in called)
     with pytest.raises(StageInterrupted, match="forked from has died"), call("answer"):
         pass
-    deadline = time.monotonic() + 30
-    while server.lives:  # its supervisor looks around before it ends too
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not server.lives)  # its supervisor looks around before it ends too
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -186,7 +168,4 @@ with server.call("some_calls:sleep", "pids", log_path=Path("log.txt"), environme
         assert set(called) <= set(family)
         caller.send_signal(number)
         caller.wait()
-    deadline = time.monotonic() + 30
-    while any(alive(pid) for pid in family):
-        assert time.monotonic() < deadline, "an orphan is left"
-        time.sleep(0.05)
+    wait_until(lambda: not any(alive(pid) for pid in family))

@@ -5,15 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mixcpt.errors import MixcptError
 from mixcpt.supervisor import follow, supervised
+from tests.unit.processes import alive, pids, wait_until
 
 STUBBORN = """
     import os, signal, subprocess, sys, time
@@ -36,25 +34,6 @@ SLEEPER = """
 def script(path: Path, text: str) -> Path:
     path.write_text(textwrap.dedent(text))
     return path
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def pids(path: Path) -> list[int]:
-    wait_until(path.exists)
-    return [int(pid) for pid in path.read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def run(command: list[str], tmp_path: Path, **options: object) -> int:
