@@ -40,11 +40,11 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
     result answers the same questions and is registered in MLflow as challenger. A stage that is in the artifact store
     already is not computed again.
     """
-    prepare_workers(config.runtime)
     adaptation = open_adaptation(config)
     if stored := find_stored_run(adaptation):
         get_run_logger().info("every stage of %s is in the store already; nothing was computed", config.name)
         return stored
+    prepare_workers(config.runtime)
     return _adapt(track(adaptation))
 
 

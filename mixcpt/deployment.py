@@ -25,7 +25,7 @@ from mixcpt.config import (
     load_config,
 )
 from mixcpt.errors import MixcptError
-from mixcpt.supervisor import module_path
+from mixcpt.supervisor import module_path, quoted_tail
 
 POOL = "mixcpt"
 UPKEEP_POOL = "mixcpt-upkeep"
@@ -34,7 +34,6 @@ _FILE = Path("deployments") / "prefect.yaml"
 _PRESETS = Path("deployments") / "configs"
 _COMPARISONS = Path("deployments") / "comparisons"
 _ROUNDS = ("readapt", "readapt-on-corpus")
-_LOG_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -193,5 +192,4 @@ def _placed(config: Settings, store: Path, gpu_pool: str) -> dict[str, Any]:
 
 def _require(done: "subprocess.CompletedProcess[str]") -> None:
     if done.returncode:
-        said = "\n".join(f"  | {line}" for line in (done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
-        raise MixcptError(f"{' '.join(done.args[2:])} failed\n{said}")
+        raise MixcptError(f"{' '.join(done.args[2:])} failed\n{quoted_tail(done.stdout + done.stderr)}")

@@ -119,9 +119,10 @@ class Call:
     def __init__(self, status: int) -> None:
         self._status = status
         self._code: int | None = None
-        self.pid = self._read()
-        if self.pid is None:
+        process_id = self._read()
+        if process_id is None:
             raise StageInterrupted(*_DEAD)
+        self.pid = process_id
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit code; raises `TimeoutExpired` where there is none after so many seconds."""
@@ -134,7 +135,7 @@ class Call:
 
     def terminate(self) -> None:
         """Asks for the end of the call and all below it."""
-        if self._code is None and self.pid is not None:
+        if self._code is None:
             os.kill(self.pid, signal.SIGTERM)
 
     def _read(self) -> int | None:
@@ -184,7 +185,8 @@ def _supervise_call(request: Mapping[str, Any], descriptors: Sequence[int]) -> N
     except BaseException:  # noqa: BLE001 a fork must not go on with what its parent was doing
         traceback.print_exc()
     finally:
-        os.write(status, _NUMBER.pack(code))
+        with suppress(BrokenPipeError):  # whose caller has died is ended too, and has nobody to tell
+            os.write(status, _NUMBER.pack(code))
         os._exit(code)
 
 

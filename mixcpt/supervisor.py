@@ -34,8 +34,12 @@ _LOG_LINES = 15
 
 def log_tail(log: Path) -> str:
     """Returns the last lines of a command's log, indented, below a line that names it."""
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in lines)])
+    return f"the end of {log}:\n{quoted_tail(log.read_text(errors='replace'))}"
+
+
+def quoted_tail(text: str) -> str:
+    """Returns the last lines of what a command said, indented."""
+    return "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_LINES:])
 
 
 def module_path(root: Path) -> str:
@@ -48,7 +52,7 @@ class Supervisor(Protocol):
     """The process above all processes of a command."""
 
     @property
-    def pid(self) -> int | None: ...
+    def pid(self) -> int: ...
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit code of the command; raises `TimeoutExpired`."""
@@ -79,7 +83,7 @@ def follow(
         MixcptError: If the command took longer than `timeout_seconds`.
     """
     started = time.monotonic()
-    on_start(supervisor.pid or 0)
+    on_start(supervisor.pid)
     while (code := _wait(supervisor, tick_seconds)) is None:
         on_tick()
         if timeout_seconds and time.monotonic() - started > timeout_seconds:

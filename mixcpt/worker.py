@@ -41,9 +41,13 @@ from mixcpt.tracking import NullTracker, Tracker, spool_of
 _PASSING = ("OSError", "DistError", "AcceleratorError")
 """Errors outside our code that another try may not meet: disk and network, lost peers, a lost device. Named, because
 naming is free while importing torch takes seconds."""
+_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 _LIGHT: tuple[StageName, ...] = ("curate",)
 """Stages that need no torch: a new process is there at once."""
-_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+_PRELOADED = ("mixcpt.train.pretrain", "mixcpt.evaluate.harness", "mixcpt.align.trl_adapter", "mixcpt.plan.stage")
+"""What stages import, and takes seconds: torch, transformers, lm-eval, trl."""
+_fork_servers: dict[str, ForkServer] = {}
+_one_at_a_time = threading.Lock()
 
 
 def worker_command(batch: Batch, num_processes: int = 1, launcher: str = "") -> list[str]:
@@ -63,12 +67,6 @@ def worker_environment(num_threads: int) -> dict[str, str]:
     """Returns the variables that a worker needs; `num_threads` 0 leaves the choice to torch."""
     threads = {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)} if num_threads else {}
     return {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **threads}
-
-
-_PRELOADED = ("mixcpt.train.pretrain", "mixcpt.evaluate.harness", "mixcpt.align.trl_adapter", "mixcpt.plan.stage")
-"""What stages import, and takes seconds: torch, transformers, lm-eval, trl."""
-_fork_servers: dict[str, ForkServer] = {}
-_one_at_a_time = threading.Lock()
 
 
 def prepare_workers(runtime: RuntimeConfig) -> None:

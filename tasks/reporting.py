@@ -23,8 +23,8 @@ from tasks.tracking import Tracking, forgiving
 
 def prepare_report() -> None:
     """Begins to import what the end of a run needs, which takes seconds, while its stages are computed elsewhere."""
-    for name in ("statsmodels.stats.multitest", "mixcpt.report.page", "mixcpt.report.card"):
-        threading.Thread(target=importlib.import_module, args=(name,), daemon=True).start()
+    names = ("statsmodels.stats.multitest", "mixcpt.report.page", "mixcpt.report.card")
+    threading.Thread(target=lambda: [importlib.import_module(name) for name in names], daemon=True).start()
 
 
 @task(name="publish")

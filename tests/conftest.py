@@ -1,6 +1,5 @@
 """What several test files need: a tiny random model with a chat form, the real data where it is at hand."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from hypothesis import settings
 
 from mixcpt.config import BaseModelConfig
 from mixcpt.models import ModelRef, resolve_model
+from tests.processes import wait_until
 
 settings.register_profile("mixcpt", deadline=None)  # a busy machine is no wrong result
 settings.load_profile("mixcpt")
@@ -39,14 +39,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
     write_tiny_model(folder)
     return resolve_model(BaseModelConfig(model=str(folder)))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 500) -> None:
-    """Waits for a process; fails where it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture(name="wait_until", scope="session")

@@ -19,7 +19,7 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult, find_run
 from tasks.tracking import RUN_KEY, STAGE_KEY
-from tests.integration.processes import is_worker
+from tests.processes import is_worker
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ from mixcpt.artifacts import ArtifactStore
 from mixcpt.comparisons import Comparison, find_comparison
 from mixcpt.config import CompareConfig
 from mixcpt.evaluate.manifest import Manifest
-from tests.integration.processes import workers_of
+from tests.processes import workers_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")

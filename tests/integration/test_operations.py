@@ -35,7 +35,7 @@ from tasks.reconciliation import Finding, replay_missed_stages
 from tasks.slots import LIMIT
 from tasks.tracking import Place, Tracking, open_tracking
 from tasks.watching import _StageUnderWay as StageUnderWay
-from tests.integration.processes import is_worker
+from tests.processes import is_worker
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import pytest
 from mixcpt.errors import StageInterrupted
 from mixcpt.forkserver import Call, ForkServer
 from mixcpt.supervisor import follow
-from tests.unit.processes import alive, pids, wait_until
+from tests.processes import alive, pids, wait_until
 
 CALLS = """
 import os, signal, subprocess, sys, time
@@ -149,7 +149,7 @@ def test_dead_server_is_told_and_ends_its_calls(call: Caller, server: ForkServer
     assert not any(alive(pid) for pid in called)
     with pytest.raises(StageInterrupted, match="forked from has died"), call("answer"):
         pass
-    wait_until(lambda: not server.lives)  # its supervisor looks around before it ends too
+    wait_until(lambda: not server.lives, seconds=30)  # its supervisor looks around before it ends too
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -168,4 +168,4 @@ with server.call("some_calls:sleep", "pids", log_path=Path("log.txt"), environme
         assert set(called) <= set(family)
         caller.send_signal(number)
         caller.wait()
-    wait_until(lambda: not any(alive(pid) for pid in family))
+    wait_until(lambda: not any(alive(pid) for pid in family), seconds=30)

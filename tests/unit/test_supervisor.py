@@ -11,7 +11,7 @@ import pytest
 
 from mixcpt.errors import MixcptError
 from mixcpt.supervisor import follow, supervised
-from tests.unit.processes import alive, pids, wait_until
+from tests.processes import alive, pids, wait_until
 
 STUBBORN = """
     import os, signal, subprocess, sys, time
@@ -121,7 +121,7 @@ def test_supervisor_dead_caller_leaves_no_orphan(tmp_path: Path, number: signal.
     assert len(everything) == 3
     os.kill(caller.pid, number)
     caller.wait()
-    wait_until(lambda: not any(alive(pid) for pid in everything))
+    wait_until(lambda: not any(alive(pid) for pid in everything), seconds=30)
 
 
 def test_supervisor_command_that_leaves_children_behind_ends_with_them(tmp_path: Path) -> None:
