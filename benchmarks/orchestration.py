@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
 import psutil
 from measure import medians, publish
 from topology import ROOT, Topology, missing, running_topology
@@ -27,18 +26,11 @@ from mixcpt.jobs import Batch
 PRESET = ROOT / "deployments" / "configs" / "demo-mixcpt.yaml"
 ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0
 """What orchestration may add: a share of the bare stages, and seconds on top."""
-_POLL_SECONDS = 2.0
 
 
 def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
     """Returns the seconds of a run of the deployment, of its stages as they recorded them, and before its start."""
-    account = ("admin", topology.secrets["PREFECT_PASSWORD"])
-    with httpx.Client(base_url=topology.stack.api, auth=account, timeout=60) as api:
-        deployment = api.get("/deployments/name/adapt/adapt").raise_for_status().json()["id"]
-        request = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
-        made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
-        while not (run := api.get(f"/flow_runs/{made['id']}").raise_for_status().json())["end_time"]:
-            time.sleep(_POLL_SECONDS)
+    run = topology.run_to_its_end("adapt", config)
     if run["state"]["type"] != "COMPLETED":
         raise SystemExit(f"the run became {run['state']}")
     seconds, waited = run["total_run_time"], run["estimated_start_time_delta"]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
+from prefect.client.schemas.objects import TERMINAL_STATES
 
 from mixcpt.stack import Stack, free_port, running_stack
 
@@ -26,7 +27,6 @@ FIELD = (
     '//*[self::label or self::span or self::div][normalize-space(text())="{} (Optional)"]'
     "/following::*[self::input or self::textarea][1]"
 )
-FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 METRIC = "eval/domain_bits_per_byte/bits_per_byte"
 
 
@@ -127,7 +127,7 @@ def runs(page: Any, stack: Stack, wait_until: Callable[..., None]) -> dict[str, 
     fill(page, EDITS)
     started["traditional"] = submit(page, stack, "adapt-demo-traditional")
     for flow_run in started.values():
-        wait_until(lambda flow_run=flow_run: state(stack, flow_run) in FINAL, seconds=1800)
+        wait_until(lambda flow_run=flow_run: state(stack, flow_run) in TERMINAL_STATES, seconds=1800)
         assert state(stack, flow_run) == "COMPLETED"
     return started
 

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
+from prefect.client.schemas.objects import TERMINAL_STATES
 
 from mixcpt.config import AdaptConfig
 
 pytestmark = pytest.mark.e2e
-FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def deployment(api: str, name: str = "adapt") -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_deployment_edited_form_runs_through_the_worker(
     wait_until(lambda: state(api, flow_run)["type"] == "RUNNING")
     upkeep = deployment(api, "reconcile")["parameters"]["config"] | {"dry_run": True}
     beside = create_run(api, upkeep, "reconcile").json()["id"]
-    wait_until(lambda: state(api, flow_run)["type"] in FINAL)
+    wait_until(lambda: state(api, flow_run)["type"] in TERMINAL_STATES)
     assert state(api, flow_run)["type"] == "COMPLETED", state(api, flow_run)
     # the only slot of its worker was taken: what takes seconds did not wait for it
     assert state(api, beside)["type"] == "COMPLETED", state(api, beside)

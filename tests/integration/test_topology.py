@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from benchmarks.topology import ROOT, Topology, missing, running_topology
-from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_config
+from mixcpt.config import AdaptConfig, ReconcileConfig, load_config
 
 pytestmark = [
     pytest.mark.e2e,
@@ -24,8 +23,6 @@ pytestmark = [
 ]
 
 PAGE = (ROOT / "docs" / "containers.md").read_text()
-FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-POLL_SECONDS = 2.0
 STAGES = {"curate", "mix", "pretrain", "select", "sft", "dpo"}
 
 
@@ -62,29 +59,13 @@ def finished(topology: Topology, tracking: MlflowClient) -> Finished:
     few += ["align.selection.num_preferences=8", *(f"evaluate.tasks.{number}.limit=6" for number in range(10))]
     place = ["pretrain.log_steps=1", "runtime.num_threads=1", f"runtime.store={topology.folder / 'store'}"]
     config = load_config(ROOT / "deployments" / "configs" / "demo-mixcpt.yaml", [*few, *place])
-    with prefect(topology) as api:
-        run = run_to_its_end(api, "adapt", config)
+    run = topology.run_to_its_end("adapt", config)
+    with topology.prefect() as api:
         logs = api.post("/logs/filter", json={"limit": 200}).raise_for_status().text
     experiment = tracking.get_experiment_by_name(config.runtime.experiment)
     assert experiment is not None, run["state"]
     runs = {found.info.run_name: found for found in tracking.search_runs([experiment.experiment_id])}
     return Finished(config, run["state"], runs, json.dumps(run["parameters"]), logs)
-
-
-def run_to_its_end(api: httpx.Client, name: str, config: Settings) -> dict[str, Any]:
-    """Returns the flow run that a deployment made with these settings."""
-    deployment = api.get(f"/deployments/name/{name}/{name}").raise_for_status().json()["id"]
-    request = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
-    made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
-    run: dict[str, Any]
-    while (run := api.get(f"/flow_runs/{made['id']}").raise_for_status().json())["state"]["type"] not in FINAL:
-        time.sleep(POLL_SECONDS)
-    return run
-
-
-def prefect(topology: Topology, password: str = "") -> httpx.Client:
-    account = ("admin", password or topology.secrets["PREFECT_PASSWORD"])
-    return httpx.Client(base_url=topology.stack.api, auth=account, timeout=60)
 
 
 @pytest.mark.parametrize("service", ["prefect", "mlflow", "worker", "upkeep-worker"])
@@ -119,7 +100,7 @@ def test_health_route_answers_a_client_that_is_refused_everything_else(topology:
 
 
 def test_wrong_password_is_refused_by_both_servers_and_by_the_databases(topology: Topology) -> None:
-    with prefect(topology, "wrong") as api:
+    with topology.prefect("wrong") as api:
         assert api.post("/flows/count", json={}).status_code == 401
     experiments = f"{topology.stack.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     assert httpx.get(experiments, auth=("worker", "wrong")).status_code == 401
@@ -147,7 +128,7 @@ def test_command_of_the_page_makes_an_account_that_sees_and_changes_nothing(topo
 
 
 def test_slots_of_a_limit_are_leased_on_the_volume(topology: Topology) -> None:
-    with prefect(topology) as api:
+    with topology.prefect() as api:
         api.post("/v2/concurrency_limits/", json={"name": "gpu", "limit": 1}).raise_for_status()
         request = {"names": ["gpu"], "slots": 1, "mode": "concurrency", "lease_duration": 60}
         api.post("/v2/concurrency_limits/increment-with-lease", json=request).raise_for_status()
@@ -165,8 +146,8 @@ def test_deployment_runs_through_the_worker(finished: Finished) -> None:
 
 def test_upkeep_runs_through_its_own_worker(topology: Topology, finished: Finished) -> None:
     runtime = finished.config.runtime
-    with prefect(topology) as api:
-        run = run_to_its_end(api, "reconcile", ReconcileConfig(store=runtime.store, experiment=runtime.experiment))
+    settings = ReconcileConfig(store=runtime.store, experiment=runtime.experiment)
+    run = topology.run_to_its_end("reconcile", settings)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert run["work_pool_name"] == "mixcpt-upkeep"
 
