@@ -39,7 +39,8 @@ def begin_parent(
 ) -> str:
     """Returns the run of an adaptation or a comparison; what dead processes left open is closed first."""
     tracking.close_abandoned()
-    return tracking.open(RUN_KEY, key, name, parent=parent, tags={**tags, **_link_to_prefect(tags)}, params=params)
+    told = {**tags, **_link_to_prefect(tags)}
+    return tracking.open(RUN_KEY, key, name, parent=parent, tags=told, params=params).run_id
 
 
 def _link_to_prefect(tags: Mapping[str, str]) -> dict[str, str]:
@@ -104,12 +105,12 @@ def record_stage(
 def _complete(tracking: Tracking, begun: tuple[str, dict[str, int]], job: Job, ref: ArtifactRef, spool: Spool) -> str:
     """Returns the run of a stage, finished, after logging what its artifact and its spool tell."""
     run_id, last_steps = begun
-    measured = spool.read()[0] or list(_history(ref))
-    tracking.log_measurements(run_id, [*measured, *spool.beside.read()[0]], last_steps)
     dataset_digest = _log_inputs(tracking, run_id, job, ref)
     model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
-    tracking.log_once(run_id, [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)], last_steps)
-    tracking.tag(run_id, {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model))
+    measured = [*(spool.read()[0] or _history(ref)), *spool.beside.read()[0]]
+    figures = [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)]
+    tags = {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model)
+    tracking.log_measurements(run_id, measured, last_steps, figures, tags)
     tracking.close(run_id, "FINISHED")
     return run_id
 
@@ -127,11 +128,15 @@ def close_flow_run(tracking: Tracking, flow_run_id: str, status: str) -> None:
 
 
 def find_model(tracking: Tracking, digest: str) -> "LoggedModel | None":
-    """Returns the logged model with these weights, if there is one."""
-    found = tracking.client.search_logged_models(
-        [tracking.experiment_id], filter_string=f"tags.`{DIGEST}` = '{digest}'"
-    )
-    return found[0] if found else None
+    """Returns the logged model with these weights, if there is one; the server is asked until it has one."""
+    if digest not in tracking.models:
+        found = tracking.client.search_logged_models(
+            [tracking.experiment_id], filter_string=f"tags.`{DIGEST}` = '{digest}'"
+        )
+        if not found:
+            return None
+        tracking.models[digest] = found[0]
+    return tracking.models[digest]
 
 
 def _open_stage(
@@ -139,8 +144,8 @@ def _open_stage(
 ) -> tuple[str, dict[str, int]]:
     params = {**job.config, "seed": job.seed, **job.options}
     tags = {**tags, "mixcpt.stage": job.stage}
-    run_id = tracking.open(STAGE_KEY, key, job.name, parent=parent, tags=tags, params=params)
-    return run_id, tracking.last_steps(run_id)
+    run = tracking.open(STAGE_KEY, key, job.name, parent=parent, tags=tags, params=params)
+    return run.run_id, tracking.last_steps(run)
 
 
 def log_data_of_run(
@@ -205,7 +210,8 @@ def _log_model(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> "
     model = tracking.client.create_logged_model(tracking.experiment_id, name=job.name, source_run_id=run_id, tags=tags)
     step = int(ref.record["metrics"].get("steps", 0))
     tracking.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
-    return tracking.client.finalize_logged_model(model.model_id, "READY")
+    tracking.models[ref.digest] = tracking.client.finalize_logged_model(model.model_id, "READY")
+    return tracking.models[ref.digest]
 
 
 def _model_tag(model: "LoggedModel | None") -> dict[str, str]:

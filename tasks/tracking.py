@@ -7,10 +7,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import psutil
 
@@ -19,7 +20,7 @@ from mixcpt.tracking import Measurement
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import LoggedModel, Metric, Run
 
 RUN_KEY = "mixcpt.run_key"
 STAGE_KEY = "mixcpt.stage_key"
@@ -37,9 +38,9 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _PAUSE_SECONDS = 60.0
 """How long a server that did not answer is left alone."""
 _MAX_PARAMS = 100
-_MAX_METRICS = 1000
+_MAX_METRICS = 950
 _MAX_VALUE_CHARACTERS = 500
-"""What MLflow takes in one request, and in one value on every backend."""
+"""What MLflow takes in one request, with some tags beside the metrics, and in one value on every backend."""
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -62,6 +63,14 @@ class Place:
         if uri := os.environ.get(_URI_VARIABLE, ""):
             return cls(uri, runtime.experiment)
         return cls(f"sqlite:///{store / 'mlflow.db'}", runtime.experiment, f"{(store / 'mlartifacts').as_uri()}")
+
+
+class OpenRun(NamedTuple):
+    """A run that is being written to."""
+
+    run_id: str
+    metrics: frozenset[str]
+    """Names of those that an earlier attempt has logged."""
 
 
 def forgiving(
@@ -96,6 +105,8 @@ class Tracking:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.away_until = 0.0
+        self.models: dict[str, LoggedModel] = {}
+        """Those that were found or made, by the digest of their weights: every later stage asks for its own again."""
 
     @functools.cached_property
     def client(self) -> "MlflowClient":
@@ -141,18 +152,18 @@ class Tracking:
 
     def open(
         self, key_tag: str, key: str, name: str, *, parent: str, tags: Mapping[str, str], params: Mapping[str, Any]
-    ) -> str:
-        """Returns the id of the run of this key: the one that is there, reopened, or a new one with `params`."""
+    ) -> OpenRun:
+        """Returns the run of this key: the one that is there, reopened, or a new one with `params`."""
         attempt = {**tags, PROCESS: process_identity()}
         if runs := self.find(f"tags.`{key_tag}` = '{key}'"):
             run_id = str(runs[0].info.run_id)
             self.client.update_run(run_id, "RUNNING")
             self.tag(run_id, attempt)
-            return run_id
+            return OpenRun(run_id, frozenset(runs[0].data.metrics))
         parent_tag = {PARENT: parent} if parent else {}
         run = self.client.create_run(self.experiment_id, tags={key_tag: key, **parent_tag, **attempt}, run_name=name)
         self._log_params(run.info.run_id, params)
-        return str(run.info.run_id)
+        return OpenRun(str(run.info.run_id), frozenset())
 
     def close(self, run_id: str, status: str) -> None:
         """Ends a run as FINISHED, FAILED or KILLED."""
@@ -172,44 +183,51 @@ class Tracking:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
+        self._log(run_id, [], tags)
 
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def last_steps(self, run_id: str) -> dict[str, int]:
+    def last_steps(self, run: OpenRun) -> dict[str, int]:
         """Returns the last logged step of each metric of a run."""
-        keys = self.client.get_run(run_id).data.metrics
-        return {key: max(metric.step for metric in self.client.get_metric_history(run_id, key)) for key in keys}
+        histories = {key: self.client.get_metric_history(run.run_id, key) for key in run.metrics}
+        return {key: max(metric.step for metric in history) for key, history in histories.items()}
 
-    def log_measurements(self, run_id: str, measurements: Iterable[Measurement], last_steps: dict[str, int]) -> None:
-        """Logs the steps after `last_steps`, which is brought up to date: a resumed training measures some again."""
+    def log_measurements(
+        self,
+        run_id: str,
+        measurements: Iterable[Measurement],
+        last_steps: dict[str, int],
+        figures: "Iterable[Metric]" = (),
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Logs the steps after `last_steps`, which is brought up to date: a resumed training measures some again.
+
+        In the same requests it logs `figures`, which have no steps, unless they are there already, and `tags`.
+        """
         from mlflow.entities import Metric
 
-        metrics: list[Metric] = []
-        reached = dict(last_steps)
+        metrics: list[Metric] = [figure for figure in figures if figure.key not in last_steps]
+        reached = last_steps | {figure.key: figure.step for figure in metrics}
         for measurement in measurements:
             for key, value in measurement.metrics.items():
                 if measurement.step > reached.get(key, -1):
                     reached[key] = measurement.step
                     metrics.append(Metric(key, value, int(measurement.time_seconds * 1000), measurement.step))
-        self._log_metrics(run_id, metrics)
+        self._log(run_id, metrics, tags)
         last_steps.update(reached)
-
-    def log_once(self, run_id: str, metrics: "Sequence[Metric]", known: Collection[str] | None = None) -> None:
-        """Logs what has no steps, unless it is there already; `known` says what is, where that is known."""
-        there = self.client.get_run(run_id).data.metrics if known is None else known
-        self._log_metrics(run_id, [metric for metric in metrics if metric.key not in there])
 
     def log_figures(self, run_id: str, figures: Mapping[str, float]) -> None:
         """Logs figures without steps, unless they are there already."""
         from mlflow.entities import Metric
 
+        there = self.client.get_run(run_id).data.metrics
         now = int(time.time() * 1000)
-        self.log_once(run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
+        self._log(run_id, [Metric(key, value, now, 0) for key, value in figures.items() if key not in there])
 
-    def _log_metrics(self, run_id: str, metrics: "Sequence[Metric]") -> None:
-        for start in range(0, len(metrics), _MAX_METRICS):
-            self.client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
+    def _log(self, run_id: str, metrics: "Sequence[Metric]", tags: Mapping[str, str] = MappingProxyType({})) -> None:
+        from mlflow.entities import RunTag
+
+        wanted = [RunTag(key, value) for key, value in tags.items()]
+        for start in range(0, len(metrics) or len(wanted), _MAX_METRICS):
+            self.client.log_batch(run_id, metrics[start : start + _MAX_METRICS], tags=[] if start else wanted)
 
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Metric
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.stack import free_port
@@ -21,7 +22,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 
 def open_run(tracking: Tracking, key: str, **tags: str) -> str:
-    return tracking.open(RUN_KEY, key, "a run", parent="", tags=tags, params={"seed": 0})
+    return tracking.open(RUN_KEY, key, "a run", parent="", tags=tags, params={"seed": 0}).run_id
 
 
 def status(tracking: Tracking, run_id: str) -> str:
@@ -53,11 +54,29 @@ def test_run_opened_again_is_the_same_and_runs(tracking: Tracking) -> None:
 def test_measurements_of_a_resumed_training_are_there_once(tracking: Tracking) -> None:
     run_id = open_run(tracking, "resumed")
     tracking.log_measurements(run_id, measured(10, 20, 30), {})
-    last_steps = tracking.last_steps(run_id)  # what a new process knows
+    again = tracking.open(RUN_KEY, "resumed", "a run", parent="", tags={}, params={})  # by a new process
+    last_steps = tracking.last_steps(again)
     tracking.log_measurements(run_id, measured(10, 20, 30, 20, 30, 40), last_steps)
     history = tracking.client.get_metric_history(run_id, "train/loss")
     assert [metric.step for metric in history] == [10, 20, 30, 40]
     assert last_steps == {"train/loss": 40}
+
+
+def test_figures_are_logged_once_beside_more_measurements_than_one_request_takes(tracking: Tracking) -> None:
+    run_id, last_steps = open_run(tracking, "figures"), {"train/loss": 10}
+    for seconds in (2.0, 3.0):  # of a second attempt the first one's figure is kept
+        figures = [Metric("stage/seconds", seconds, 1_700_000_000_000, 0)]
+        tracking.log_measurements(run_id, measured(*range(1, 1201)), last_steps, figures, {"of": "attempt"})
+    data = tracking.client.get_run(run_id).data
+    assert (data.metrics["stage/seconds"], data.tags["of"]) == (2.0, "attempt")
+    steps = [metric.step for metric in tracking.client.get_metric_history(run_id, "train/loss")]
+    assert steps == list(range(11, 1201))
+
+
+def test_tags_alone_are_logged(tracking: Tracking) -> None:
+    run_id = open_run(tracking, "tagged")
+    tracking.tag(run_id, {"one": "1", "two": "2"})
+    assert {"one": "1", "two": "2"}.items() <= tracking.client.get_run(run_id).data.tags.items()
 
 
 def test_flow_run_closes_its_own_open_runs_alone(tracking: Tracking) -> None:
@@ -72,7 +91,7 @@ def test_runs_of_dead_processes_are_closed_and_those_of_living_ones_are_not(trac
     code = (
         "from tasks.tracking import *\n"
         f"door = open_tracking(Place({place.uri!r}, {place.experiment!r}))\n"
-        "print(door.open(RUN_KEY, 'orphan', 'a run', parent='', tags={}, params={}))"
+        "print(door.open(RUN_KEY, 'orphan', 'a run', parent='', tags={}, params={}).run_id)"
     )
     root = Path(__file__).parents[2]
     printed = subprocess.run(
@@ -86,7 +105,7 @@ def test_runs_of_dead_processes_are_closed_and_those_of_living_ones_are_not(trac
 
 def test_long_parameter_is_cut_and_nothing_else_is_lost(tracking: Tracking) -> None:
     params = {"paths": "x" * 10_000, **{f"field{index}": index for index in range(250)}}
-    run_id = tracking.open(RUN_KEY, "long", "a run", parent="", tags={}, params=params)
+    run_id = tracking.open(RUN_KEY, "long", "a run", parent="", tags={}, params=params).run_id
     logged = tracking.client.get_run(run_id).data.params
     assert len(logged) == 251
     assert 100 < len(logged["paths"]) <= 500
