@@ -10,6 +10,7 @@ a call stands below a supervisor of its own, as a command does (`mixcpt.supervis
 Not for calls that compute on a GPU: what has touched CUDA cannot be forked.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -148,6 +149,7 @@ def serve(connection: socket.socket, modules: Sequence[str]) -> None:
     """Imports the modules, and forks for every request until the caller has closed the connection."""
     for name in modules:
         importlib.import_module(name)
+    gc.freeze()  # calls neither go through these objects again and again, nor copy their pages for it
     signal.signal(signal.SIGCHLD, _forget_the_dead)
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS)
