@@ -18,7 +18,7 @@ from mixcpt.config import AdaptConfig
 from mixcpt.runs import RunResult
 from mixcpt.worker import prepare_workers
 from tasks.adaptation import Adaptation, open_adaptation, track
-from tasks.hooks import close_as_failed, close_as_killed, remember_process
+from tasks.hooks import close_as_failed, close_as_killed, one_heartbeat, remember_process
 from tasks.outcome import assemble, final_role, find_stored_run
 from tasks.registry import register
 from tasks.reporting import prepare_report, publish
@@ -45,7 +45,8 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
         get_run_logger().info("every stage of %s is in the store already; nothing was computed", config.name)
         return stored
     prepare_workers(config.runtime)
-    return _adapt(track(adaptation))
+    with one_heartbeat():
+        return _adapt(track(adaptation))
 
 
 def _adapt(adaptation: Adaptation) -> RunResult:

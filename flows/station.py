@@ -8,6 +8,7 @@ from mixcpt.models import ModelRef
 from tasks.adaptation import Adaptation, part_of
 from tasks.hooks import remember_process
 from tasks.stations import run_station, worth_retrying
+from tasks.watching import recorded
 
 
 @flow(name="station", flow_run_name="{config.adapt.name}: station", on_running=[remember_process])
@@ -20,3 +21,4 @@ def station(config: StationConfig = StationConfig()) -> None:  # noqa: B008 the 
 @task(name="stages", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
 def _stages(adaptation: Adaptation, config: StationConfig) -> None:
     run_station(adaptation, [Job.from_json(job) for job in config.jobs], distributed=config.distributed)
+    recorded()  # the flow that waits for this one asks MLflow next

@@ -18,6 +18,7 @@ from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.champion import Registry
 from tasks.lineage import close_run
 from tasks.stations import run_station, worth_retrying
+from tasks.watching import recorded
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
         across_forms=True,
     )
     create_table_artifact([_row(change) for change in changes], key="evaluation", description=asked.model.name)
+    recorded()
     if adaptation.run_id:
         close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return changes

@@ -1,13 +1,14 @@
 """What a flow run does when it begins, so that its death can be seen, and when it does not end well."""
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from mixcpt.config import RuntimeConfig
 from tasks.lineage import close_flow_run
@@ -18,6 +19,16 @@ def remember_process(flow: "Flow[..., object]", flow_run: FlowRun, state: State[
     """Writes into the flow run's labels which process it is, for `mixcpt reconcile`."""
     with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         client.update_flow_run_labels(flow_run.id, {PROCESS: process_identity()})
+
+
+@contextmanager
+def one_heartbeat() -> Iterator[None]:
+    """Lets the flows that this one calls be silent: they live as long as it does.
+
+    A flow that sends heartbeats of its own waits, at its end, up to a second for them to stop.
+    """
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 def close_as_failed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:

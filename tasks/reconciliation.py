@@ -50,6 +50,7 @@ _SETTLED_SECONDS = 120
 _UNDER_WAY = (StateType.RUNNING, StateType.CANCELLING)
 _ENDS = {StateType.COMPLETED: "FINISHED", StateType.CANCELLED: "KILLED"}
 _DEAD = "its process has ended"
+_PART_OF_ENDED = "the run that it is part of has ended"
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ def end_dead_flow_runs(config: ReconcileConfig) -> list[Finding]:
     """Returns the flow runs of dead processes, after ending them in Prefect."""
     findings = []
     with get_client(sync_client=True) as client:
-        for run in _dead_flow_runs(client):
-            end = _end_of(run)
+        for run, reason in _dead_flow_runs(client):
+            end = _end_of(run, reason)
             if not config.dry_run:
                 client.set_flow_run_state(run.id, end, force=True)
-            findings.append(Finding("flow run", run.name, _DEAD, f"set to {end.name}"))
+            findings.append(Finding("flow run", run.name, reason, f"set to {end.name}"))
     return findings
 
 
@@ -128,12 +129,35 @@ def _tracking(config: ReconcileConfig) -> Tracking:
     return open_tracking(Place.of(RuntimeConfig(store=config.store, experiment=config.experiment)))
 
 
-def _dead_flow_runs(client: SyncPrefectClient) -> list[FlowRun]:
+def _dead_flow_runs(client: SyncPrefectClient) -> list[tuple[FlowRun, str]]:
+    """Returns the flow runs that are under way by their state alone, and how that is known of each."""
     wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_UNDER_WAY))))
     found: list[FlowRun] = []
     while page := client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=len(found)):
         found += page
-    return [run for run in found if _has_died(client, str(run.labels.get(PROCESS, "")), run)]
+    return [(run, reason) for run in found if (reason := _reason_of_death(client, run))]
+
+
+def _reason_of_death(client: SyncPrefectClient, run: FlowRun) -> str:
+    """Returns why a flow run is known to be dead; empty where it may be alive."""
+    root = _root(client, run)
+    if _has_died(client, str(run.labels.get(PROCESS, "")), root):
+        return _DEAD
+    return _PART_OF_ENDED if root.id != run.id and _has_settled(root) else ""
+
+
+def _root(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
+    """Returns the flow run that called, and whose process has the heartbeat; the run itself where none called it."""
+    while run.parent_task_run_id and (caller := client.read_task_run(run.parent_task_run_id).flow_run_id):
+        run = client.read_flow_run(caller)
+    return run
+
+
+def _has_settled(run: FlowRun) -> bool:
+    """Returns whether a flow run ended so long ago that its hooks are done."""
+    state = run.state
+    settled = timedelta(seconds=_SETTLED_SECONDS)
+    return bool(state and state.is_final() and datetime.now(UTC) - state.timestamp > settled)
 
 
 def _has_died(client: SyncPrefectClient, owner: str, run: FlowRun | None) -> bool:
@@ -156,10 +180,10 @@ def _was_heard(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
     return bool(client.read_events(recent, limit=1).events)
 
 
-def _end_of(run: FlowRun) -> State[object]:
+def _end_of(run: FlowRun, reason: str) -> State[object]:
     if run.state and run.state.type == StateType.CANCELLING:
-        return Cancelled(message=_DEAD)
-    return Crashed(message=f"{_DEAD} (found by reconcile)")
+        return Cancelled(message=reason)
+    return Crashed(message=f"{reason} (found by reconcile)")
 
 
 def _replay(tracking: Tracking, missed: Missed) -> bool:
@@ -203,7 +227,7 @@ class _Judge:
         run = self._flow_run(tags.get(ROOT_FLOW_RUN) or tags.get(FLOW_RUN, ""))
         state = run.state if run else None
         owner = tags.get(PROCESS, "")
-        if state and state.is_final() and datetime.now(UTC) - state.timestamp > timedelta(seconds=_SETTLED_SECONDS):
+        if run and state and _has_settled(run):
             return _ENDS.get(state.type, "FAILED"), f"its flow run is {state.name}"
         if _has_died(self.client, owner, run):
             return "KILLED", _DEAD

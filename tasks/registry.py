@@ -7,6 +7,7 @@ from mixcpt.report.card import shortened
 from tasks.adaptation import Adaptation
 from tasks.lineage import DIGEST, WEIGHTS, find_model
 from tasks.tracking import Tracking, forgiving
+from tasks.watching import recorded
 
 ALIAS = "challenger"
 _MAX_DESCRIPTION = 5000
@@ -16,6 +17,7 @@ _MAX_DESCRIPTION = 5000
 @task(name="register")
 def register(adaptation: Adaptation, final: ArtifactRef) -> str:
     """Returns the version under which the final model is registered; empty while MLflow is away."""
+    recorded()  # the version points to the logged model
     name = adaptation.config.runtime.registered_model
     return register_version(adaptation.tracking, name, final, adaptation.run_id) or ""
 

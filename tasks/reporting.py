@@ -23,7 +23,7 @@ from tasks.tracking import Tracking, forgiving
 
 def prepare_report() -> None:
     """Begins to import what the end of a run needs, which takes seconds, while its stages are computed elsewhere."""
-    names = ("statsmodels.stats.multitest", "mixcpt.report.page", "mixcpt.report.card")
+    names = ("mixcpt.report.page", "mixcpt.report.card")
     threading.Thread(target=lambda: [importlib.import_module(name) for name in names], daemon=True).start()
 
 

@@ -14,7 +14,7 @@ from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.lineage import close_run
 from tasks.outcome import ROLES, assemble
 from tasks.stations import run_station, worth_retrying
-from tasks.watching import Results
+from tasks.watching import Results, recorded
 
 _CORPUS = Output("curate")
 SELECTION: Literal["selection"] = "selection"
@@ -63,6 +63,7 @@ def run_trial(trial: Trial, parent: str) -> RunResult:
     refs, evaluations = _by_role(made)
     result = assemble(adaptation, refs, evaluations)
     save_run(adaptation.store, result)
+    recorded()
     close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return result
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.jobs import Batch, Failed, Finished, Job, Started, read_events
@@ -18,6 +20,9 @@ FORWARD_SECONDS = 5.0
 PROGRESS_SECONDS = 30.0
 """How often MLflow is told how far a stage is."""
 Results = dict[str, ArtifactRef]
+_recorder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
+"""Tells MLflow of finished stages, one after the other, while the next ones are computed; a process ends after it."""
+_recordings: list[Future[str | None]] = []
 
 
 class Watch:
@@ -75,9 +80,24 @@ class Watch:
 
 
 def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, begun: tuple[str, dict[str, int]] | None = None) -> None:
-    """Completes the MLflow run of a stage whose artifact is published; `begun` as in `record_stage`."""
+    """Completes the MLflow run of a stage whose artifact is published, in the background; see `recorded`.
+
+    Args:
+        adaptation: The run that it belongs to.
+        job: The stage.
+        ref: Its artifact.
+        begun: As in `record_stage`.
+    """
     spool = spool_of(adaptation.store.root, ref.kind, ref.fingerprint)
-    record_stage(adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags, begun)
+    told = (adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags, begun)
+    context = copy_context()  # what is logged belongs to this flow run
+    _recordings.append(_recorder.submit(lambda: context.run(record_stage, *told)))
+
+
+def recorded() -> None:
+    """Waits until MLflow knows every stage of this process that has finished, or is away; raises what went wrong."""
+    for recording in tuple(_recordings):
+        recording.result()
 
 
 class _StageUnderWay:

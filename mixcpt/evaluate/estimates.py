@@ -136,12 +136,10 @@ def signed_rank_p_value(before: Values, after: Values) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns p-values that hold for all of them at once (Holm, 1979); NaN stays NaN and counts for nothing."""
-    from statsmodels.stats.multitest import multipletests
-
     adjusted = np.array(p_values, dtype=float)
-    known = ~np.isnan(adjusted)
-    if known.any():
-        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    known = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # NaN is last
+    left = np.arange(len(known), 0, -1)
+    adjusted[known] = np.minimum(1.0, np.maximum.accumulate(left * adjusted[known]))
     return [float(value) for value in adjusted]
 
 

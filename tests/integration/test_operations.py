@@ -17,8 +17,10 @@ import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
+from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed, Running
 
 from deployments.automations import AUTOMATIONS, apply
 from deployments.slots import set_gpu_slots
@@ -30,10 +32,10 @@ from mixcpt.jobs import Batch, Finished, Job, append_event
 from mixcpt.stack import free_port, prefect_environment, wait_until_healthy
 from mixcpt.supervisor import supervised
 from mixcpt.tracking import Spool, spool_of
-from tasks import watching
+from tasks import reconciliation, watching
 from tasks.reconciliation import Finding, replay_missed_stages
 from tasks.slots import LIMIT
-from tasks.tracking import Place, Tracking, open_tracking
+from tasks.tracking import PROCESS, Place, Tracking, open_tracking
 from tasks.watching import _StageUnderWay as StageUnderWay
 from tests.processes import is_worker
 
@@ -81,20 +83,20 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         environment.setenv(LOCKS, str(folder / "locks"))
         mine = try_claim(("0",), 1, "run in-the-way")
         assert isinstance(mine, Claim)
-        flow = site.start(config)
+        process = site.start(config)
         wait_until(lambda: lines(api, "held by run in-the-way", begun))
         wait_until(lambda: ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}}))
         waiting = ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}})
         mine.release()
         wait_until(lambda: list(store.glob("work/spools/model-*.jsonl")))
         busy = isinstance(try_claim(("0",), 1, "run other"), Busy)
-        family = psutil.Process(flow.pid).children(recursive=True)
-        visible = {process.environ().get(VISIBLE, "") for process in family if is_worker(process)}
+        family = psutil.Process(process.pid).children(recursive=True)
+        visible = {each.environ().get(VISIBLE, "") for each in family if is_worker(each)}
         wait_until(lambda: open_runs(config) >= {"tiny", "pretrain"})
         wait_until(lambda: lines(api, "mixcpt.train", begun))
-        os.kill(flow.pid, signal.SIGKILL)
-        flow.wait()
-        wait_until(lambda: not any(process.is_running() for process in family))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not any(each.is_running() for each in family))
         freed = try_claim(("0",), 1, "run other")
         assert isinstance(freed, Claim)
         freed.release()
@@ -180,6 +182,26 @@ def test_reconcile_closes_the_killed_flow_and_nothing_else(
     living.wait()
     assert len(findings) > 3
     assert reconciled(site, killed, dry_run=False) == []
+
+
+def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
+    site: Any, killed: Killed, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow
+    def some() -> None: ...
+
+    whole = client.create_flow_run(some, name="whole", state=Running())
+    step = client.create_task_run(task(lambda: None, name="step"), whole.id, dynamic_key="0")
+    part = client.create_flow_run(some, name="part", parent_task_run_id=step.id, state=Running())
+    for run in (whole, part):
+        client.update_flow_run_labels(run.id, {PROCESS: "another-machine/boot/1 99 0.00"})
+    assert reconciled(site, killed, dry_run=False) == []  # of another machine's processes nothing is known
+    client.set_flow_run_state(whole.id, Crashed(message="no heartbeat"), force=True)
+    assert reconciled(site, killed, dry_run=False) == []  # its hooks may be at it
+    monkeypatch.setattr(reconciliation, "_SETTLED_SECONDS", 0)
+    (found,) = reconciled(site, killed, dry_run=False)
+    assert (found.name, found.reason) == ("part", "the run that it is part of has ended")
+    assert client.read_flow_run(part.id).state_name == "Crashed"
 
 
 def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def test_signed_rank_matches_the_exact_case_worked_by_hand() -> None:
 
 def test_holm_multiplies_in_order_and_leaves_out_what_is_unknown() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.2, 0.5]) == pytest.approx([1.0, 0.6, 1.0])  # no probability is above 1
+    assert holm([]) == []
     adjusted = holm([0.01, math.nan, 0.04])
     assert [adjusted[0], adjusted[2]] == pytest.approx([0.02, 0.04])
     assert math.isnan(adjusted[1])
