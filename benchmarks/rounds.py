@@ -68,8 +68,9 @@ def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
 
 def way_back(site: Site) -> tuple[str, ...]:
     started = time.monotonic()
-    printed = site.mixcpt("rollback", "--because", "answers too long").strip().splitlines()[-1]
-    return ("rollback", "", f"{time.monotonic() - started:.0f} s", "", printed)
+    printed = site.mixcpt("rollback", "--because", "answers too long").splitlines()
+    (serves,) = [line for line in printed if line.startswith("champion of")]
+    return ("rollback", "", f"{time.monotonic() - started:.0f} s", "", serves)
 
 
 def main() -> None:

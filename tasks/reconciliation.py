@@ -147,9 +147,12 @@ def _reason_of_death(client: SyncPrefectClient, run: FlowRun) -> str:
 
 
 def _root(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
-    """Returns the flow run that called, and whose process has the heartbeat; the run itself where none called it."""
-    while run.parent_task_run_id and (caller := client.read_task_run(run.parent_task_run_id).flow_run_id):
-        run = client.read_flow_run(caller)
+    """Returns the outermost flow run in the process of a run: the one whose heartbeat is that of all of them."""
+    while run.parent_task_run_id and (of := client.read_task_run(run.parent_task_run_id).flow_run_id):
+        caller = client.read_flow_run(of)
+        if caller.labels.get(PROCESS) != run.labels.get(PROCESS):  # a station, on another work pool
+            break
+        run = caller
     return run
 
 

@@ -193,8 +193,9 @@ def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
     whole = client.create_flow_run(some, name="whole", state=Running())
     step = client.create_task_run(task(lambda: None, name="step"), whole.id, dynamic_key="0")
     part = client.create_flow_run(some, name="part", parent_task_run_id=step.id, state=Running())
-    for run in (whole, part):
-        client.update_flow_run_labels(run.id, {PROCESS: "another-machine/boot/1 99 0.00"})
+    station = client.create_flow_run(some, name="station", parent_task_run_id=step.id, state=Running())
+    for run, number in ((whole, 99), (part, 99), (station, 100)):
+        client.update_flow_run_labels(run.id, {PROCESS: f"another-machine/boot/1 {number} 0.00"})
     assert reconciled(site, killed, dry_run=False) == []  # of another machine's processes nothing is known
     client.set_flow_run_state(whole.id, Crashed(message="no heartbeat"), force=True)
     assert reconciled(site, killed, dry_run=False) == []  # its hooks may be at it
@@ -202,6 +203,8 @@ def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
     (found,) = reconciled(site, killed, dry_run=False)
     assert (found.name, found.reason) == ("part", "the run that it is part of has ended")
     assert client.read_flow_run(part.id).state_name == "Crashed"
+    assert client.read_flow_run(station.id).state_name == "Running"  # a process of its own may be alive
+    client.set_flow_run_state(station.id, Crashed(), force=True)
 
 
 def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None:
