@@ -36,7 +36,7 @@ lint: $(READY)   ## ruff, mypy, import-linter
 test: lint       ## everything that CI checks, in a quarter of an hour on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not gpu' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-long: $(READY)  ## whole trials: demo, base rebuilt, comparison, browser, two pools, PostgreSQL and S3; about an hour
+test-long: $(READY)  ## whole trials: demo, base rebuilt, comparison, rounds, browser, two pools, PostgreSQL and S3; about an hour
 	$(BIN)/pytest -m long
 
 bench: $(READY)   ## our claims of speed and memory, each beside its peer, on this CPU; half an hour
