@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,19 +35,25 @@ def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
     if run["state"]["type"] != "COMPLETED":
         raise SystemExit(f"the run became {run['state']}")
     seconds, waited = run["total_run_time"], run["estimated_start_time_delta"]
-    stages = stage_seconds(Path(config.runtime.store))
+    kinds = stage_seconds(Path(config.runtime.store))
+    stages = sum(kinds.values())
     return {
         "flow_seconds": seconds,
         "stage_seconds": stages,
         "outside_seconds": seconds - stages,
         "waited_seconds": waited,
+        **{f"flow_{kind}_seconds": spent for kind, spent in kinds.items()},
     }
 
 
-def stage_seconds(store: Path) -> float:
-    """Returns the seconds of all stages, as their artifacts recorded them."""
+def stage_seconds(store: Path) -> dict[str, float]:
+    """Returns the seconds of all stages by the kind of what they made, as their artifacts recorded them."""
     records = [json.loads(path.read_text()) for path in store.glob("*/*/record.json")]
-    return float(sum(record["seconds"] for record in records if record["kind"] != "run"))
+    seconds: Counter[str] = Counter()
+    for record in records:
+        seconds[record["kind"]] += record["seconds"]
+    del seconds["run"]
+    return dict(seconds)
 
 
 def bare(config: AdaptConfig, folder: Path) -> dict[str, float]:
@@ -59,8 +66,10 @@ def bare(config: AdaptConfig, folder: Path) -> dict[str, float]:
     subprocess.run([sys.executable, "-m", "mixcpt.worker", str(batch.path)], check=True, capture_output=True)
     seconds = time.perf_counter() - started
     used = sum(psutil.Process().cpu_times()[2:4]) - cpu  # of children that have ended
-    outside = seconds - stage_seconds(folder)
-    return {"bare_seconds": seconds, "bare_outside_seconds": outside, "bare_cpu_seconds": used}
+    kinds = stage_seconds(folder)
+    outside = seconds - sum(kinds.values())
+    by_kind = {f"bare_{kind}_seconds": spent for kind, spent in kinds.items()}
+    return {"bare_seconds": seconds, "bare_outside_seconds": outside, "bare_cpu_seconds": used, **by_kind}
 
 
 def one_round(topology: Topology, number: int, tokens: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from mixcpt.tracking import Measurement
 from tasks.pace import Pace, ending
 
-_ARTIFACT_SECONDS = 5.0
+_ARTIFACT_SECONDS = 10.0
 _LINE_SECONDS = 30.0
 _SHOWN = ("train/loss", "train/tokens_per_second")
 _WAITING = "waiting-for-gpus"

@@ -15,7 +15,7 @@ from tasks.progress import ProgressReport
 from tasks.worker_log import WorkerLog
 
 SAMPLE_SECONDS = 15.0
-FORWARD_SECONDS = 5.0
+FORWARD_SECONDS = 10.0
 """How often MLflow gets what was measured since; each time costs a server what a small model's step does."""
 PROGRESS_SECONDS = 30.0
 """How often MLflow is told how far a stage is."""
