@@ -9,6 +9,7 @@ outside the stages, on starting processes, waiting and telling, does not. Hence 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from topology import ROOT, Topology, missing, running_topology
 
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.jobs import Batch
+from mixcpt.worker import worker_command, worker_environment
 
 PRESET = ROOT / "deployments" / "configs" / "demo-mixcpt.yaml"
 ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0
@@ -63,7 +65,8 @@ def bare(config: AdaptConfig, folder: Path) -> dict[str, float]:
     batch = Batch.in_store(jobs, folder)
     batch.write()
     started, cpu = time.perf_counter(), sum(psutil.Process().cpu_times()[2:4])
-    subprocess.run([sys.executable, "-m", "mixcpt.worker", str(batch.path)], check=True, capture_output=True)
+    command, environment = worker_command(batch), {**os.environ, **worker_environment(config.runtime.num_threads)}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     seconds = time.perf_counter() - started
     used = sum(psutil.Process().cpu_times()[2:4]) - cpu  # of children that have ended
     kinds = stage_seconds(folder)
