@@ -1,5 +1,6 @@
 """Re-adaptation on a running stack, as people ask for it: by event, by hand, behind gates, by somebody's answer."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,7 +40,8 @@ class Rounds:
     def add(self, name: str) -> str:
         """Returns what `mixcpt corpus add` says of forty documents about a village."""
         path = self.folder / f"{name}.jsonl"
-        path.write_text("".join(f'{{"text": "In {name} the house {i} is {i * i} feet high."}}\n' for i in range(40)))
+        texts = [f"In {name} the house {i} is {i * i} feet high. Its door is {i} feet wide." for i in range(40)]
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         return self.site.mixcpt("corpus", "add", str(path))
 
     def by_event(self, name: str) -> str:
