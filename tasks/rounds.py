@@ -1,6 +1,7 @@
 """The tasks of a round: what is new, what each model answers, whether the candidate serves, what is left to read."""
 
 import fcntl
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -159,13 +160,14 @@ class Verdict:
 def by_the_gates(judged: list[Judgement]) -> Verdict:
     """Returns what the gates alone would do."""
     if blocking := [each for each in judged if each.blocks]:
-        failed = [
-            f"{each.gate} fails on {words.title(each.task)} "
-            f"({words.change(each.metric, each.gain)} {words.unit(each.metric)})"
-            for each in blocking
-        ]
-        return Verdict("refused", f"{words.listing(failed)}.")
+        return Verdict("refused", f"{words.listing([_failing(each) for each in blocking])}.")
     return Verdict("promoted", f"All {len(judged)} gates hold.")
+
+
+def _failing(each: Judgement) -> str:
+    change = f"{words.change(each.metric, each.gain)} {words.unit(each.metric)}"
+    unknown = ", of too few items for an interval" if math.isnan(each.low) and each.rule != "likely" else ""
+    return f"{each.gate} fails on {words.title(each.task)} ({change}{unknown})"
 
 
 def what_to_look_at(opened: Opened, judged: list[Judgement]) -> str:

@@ -134,7 +134,7 @@ def test_adaptation_killed_and_crashed_ends_with_the_same_weights(
 ) -> None:
     config: AdaptConfig = site.config_at(tmp_path / "disturbed")
     flow = site.start(config)
-    wait_until(lambda: training_step(config) >= 60)
+    wait_until(lambda: training_step(config) >= 60 and "pretrain" in runs_of(config))
     family = psutil.Process(flow.pid).children(recursive=True)
     assert any(is_worker(process) for process in family)
     os.kill(flow.pid, signal.SIGKILL)

@@ -1,12 +1,15 @@
 """Gates: which end of which interval has to reach what, for metrics of both directions."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import EvaluateConfig, Gate
 from mixcpt.rounds.gates import Judgement, Measured, judge
+from tasks.rounds import by_the_gates
 from tests.unit.evaluation_artifacts import evaluation
 
 TASKS = {"new": ["fresh"], "earlier": ["old"], "general": ["other"]}
@@ -90,3 +93,28 @@ def test_gate_against_the_base_does_not_look_at_the_champion(tmp_path: Path) -> 
         "since-base": (False, pytest.approx(0.9)),
         "since-champion": (True, pytest.approx(0.5)),
     }
+
+
+def test_refusal_says_what_failed_and_where_there_was_no_interval_to_judge_by() -> None:
+    figures: dict[str, Any] = {
+        "metric": "accuracy",
+        "before": 0.5,
+        "after": 0.25,
+        "gain": -0.25,
+        "at_least": 0.0,
+        "split": "report",
+    }
+    rows: list[tuple[str, str, str, float, float]] = [
+        ("keeps", "kept", "likely", -0.5, 0.1),
+        ("learns", "use", "sure", math.nan, math.nan),
+    ]
+    judged = [
+        Judgement(gate, "block", task, "champion", low=low, high=high, rule=rule, holds=False, **figures)  # type: ignore[arg-type]
+        for gate, task, rule, low, high in rows
+    ]
+    verdict = by_the_gates(judged)
+    assert verdict.decision == "refused"
+    assert verdict.reason == (
+        "keeps fails on kept (−25.0 points) and learns fails on use (−25.0 points, of too few items for an interval)."
+    )
+    assert by_the_gates([]).decision == "promoted"
