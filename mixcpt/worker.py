@@ -44,8 +44,14 @@ naming is free while importing torch takes seconds."""
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 _LIGHT: tuple[StageName, ...] = ("curate",)
 """Stages that need no torch: a new process is there at once."""
-_PRELOADED = ("mixcpt.train.pretrain", "mixcpt.evaluate.harness", "mixcpt.align.trl_adapter", "mixcpt.plan.stage")
-"""What stages import, and takes seconds: torch, transformers, lm-eval, trl."""
+_PRELOADED = (
+    "mixcpt.train.pretrain",
+    "mixcpt.evaluate.harness",
+    "mixcpt.align.trl_adapter",
+    "mixcpt.plan.stage",
+    "scipy.stats",
+)
+"""What stages import, and takes seconds: torch, transformers, lm-eval, trl, scipy."""
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 """For glibc, in bytes: the tensors of a step take the memory of the step before. Otherwise it goes back to the system
 and is taken again page by page, for up to a tenth of the time of a small training."""
