@@ -140,9 +140,11 @@ def _dead_flow_runs(client: SyncPrefectClient) -> list[tuple[FlowRun, str]]:
 
 def _reason_of_death(client: SyncPrefectClient, run: FlowRun) -> str:
     """Returns why a flow run is known to be dead; empty where it may be alive."""
-    root = _root(client, run)
-    if _has_died(client, str(run.labels.get(PROCESS, "")), root):
+    root, owner = _root(client, run), str(run.labels.get(PROCESS, ""))
+    if _has_died(client, owner, root):
         return _DEAD
+    if owner and is_neighbour(owner):  # it is seen to be alive
+        return ""
     return _PART_OF_ENDED if root.id != run.id and _has_settled(root) else ""
 
 
