@@ -3,7 +3,7 @@
 python benchmarks/rounds.py [--store FOLDER]
 
 Everything is asked for as people ask for it: `mixcpt deploy`, `mixcpt corpus add`, `mixcpt rollback`, the form of a
-paused run. Half an hour on two cores; docs/readapt.md has the table that it prints.
+paused run. A quarter of an hour on two cores; docs/readapt.md has the table that it prints.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 from measure import publish
@@ -39,10 +40,7 @@ def one_round(site: Site, corpus: str = "") -> tuple[str, ...]:
         run = site.start()
     done = site.wait(run)
     waited = datetime.fromisoformat(done["start_time"]) - asked
-    made = rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name)[-1]
-    line = (name, f"{waited.total_seconds():.0f} s", f"{done['total_run_time']:.0f} s", made.decision, made.reason)
-    print(*line, sep=" | ", file=sys.stderr, flush=True)
-    return line
+    return told(site, name, f"{waited.total_seconds():.0f} s", done)
 
 
 def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
@@ -59,9 +57,13 @@ def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
     if nameless != "REJECT":
         raise SystemExit(f"an answer without a name is not refused: {nameless}")
     site.answer(run, promote=True, by="the owner", because="the fifth world is worth it")
-    done = site.wait(run)
-    made = rounds(ArtifactStore(site.store), settings.name)[-1]
-    line = (f"{again}, by approval", "", f"{done['total_run_time']:.0f} s", made.decision, made.reason)
+    return told(site, f"{again}, by approval", "", site.wait(run))
+
+
+def told(site: Site, name: str, waited: str, done: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the line about the round that a flow run has ended, after printing it."""
+    made = rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name)[-1]
+    line = (name, waited, f"{done['total_run_time']:.0f} s", made.decision, made.reason)
     print(*line, sep=" | ", file=sys.stderr, flush=True)
     return line
 
