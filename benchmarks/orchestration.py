@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 from measure import medians, publish
+from prefect.client.schemas.objects import StateType
 from topology import ROOT, Topology, missing, running_topology
 
 from mixcpt.config import AdaptConfig, load_config
@@ -34,9 +35,9 @@ ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0
 def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
     """Returns the seconds of a run of the deployment, of its stages as they recorded them, and before its start."""
     run = topology.run_to_its_end("adapt", config)
-    if run["state"]["type"] != "COMPLETED":
-        raise SystemExit(f"the run became {run['state']}")
-    seconds, waited = run["total_run_time"], run["estimated_start_time_delta"]
+    if run.state_type != StateType.COMPLETED:
+        raise SystemExit(f"the run became {run.state}")
+    seconds, waited = run.total_run_time.total_seconds(), run.estimated_start_time_delta.total_seconds()
     kinds = stage_seconds(Path(config.runtime.store))
     stages = sum(kinds.values())
     return {

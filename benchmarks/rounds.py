@@ -12,10 +12,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 from measure import publish
+from prefect.client.schemas.objects import FlowRun, StateType
 from running import ROOT, Site, running_site
 
 from mixcpt.artifacts import ArtifactStore
@@ -39,7 +39,8 @@ def one_round(site: Site, corpus: str = "") -> tuple[str, ...]:
     else:
         run = site.start()
     done = site.wait(run)
-    waited = datetime.fromisoformat(done["start_time"]) - asked
+    assert done.start_time
+    waited = done.start_time - asked
     return told(site, name, f"{waited.total_seconds():.0f} s", done)
 
 
@@ -52,7 +53,7 @@ def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
     path.write_text(yaml.safe_dump(asking.model_dump(mode="json")))
     site.mixcpt("deploy", "--readapt", str(path))
     run = site.start()
-    site.wait(run, "PAUSED")
+    site.wait(run, StateType.PAUSED)
     nameless = site.answer(run, promote=True)
     if nameless != "REJECT":
         raise SystemExit(f"an answer without a name is not refused: {nameless}")
@@ -60,10 +61,10 @@ def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
     return told(site, f"{again}, by approval", "", site.wait(run))
 
 
-def told(site: Site, name: str, waited: str, done: dict[str, Any]) -> tuple[str, ...]:
+def told(site: Site, name: str, waited: str, done: FlowRun) -> tuple[str, ...]:
     """Returns the line about the round that a flow run has ended, after printing it."""
     made = rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name)[-1]
-    line = (name, waited, f"{done['total_run_time']:.0f} s", made.decision, made.reason)
+    line = (name, waited, f"{done.total_run_time.total_seconds():.0f} s", made.decision, made.reason)
     print(*line, sep=" | ", file=sys.stderr, flush=True)
     return line
 

@@ -9,14 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterStartTime,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 
+from benchmarks import flow_runs
 from mixcpt.stack import Stack, free_port, running_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 1.0
-_DEAD = ("FAILED", "CRASHED", "CANCELLED")
 
 
 @dataclass
@@ -24,6 +32,7 @@ class Site:
     """A running stack, and its store."""
 
     stack: Stack
+    prefect: SyncPrefectClient
     store: Path
 
     def mixcpt(self, *arguments: str) -> str:
@@ -38,47 +47,36 @@ class Site:
             raise RuntimeError(f"mixcpt {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
         return done.stdout + done.stderr
 
-    def post(self, route: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.stack.api}/{route}", json=body, timeout=60).raise_for_status().json()
-
-    def deployment(self, name: str) -> str:
-        found = httpx.get(f"{self.stack.api}/deployments/name/readapt/{name}", timeout=60).raise_for_status().json()
-        return str(found["id"])
-
-    def start(self) -> str:
+    def start(self) -> UUID:
         """Returns the id of a round that somebody starts by hand."""
-        body = {"state": {"type": "SCHEDULED"}}
-        return str(self.post(f"deployments/{self.deployment('readapt')}/create_flow_run", body)["id"])
+        return flow_runs.start(self.prefect, "readapt/readapt")
 
-    def started_since(self, moment: datetime) -> str:
+    def started_since(self, moment: datetime) -> UUID:
         """Returns the id of the round that an event has started, once it runs."""
-        by_event = {"any_": [self.deployment("readapt-on-corpus")]}
-        later = {"after_": moment.isoformat()}
-        wanted = {"flow_runs": {"deployment_id": by_event, "start_time": later}}
-        while not (found := self.post("flow_runs/filter", wanted)):
+        by_event = DeploymentFilter(name=DeploymentFilterName(any_=["readapt-on-corpus"]))
+        later = FlowRunFilter(start_time=FlowRunFilterStartTime(after_=moment))
+        while not (found := self.prefect.read_flow_runs(deployment_filter=by_event, flow_run_filter=later)):
             time.sleep(_POLL_SECONDS)
-        return str(found[0]["id"])
+        return found[0].id
 
-    def wait(self, run: str, wanted: str = "COMPLETED") -> dict[str, Any]:
+    def wait(self, run: UUID, wanted: StateType = StateType.COMPLETED) -> FlowRun:
         """Returns a flow run that has reached a type of state.
 
         Raises:
-            RuntimeError: If it cannot any more.
+            RuntimeError: If it has ended without.
         """
-        while True:
-            found = httpx.get(f"{self.stack.api}/flow_runs/{run}", timeout=60).raise_for_status().json()
-            if found["state"]["type"] == wanted:
-                return dict(found)
-            if found["state"]["type"] in _DEAD:
-                raise RuntimeError(f"{found['name']} became {found['state']['name']}: {found['state']['message']}")
-            time.sleep(_POLL_SECONDS)
+        found = flow_runs.wait(self.prefect, run, [wanted])
+        if found.state_type != wanted:
+            raise RuntimeError(f"{found.name} became {found.state}")
+        return found
 
-    def answer(self, run: str, **given: Any) -> str:
+    def answer(self, run: UUID, **given: Any) -> str:
         """Returns what became of an answer to a paused run: ACCEPT or REJECT."""
-        return str(self.post(f"flow_runs/{run}/resume", {"run_input": given})["status"])
+        return self.prefect.resume_flow_run(run, given).status.value
 
 
 @contextmanager
 def running_site(store: Path) -> Iterator[Site]:
-    with running_stack(store, ROOT, free_port(), free_port(), presets=False) as (stack, _):
-        yield Site(stack, store)
+    servers = running_stack(store, ROOT, free_port(), free_port(), presets=False)
+    with servers as (stack, _), SyncPrefectClient(stack.api) as prefect:
+        yield Site(stack, prefect, store)

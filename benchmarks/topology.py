@@ -14,16 +14,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
 
+from benchmarks import flow_runs
 from mixcpt.config import Settings
 from mixcpt.stack import HOST, Stack, free_port, wait_until_healthy
 from mixcpt.supervisor import supervised
@@ -35,7 +36,6 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::(-|\?)([^{}]*))?\}")
 _SERVERS = ("prefect", "mlflow")
 _JOBS = ("account", "deployments")
 _WORKERS = ("worker", "upkeep-worker")
-_POLL_SECONDS = 2.0
 
 
 def missing() -> str:
@@ -117,21 +117,15 @@ class Topology:
         _, *command = self.services[service]["healthcheck"]["test"]
         return subprocess.run(command, env={**os.environ, **self.environment(service)}, capture_output=True, text=True)
 
-    def prefect(self, password: str = "") -> httpx.Client:
+    def prefect(self, password: str = "") -> SyncPrefectClient:
         """Returns a client of Prefect's API with the administrator's password, or with another."""
-        account = ("admin", password or self.secrets["PREFECT_PASSWORD"])
-        return httpx.Client(base_url=self.stack.api, auth=account, timeout=60)
+        return SyncPrefectClient(self.stack.api, auth_string=f"admin:{password or self.secrets['PREFECT_PASSWORD']}")
 
-    def run_to_its_end(self, name: str, settings: Settings) -> dict[str, Any]:
+    def run_to_its_end(self, name: str, settings: Settings) -> FlowRun:
         """Returns the run of a deployment with these settings, as Prefect knows it, once it has ended in any state."""
-        request = {"parameters": {"config": settings.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
-        with self.prefect() as api:
-            deployment = api.get(f"/deployments/name/{name}/{name}").raise_for_status().json()["id"]
-            made = api.post(f"/deployments/{deployment}/create_flow_run", json=request).raise_for_status().json()
-            run: dict[str, Any]
-            while not (run := api.get(f"/flow_runs/{made['id']}").raise_for_status().json())["end_time"]:
-                time.sleep(_POLL_SECONDS)
-        return run
+        with self.prefect() as client:
+            run = flow_runs.start(client, f"{name}/{name}", settings.model_dump(mode="json"))
+            return flow_runs.wait(client, run)
 
     def database(
         self, program: str, *arguments: str, role: str = "postgres", data: bytes = b""

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, StateType
 
+from benchmarks.flow_runs import start, wait
 from mixcpt.config import AdaptConfig
 from mixcpt.deployment import Pools, deploy
 from mixcpt.stack import Stack, free_port, prefect_environment, running_stack
@@ -37,40 +39,29 @@ def stack(store: Path) -> Iterator[Stack]:
             gpu.terminate()
 
 
-def flow_runs(stack: Stack) -> list[dict[str, Any]]:
-    return list(httpx.post(f"{stack.api}/flow_runs/filter", json={}, timeout=60).raise_for_status().json())
+def settings_there(client: SyncPrefectClient, config: AdaptConfig) -> dict[str, Any]:
+    """Returns settings that run on the stack with its own places, on one thread."""
+    given = client.read_deployment_by_name("adapt/adapt").parameters["config"]
+    return config.model_dump(mode="json") | {"runtime": given["runtime"] | {"num_threads": 1}}
 
 
-def start(stack: Stack, config: AdaptConfig) -> str:
-    deployment = httpx.get(f"{stack.api}/deployments/name/adapt/adapt", timeout=60).raise_for_status().json()
-    given = deployment["parameters"]["config"]
-    runtime = given["runtime"] | {"num_threads": 1}
-    asked = {"parameters": {"config": config.model_dump(mode="json") | {"runtime": runtime}}}
-    address = f"{stack.api}/deployments/{deployment['id']}/create_flow_run"
-    answer = httpx.post(address, json=asked | {"state": {"type": "SCHEDULED"}}, timeout=60)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
-
-
-def stations(stack: Stack) -> list[dict[str, Any]]:
-    return [run for run in flow_runs(stack) if run["name"].endswith(": station")]
+def stations(client: SyncPrefectClient) -> list[FlowRun]:
+    return [run for run in client.read_flow_runs() if run.name.endswith(": station")]
 
 
 def test_stages_that_take_a_gpu_run_on_its_pool_and_a_killed_one_is_taken_up_again(
     stack: Stack, store: Path, site: Any, wait_until: Callable[..., None]
 ) -> None:
-    flow_run = start(stack, site.config)
-    wait_until(lambda: any(store.glob("work/spools/model-*.jsonl")))
-    (training,) = [run for run in stations(stack) if run["state_type"] == "RUNNING"]
-    os.kill(int(training["labels"][PROCESS].split()[1]), signal.SIGKILL)
+    with SyncPrefectClient(stack.api) as client:
+        flow_run = start(client, "adapt/adapt", settings_there(client, site.config))
+        wait_until(lambda: any(store.glob("work/spools/model-*.jsonl")))
+        (training,) = [run for run in stations(client) if run.state_type == StateType.RUNNING]
+        os.kill(int(str(training.labels[PROCESS]).split()[1]), signal.SIGKILL)
 
-    def adapted() -> dict[str, Any]:
-        return next(run for run in flow_runs(stack) if run["id"] == flow_run)
-
-    wait_until(lambda: adapted()["state_type"] in ("COMPLETED", "FAILED", "CRASHED"))
-    assert adapted()["state_type"] == "COMPLETED", adapted()["state"]
-    assert adapted()["work_pool_name"] == "mixcpt"
-    done = stations(stack)
-    assert {run["work_pool_name"] for run in done} == {"gpu"}
-    assert [run["id"] for run in done if run["state_type"] == "CRASHED"] == [training["id"]]
-    assert sum(run["state_type"] == "COMPLETED" for run in done) == len(done) - 1 >= 3
+        adapted = wait(client, flow_run)
+        done = stations(client)
+    assert adapted.state_type == StateType.COMPLETED, adapted.state
+    assert adapted.work_pool_name == "mixcpt"
+    assert {run.work_pool_name for run in done} == {"gpu"}
+    assert [run.id for run in done if run.state_type == StateType.CRASHED] == [training.id]
+    assert sum(run.state_type == StateType.COMPLETED for run in done) == len(done) - 1 >= 3

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from prefect.client.schemas.objects import StateType
 
 from benchmarks.running import ROOT, Site, running_site
 from mixcpt.artifacts import ArtifactStore
@@ -44,7 +46,7 @@ class Rounds:
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         return self.site.mixcpt("corpus", "add", str(path))
 
-    def by_event(self, name: str) -> str:
+    def by_event(self, name: str) -> UUID:
         """Returns the round that a new corpus has started."""
         asked = datetime.now(UTC)
         assert "told the Prefect server" in self.add(name)
@@ -83,7 +85,7 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
     assert running.champion == "2"
     assert "nobody is told" in running.add("Upton")
     nothing_new = site.wait(site.start())
-    assert (nothing_new["state"]["name"], len(running.made)) == ("NothingNew", 2)
+    assert (nothing_new.state and nothing_new.state.name, len(running.made)) == ("NothingNew", 2)
 
     running.deploy(A_MIRACLE)
     site.wait(running.by_event("Dale"))
@@ -93,7 +95,7 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
 
     running.deploy(ANYTHING, approval="human", again=("Dale",))
     paused = site.start()
-    site.wait(paused, "PAUSED")
+    site.wait(paused, StateType.PAUSED)
     assert site.answer(paused, promote=True) == "REJECT"  # without a name
     assert running.champion == "2"
     assert site.answer(paused, promote=True, by="the owner") == "ACCEPT"

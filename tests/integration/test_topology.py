@@ -5,12 +5,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import PrefectHTTPStatusError
 
 from benchmarks.topology import ROOT, Topology, missing, running_topology
 from mixcpt.config import AdaptConfig, ReconcileConfig, load_config
@@ -31,10 +33,9 @@ class Finished:
     """An adaptation that the worker has run."""
 
     config: AdaptConfig
-    state: dict[str, Any]
+    flow_run: FlowRun
     runs: dict[str, Run]
     """The runs in MLflow by name."""
-    parameters: str
     logs: str
 
 
@@ -60,12 +61,12 @@ def finished(topology: Topology, tracking: MlflowClient) -> Finished:
     place = ["pretrain.log_steps=1", "runtime.num_threads=1", f"runtime.store={topology.folder / 'store'}"]
     config = load_config(ROOT / "deployments" / "configs" / "demo-mixcpt.yaml", [*few, *place])
     run = topology.run_to_its_end("adapt", config)
-    with topology.prefect() as api:
-        logs = api.post("/logs/filter", json={"limit": 200}).raise_for_status().text
+    with topology.prefect() as client:
+        logs = "\n".join(line.message for line in client.read_logs())
     experiment = tracking.get_experiment_by_name(config.runtime.experiment)
-    assert experiment is not None, run["state"]
+    assert experiment is not None, run.state
     runs = {found.info.run_name: found for found in tracking.search_runs([experiment.experiment_id])}
-    return Finished(config, run["state"], runs, json.dumps(run["parameters"]), logs)
+    return Finished(config, run, runs, logs)
 
 
 @pytest.mark.parametrize("service", ["prefect", "mlflow", "worker", "upkeep-worker"])
@@ -100,8 +101,8 @@ def test_health_route_answers_a_client_that_is_refused_everything_else(topology:
 
 
 def test_wrong_password_is_refused_by_both_servers_and_by_the_databases(topology: Topology) -> None:
-    with topology.prefect("wrong") as api:
-        assert api.post("/flows/count", json={}).status_code == 401
+    with topology.prefect("wrong") as client, pytest.raises(PrefectHTTPStatusError, match="401"):
+        client.read_flows()
     experiments = f"{topology.stack.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     assert httpx.get(experiments, auth=("worker", "wrong")).status_code == 401
     assert httpx.get(experiments).status_code == 401
@@ -128,15 +129,14 @@ def test_command_of_the_page_makes_an_account_that_sees_and_changes_nothing(topo
 
 
 def test_slots_of_a_limit_are_leased_on_the_volume(topology: Topology) -> None:
-    with topology.prefect() as api:
-        api.post("/v2/concurrency_limits/", json={"name": "gpu", "limit": 1}).raise_for_status()
-        request = {"names": ["gpu"], "slots": 1, "mode": "concurrency", "lease_duration": 60}
-        api.post("/v2/concurrency_limits/increment-with-lease", json=request).raise_for_status()
+    with topology.prefect() as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu", limit=1))
+        client.increment_concurrency_slots_with_lease(["gpu"], slots=1, mode="concurrency", lease_duration=60)
     assert list((topology.folder / "leases").rglob("*.json"))
 
 
 def test_deployment_runs_through_the_worker(finished: Finished) -> None:
-    assert finished.state["type"] == "COMPLETED", finished.state
+    assert finished.flow_run.state_type == StateType.COMPLETED, finished.flow_run.state
     assert {run.info.status for run in finished.runs.values()} == {"FINISHED"}
     assert {finished.config.name, *STAGES} < set(finished.runs)
     pretraining = finished.runs["pretrain"].data
@@ -148,8 +148,8 @@ def test_upkeep_runs_through_its_own_worker(topology: Topology, finished: Finish
     runtime = finished.config.runtime
     settings = ReconcileConfig(store=runtime.store, experiment=runtime.experiment)
     run = topology.run_to_its_end("reconcile", settings)
-    assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert run["work_pool_name"] == "mixcpt-upkeep"
+    assert run.state_type == StateType.COMPLETED, run.state
+    assert run.work_pool_name == "mixcpt-upkeep"
 
 
 def test_files_of_a_run_lie_in_the_bucket(topology: Topology, finished: Finished) -> None:
@@ -167,7 +167,7 @@ def test_files_of_a_run_lie_in_the_bucket(topology: Topology, finished: Finished
 def test_no_secret_is_written_anywhere(topology: Topology, finished: Finished) -> None:
     import boto3
 
-    places = {"parameters": finished.parameters, "logs in Prefect": finished.logs}
+    places = {"parameters": json.dumps(finished.flow_run.parameters), "logs in Prefect": finished.logs}
     for name in ("prefect", "mlflow", "mlflow_accounts"):
         dump = topology.database("pg_dump", "--dbname", name)
         assert dump.returncode == 0, dump.stderr
