@@ -17,6 +17,8 @@ _PARTS = {
     "head": "head and loss",
     "process": "process",
 }
+_LONGEST_WORD = len("evaluation")
+"""Characters of the longest word in the names of stages: a narrow terminal folds between words, not within."""
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -92,6 +94,8 @@ def _summary(plan: Plan) -> list[str]:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column == "pool" else "right", overflow="fold")
+    first, *others = columns
+    table.add_column(first, min_width=_LONGEST_WORD, overflow="fold")
+    for column in others:
+        table.add_column(column, justify="left" if column == "pool" else "right", overflow="fold")
     return table
