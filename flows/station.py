@@ -21,4 +21,4 @@ def station(config: StationConfig = StationConfig()) -> None:  # noqa: B008 the 
 @task(name="stages", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
 def _stages(adaptation: Adaptation, config: StationConfig) -> None:
     run_station(adaptation, [Job.from_json(job) for job in config.jobs], distributed=config.distributed)
-    recorded()  # the flow that waits for this one asks MLflow next
+    recorded(adaptation)  # the flow that waits for this one asks MLflow next

@@ -61,7 +61,7 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
         across_forms=True,
     )
     create_table_artifact([_row(change) for change in changes], key="evaluation", description=asked.model.name)
-    recorded()
+    recorded(adaptation)
     if adaptation.run_id:
         close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return changes

@@ -17,7 +17,7 @@ _MAX_DESCRIPTION = 5000
 @task(name="register")
 def register(adaptation: Adaptation, final: ArtifactRef) -> str:
     """Returns the version under which the final model is registered; empty while MLflow is away."""
-    recorded()  # the version points to the logged model
+    recorded(adaptation)  # the version points to the logged model
     name = adaptation.config.runtime.registered_model
     return register_version(adaptation.tracking, name, final, adaptation.run_id) or ""
 

@@ -63,7 +63,7 @@ def run_trial(trial: Trial, parent: str) -> RunResult:
     refs, evaluations = _by_role(made)
     result = assemble(adaptation, refs, evaluations)
     save_run(adaptation.store, result)
-    recorded()
+    recorded(adaptation)
     close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return result
 

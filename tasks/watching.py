@@ -1,6 +1,7 @@
 """Follows a worker process: its events, its measurements, its log, what it uses, and the MLflow run of its stage."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -22,7 +23,8 @@ PROGRESS_SECONDS = 30.0
 Results = dict[str, ArtifactRef]
 _recorder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
 """Tells MLflow of finished stages, one after the other, while the next ones are computed; a process ends after it."""
-_recordings: list[Future[str | None]] = []
+_recordings: defaultdict[str, list[Future[str | None]]] = defaultdict(list)
+"""By the MLflow run that they belong to: what goes wrong for one trial of a comparison is not another's failure."""
 
 
 class Watch:
@@ -91,12 +93,12 @@ def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, begun: tuple[str,
     spool = spool_of(adaptation.store.root, ref.kind, ref.fingerprint)
     told = (adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags, begun)
     context = copy_context()  # what is logged belongs to this flow run
-    _recordings.append(_recorder.submit(lambda: context.run(record_stage, *told)))
+    _recordings[adaptation.run_id].append(_recorder.submit(lambda: context.run(record_stage, *told)))
 
 
-def recorded() -> None:
-    """Waits until MLflow knows every stage of this process that has finished, or is away; raises what went wrong."""
-    for recording in tuple(_recordings):
+def recorded(adaptation: Adaptation) -> None:
+    """Waits until MLflow knows every stage of the run that has finished here, or is away; raises what went wrong."""
+    for recording in tuple(_recordings[adaptation.run_id]):
         recording.result()
 
 
