@@ -3,7 +3,7 @@
 python benchmarks/rounds.py [--store FOLDER]
 
 Everything is asked for as people ask for it: `mixcpt deploy`, `mixcpt corpus add`, `mixcpt rollback`, the form of a
-paused run. A quarter of an hour on two cores; docs/readapt.md has the table that it prints.
+paused run. About ten minutes on two cores; docs/readapt.md has the table that it prints.
 """
 
 import argparse
