@@ -57,6 +57,8 @@ _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOL
 and is taken again page by page, for up to a tenth of the time of a small training."""
 _fork_servers: dict[str, ForkServer] = {}
 _one_at_a_time = threading.Lock()
+_one_lookup_at_a_time = threading.Lock()
+"""Trials of a comparison are threads, and a lookup may import transformers: two at the same time see half of it."""
 
 
 def worker_command(batch: Batch, num_processes: int = 1, launcher: str = "") -> list[str]:
@@ -141,7 +143,8 @@ def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
 def lookup(job: Job, store: ArtifactStore) -> ArtifactRef | StageKey:
     """Returns the artifact of a job, or the key under which it would be made; computes nothing."""
     try:
-        return run_job(job, _ReadingStore(store.root), NullTracker())
+        with _one_lookup_at_a_time:
+            return run_job(job, _ReadingStore(store.root), NullTracker())
     except _NotThere as answer:
         return answer.key
 

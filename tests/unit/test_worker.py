@@ -1,6 +1,7 @@
 """Stage calls as plain data, run by a worker process and reported to its parent."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -142,6 +143,27 @@ def test_lookup_of_a_new_job_gives_its_key_and_computes_nothing(tmp_path: Path) 
     found = lookup(curate_job(tmp_path), store)
     assert isinstance(found, ArtifactRef)
     assert found.fingerprint == key.fingerprint
+
+
+LOOKED_UP_BY_THREADS = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from mixcpt.artifacts import ArtifactStore
+from mixcpt.jobs import Job
+from mixcpt.worker import lookup
+
+job, store = Job.from_json(json.loads(sys.argv[1])), ArtifactStore(sys.argv[2])
+with ThreadPoolExecutor(8) as threads:
+    keys = list(threads.map(lambda _: lookup(job, store), range(8)))
+print(len({key.fingerprint for key in keys}), "transformers" in sys.modules)
+"""
+
+
+def test_lookup_by_threads_at_the_same_time_imports_libraries_once(tmp_path: Path, tiny_model: ModelRef) -> None:
+    job = Job("mix", "mix", {"method": {"kind": "lssd"}}, 0, {"corpus": CORPUS, "base": tiny_model})
+    command = [sys.executable, "-c", LOOKED_UP_BY_THREADS, json.dumps(job.to_json()), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("1 True\n", 0), done.stderr
 
 
 def test_stored_records_rule_a_job_out_by_its_inputs_alone(tmp_path: Path) -> None:
