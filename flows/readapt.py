@@ -92,7 +92,7 @@ def _decide(opened: Opened, judged: list[Judgement]) -> Verdict:
         )
     except FlowPauseTimeout:
         return Verdict("unanswered", f"Nobody answered within {opened.config.approval_hours:g} hours.")
-    reason = f"{answer.by} said: {answer.because or 'no reason was given'}"
+    reason = f"Decided by {answer.by}" + (f": {answer.because}" if answer.because else ", who gave no reason.")
     return Verdict("promoted" if answer.promote else "declined", reason, answer.by)
 
 

@@ -101,6 +101,7 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
     assert site.answer(paused, promote=True, by="the owner") == "ACCEPT"
     site.wait(paused)
     assert (running.made[-1].new, running.made[-1].decided_by) == (("Dale",), "the owner")
+    assert running.made[-1].reason == "Decided by the owner, who gave no reason."
     promoted = running.made[-1].version
     assert running.champion == promoted not in ("", "2")
     assert "Dale" in site.mixcpt("lineage", f"{SETTINGS.adapt.runtime.registered_model}@champion")
