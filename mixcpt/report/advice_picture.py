@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from mixcpt.advice import Advice, Attempt
 from mixcpt.evaluate.over_seeds import SeedsDelta
@@ -9,6 +10,7 @@ from mixcpt.report import palette, svg, words
 from mixcpt.report.contest import ContestSummary
 
 _LOGARITHMIC = ("learning_rate",)
+_MOST_TICKS = 4
 
 
 def draw_advice(advice: Advice, summary: ContestSummary) -> Figure:
@@ -18,11 +20,10 @@ def draw_advice(advice: Advice, summary: ContestSummary) -> Figure:
         figure = svg.new_figure(8.4, 5.6)
         grid = figure.add_gridspec(2, len(settings), height_ratios=(3, 2))
         _draw_tradeoff(figure.add_subplot(grid[0, :]), advice, summary)
-        for column, name in enumerate(settings):
-            axes = figure.add_subplot(grid[1, column])
+        slices = [figure.add_subplot(grid[1, column]) for column in range(len(settings))]
+        for axes, name in zip(slices, settings, strict=True):
             _draw_slice(axes, advice, name)
-            if column == 0:
-                axes.set_ylabel("score")
+        slices[0].set_ylabel("score")
     return figure
 
 
@@ -70,13 +71,18 @@ def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
     axes.set_xlabel(words.SETTINGS[name])
     if name in _LOGARITHMIC:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # its own writes powers in TeX
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
     for number, one in enumerate(advice.attempts):
         _mark(axes, one.point[name], one.score, number == 0, one is advice.best)
 
 
 def _mark(axes: Axes, x: float, y: float, is_given: bool, is_best: bool) -> None:
     mark = palette.BASE_MARK if is_given else palette.run_marks(1)[0]
-    face = mark.colour.light if is_best else palette.PAGE.light
+    face = mark.colour.light if is_best or is_given else palette.PAGE.light
     axes.plot(
         [x], [y], marker=mark.shape, markersize=9 if is_best else 6, color=mark.colour.light, markerfacecolor=face
     )

@@ -252,7 +252,7 @@ def _choice(comparison: Comparison) -> list[Chosen]:
 
 
 def _scored(chosen: Chosen) -> str:
-    return f"{chosen.score:.3f}" + ("" if math.isnan(chosen.spread) else f" ± {chosen.spread:.3f}")
+    return words.score(chosen.score) + ("" if math.isnan(chosen.spread) else f" ± {chosen.spread:.3f}")
 
 
 def _mean_cost(result: Result) -> Cost:

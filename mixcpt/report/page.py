@@ -131,7 +131,7 @@ def environment() -> jinja2.Environment:
     )
     for name in (
         *("chance", "change", "count", "duration", "interval", "level", "listing", "magnitude", "percent"),
-        "shortened",
+        *("score", "shortened"),
     ):
         environment.filters[name] = getattr(words, name)
     environment.filters |= {"filesize": words.size, "words": words.title}

@@ -68,6 +68,11 @@ def interval(metric: str, low: Number, high: Number) -> str:
     return f"{change(metric, low)} to {change(metric, high)}"
 
 
+def score(number: Number) -> str:
+    """Returns what trainings are chosen by, e.g. `0.435`."""
+    return _signed(number, "", 3)
+
+
 def unit(metric: str) -> str:
     """Returns the unit in which `change` is written."""
     return "points" if metric == "accuracy" else title(metric)

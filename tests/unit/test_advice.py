@@ -158,6 +158,7 @@ def test_advice_page_shows_search_picture_and_confirmation(advice: Advice, tmp_p
     assert page.count("<svg") == 1 and "<script" not in page
     for text in ("Take these settings", "advised less given", "share of the domain", "What was tried"):
         assert text in page
+    assert "mathdefault" not in page  # an axis of learning rates has numbers, not their TeX
 
 
 def test_front_holds_what_no_other_training_beats(advice: Advice) -> None:
