@@ -1,4 +1,4 @@
-"""Flow runs of deployments, as people start, watch and answer them; by Prefect's own client, with its retries."""
+"""Flow runs of deployments, as people start and watch them; by Prefect's own client, with its retries."""
 
 import time
 from collections.abc import Collection
