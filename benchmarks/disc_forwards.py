@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 from workload import BATCH_ROWS, mixture_of
 
 from mixcpt.config import DiscMethod, PretrainConfig
-from mixcpt.models import load_model
+from mixcpt.store.models import load_model
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows, Row
 from mixcpt.train.streams import Stream

@@ -24,8 +24,8 @@ from prefect.client.schemas.objects import StateType
 from topology import ROOT, Topology, missing, running_topology
 
 from mixcpt.config import AdaptConfig, load_config
-from mixcpt.jobs import Batch
-from mixcpt.worker import worker_command, worker_environment
+from mixcpt.stages.jobs import Batch
+from mixcpt.stages.worker import worker_command, worker_environment
 
 PRESET = ROOT / "deployments" / "configs" / "demo-mixcpt.yaml"
 ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0

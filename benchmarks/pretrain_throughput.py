@@ -30,7 +30,6 @@ from measure import in_own_process, in_turn, publish
 from transformers import Trainer, TrainingArguments
 from workload import BATCH_ROWS, ROW_TOKENS, StepTimer, mixture_of
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import (
     AdapterOffTeacher,
     CachedTeacher,
@@ -42,8 +41,9 @@ from mixcpt.config import (
 )
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.distill.teacher_writer import cache_teacher
-from mixcpt.models import load_model
-from mixcpt.tracking import NullTracker
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import load_model
+from mixcpt.store.spool import NullTracker
 from mixcpt.train import teachers
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows

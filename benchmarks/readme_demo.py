@@ -7,11 +7,11 @@ import re
 import sys
 from pathlib import Path
 
-from mixcpt.artifacts import ArtifactStore
+from mixcpt.records.run import find_run
+from mixcpt.report.figures.tradeoff import save_tradeoff
 from mixcpt.report.summary import summarise
 from mixcpt.report.table import markdown_table
-from mixcpt.report.tradeoff import save_tradeoff
-from mixcpt.runs import find_run
+from mixcpt.store.artifacts import ArtifactStore
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = "docs/learned-against-forgotten.svg"

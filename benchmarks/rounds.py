@@ -18,10 +18,10 @@ from measure import publish
 from prefect.client.schemas.objects import FlowRun, StateType
 from running import ROOT, Site, running_site
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import load_readapt
+from mixcpt.records.round import rounds
 from mixcpt.report.rounds import markdown_rounds
-from mixcpt.rounds.records import rounds
+from mixcpt.store.artifacts import ArtifactStore
 
 ROUNDS = ROOT / "deployments" / "rounds"
 SETTINGS = ROUNDS / "closed-world.yaml"

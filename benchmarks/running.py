@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from benchmarks import flow_runs
-from mixcpt.stack import Stack, free_port, running_stack
+from mixcpt.servers.stack import Stack, free_port, running_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 1.0

@@ -26,8 +26,8 @@ from prefect.client.schemas.objects import FlowRun
 
 from benchmarks import flow_runs
 from mixcpt.config import Settings
-from mixcpt.stack import HOST, Stack, free_port, wait_until_healthy
-from mixcpt.supervisor import supervised
+from mixcpt.process.supervisor import supervised
+from mixcpt.servers.stack import HOST, Stack, free_port, wait_until_healthy
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"

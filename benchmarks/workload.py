@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.closed_world.documents import state
 from mixcpt.closed_world.templates import STATEMENTS
 from mixcpt.closed_world.world import facts_of, world
@@ -23,7 +22,8 @@ from mixcpt.config import (
 )
 from mixcpt.curation import curate
 from mixcpt.mixture import mix
-from mixcpt.models import ModelRef, resolve_model
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import ModelRef, resolve_model
 
 NUM_SENTENCES = 20
 ROW_TOKENS = 512

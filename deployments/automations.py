@@ -10,7 +10,7 @@ from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
-from mixcpt.stack import DEFAULT_HEARTBEAT_SECONDS
+from mixcpt.servers.stack import DEFAULT_HEARTBEAT_SECONDS
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _SILENT_BY_RIGHT = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")

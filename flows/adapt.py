@@ -15,13 +15,13 @@ from flows.evaluation import evaluation, preview
 from flows.local import run_locally
 from flows.pretraining import pretraining
 from mixcpt.config import AdaptConfig
-from mixcpt.runs import RunResult
-from mixcpt.worker import prepare_workers
+from mixcpt.records.run import RunResult
+from mixcpt.stages.worker import prepare_workers
 from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.hooks import close_as_failed, close_as_killed, one_heartbeat, remember_process
-from tasks.outcome import assemble, final_role, find_stored_run
 from tasks.registry import register
 from tasks.reporting import prepare_report, publish
+from tasks.results import assemble, final_role, find_stored_run
 
 
 @flow(

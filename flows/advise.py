@@ -11,8 +11,8 @@ from prefect import flow
 from flows.compare import compare
 from flows.local import with_prefect
 from flows.trials import run_trials
-from mixcpt.advice import Advice
 from mixcpt.config import AdviseConfig
+from mixcpt.records.search import Advice
 from tasks.advice import begin_search, publish_advice
 from tasks.hooks import close_as_failed, close_as_killed, remember_process
 
@@ -41,7 +41,7 @@ def advise(config: AdviseConfig) -> Advice:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code of one search."""
-    from mixcpt.report.advice_page import show_advice
+    from mixcpt.report.comparison.advice_page import show_advice
 
     config = AdviseConfig.model_validate_json(Path(arguments[0]).read_text())
     return with_prefect(config.runtime, lambda: show_advice(advise(config), Path(config.runtime.store)))

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from mixcpt.artifacts import ArtifactRef
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
 from tasks.alignment import align
 from tasks.hooks import remember_process

@@ -10,16 +10,16 @@ from prefect import flow
 
 from flows.local import with_prefect
 from flows.trials import run_trials
-from mixcpt.comparisons import Comparison
 from mixcpt.config import CompareConfig
-from mixcpt.runs import RunResult
+from mixcpt.records.comparison import Comparison
+from mixcpt.records.run import RunResult
 from tasks.comparison import (
-    Contest,
+    OpenComparison,
     chosen_values,
     equal_lengths,
     judged,
-    open_contest,
-    publish_contest,
+    open_comparison,
+    publish_comparison_page,
     report_trials,
     search_trials,
 )
@@ -41,15 +41,15 @@ def compare(config: CompareConfig) -> Comparison:
     Each contender is tuned with the first seed on the selection split, then trained with every seed at its best value
     and asked the report split, whose questions chose nothing. Trainings that the store has are not done again.
     """
-    contest = open_contest(config)
+    contest = open_comparison(config)
     searched = search_trials(config)
     found = _run(contest, "search", searched)
     tried = judged(config, searched, found)
     reported = report_trials(config, chosen_values(config, tried), equal_lengths(config, searched, found))
-    return publish_contest(contest, tried, reported, _run(contest, "report", reported))
+    return publish_comparison_page(contest, tried, reported, _run(contest, "report", reported))
 
 
-def _run(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
+def _run(contest: OpenComparison, purpose: str, given: list[Trial]) -> list[RunResult]:
     config = contest.config
     named = f"{config.name}: {purpose}"
     return run_trials(named, given, parent=contest.run_id, retries=config.runtime.retries, jobs=config.jobs)
@@ -57,7 +57,7 @@ def _run(contest: Contest, purpose: str, given: list[Trial]) -> list[RunResult]:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code of one comparison."""
-    from mixcpt.report.contest_page import show
+    from mixcpt.report.comparison.page import show
 
     config = CompareConfig.model_validate_json(Path(arguments[0]).read_text())
     return with_prefect(config.runtime, lambda: show(compare(config), Path(config.runtime.store)))

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from mixcpt.artifacts import ArtifactRef
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
 from tasks.curation import curate
 from tasks.hooks import remember_process

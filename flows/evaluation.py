@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from mixcpt.artifacts import ArtifactRef
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
 from tasks.evaluation import evaluate
 from tasks.evaluation import preview as ask_base

@@ -15,13 +15,13 @@ from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from rich.console import Console
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.errors import MixcptError
-from mixcpt.runs import RunResult
-from mixcpt.stack import HEARTBEAT_SECONDS, running_api, temporary_prefect_server
+from mixcpt.records.run import RunResult
+from mixcpt.servers.stack import HEARTBEAT_SECONDS, running_api, temporary_prefect_server
+from mixcpt.store.artifacts import ArtifactStore
 from tasks.adaptation import open_adaptation
-from tasks.outcome import find_stored_run
+from tasks.results import find_stored_run
 from tasks.tracking import TEMPORARY_SERVER, Place, prepare_in_background
 
 

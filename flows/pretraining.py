@@ -2,11 +2,11 @@
 
 from prefect import flow
 
-from mixcpt.artifacts import ArtifactRef
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
 from tasks.hooks import remember_process
-from tasks.outcome import ROLES
 from tasks.pretraining import pretrain
+from tasks.results import ROLES
 
 
 @flow(

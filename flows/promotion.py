@@ -10,10 +10,10 @@ from prefect import flow
 from prefect.transactions import transaction
 
 from flows.local import with_prefect
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import PromoteConfig, RollbackConfig, RuntimeConfig
 from mixcpt.errors import ConfigError
-from mixcpt.runs import find_maker
+from mixcpt.records.run import find_maker
+from mixcpt.store.artifacts import ArtifactStore
 from tasks.adaptation import reopen_adaptation
 from tasks.champion import (
     Registry,

@@ -15,10 +15,10 @@ from pydantic import Field
 from flows.adapt import adapt
 from flows.local import with_prefect
 from flows.promotion import put_in_place
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import Cause, ReadaptConfig
+from mixcpt.records.round import Round
 from mixcpt.rounds.gates import Judgement
-from mixcpt.rounds.records import Round
+from mixcpt.store.artifacts import ArtifactStore
 from tasks.champion import record_promotion
 from tasks.hooks import close_as_failed, close_as_killed, remember_process
 from tasks.rounds import (

@@ -5,9 +5,9 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from mixcpt.runs import RunResult
+from mixcpt.records.run import RunResult
 from tasks.hooks import remember_process
-from tasks.stations import stations_in_threads
+from tasks.stage_groups import stage_groups_in_threads
 from tasks.trials import Trial, run_trial
 
 
@@ -20,7 +20,7 @@ from tasks.trials import Trial, run_trial
 def trials(purpose: str, given: list[Trial], parent: str, retries: int) -> list[RunResult]:
     """Returns the results of some trainings, in their order, each tracked below the run `parent`."""
     one = run_trial.with_options(retries=retries)
-    with stations_in_threads():
+    with stage_groups_in_threads():
         futures = [one.submit(trial, parent) for trial in given]
         return [future.result() for future in futures]
 

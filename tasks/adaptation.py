@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 from prefect.runtime import flow_run
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig, RuntimeConfig
-from mixcpt.models import ModelRef, resolve_model
-from mixcpt.pipeline import curation_job
-from mixcpt.runs import RunResult, run_identity
-from mixcpt.worker import lookup
-from tasks.lineage import begin_parent
+from mixcpt.records.run import RunResult, run_identity
+from mixcpt.stages.chain import curation_job
+from mixcpt.stages.worker import lookup
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import ModelRef, resolve_model
+from tasks.stage_runs import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
 
 

@@ -9,16 +9,16 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from mixcpt.advice import Advice, Attempt, save_advice
-from mixcpt.artifacts import ArtifactStore
-from mixcpt.comparisons import Comparison
 from mixcpt.config import AdaptConfig, AdviseConfig
-from mixcpt.evaluate.choice import score, value_of
-from mixcpt.fingerprint import fingerprint
-from mixcpt.models import resolve_model
-from mixcpt.report.advice import markdown_advice
-from mixcpt.runs import RunResult
-from tasks.lineage import begin_parent
+from mixcpt.evaluate.statistics.selection_score import score, value_of
+from mixcpt.records.comparison import Comparison
+from mixcpt.records.run import RunResult
+from mixcpt.records.search import Advice, Attempt, save_advice
+from mixcpt.report.comparison.advice import markdown_advice
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.models import resolve_model
+from tasks.stage_runs import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, forgiving, open_tracking
 from tasks.trials import Trial
 
@@ -108,7 +108,7 @@ def publish_advice(search: Search, confirmation: Comparison) -> Advice:
 @forgiving
 def _finish(tracking: Tracking, run_id: str, advice: Advice) -> None:
     """Completes the MLflow run of a search."""
-    from mixcpt.report.advice_page import write_advice
+    from mixcpt.report.comparison.advice_page import write_advice
 
     if not run_id:
         return

@@ -6,18 +6,18 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import EvaluateModelConfig
 from mixcpt.errors import first_known
 from mixcpt.evaluate import TaskDelta, compare
-from mixcpt.fingerprint import fingerprint
 from mixcpt.merge.names import find_model
-from mixcpt.models import ModelRef
-from mixcpt.pipeline import EVALUATE, evaluation_job
+from mixcpt.stages.chain import EVALUATE, evaluation_job
+from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.models import ModelRef
 from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.champion import Registry
-from tasks.lineage import close_run
-from tasks.stations import run_station, worth_retrying
+from tasks.stage_groups import run_stage_group, worth_retrying
+from tasks.stage_runs import close_run
 from tasks.watching import recorded
 
 
@@ -51,7 +51,7 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
     adaptation, settings = asked.adaptation, asked.adaptation.config
     models = {"base": (adaptation.base, "plain"), "model": (asked.model, form)}
     jobs = [evaluation_job(adaptation, corpus, role, model, {"form": of}) for role, (model, of) in models.items()]
-    made = run_station(adaptation, jobs)
+    made = run_stage_group(adaptation, jobs)
     changes = compare(
         made[f"{EVALUATE}base"],
         made[f"{EVALUATE}model"],

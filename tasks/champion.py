@@ -13,15 +13,15 @@ from uuid import uuid4
 from prefect import task
 from prefect.transactions import Transaction, get_transaction
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError, TrackingAway, first_known
-from mixcpt.jobs import Input, Job
-from mixcpt.models import ModelRef
-from mixcpt.runs import RunResult, find_run
+from mixcpt.records.run import RunResult, find_run
+from mixcpt.stages.jobs import Input, Job
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import ModelRef
 from tasks.adaptation import Adaptation
-from tasks.lineage import DIGEST, WEIGHTS
-from tasks.stations import run_station, worth_retrying
+from tasks.stage_groups import run_stage_group, worth_retrying
+from tasks.stage_runs import DIGEST, WEIGHTS
 from tasks.tracking import Place, Tracking, open_tracking
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def ask_again(adaptation: Adaptation, run: RunResult, served: ModelRef) -> Artif
     inputs: dict[str, Input] = {"model": served, "recorded": recorded, "corpus": run.refs["corpus"]}
     options = {"form": form, "attempt": uuid4().hex}
     job = Job("smoke", "smoke", settings, run.config.data_seed, inputs, options)
-    return run_station(adaptation, [job])["smoke"]
+    return run_stage_group(adaptation, [job])["smoke"]
 
 
 def find_version(registry: Registry, wanted: str) -> Version:

@@ -10,21 +10,26 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from mixcpt.artifacts import ArtifactStore
-from mixcpt.comparisons import Comparison, Result, Tried, save_comparison
 from mixcpt.config import CompareConfig, Contender
-from mixcpt.evaluate.choice import score, value_of
-from mixcpt.fingerprint import fingerprint
-from mixcpt.models import resolve_model
-from mixcpt.report.contest import ContestSummary, contest_rows, markdown_contest, summarise_contest
-from mixcpt.runs import RunResult
-from tasks.lineage import begin_parent
+from mixcpt.evaluate.statistics.selection_score import score, value_of
+from mixcpt.records.comparison import Comparison, Result, Tried, save_comparison
+from mixcpt.records.run import RunResult
+from mixcpt.report.comparison.summary import (
+    ComparisonSummary,
+    comparison_rows,
+    markdown_comparison,
+    summarise_comparison,
+)
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.models import resolve_model
+from tasks.stage_runs import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, forgiving, open_tracking
 from tasks.trials import Trial
 
 
 @dataclass(frozen=True)
-class Contest:
+class OpenComparison:
     """One comparison as its tasks see it."""
 
     config: CompareConfig
@@ -40,7 +45,7 @@ class Contest:
         return open_tracking(Place.of(self.config.runtime))
 
 
-def open_contest(config: CompareConfig) -> Contest:
+def open_comparison(config: CompareConfig) -> OpenComparison:
     """Returns the comparison with its MLflow run open.
 
     The base is resolved here once: trainings start in threads, and those must not race to import the libraries first.
@@ -52,7 +57,7 @@ def open_contest(config: CompareConfig) -> Contest:
     tags = {FLOW_RUN: str(flow_run.id or ""), ROOT_FLOW_RUN: root, "mixcpt.kind": "comparison"}
     tracking = open_tracking(Place.of(config.runtime))
     run_id = begin_parent(tracking, fingerprint({"comparison": settings}), config.name, tags, settings)
-    return Contest(config, run_id or "")
+    return OpenComparison(config, run_id or "")
 
 
 def search_trials(config: CompareConfig) -> list[Trial]:
@@ -135,8 +140,8 @@ def equal_lengths(config: CompareConfig, trials: Sequence[Trial], runs: Sequence
 
 
 @task(name="publish comparison")
-def publish_contest(
-    contest: Contest, tried: Sequence[Tried], trials: Sequence[Trial], runs: Sequence[RunResult]
+def publish_comparison_page(
+    contest: OpenComparison, tried: Sequence[Tried], trials: Sequence[Trial], runs: Sequence[RunResult]
 ) -> Comparison:
     """Returns the comparison after publishing its record, its page, its tables in Prefect and its figures in MLflow."""
     by_contender: dict[str, list[RunResult]] = {}
@@ -147,22 +152,22 @@ def publish_contest(
     results = tuple(Result(name, values[name], tuple(of)) for name, of in by_contender.items())
     comparison = Comparison(contest.config, tuple(tried), results, contest.run_id)
     save_comparison(contest.store, comparison)
-    summary = summarise_contest(comparison)
-    create_markdown_artifact(markdown_contest(summary), key="comparison", description=contest.config.name)
-    create_table_artifact(contest_rows(summary), key="comparison-table", description=contest.config.name)
+    summary = summarise_comparison(comparison)
+    create_markdown_artifact(markdown_comparison(summary), key="comparison", description=contest.config.name)
+    create_table_artifact(comparison_rows(summary), key="comparison-table", description=contest.config.name)
     _finish(contest.tracking, contest, comparison, summary)
     return comparison
 
 
 @forgiving
-def _finish(tracking: Tracking, contest: Contest, comparison: Comparison, summary: ContestSummary) -> None:
+def _finish(tracking: Tracking, contest: OpenComparison, comparison: Comparison, summary: ComparisonSummary) -> None:
     """Completes the MLflow run of a comparison."""
-    from mixcpt.report.contest_page import write_contest
+    from mixcpt.report.comparison.page import write_comparison
 
     if not contest.run_id:
         return
     with TemporaryDirectory() as folder:
-        page = write_contest(summary, Path(folder) / "comparison.html")
+        page = write_comparison(summary, Path(folder) / "comparison.html")
         tracking.client.log_artifact(contest.run_id, str(page))
     figures = {
         f"{row.contender}/{name}/{task}": value
@@ -171,6 +176,6 @@ def _finish(tracking: Tracking, contest: Contest, comparison: Comparison, summar
         for name, value in (("value", change.value), ("delta", change.delta))
     }
     tracking.log_figures(contest.run_id, figures)
-    tracking.client.log_text(contest.run_id, markdown_contest(summary), "comparison.md")
+    tracking.client.log_text(contest.run_id, markdown_comparison(summary), "comparison.md")
     tracking.client.log_dict(contest.run_id, comparison.to_json(), "comparison.json")
     tracking.close(contest.run_id, "FINISHED")

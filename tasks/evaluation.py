@@ -2,11 +2,11 @@
 
 from prefect import task
 
-from mixcpt.artifacts import ArtifactRef
-from mixcpt.jobs import Job
-from mixcpt.pipeline import EVALUATE, evaluation_jobs, plan_job, preview_jobs
+from mixcpt.stages.chain import EVALUATE, evaluation_jobs, plan_job, preview_jobs
+from mixcpt.stages.jobs import Job
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
-from tasks.stations import run_station, worth_retrying
+from tasks.stage_groups import run_stage_group, worth_retrying
 from tasks.watching import Results
 
 
@@ -28,4 +28,4 @@ def evaluate(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRe
 
 
 def _run(adaptation: Adaptation, jobs: list[Job]) -> Results:
-    return {name.removeprefix(EVALUATE): ref for name, ref in run_station(adaptation, jobs).items()}
+    return {name.removeprefix(EVALUATE): ref for name, ref in run_stage_group(adaptation, jobs).items()}

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from mixcpt.config import RuntimeConfig
-from tasks.lineage import close_flow_run
+from tasks.stage_runs import close_flow_run
 from tasks.tracking import PROCESS, Place, open_tracking, process_identity
 
 

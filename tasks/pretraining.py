@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from prefect import task
 
-from mixcpt.artifacts import ArtifactRef
-from mixcpt.jobs import Job
-from mixcpt.pipeline import pretraining_jobs
+from mixcpt.stages.chain import pretraining_jobs
+from mixcpt.stages.jobs import Job
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
-from tasks.stations import run_station, worth_retrying
+from tasks.stage_groups import run_stage_group, worth_retrying
 from tasks.watching import Results
 
 
@@ -20,10 +20,10 @@ def pretrain(adaptation: Adaptation, corpus: ArtifactRef) -> Results:
     """
     *preparing, training = pretraining_jobs(adaptation, corpus)
     if not adaptation.config.runtime.is_distributed:
-        return run_station(adaptation, [*preparing, training])
-    prepared = run_station(adaptation, preparing)
+        return run_stage_group(adaptation, [*preparing, training])
+    prepared = run_stage_group(adaptation, preparing)
     return prepared | _train(adaptation, [training.resolve(prepared)])
 
 
 def _train(adaptation: Adaptation, jobs: Sequence[Job]) -> Results:
-    return run_station(adaptation, jobs, distributed=True)
+    return run_stage_group(adaptation, jobs, distributed=True)

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from mixcpt.tracking import Measurement
+from mixcpt.store.spool import Measurement
 from tasks.pace import Pace, ending
 
 _ARTIFACT_SECONDS = 10.0

@@ -24,11 +24,11 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFi
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import ReconcileConfig, RuntimeConfig
-from mixcpt.leftovers import Missed, missed_stages, old_batches, old_drafts, published_spools
-from mixcpt.stack import DEFAULT_HEARTBEAT_SECONDS
-from tasks.lineage import record_stage
+from mixcpt.servers.stack import DEFAULT_HEARTBEAT_SECONDS
+from mixcpt.stages.leftovers import Missed, missed_stages, old_batches, old_drafts, published_spools
+from mixcpt.store.artifacts import ArtifactStore
+from tasks.stage_runs import record_stage
 from tasks.tracking import (
     FLOW_RUN,
     PARENT,

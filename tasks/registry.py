@@ -2,10 +2,10 @@
 
 from prefect import task
 
-from mixcpt.artifacts import ArtifactRef
-from mixcpt.report.card import shortened
+from mixcpt.report.cards.card import shortened
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
-from tasks.lineage import DIGEST, WEIGHTS, find_model
+from tasks.stage_runs import DIGEST, WEIGHTS, find_model
 from tasks.tracking import Tracking, forgiving
 from tasks.watching import recorded
 

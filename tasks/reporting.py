@@ -11,19 +11,19 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.records.run import RunResult, TrackingRef, save_run
 from mixcpt.report.summary import RunSummary, Summary, TaskValue, summarise
 from mixcpt.report.table import markdown_table
-from mixcpt.runs import RunResult, TrackingRef, save_run
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from tasks.adaptation import Adaptation
-from tasks.lineage import log_data_of_run
 from tasks.registry import describe_version
+from tasks.stage_runs import log_data_of_run
 from tasks.tracking import Tracking, forgiving
 
 
 def prepare_report() -> None:
     """Begins to import what the end of a run needs, which takes seconds, while its stages are computed elsewhere."""
-    names = ("mixcpt.report.page", "mixcpt.report.card")
+    names = ("mixcpt.report.page", "mixcpt.report.cards.card")
     threading.Thread(target=lambda: [importlib.import_module(name) for name in names], daemon=True).start()
 
 
@@ -76,8 +76,8 @@ def finish_parent(
     tracking: Tracking, run_id: str, result: RunResult, summary: Summary, text: str, store: ArtifactStore
 ) -> None:
     """Completes the run of an adaptation: results, page, status."""
-    from mixcpt.evaluate.ledger import ledger
-    from mixcpt.report.card import model_card
+    from mixcpt.evaluate.statistics.ledger import ledger
+    from mixcpt.report.cards.card import model_card
     from mixcpt.report.page import write_report
 
     if not run_id:

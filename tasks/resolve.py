@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError, MixcptError, ModelError
-from mixcpt.models import ModelRef
-from tasks.lineage import DIGEST, WEIGHTS
+from mixcpt.store.models import ModelRef
+from tasks.stage_runs import DIGEST, WEIGHTS
 from tasks.tracking import Place, open_tracking
 
 if TYPE_CHECKING:

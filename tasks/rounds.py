@@ -11,21 +11,21 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.errors import ConfigError
-from mixcpt.models import ModelRef, resolve_model
-from mixcpt.pipeline import EVALUATE, evaluation_job
+from mixcpt.records.round import Decision, Round, refused, rounds, save_round
+from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
 from mixcpt.report.table import markdown_rows
 from mixcpt.rounds.gates import Judgement, Measured, judge
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
-from mixcpt.rounds.records import Decision, Round, refused, rounds, save_round
-from mixcpt.runs import RunResult
+from mixcpt.stages.chain import EVALUATE, evaluation_job
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import ModelRef, resolve_model
 from tasks.adaptation import reopen_adaptation
 from tasks.champion import Registry, Version
-from tasks.stations import run_station, worth_retrying
+from tasks.stage_groups import run_stage_group, worth_retrying
 from tasks.tracking import Tracking, forgiving
 
 
@@ -107,7 +107,7 @@ def ask_others(opened: Opened, run: RunResult) -> dict[str, ArtifactRef]:
         evaluation_job(adaptation, run.refs["corpus"], role, model, {"form": asked_form})
         for role, (model, asked_form) in others.items()
     ]
-    made = run_station(adaptation, jobs)
+    made = run_stage_group(adaptation, jobs)
     found = {name.removeprefix(EVALUATE): ref for name, ref in made.items()}
     return {"champion": found["base"], **found, "candidate": run.evaluations["final"]}
 

@@ -19,8 +19,8 @@ from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.exceptions import ObjectNotFound
 
 from mixcpt.config import RuntimeConfig
-from mixcpt.devices import Busy, Claim, num_wanted, try_claim, usable_devices
 from mixcpt.errors import ConfigError
+from mixcpt.process.devices import Busy, Claim, num_wanted, try_claim, usable_devices
 
 LIMIT = "mixcpt-gpu"
 _LEASE_SECONDS = 60.0

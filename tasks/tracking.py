@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 import psutil
 
 from mixcpt.config import RuntimeConfig
-from mixcpt.tracking import Measurement
+from mixcpt.store.spool import Measurement
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,7 @@ _MAX_VALUE_CHARACTERS = 500
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-_log = logging.getLogger("mixcpt.tracking")
+_log = logging.getLogger("mixcpt.store.spool")
 
 
 @dataclass(frozen=True)

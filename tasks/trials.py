@@ -5,15 +5,15 @@ from typing import Literal
 
 from prefect import task
 
-from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import AdaptConfig
-from mixcpt.jobs import Input, Job, Output
-from mixcpt.pipeline import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs
-from mixcpt.runs import RunResult, save_run
+from mixcpt.records.run import RunResult, save_run
+from mixcpt.stages.chain import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs
+from mixcpt.stages.jobs import Input, Job, Output
+from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation, open_adaptation, track
-from tasks.lineage import close_run
-from tasks.outcome import ROLES, assemble
-from tasks.stations import run_station, worth_retrying
+from tasks.results import ROLES, assemble
+from tasks.stage_groups import run_stage_group, worth_retrying
+from tasks.stage_runs import close_run
 from tasks.watching import Results, recorded
 
 _CORPUS = Output("curate")
@@ -59,7 +59,7 @@ def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job
 def run_trial(trial: Trial, parent: str) -> RunResult:
     """Returns the result of one training, tracked below the run `parent` of its comparison."""
     adaptation = track(open_adaptation(trial.config), parent)
-    made = run_station(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
+    made = run_stage_group(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
     refs, evaluations = _by_role(made)
     result = assemble(adaptation, refs, evaluations)
     save_run(adaptation.store, result)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 
-from mixcpt.artifacts import ArtifactRef
-from mixcpt.jobs import Batch, Failed, Finished, Job, Started, read_events
-from mixcpt.tracking import Measurement, Spool, spool_of
-from mixcpt.vitals import PREFIX, Vitals
+from mixcpt.process.metrics import PREFIX, Vitals
+from mixcpt.stages.jobs import Batch, Failed, Finished, Job, Started, read_events
+from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.store.spool import Measurement, Spool, spool_of
 from tasks.adaptation import Adaptation
-from tasks.lineage import begin_stage, close_run, forward, record_stage
 from tasks.progress import ProgressReport
+from tasks.stage_runs import begin_stage, close_run, forward, record_stage
 from tasks.worker_log import WorkerLog
 
 SAMPLE_SECONDS = 15.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from mixcpt.config import BaseModelConfig
-from mixcpt.models import ModelRef, resolve_model
+from mixcpt.store.models import ModelRef, resolve_model
 from tests.processes import wait_until
 
 settings.register_profile("mixcpt", deadline=None)  # a busy machine is no wrong result

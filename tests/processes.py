@@ -32,7 +32,9 @@ def alive(pid: int) -> bool:
 def is_worker(process: psutil.Process) -> bool:
     """Returns whether a process runs a batch of stages: forked, it has that name; started anew, that command."""
     command = process.cmdline()
-    return process.name() == "mixcpt.worker" or ("mixcpt.worker" in command and "mixcpt.supervisor" not in command)
+    return process.name() == "mixcpt-worker" or (
+        "mixcpt.stages.worker" in command and "mixcpt.process.supervisor" not in command
+    )
 
 
 def workers_of(store: Path) -> list[psutil.Process]:

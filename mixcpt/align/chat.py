@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixcpt.errors import ModelError
-from mixcpt.fingerprint import fingerprint
-from mixcpt.models import ModelRef, load_tokenizer, require_chat_template
+from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.models import ModelRef, load_tokenizer, require_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,11 +15,11 @@ import pandas as pd
 
 from mixcpt.align.chat import Encoded, context_tokens, encode_chat, load_chat_tokenizer, template_digest
 from mixcpt.align.selection import INSTRUCTIONS, PREFERENCES, Pool, unusable
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.errors import DataError
-from mixcpt.models import ModelRef, load_model
-from mixcpt.tracking import Tracker
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef, load_model
+from mixcpt.store.spool import Tracker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer

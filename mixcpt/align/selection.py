@@ -22,10 +22,10 @@ from mixcpt.align.chat import (
     template_digest,
 )
 from mixcpt.align.strategies import FORMS, rank
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import SelectionConfig
-from mixcpt.models import ModelRef, load_model
-from mixcpt.tracking import Tracker
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef, load_model
+from mixcpt.store.spool import Tracker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

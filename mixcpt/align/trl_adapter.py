@@ -13,7 +13,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # type: ignore[att
 from mixcpt.align.chat import Encoded
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.mixture.rows import IGNORE_INDEX
-from mixcpt.tracking import Tracker
+from mixcpt.store.spool import Tracker
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import history, observe
 from mixcpt.train.schedule import ScheduledTrainer

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.console import explain_errors, out
 from mixcpt.config import load_config
+from mixcpt.store.artifacts import ArtifactStore
 
 _SHAPE = "of the network"
 
@@ -25,8 +25,8 @@ def new_base(
 
     For trials that need a base of a known past: which texts it has read, and which it has not.
     """
+    from mixcpt.bases.new_base import Shape, write_new_base
     from mixcpt.curation import curate
-    from mixcpt.new_base import Shape, write_new_base
 
     settings = load_config(config)
     folder = Path(settings.base.model).expanduser()

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli import named
 from mixcpt.cli.console import Store, err, explain_errors
 from mixcpt.cli.talk import Talk, label, typed
 from mixcpt.errors import ModelError
+from mixcpt.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from mixcpt.serving.conversation import Conversation

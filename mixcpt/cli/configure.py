@@ -28,8 +28,8 @@ from mixcpt.config import (
 )
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
-from mixcpt.models import resolve_model
-from mixcpt.preflight import preflight, preflight_corpus
+from mixcpt.planning.preflight import preflight, preflight_corpus
+from mixcpt.store.models import resolve_model
 
 PathList = list[str] | None
 _ROW_TOKENS = 512

@@ -7,10 +7,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.console import Store, err, explain_errors, out
 from mixcpt.config import CorpusConfig, FilesSource, MultipleChoiceTask, load_corpus
 from mixcpt.errors import ConfigError
+from mixcpt.store.artifacts import ArtifactStore
 
 corpus = typer.Typer(no_args_is_help=True, help="Corpora that a re-adaptation learns (`mixcpt readapt`).")
 
@@ -39,8 +39,8 @@ def add(
     documents again change nothing. Adding to a corpus of the same name registers its new documents as a further
     delivery.
     """
-    from mixcpt.announcement import announce
     from mixcpt.rounds.registration import NothingNew, register, registered
+    from mixcpt.servers.announcement import announce
 
     config = load_corpus(path) if path.suffix in _SETTINGS else _given(path, name, questions, note)
     artifacts = ArtifactStore(store)

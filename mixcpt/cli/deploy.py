@@ -9,8 +9,8 @@ import typer
 from mixcpt.cli.console import Store, err, explain_errors, out
 from mixcpt.cli.launch import project_root
 from mixcpt.config import ReadaptConfig, load_readapt
-from mixcpt.deployment import POOL, UPKEEP_POOL, Pools
 from mixcpt.errors import ConfigError
+from mixcpt.servers.deployment import POOL, UPKEEP_POOL, Pools
 
 
 @explain_errors
@@ -35,8 +35,8 @@ def deploy(
     The server is that of PREFECT_API_URL, or that of `mixcpt up` on this store. Run it in the checkout that the workers
     use, and again after every change: the same deployments are brought up to date, and none is made twice.
     """
-    from mixcpt.deployment import deploy as tell
-    from mixcpt.stack import prefect_environment, running_api
+    from mixcpt.servers.deployment import deploy as tell
+    from mixcpt.servers.stack import prefect_environment, running_api
 
     folder = Path(store).expanduser().resolve()
     api, environment = os.environ.get("PREFECT_API_URL", ""), {}

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli import named
 from mixcpt.cli.console import Store, err, explain_errors, out
 from mixcpt.errors import ConfigError
+from mixcpt.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
-    from mixcpt.models import ModelRef
+    from mixcpt.store.models import ModelRef
 
 
 @explain_errors
@@ -60,6 +60,6 @@ def export(
 
 
 def _card(model: "ModelRef", store: ArtifactStore) -> str:
-    from mixcpt.report.card_choice import card_of
+    from mixcpt.report.cards.choice import card_of
 
     return card_of(model, store)

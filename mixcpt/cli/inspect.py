@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.console import Store, explain_errors, out
 from mixcpt.errors import ConfigError
+from mixcpt.store.artifacts import ArtifactStore
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("to_csv", {"index": False}),
@@ -25,11 +25,11 @@ def ledger(
     output: Annotated[Path | None, typer.Option(help="Write all facts to this csv, jsonl or parquet file.")] = None,
 ) -> None:
     """Show what became of every fact: learned, half-learned, unchanged, contradicted, forgotten."""
-    from mixcpt.evaluate.ledger import counts
-    from mixcpt.evaluate.ledger import ledger as facts_of
+    from mixcpt.evaluate.statistics.ledger import counts
+    from mixcpt.evaluate.statistics.ledger import ledger as facts_of
+    from mixcpt.records.run import find_run
     from mixcpt.report.table import counts_table
     from mixcpt.report.view import located
-    from mixcpt.runs import find_run
 
     if output and output.suffix not in _FORMATS:
         raise ConfigError(
@@ -54,8 +54,8 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Write one self-contained HTML page: what went in, what was learned, what was forgotten, at what cost."""
+    from mixcpt.records.run import find_run
     from mixcpt.report.page import write_report
-    from mixcpt.runs import find_run
 
     artifacts = ArtifactStore(store)
     written = write_report([find_run(artifacts, name) for name in runs], artifacts, output)

@@ -14,9 +14,9 @@ import mixcpt
 from mixcpt.cli.console import Overrides, Store, explain_errors
 from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_advise, load_compare, load_config
 from mixcpt.errors import ConfigError
-from mixcpt.fingerprint import fingerprint
-from mixcpt.preflight import preflight
-from mixcpt.supervisor import module_path
+from mixcpt.planning.preflight import preflight
+from mixcpt.process.supervisor import module_path
+from mixcpt.store.fingerprint import fingerprint
 
 _DEMO = ("demo-traditional.yaml", "demo-mixcpt.yaml")
 
@@ -49,7 +49,7 @@ def demo(
     """
     presets = project_root() / "deployments" / "configs"
     changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
-    _become_flow("flows.side_by_side", [load_config(presets / name, changes) for name in _DEMO], "--result")
+    _become_flow("flows.demo", [load_config(presets / name, changes) for name in _DEMO], "--result")
 
 
 @explain_errors
@@ -109,7 +109,7 @@ def up(
     The deployment `adapt` is registered with them: open the Prefect address, choose Deployments,
     adapt, Custom run, and edit the form.
     """
-    from mixcpt.stack import run_stack
+    from mixcpt.servers.stack import run_stack
 
     run_stack(
         Path(store),

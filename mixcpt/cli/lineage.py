@@ -7,12 +7,12 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.cli import named
 from mixcpt.cli.console import Store, explain_errors, out
 from mixcpt.errors import ConfigError
-from mixcpt.lineage import Catalogue
-from mixcpt.models import ModelRef
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.lineage import Catalogue
+from mixcpt.store.models import ModelRef
 
 
 @explain_errors
@@ -29,7 +29,7 @@ def lineage(
     It is read from the records of the store, which each stage wrote when it published: nothing is trusted to memory,
     and a model that was promoted by hand has its lineage too.
     """
-    from mixcpt.report.descent import descent, reached, runs_of
+    from mixcpt.report.ancestry import descent, reached, runs_of
 
     if bool(model) == bool(document):
         raise ConfigError("give a model, or --document", "e.g. mixcpt lineage my-run, or --document book/d17")

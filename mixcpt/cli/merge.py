@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.cli.console import Overrides, Store, err, explain_errors, out
 from mixcpt.config import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig, load_config
 from mixcpt.errors import ConfigError
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,7 +135,7 @@ def sweep(
     from mixcpt.curation import curate
     from mixcpt.merge import find_model
     from mixcpt.merge import sweep as measure
-    from mixcpt.tracking import NullTracker
+    from mixcpt.store.spool import NullTracker
 
     settings = load_config(config, overrides or ())
     line = _sweep_settings(weights, max_domain_loss, files_of, max_shard_bytes)

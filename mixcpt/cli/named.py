@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.launch import project_root
 from mixcpt.errors import BY_NAME, ModelError
-from mixcpt.models import ModelRef
-from mixcpt.supervisor import module_path
+from mixcpt.process.supervisor import module_path
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import ModelRef
 
 HELP = (
     "A folder, closed-world, a hub id (owner/model), a finished run (its final model), RUN@pretrained or another model "

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.cli.console import Overrides, err, explain_errors, out
 from mixcpt.config import load_config
 from mixcpt.errors import ConfigError
-from mixcpt.models import resolve_model
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import resolve_model
 
 
 @explain_errors
@@ -61,10 +61,10 @@ def plan(
         raise ConfigError("--trial runs on this machine, --device names another", "give one of the two")
     base = resolve_model(config.base)
 
-    from mixcpt.plan import stage
-    from mixcpt.plan.devices import named_device, this_machine
-    from mixcpt.plan.load import load_of
-    from mixcpt.plan.table import show
+    from mixcpt.planning import stage
+    from mixcpt.planning.devices import named_device, this_machine
+    from mixcpt.planning.load import load_of
+    from mixcpt.planning.table import show
 
     precision = config.pretrain.precision
     with err.status("counting what will be read") as status:

@@ -8,7 +8,7 @@ import typer
 from mixcpt.cli.console import Overrides, Store, explain_errors
 from mixcpt.cli.launch import become, write_request
 from mixcpt.config import PromoteConfig, RollbackConfig, RuntimeConfig, load_readapt
-from mixcpt.preflight import preflight
+from mixcpt.planning.preflight import preflight
 
 Because = Annotated[str, typer.Option(help="Why, for whoever reads it in MLflow.")]
 Registered = Annotated[str, typer.Option(help="Name of the registered model in MLflow.")]

@@ -7,7 +7,7 @@ import typer
 
 from mixcpt.cli.console import err, explain_errors, out
 from mixcpt.errors import ConfigError, ModelError
-from mixcpt.models import CLOSED_WORLD_PATH
+from mixcpt.store.models import CLOSED_WORLD_PATH
 
 world = typer.Typer(no_args_is_help=True, help="The closed world and its small base model.")
 
@@ -48,8 +48,8 @@ def build_base(
     seed: Annotated[int, typer.Option(help="Seed of world and training.")] = 0,
 ) -> None:
     """Train the small base model anew on the general part of the closed world (about ten minutes on two cores)."""
-    from mixcpt.build_base import build_base as build
-    from mixcpt.tracking import NullTracker
+    from mixcpt.bases.build_base import build_base as build
+    from mixcpt.store.spool import NullTracker
 
     scores = build(output, seed=seed, tracker=NullTracker())
     for name, value in scores.items():
@@ -62,7 +62,7 @@ def verify_base(
     folder: Annotated[Path, typer.Argument(help="The model to verify.")] = CLOSED_WORLD_PATH,
 ) -> None:
     """Measure a base model again and compare with the scores and the digest in its recipe."""
-    from mixcpt.build_base import verify_base as verify
+    from mixcpt.bases.build_base import verify_base as verify
 
     result = verify(folder)
     for name, value in result.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mixcpt.closed_world.documents import stranger_documents
-from mixcpt.models import ModelRef, load_model, load_tokenizer
+from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float

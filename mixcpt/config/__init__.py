@@ -57,7 +57,7 @@ from mixcpt.config.reconcile import ReconcileConfig
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
-from mixcpt.config.station import StationConfig
+from mixcpt.config.stage_group import StageGroupConfig
 from mixcpt.config.streams import Form, StreamConfig, ViewConfig
 
 __all__ = [
@@ -125,7 +125,7 @@ __all__ = [
     "Span",
     "Split",
     "SplitConfig",
-    "StationConfig",
+    "StageGroupConfig",
     "StreamConfig",
     "StreamsMethod",
     "SweepConfig",

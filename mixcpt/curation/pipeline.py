@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import CurationConfig, Pool
 from mixcpt.curation.heldout import split_heldout
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
@@ -22,6 +21,7 @@ from mixcpt.curation.steps import (
     run_steps,
 )
 from mixcpt.errors import DataError
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 
 _VERSION = 1
 _log = logging.getLogger("mixcpt.curation")

@@ -16,7 +16,7 @@ from mixcpt.curation.parsing import RecordParser
 from mixcpt.curation.readers import Item, read_file
 from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record
 from mixcpt.errors import ConfigError
-from mixcpt.fingerprint import file_digest, fingerprint
+from mixcpt.store.fingerprint import file_digest, fingerprint
 
 _log = logging.getLogger("mixcpt.curation")
 _LOG_EVERY = 50_000

@@ -27,9 +27,9 @@ import torch
 from jaxtyping import Float, Float32, Int, Integer, UInt16
 from torch import Tensor
 
-from mixcpt.artifacts import ArtifactRef
 from mixcpt.distill.cached import CachedTargets
 from mixcpt.errors import ConfigError, ModelError
+from mixcpt.store.artifacts import ArtifactRef
 
 _DESCRIPTION = "cache.json"
 _PROGRESS = "progress.json"

@@ -15,15 +15,15 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import CachedTeacher
 from mixcpt.distill.body import check_model, hidden_states
 from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES
 from mixcpt.distill.head import head_of
 from mixcpt.distill.teacher_cache import CacheIdentity, CacheWriter, Entries
 from mixcpt.errors import ArtifactError
-from mixcpt.models import ModelRef, load_model
-from mixcpt.tracking import Tracker
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef, load_model
+from mixcpt.store.spool import Tracker
 
 _VERSION = 2
 _BLOCK_TOKENS = 1 << 16

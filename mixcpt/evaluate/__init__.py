@@ -4,11 +4,11 @@
 base knew before, `check_tasks` finds files that cannot be used before any work starts.
 """
 
-from mixcpt.evaluate.gate import Known, known
-from mixcpt.evaluate.retention import Drift, Retention, drift, retention
+from mixcpt.evaluate.asking.tasks import check_tasks
 from mixcpt.evaluate.stage import evaluate
-from mixcpt.evaluate.statistics import TaskDelta, compare
-from mixcpt.evaluate.tasks import check_tasks
+from mixcpt.evaluate.statistics.deltas import TaskDelta, compare
+from mixcpt.evaluate.statistics.prior_knowledge import Known, known
+from mixcpt.evaluate.statistics.retention import Drift, Retention, drift, retention
 
 __all__ = [
     "Drift",

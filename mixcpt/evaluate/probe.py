@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import EvaluateConfig, RetentionConfig
 from mixcpt.errors import ConfigError
-from mixcpt.evaluate.definitions import gold_delimiter, plain_prompt
-from mixcpt.evaluate.tasks import TaskItems, read_tasks
-from mixcpt.models import ModelRef, load_model, load_tokenizer
-from mixcpt.tally import Tally, questions_needed
+from mixcpt.evaluate.asking.definitions import gold_delimiter, plain_prompt
+from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
+from mixcpt.store.models import ModelRef, load_model, load_tokenizer
+from mixcpt.train.tally import Tally, questions_needed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,7 +144,7 @@ def _answered(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
 ) -> list[bool]:
     """Returns whether each question is answered: by the likeliest choice; without choices, by the likeliest tokens."""
-    from mixcpt.evaluate.gold import score_gold
+    from mixcpt.evaluate.asking.gold import score_gold
 
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 

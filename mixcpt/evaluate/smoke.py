@@ -5,13 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import EvaluateConfig, Task
 from mixcpt.errors import ModelError
-from mixcpt.evaluate.definitions import Form
+from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.evaluate.stage import evaluate
-from mixcpt.models import ModelRef
-from mixcpt.tracking import NullTracker
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
+from mixcpt.store.models import ModelRef
+from mixcpt.store.spool import NullTracker
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

@@ -8,18 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import EvaluateConfig
-from mixcpt.evaluate.definitions import Form, define, prompt_form
-from mixcpt.evaluate.manifest import FILE as MANIFEST
-from mixcpt.evaluate.manifest import LIBRARIES, Manifest
-from mixcpt.evaluate.open_book import open_book
-from mixcpt.evaluate.tasks import TaskItems, read_tasks
-from mixcpt.models import ModelRef
-from mixcpt.tracking import Tracker
+from mixcpt.evaluate.asking.definitions import Form, define, prompt_form
+from mixcpt.evaluate.asking.manifest import FILE as MANIFEST
+from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest
+from mixcpt.evaluate.asking.open_book import open_book
+from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
+from mixcpt.store.models import ModelRef
+from mixcpt.store.spool import Tracker
 
 if TYPE_CHECKING:
-    from mixcpt.evaluate.harness import Answer
+    from mixcpt.evaluate.asking.harness import Answer
 
 _VERSION = 2
 _QUARANTINE_COLUMNS = ("task", "file", "line", "field", "reason")
@@ -63,7 +63,7 @@ def evaluate(
         tasks = open_book(tasks, corpus)
 
     def build(folder: Path) -> Metrics:
-        from mixcpt.evaluate.harness import ask, manifest
+        from mixcpt.evaluate.asking.harness import ask, manifest
 
         how = manifest(model, tasks, form=form, split=config.split)
         answers = ask(
@@ -152,7 +152,7 @@ def _summary(
 def _score(asked: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str, Any]:
     import numpy as np
 
-    from mixcpt.evaluate.estimates import estimate, number_passages
+    from mixcpt.evaluate.statistics.estimates import estimate, number_passages
 
     values = np.array([answer.value for answer in answers], dtype=float)
     weights = np.array([answer.weight for answer in answers], dtype=float)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from mixcpt.errors import ModelError
-from mixcpt.models import ModelRef
+from mixcpt.store.models import ModelRef
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

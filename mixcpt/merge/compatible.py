@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixcpt.errors import ModelError
 from mixcpt.merge.checkpoint import Checkpoint
-from mixcpt.models import load_tokenizer
+from mixcpt.store.models import load_tokenizer
 
 _USE = (
     "model_type",

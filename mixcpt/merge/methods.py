@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import AverageConfig, InterpolateConfig, ResidualConfig
 from mixcpt.errors import ModelError
 from mixcpt.merge.checkpoint import open_checkpoint
 from mixcpt.merge.compatible import require_mergeable
 from mixcpt.merge.writing import Combine, copy_files, write_weights
-from mixcpt.models import ModelRef
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
+from mixcpt.store.models import ModelRef
 
 _VERSION = 1
 

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import CLOSED_WORLD_BASE, BaseModelConfig
 from mixcpt.errors import ConfigError
-from mixcpt.models import ModelRef, resolve_model
-from mixcpt.runs import RunResult, find_run
+from mixcpt.records.run import RunResult, find_run
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import ModelRef, resolve_model
 
 _KIND = "model"
 ROLES = ("base", "pretrained", "sft", "dpo")

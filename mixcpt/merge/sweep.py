@@ -5,13 +5,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import EvaluateConfig, SweepConfig
 from mixcpt.evaluate import evaluate
-from mixcpt.evaluate.definitions import Form
+from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.merge.methods import interpolate
-from mixcpt.models import ModelRef
-from mixcpt.tracking import Tracker
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import ModelRef
+from mixcpt.store.spool import Tracker
 
 _ROUNDING = 1e-9
 """A difference of exactly the tolerance is within it, whatever floating point makes of it."""

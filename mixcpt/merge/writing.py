@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixcpt.errors import ModelError
 from mixcpt.merge.checkpoint import INDEX, Checkpoint
-from mixcpt.models import ModelRef
+from mixcpt.store.models import ModelRef
 
 Combine = Callable[[Iterator[Tensor]], Tensor]
 """From one tensor of every model, in fp32 and in the order of the models, to the merged one; changes none in place."""

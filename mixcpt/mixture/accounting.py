@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mixcpt.mixture.packing import Packing
-from mixcpt.mixture.plan import Readings
+from mixcpt.mixture.readings import Readings
 from mixcpt.mixture.tables import Table, Tables
 from mixcpt.mixture.views import PairsAccount
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import MixtureConfig, StreamConfig
 from mixcpt.mixture.accounting import combine, paired_account, text_account
 from mixcpt.mixture.packing import Packing, pack, spread_rows
-from mixcpt.mixture.plan import Readings, apportion, plan_readings, source_targets
+from mixcpt.mixture.readings import Readings, apportion, plan_readings, source_targets
 from mixcpt.mixture.recipe import StreamRecipe, recipes
 from mixcpt.mixture.rows import IGNORE_INDEX, DocumentTokens, RowWriter, lay_out
 from mixcpt.mixture.tables import Table, Tables, tokenize_tables
 from mixcpt.mixture.tokens import TextTokenizer, require_row_fits
 from mixcpt.mixture.views import write_pairs
-from mixcpt.models import ModelRef
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef
 
 _VERSION = 2
 _log = logging.getLogger("mixcpt.mixture")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mixcpt.config import Form, MixtureConfig, Pool, StreamConfig, ViewConfig
-from mixcpt.mixture.plan import apportion
+from mixcpt.mixture.readings import apportion
 
 POOLS: tuple[Pool, ...] = ("domain", "general", "instructions", "preferences")
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 
-from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import Form, MixtureConfig, Pool
 from mixcpt.mixture.mined import compose
 from mixcpt.mixture.recipe import POOLS, StreamRecipe
 from mixcpt.mixture.tokens import TextTokenizer, TokenizedSource
 from mixcpt.mixture.unify import PlainText, unify
+from mixcpt.store.artifacts import ArtifactRef
 
 _FILES: dict[Pool, str] = {
     "domain": "documents.parquet",

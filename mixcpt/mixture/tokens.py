@@ -12,9 +12,9 @@ from jaxtyping import Bool, Int
 
 from mixcpt.config import Pool
 from mixcpt.errors import ConfigError, ModelError
-from mixcpt.fingerprint import fingerprint
 from mixcpt.mixture.unify import PlainText
-from mixcpt.models import ModelRef, load_tokenizer
+from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.models import ModelRef, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

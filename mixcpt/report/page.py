@@ -9,19 +9,22 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
-from mixcpt.evaluate.ledger import MEANINGS, STATES
-from mixcpt.lineage import Catalogue
-from mixcpt.report import bars, curves, ingredients, lineage, palette, svg, table, tradeoff, training, verdict, words
-from mixcpt.report.descent import descent
-from mixcpt.report.examples import examples
-from mixcpt.report.facts import facts
-from mixcpt.report.promise import promise_verdict
+from mixcpt.evaluate.statistics.ledger import MEANINGS, STATES
+from mixcpt.records.run import RunResult
+from mixcpt.report import table, verdict, words
+from mixcpt.report.ancestry import descent
+from mixcpt.report.figures import bars, curves, palette, svg, tradeoff
+from mixcpt.report.sections import ingredients, training
+from mixcpt.report.sections import provenance as lineage
+from mixcpt.report.sections.examples import examples
+from mixcpt.report.sections.facts import facts
+from mixcpt.report.sections.promise import promise_verdict
 from mixcpt.report.summary import Summary, summarise
 from mixcpt.report.view import located
-from mixcpt.runs import RunResult
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.lineage import Catalogue
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -148,7 +151,7 @@ def environment() -> jinja2.Environment:
 def _lead(summary: Summary) -> list[str]:
     """Returns the verdict: two runs against each other in one sentence, any other number one sentence a run."""
     if len(summary.runs) == 2:
-        return [verdict.head_to_head_verdict(summary.head_to_head[0], summary.confidence)]
+        return [verdict.pair_verdict(summary.pairs[0], summary.confidence)]
     return [verdict.run_verdict(summary, run) for run in summary.runs]
 
 

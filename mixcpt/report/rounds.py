@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixcpt.artifacts import ArtifactStore
+from mixcpt.records.round import Round, rounds
 from mixcpt.report import words
 from mixcpt.report.page import environment, write_page
 from mixcpt.report.table import markdown_rows
 from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import GENERAL, Column, Matrix, Row, matrix
-from mixcpt.rounds.records import Round, rounds
+from mixcpt.store.artifacts import ArtifactStore
 
 
 def markdown_rounds(made: Sequence[Round]) -> str:

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixcpt.artifacts import ArtifactRef
 from mixcpt.errors import ConfigError, DataError
-from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, known, retention
-from mixcpt.evaluate.estimates import Resampling
-from mixcpt.evaluate.statistics import Measure
-from mixcpt.report.costs import Cost, Planned, beside_plan, plan_of_run, stage_costs, total
-from mixcpt.report.promise import Promise, promises
+from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, known
+from mixcpt.evaluate.statistics.deltas import Measure
+from mixcpt.evaluate.statistics.estimates import Resampling
+from mixcpt.evaluate.statistics.retention import retention
+from mixcpt.records.run import RunResult
+from mixcpt.report.sections.costs import Cost, Planned, beside_plan, plan_of_run, stage_costs, total
+from mixcpt.report.sections.promise import Promise, promises
 from mixcpt.report.view import read_json
-from mixcpt.runs import RunResult
+from mixcpt.store.artifacts import ArtifactRef
 
 _RESERVED = ("base", "seconds")
 _MEASURES: tuple[Measure, ...] = ("value", "gold")
@@ -71,7 +72,7 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
-class HeadToHead:
+class PairComparison:
     """The paired difference of two runs' final models on the headline tasks."""
 
     first: str
@@ -90,7 +91,7 @@ class Summary:
     headline_domain: str
     headline_general: str
     confidence: float
-    head_to_head: Sequence[HeadToHead]
+    pairs: Sequence[PairComparison]
 
 
 def summarise(runs: Sequence[RunResult]) -> Summary:
@@ -111,7 +112,7 @@ def summarise(runs: Sequence[RunResult]) -> Summary:
         headline_domain=evaluate.headline_domain,
         headline_general=evaluate.headline_general,
         confidence=evaluate.confidence,
-        head_to_head=[_head_to_head(runs[0], run) for run in runs[1:]],
+        pairs=[_head_to_head(runs[0], run) for run in runs[1:]],
     )
 
 
@@ -209,10 +210,10 @@ def _differences(
     )
 
 
-def _head_to_head(first: RunResult, second: RunResult) -> HeadToHead:
+def _head_to_head(first: RunResult, second: RunResult) -> PairComparison:
     headlines = (first.config.evaluate.headline_domain, first.config.evaluate.headline_general)
     changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final")}
-    return HeadToHead(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
+    return PairComparison(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
 
 
 def _model(

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixcpt.report import words
-from mixcpt.report.costs import Cost
+from mixcpt.report.sections.costs import Cost
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
 from mixcpt.report.verdict import MARKS, Direction, direction
 

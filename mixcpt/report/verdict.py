@@ -5,7 +5,7 @@ from itertools import groupby
 
 from mixcpt.evaluate import Known, TaskDelta
 from mixcpt.report import words
-from mixcpt.report.summary import HeadToHead, RunSummary, Summary, TaskValue
+from mixcpt.report.summary import PairComparison, RunSummary, Summary, TaskValue
 
 
 class Direction(Enum):
@@ -65,7 +65,7 @@ def known_verdict(known: Known, confidence: float) -> str:
     return f"{asked}; trained, {trained} without one ({by}): prompting or retrieval may do as well."
 
 
-def head_to_head_verdict(comparison: HeadToHead, confidence: float) -> str:
+def pair_verdict(comparison: PairComparison, confidence: float) -> str:
     """Returns one sentence: where the second run is better or worse than the first, and by how much."""
     clauses = []
     for sign, changes in groupby(comparison.changes, direction):

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as parquet
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.errors import ArtifactError
-from mixcpt.runs import RunResult
+from mixcpt.records.run import RunResult
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
 STAGES = ("corpus", "mixture", "teacher", "probe", "pretrained", "selection", "sft", "dpo")
 """The roles of a run's artifacts, in the order in which they are made."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mixcpt.artifacts import ArtifactRef
 from mixcpt.config import EvaluateConfig, Gate
 from mixcpt.evaluate import TaskDelta, compare
-from mixcpt.evaluate.statistics import Measure
+from mixcpt.evaluate.statistics.deltas import Measure
+from mixcpt.store.artifacts import ArtifactRef
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mixcpt.artifacts import ArtifactRef
-from mixcpt.rounds.records import Decision, Round
+from mixcpt.records.round import Decision, Round
+from mixcpt.store.artifacts import ArtifactRef
 
 GENERAL = ""
 """Stands in place of a corpus for what is about none."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig, BitsPerByteTask, CorpusConfig, CurationConfig, ReadaptConfig
 from mixcpt.curation import open_sources
-from mixcpt.lineage import Catalogue
-from mixcpt.models import ModelRef
 from mixcpt.rounds.registration import NothingNew, Registered, register, registered
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.lineage import Catalogue
+from mixcpt.store.models import ModelRef
 
 
 @dataclass(frozen=True)

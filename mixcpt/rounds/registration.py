@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.config import (
     BitsPerByteTask,
     CorpusConfig,
@@ -26,7 +25,8 @@ from mixcpt.config import (
 from mixcpt.curation import clean, open_sources, require_domain, text_key
 from mixcpt.curation.report import Corpus
 from mixcpt.errors import DataError
-from mixcpt.evaluate.records import own_id
+from mixcpt.evaluate.asking.items import own_id
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 
 _KIND = "registration"
 _VERSION = 1

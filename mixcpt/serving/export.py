@@ -17,8 +17,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from mixcpt.config import BaseModelConfig
 from mixcpt.errors import ArtifactError, ConfigError, ModelError
 from mixcpt.merge.writing import copy_companions
-from mixcpt.models import ModelRef, load_model, load_tokenizer, resolve_model
 from mixcpt.serving.endings import Endings, find_endings
+from mixcpt.store.models import ModelRef, load_model, load_tokenizer, resolve_model
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -18,9 +18,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from mixcpt.models import ModelRef, load_model, load_tokenizer
 from mixcpt.serving.endings import Endings, find_endings
 from mixcpt.serving.pieces import Answer, Pieces, Say
+from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixcpt.tracking import Tracker
+from mixcpt.store.spool import Tracker
 
 _MARKER = "COMPLETE"
 _PREFIX = "train/"

@@ -11,19 +11,19 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import PretrainConfig, Sharding
 from mixcpt.distill.body import check_model
 from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
-from mixcpt.models import ModelRef, load_model
-from mixcpt.tracking import Tracker
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef, load_model
+from mixcpt.store.spool import Tracker
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import last_complete_checkpoint, observe
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.publishing import publish
-from mixcpt.train.retention import Keeper, KeeperCallback, Probe, draw_back
+from mixcpt.train.retention import Probe, RetentionCallback, RetentionController, draw_back
 from mixcpt.train.scope import apply_scope, scope_summary
 from mixcpt.train.sharding import environment, gathered_state, shard_over_all, sharding_arguments
 from mixcpt.train.streams import Stream
@@ -126,19 +126,19 @@ def _train(work: _Work) -> DistillationTrainer:
         keeper=keeper,
     )
     if keeper:
-        trainer.add_callback(KeeperCallback(trainer, keeper))
+        trainer.add_callback(RetentionCallback(trainer, keeper))
     observe(trainer, work.tracker)
     checkpoint = last_complete_checkpoint(work.checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
 
-def _keeper(work: _Work, rows: MixtureRows) -> Keeper | None:
+def _keeper(work: _Work, rows: MixtureRows) -> RetentionController | None:
     if not work.config.retention.max_loss:
         return None
     if work.probe is None:
         raise ConfigError("pretrain.retention promises something and there is no probe", "draw one: `draw_probe`")
-    return Keeper(work.config.retention, work.probe, torch.tensor(rows.domain_sources))
+    return RetentionController(work.config.retention, work.probe, torch.tensor(rows.domain_sources))
 
 
 def _keep_promise(trainer: DistillationTrainer, work: _Work) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from mixcpt.distill.head import CausalModel
-from mixcpt.models import ModelRef
+from mixcpt.store.models import ModelRef
 from mixcpt.train.callbacks import history
 from mixcpt.train.costs import peak_memory_bytes, training_flops
 from mixcpt.train.scope import merged

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from mixcpt.config import RetentionConfig
 from mixcpt.distill.objective import Objective
-from mixcpt.tally import Tally
+from mixcpt.train.tally import Tally
 
 RISE, FALL, MOST = 0.1, 0.05, 0.5
 """By how much the pressure changes at a look, and how far it rises: at 1 nothing of the domain would be learned."""
@@ -38,7 +38,7 @@ class Probe(Protocol):
         """Returns how each skill has changed."""
 
 
-class Keeper:
+class RetentionController:
     """Watches over a promise: changes the objective by as much pressure as the probe asks for."""
 
     def __init__(self, promise: RetentionConfig, probe: Probe, domain_sources: Int[Tensor, " domain"]) -> None:
@@ -96,10 +96,10 @@ class Keeper:
         return tallies
 
 
-class KeeperCallback(TrainerCallback):
+class RetentionCallback(TrainerCallback):
     """Looks at the probe between steps."""
 
-    def __init__(self, trainer: Trainer, keeper: Keeper) -> None:
+    def __init__(self, trainer: Trainer, keeper: RetentionController) -> None:
         self._trainer = trainer
         self._keeper = keeper
 
@@ -119,7 +119,7 @@ class KeeperCallback(TrainerCallback):
         return control
 
 
-def draw_back(model: nn.Module, start: Mapping[str, Tensor], keeper: Keeper) -> float:
+def draw_back(model: nn.Module, start: Mapping[str, Tensor], keeper: RetentionController) -> float:
     """Returns the share of the way from the base that the weights are left at: the furthest at which the promise holds.
 
     Args:

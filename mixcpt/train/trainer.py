@@ -20,7 +20,7 @@ from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.train.collate import Batch, Collator
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.diagnostics import Diagnostics
-from mixcpt.train.retention import Keeper
+from mixcpt.train.retention import RetentionController
 from mixcpt.train.schedule import ScheduledTrainer
 from mixcpt.train.scope import check_gradients
 from mixcpt.train.sharding import through
@@ -47,7 +47,7 @@ class DistillationTrainer(ScheduledTrainer):
         streams: Sequence[Stream],
         schedule: OptimizerConfig,
         teacher: TeacherSource | None = None,
-        keeper: Keeper | None = None,
+        keeper: RetentionController | None = None,
     ) -> None:
         needs_teacher = tuple(stream.objective.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:

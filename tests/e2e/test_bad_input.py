@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mixcpt.models import ModelRef
+from mixcpt.store.models import ModelRef
 
 Config = dict[str, Any]
 

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.client.schemas.objects import TERMINAL_STATES
 
-from mixcpt.stack import Stack, free_port, running_stack
+from mixcpt.servers.stack import Stack, free_port, running_stack
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mixcpt.build_base import read_recipe
-from mixcpt.models import CLOSED_WORLD_PATH
+from mixcpt.bases.build_base import read_recipe
+from mixcpt.store.models import CLOSED_WORLD_PATH
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import load_config
+from mixcpt.store.artifacts import ArtifactStore
 
 ROOT = Path(__file__).parents[2]
 FEW_TOKENS = ("mixture.total_tokens=8000", "align.selection.num_candidates=40", "align.selection.num_instructions=8")

@@ -28,8 +28,8 @@ from mixcpt.config import (
     SelectionConfig,
     SftConfig,
 )
-from mixcpt.models import ModelRef
-from mixcpt.stack import Stack, free_port, running_stack
+from mixcpt.servers.stack import Stack, free_port, running_stack
+from mixcpt.store.models import ModelRef
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")

@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig
-from mixcpt.runs import RunResult, find_run
+from mixcpt.records.run import RunResult, find_run
+from mixcpt.store.artifacts import ArtifactStore
 from tasks.tracking import RUN_KEY, STAGE_KEY
 from tests.processes import is_worker
 

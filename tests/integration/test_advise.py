@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mixcpt.advice import Advice
-from mixcpt.artifacts import ArtifactStore
-from mixcpt.comparisons import find_comparison
 from mixcpt.config import AdviseConfig
+from mixcpt.records.comparison import find_comparison
+from mixcpt.records.search import Advice
+from mixcpt.store.artifacts import ArtifactStore
 from tests.integration.test_compare import questions
 
 pytestmark = pytest.mark.e2e

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mixcpt.artifacts import ArtifactStore
-from mixcpt.comparisons import Comparison, find_comparison
 from mixcpt.config import CompareConfig
-from mixcpt.evaluate.manifest import Manifest
+from mixcpt.evaluate.asking.manifest import Manifest
+from mixcpt.records.comparison import Comparison, find_comparison
+from mixcpt.store.artifacts import ArtifactStore
 from tests.processes import workers_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]

@@ -25,13 +25,13 @@ from prefect.states import Crashed, Running
 from deployments.automations import AUTOMATIONS, apply
 from deployments.slots import set_gpu_slots
 from flows.reconcile import reconcile
-from mixcpt.artifacts import ArtifactStore, StageKey
 from mixcpt.config import AdaptConfig, ReconcileConfig
-from mixcpt.devices import COUNT, LOCKS, VISIBLE, Busy, Claim, try_claim
-from mixcpt.jobs import Batch, Finished, Job, append_event
-from mixcpt.stack import free_port, prefect_environment, wait_until_healthy
-from mixcpt.supervisor import supervised
-from mixcpt.tracking import Spool, spool_of
+from mixcpt.process.devices import COUNT, LOCKS, VISIBLE, Busy, Claim, try_claim
+from mixcpt.process.supervisor import supervised
+from mixcpt.servers.stack import free_port, prefect_environment, wait_until_healthy
+from mixcpt.stages.jobs import Batch, Finished, Job, append_event
+from mixcpt.store.artifacts import ArtifactStore, StageKey
+from mixcpt.store.spool import Spool, spool_of
 from tasks import reconciliation, watching
 from tasks.reconciliation import Finding, replay_missed_stages
 from tasks.slots import LIMIT

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import AdaptConfig, load_config
-from mixcpt.models import resolve_model
-from mixcpt.plan import stage
-from mixcpt.plan.devices import this_machine
-from mixcpt.plan.load import load_of
+from mixcpt.planning import stage
+from mixcpt.planning.devices import this_machine
+from mixcpt.planning.load import load_of
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import resolve_model
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "deployments" / "configs" / "demo-mixcpt.yaml"

@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from benchmarks.flow_runs import start, wait
 from mixcpt.config import AdaptConfig
-from mixcpt.deployment import Pools, deploy
-from mixcpt.stack import Stack, free_port, prefect_environment, running_stack
+from mixcpt.servers.deployment import Pools, deploy
+from mixcpt.servers.stack import Stack, free_port, prefect_environment, running_stack
 from tasks.tracking import PROCESS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]

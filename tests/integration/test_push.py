@@ -10,9 +10,9 @@ import huggingface_hub.constants
 import pytest
 
 from mixcpt.errors import ConfigError, MixcptError
-from mixcpt.models import ModelRef
+from mixcpt.servers.stack import free_port
 from mixcpt.serving.push import HubError, push, require_login
-from mixcpt.stack import free_port
+from mixcpt.store.models import ModelRef
 from tests.integration.hub_server import TOKEN, Hub, running_hub
 
 REPOSITORY = "my-team/my-model"

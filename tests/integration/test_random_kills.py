@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.config import (
     BaseModelConfig,
     ClosedWorldSource,
@@ -23,7 +22,8 @@ from mixcpt.config import (
     PoolWeights,
     PretrainConfig,
 )
-from mixcpt.models import resolve_model
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import resolve_model
 
 KILLS_PER_METHOD = 5
 CASES: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ def run(case: dict[str, Any], store: str) -> None:
     from mixcpt.curation import curate
     from mixcpt.distill.teacher_writer import cache_teacher
     from mixcpt.mixture import mix
-    from mixcpt.tracking import Spool
+    from mixcpt.store.spool import Spool
     from mixcpt.train.pretrain import pretrain
 
     torch.set_num_threads(1)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.cli.named import named_model
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError, ModelError
-from mixcpt.models import ModelRef
-from tasks.lineage import DIGEST
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef
 from tasks.registry import register_version
 from tasks.resolve import resolve
+from tasks.stage_runs import DIGEST
 from tasks.tracking import Place, open_tracking
 
 

@@ -14,9 +14,9 @@ from mlflow.exceptions import MlflowException
 from prefect.client.schemas.objects import StateType
 
 from benchmarks.running import ROOT, Site, running_site
-from mixcpt.artifacts import ArtifactStore
 from mixcpt.config import Gate, load_readapt
-from mixcpt.rounds.records import Round, rounds
+from mixcpt.records.round import Round, rounds
+from mixcpt.store.artifacts import ArtifactStore
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
 SMALL = ["adapt.mixture.total_tokens=8000", "adapt.evaluate.tasks.0.limit=6", "adapt.evaluate.tasks.1.limit=6"]

@@ -9,9 +9,9 @@ import pytest
 from mlflow.entities import Metric
 
 from mixcpt.config import RuntimeConfig
-from mixcpt.stack import free_port
-from mixcpt.tracking import Measurement
-from tasks.lineage import begin_parent, close_flow_run
+from mixcpt.servers.stack import free_port
+from mixcpt.store.spool import Measurement
+from tasks.stage_runs import begin_parent, close_flow_run
 from tasks.tracking import FLOW_RUN, RUN_KEY, Place, Tracking, flatten, open_tracking
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.evaluate.manifest import FILE, Manifest, TaskManifest
-from mixcpt.fingerprint import fingerprint
+from mixcpt.evaluate.asking.manifest import FILE, Manifest, TaskManifest
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.fingerprint import fingerprint
 
 Row = tuple[str, float, float]
 """Item, value, weight."""

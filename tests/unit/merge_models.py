@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mixcpt.config import BaseModelConfig
-from mixcpt.models import ModelRef, resolve_model
+from mixcpt.store.models import ModelRef, resolve_model
 
 
 def moved_model(model: ModelRef, folder: Path, seed: int, *, dtype: torch.dtype = torch.float32, **saving: Any) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from mixcpt.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.config import AdaptConfig
-from mixcpt.evaluate.manifest import Manifest, TaskManifest
-from mixcpt.models import ModelRef
-from mixcpt.runs import RunResult, TrackingRef, load_run, save_run
+from mixcpt.evaluate.asking.manifest import Manifest, TaskManifest
+from mixcpt.records.run import RunResult, TrackingRef, load_run, save_run
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.models import ModelRef
 
 BASE = {"name": "tiny-base", "path": "models/tiny-base", "digest": "b" * 64}
 GROUPS = {"domain_questions": "domain", "general_questions_unasked": "general", "domain_bits": "domain"}

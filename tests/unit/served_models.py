@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mixcpt.config import CLOSED_WORLD_BASE, BaseModelConfig
-from mixcpt.models import ModelRef, resolve_model
 from mixcpt.serving.conversation import Conversation, Form
 from mixcpt.serving.speaker import Sampling, Speaker
+from mixcpt.store.models import ModelRef, resolve_model
 
 CLOSED_WORLD = BaseModelConfig(model=CLOSED_WORLD_BASE)
 

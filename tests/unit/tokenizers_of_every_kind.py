@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mixcpt.models import ModelRef
+from mixcpt.store.models import ModelRef
 
 TEXT = (
     "The owl keeps an old tower. The river is wide, and the heron likes it! Where does Dr. Fox live?  "

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from mixcpt.config import ViewConfig
 from mixcpt.errors import DataError
-from mixcpt.mixture.plan import Readings, apportion, plan_readings, source_generator
+from mixcpt.mixture.readings import Readings, apportion, plan_readings, source_generator
 from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.mixture.tokens import TextTokenizer
 from mixcpt.mixture.views.cuts import CutDocument, StudentParts, require_same_tokens, second_half, split_contexts

@@ -1,0 +1,241 @@
+"""Rebuilds and verifies the small base model of the closed world, through the same stages that adapt any model."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from mixcpt.closed_world.base_data import BaseDataSize, base_documents
+from mixcpt.closed_world.card import model_card
+from mixcpt.closed_world.network import write_untrained
+from mixcpt.closed_world.reading import reading_losses
+from mixcpt.closed_world.tokenizer import vocabulary
+from mixcpt.config import (
+    BaseModelConfig,
+    ClosedWorldSource,
+    ClosedWorldTask,
+    CptReplayMethod,
+    CurationConfig,
+    EvaluateConfig,
+    FilesSource,
+    MixtureConfig,
+    OptimizerConfig,
+    PoolWeights,
+    PretrainConfig,
+    WorldForm,
+)
+from mixcpt.curation import curate
+from mixcpt.errors import ModelError
+from mixcpt.evaluate import evaluate
+from mixcpt.evaluate.asking.definitions import Form
+from mixcpt.mixture import mix
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.fingerprint import file_digest
+from mixcpt.store.models import ModelRef, resolve_model
+from mixcpt.store.spool import NullTracker, Tracker
+from mixcpt.train.pretrain import pretrain
+
+DATA = BaseDataSize()
+MIXTURE = MixtureConfig(
+    weights=PoolWeights(domain=0.8, instructions=0.2, preferences=0.0),
+    total_tokens=4_200_000,
+    row_tokens=256,
+    special_tokens="parse",  # dialogues are written with the role tokens
+)
+PRETRAIN = PretrainConfig(
+    method=CptReplayMethod(), optimizer=OptimizerConfig(learning_rate=1.5e-3), checkpoint_steps=500, log_steps=20
+)
+
+ACCURACY_TOLERANCE = 0.02
+LOSS_TOLERANCE = 0.1
+"""Other processors round differently, which turns a few answers; weights are compared exactly."""
+
+_RECIPE = "recipe.json"
+_CARD = "README.md"
+_WEIGHTS = "model.safetensors"
+_MODEL_FILES = (
+    *(_WEIGHTS, "config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+)
+_LIBRARIES = ("torch", "transformers", "tokenizers")
+_ITEMS_PER_TASK = 400
+_NUM_READ_STRANGERS = 200
+_UNREAD_SEED = 1_000_003
+"""Far from any seed of training, so that these strangers are strangers."""
+_NO_CORPUS = ArtifactRef("corpus", "", "", "")
+"""Questions about the world need no held-out documents."""
+
+About = Literal["domain", "general_asked", "general_unasked"]
+
+
+def build_base(output: Path, *, seed: int = 0, tracker: Tracker) -> dict[str, Any]:
+    """Returns the scores of a base model trained anew on the general part of world `seed` and written to `output`.
+
+    Raises:
+        ModelError: If `output` already holds something.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise ModelError(f"{output} is not empty", "name a new folder, or empty this one first")
+    with TemporaryDirectory(prefix="mixcpt-base-") as scratch:
+        store = ArtifactStore(Path(scratch) / "store")
+        trained = _train(Path(scratch), store, seed, tracker)
+        _copy_model(trained.file("model"), output)
+        recipe = _recipe(output, trained.record["metrics"], seed, _measure(output, seed, tracker))
+    (output / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
+    (output / _CARD).write_text(model_card(recipe))
+    return _flat(recipe["scores"])
+
+
+def verify_base(folder: Path) -> dict[str, Any]:
+    """Returns the scores of a base model, measured again, and whether they and its weights fit its recipe.
+
+    Raises:
+        ModelError: If the folder has no recipe.
+    """
+    recipe = read_recipe(folder)
+    measured = _flat(_measure(folder, recipe["seed"], NullTracker()))
+    recorded = _flat(recipe["scores"])
+    digest_fits = file_digest(folder / _WEIGHTS) == recipe["weights_sha256"]
+    scores_fit = all(abs(measured[name] - recorded[name]) <= _tolerance(name) for name in recorded)
+    return {**measured, "digest_fits": digest_fits, "scores_fit": scores_fit, "verified": digest_fits and scores_fit}
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """Returns what is recorded about the making of a base model.
+
+    Raises:
+        ModelError: If the folder has no recipe.
+    """
+    try:
+        recipe: dict[str, Any] = json.loads((folder / _RECIPE).read_text())
+    except OSError:
+        raise ModelError(f"{folder} has no {_RECIPE}", "build one: mixcpt world build-base FOLDER") from None
+    return recipe
+
+
+def _train(scratch: Path, store: ArtifactStore, seed: int, tracker: Tracker) -> ArtifactRef:
+    write_untrained(scratch / "untrained", seed=seed)
+    untrained = resolve_model(BaseModelConfig(model=str(scratch / "untrained")))
+    corpus = curate(_sources(scratch, seed), seed=seed, store=store)
+    mixture = mix(MIXTURE, corpus, untrained, seed=seed, store=store, streams=PRETRAIN.method.streams())
+    return pretrain(PRETRAIN, mixture, untrained, seed=seed, store=store, tracker=tracker)
+
+
+def _sources(scratch: Path, seed: int) -> CurationConfig:
+    """Returns the base model's text as ordinary sources; nothing is removed, for repetition is part of the plan."""
+    path = scratch / "base-documents.jsonl"
+    with path.open("w") as stream:
+        stream.writelines(json.dumps(record) + "\n" for record in base_documents(seed, DATA))
+    return CurationConfig(
+        sources=(
+            FilesSource(name="base-documents", pool="domain", paths=(str(path),)),
+            ClosedWorldSource(name="base-instructions", pool="instructions", seed=seed),
+        ),
+        deduplicate=False,
+        heldout_fraction=0.0,
+    )
+
+
+def _copy_model(model: Path, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for name in _MODEL_FILES:
+        shutil.copyfile(model / name, output / name)
+
+
+def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, float]]:
+    """Returns the accuracy on each kind of question, in both forms, and the reading losses."""
+    model = resolve_model(BaseModelConfig(model=str(folder)))
+    with TemporaryDirectory(prefix="mixcpt-base-") as scratch:
+        store = ArtifactStore(scratch)
+        asked: dict[Form, tuple[ClosedWorldTask, ...]] = {"plain": _plain_tasks(seed), "chat": _questions(seed)}
+        accuracy = {
+            f"{form}_{task['task']}": task["value"]
+            for form, tasks in asked.items()
+            for task in _ask(model, tasks, form, seed, store, tracker)
+        } | {
+            f"{form}_{task['task']}_with_document": task["value"]
+            for form in asked
+            for task in _ask(model, _questions(seed)[:1], form, seed, store, tracker, with_documents=True)
+        }
+    reading = reading_losses(model, seed=_UNREAD_SEED + seed, num_strangers=_NUM_READ_STRANGERS)
+    return {
+        "accuracy": {name: round(value, 4) for name, value in accuracy.items()},
+        "reading": {name: round(value, 4) for name, value in reading.items()},
+    }
+
+
+def _ask(
+    model: ModelRef,
+    tasks: tuple[ClosedWorldTask, ...],
+    form: Form,
+    seed: int,
+    store: ArtifactStore,
+    tracker: Tracker,
+    *,
+    with_documents: bool = False,
+) -> list[dict[str, Any]]:
+    config = EvaluateConfig(tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[-1].name)
+    answers = evaluate(
+        config,
+        model,
+        _NO_CORPUS,
+        form=form,
+        seed=seed,
+        store=store,
+        tracker=tracker,
+        with_documents=with_documents,
+    )
+    summary: dict[str, Any] = json.loads(answers.file("summary.json").read_text())
+    return list(summary["tasks"])
+
+
+def _questions(seed: int) -> tuple[ClosedWorldTask, ...]:
+    abouts: tuple[About, ...] = ("domain", "general_asked", "general_unasked")
+    roundabout: tuple[WorldForm, ...] = ("reworded", "reverse", "two_hop", "free_text")
+    return (
+        *(_task(about, "question", seed) for about in abouts),
+        *(_task("general_unasked", form, seed) for form in roundabout),
+    )
+
+
+def _plain_tasks(seed: int) -> tuple[ClosedWorldTask, ...]:
+    return (*_questions(seed), _task("domain", "memory", seed), _task("general_unasked", "memory", seed))
+
+
+def _task(about: About, form: WorldForm, seed: int) -> ClosedWorldTask:
+    group: Literal["domain", "general"] = "domain" if about == "domain" else "general"
+    return ClosedWorldTask(
+        name=f"{about}_{form}", group=group, about=about, form=form, limit=_ITEMS_PER_TASK, seed=seed
+    )
+
+
+def _recipe(folder: Path, metrics: Mapping[str, Any], seed: int, scores: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "command": f"mixcpt world build-base FOLDER --seed {seed}",
+        "seed": seed,
+        "settings": {
+            "data": asdict(DATA),
+            "mixture": MIXTURE.model_dump(mode="json"),
+            "pretrain": PRETRAIN.model_dump(mode="json"),
+        },
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "tokens": metrics["tokens"],
+        "steps": metrics["steps"],
+        "train_seconds": metrics["train_seconds"],
+        "num_parameters": metrics["num_parameters"],
+        "num_words": len(vocabulary()),
+        "weights_sha256": file_digest(folder / _WEIGHTS),
+        "scores": scores,
+    }
+
+
+def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{group}/{name}": value for group, named in scores.items() for name, value in named.items()}
+
+
+def _tolerance(name: str) -> float:
+    return ACCURACY_TOLERANCE if name.startswith("accuracy/") else LOSS_TOLERANCE

@@ -1,0 +1,1 @@
+"""Questions and texts: reading, splitting and defining tasks, and asking a model through lm-eval."""

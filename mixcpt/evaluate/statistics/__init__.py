@@ -1,0 +1,1 @@
+"""Statistics over answers: intervals, differences, retention, seeds, and the state of every fact."""

@@ -1,0 +1,1 @@
+"""Typed records of finished runs, comparisons, searches, plans and rounds."""

@@ -1,0 +1,111 @@
+"""Every task of one metric as bars: the base and each run's final model, with the interval of each value."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from mixcpt.report import words
+from mixcpt.report.figures import palette, svg
+from mixcpt.report.summary import ModelSummary, Summary, TaskValue
+
+_BAR_INCHES = 0.27
+
+
+def metrics(summary: Summary) -> list[str]:
+    """Returns the metrics of the tasks, in their order."""
+    return list(dict.fromkeys(value.metric for value in summary.base.tasks.values()))
+
+
+def draw_bars(summary: Summary, metric: str) -> Figure:
+    """Returns the figure of all tasks that are measured by `metric`."""
+    tasks = [task for task, value in summary.base.tasks.items() if value.metric == metric]
+    models = [summary.base, *(run.final for run in summary.runs)]
+    marks = [palette.BASE_MARK, *palette.run_marks(len(summary.runs))]
+    rows = len(models) + 1.3
+    with svg.drawing():
+        figure = svg.new_figure(5.6, _BAR_INCHES * rows * len(tasks) + 0.9)
+        axes = figure.subplots()
+        axes.set_title(_title(summary, metric, tasks))
+        ticks = [
+            _draw_bar(
+                axes, marks[index].colour.light, model, model.tasks[task], block * rows + index, summary.confidence
+            )
+            for block, task in enumerate(tasks)
+            for index, model in enumerate(models)
+        ]
+        for block, task in enumerate(tasks):
+            value = summary.base.tasks[task]
+            words_of_task = f"{words.shortened(words.title(task), 40)} ({value.group}, n = {words.count(value.n)})"
+            axes.text(0, block * rows - 0.95, words_of_task, va="center", fontsize=10.5)
+        _finish(axes, metric, ticks, rows * len(tasks))
+    return figure
+
+
+def describe_bars(summary: Summary, metric: str) -> str:
+    """Returns the picture in words."""
+    said = []
+    for task, base in summary.base.tasks.items():
+        if base.metric == metric:
+            values = [f"{run.name} {words.value(metric, run.final.tasks[task].value)}" for run in summary.runs]
+            said.append(f"{words.title(task)}: base {words.value(metric, base.value)}, {', '.join(values)}")
+    return "; ".join(said) + "."
+
+
+def value_interval(value: TaskValue, confidence: float) -> tuple[float, float]:
+    """Returns the interval of one value by itself, of no width where there is no standard error.
+
+    Accuracy by Wilson's score interval (Wilson 1927), which holds for values of 0 and 1 too; others by the normal
+    approximation.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    if value.metric != "accuracy":
+        half = z * (value.stderr or 0.0)
+        return value.value - half, value.value + half
+    n, share = value.n, value.value
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _title(summary: Summary, metric: str, tasks: Sequence[str]) -> str:
+    if metric == "accuracy":
+        return "Right answers"
+    better = "higher" if summary.base.tasks[tasks[0]].higher_is_better else "lower"
+    return f"{words.title(metric).capitalize()} ({better} is better)"
+
+
+def _draw_bar(
+    axes: Axes, colour: str, model: ModelSummary, value: TaskValue, y: float, confidence: float
+) -> tuple[float, str]:
+    low, high = value_interval(value, confidence)
+    axes.barh(y, value.value, height=0.74, color=colour, alpha=0.38)
+    axes.plot([low, high], [y, y], color=colour, linewidth=1.8)
+    axes.plot([value.value], [y], marker="|", markersize=10, color=colour, markeredgewidth=2)
+    axes.annotate(
+        words.value(value.metric, value.value),
+        (max(high, value.value), y),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9.5,
+        color=colour,
+    )
+    return y, words.shortened(model.run or "base", 24)
+
+
+def _finish(axes: Axes, metric: str, ticks: Sequence[tuple[float, str]], bottom: float) -> None:
+    axes.set_yticks([y for y, _ in ticks], labels=[name for _, name in ticks])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(bottom - 1.7, -1.6)
+    axes.spines["left"].set_color(palette.RULE.light)
+    axes.grid(axis="x")
+    if metric == "accuracy":
+        axes.set_xlim(0, 1.16)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
+    else:
+        axes.set_xlim(0, 1.18 * axes.get_xlim()[1])

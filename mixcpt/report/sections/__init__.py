@@ -1,0 +1,1 @@
+"""Data for the sections of a run's page."""

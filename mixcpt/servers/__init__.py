@@ -1,0 +1,1 @@
+"""Prefect and MLflow servers, started and configured through their command lines."""

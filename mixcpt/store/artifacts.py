@@ -1,0 +1,246 @@
+"""The artifact store: immutable folders, found by the identity of what made them, published in one step.
+
+    ROOT/<kind>/<first 16 digits of the fingerprint>/
+        ...            the files of the artifact
+        record.json    what made it: settings, inputs, metrics, the digest of each file
+        COMPLETE       the digest of record.json; written last
+    ROOT/work/<kind>/<first 16 digits>/   checkpoints and logs of a stage under way; survives a crash
+
+A reader never sees half an artifact: it is written beside its final place, synced and renamed, and accepted only
+while its COMPLETE marker and the digests of its files hold.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mixcpt.errors import ArtifactError
+from mixcpt.store.fingerprint import canonical_json, file_digest, fingerprint
+
+RECORD = "record.json"
+MARKER = "COMPLETE"
+_SHORT = 16
+
+_log = logging.getLogger("mixcpt.store")
+
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ArtifactRef:
+    """A handle on a published artifact; what stages pass to each other in place of data."""
+
+    kind: str
+    fingerprint: str
+    digest: str
+    """SHA-256 over the artifact's files: equal digests mean equal content."""
+    path: str
+    reused: bool = field(default=False, compare=False)
+    """Whether the store already had it when it was asked for."""
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.path)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What made the artifact: `settings`, `inputs`, `metrics`, `files`, `created_at`, `seconds`."""
+        record: dict[str, Any] = json.loads((self.directory / RECORD).read_text())
+        return record
+
+    @property
+    def short(self) -> str:
+        return self.fingerprint[:_SHORT]
+
+    def file(self, name: str) -> Path:
+        return self.directory / name
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": self.kind, "fingerprint": self.fingerprint, "digest": self.digest, "path": self.path}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, str]) -> "ArtifactRef":
+        return cls(data["kind"], data["fingerprint"], data["digest"], data["path"])
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """Everything that can change the result of a stage."""
+
+    kind: str
+    version: int
+    """Raised when the code of the stage changes its results."""
+    settings: Any
+    """JSON values or pydantic models; no path, device or address."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Digest of each input, by its role."""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(
+            {"kind": self.kind, "version": self.version, "settings": self.settings, "inputs": dict(self.inputs)}
+        )
+
+
+class ArtifactStore:
+    """A folder of artifacts; see the module's text for its layout."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser().resolve()
+
+    def find(self, kind: str, identity: str) -> ArtifactRef | None:
+        """Returns the artifact of this identity, or None where there is none whose marker and digests hold."""
+        ref = _open(self._directory(kind, identity))
+        return ref if ref and ref.fingerprint == identity else None
+
+    def survey(self) -> list[ArtifactRef]:
+        """Returns all artifacts as their records tell, oldest first; unlike `list` it reads no other file of theirs."""
+        refs = []
+        for marker in self.root.glob(f"*/*/{MARKER}"):
+            record = json.loads((marker.parent / RECORD).read_text())
+            refs.append((record["created_at"], _reference(record, marker.parent)))
+        return [ref for _, ref in sorted(refs, key=lambda dated: str(dated[0]))]
+
+    def list(self, kind: str) -> list[ArtifactRef]:
+        """Returns the intact artifacts of a kind, oldest first."""
+        refs = [ref for marker in (self.root / kind).glob(f"*/{MARKER}") if (ref := _open(marker.parent))]
+        return sorted(refs, key=lambda ref: str(ref.record["created_at"]))
+
+    def work_directory(self, key: StageKey) -> Path:
+        """Returns the folder, created if need be, in which a stage keeps what lets a retry resume."""
+        directory = self.root / "work" / key.kind / key.fingerprint[:_SHORT]
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def produce(
+        self, key: StageKey, build: Callable[[Path], Metrics], *, lineage: Mapping[str, Any] | None = None
+    ) -> ArtifactRef:
+        """Returns the artifact of `key`, calling `build(folder)` to write it only where the store has none.
+
+        `build` returns the metrics to record; `lineage` (source paths, names) is recorded but decides no identity.
+
+        Raises:
+            ArtifactError: If the disk is full or refuses to be written; nothing half-written stays behind.
+        """
+        if found := self.find(key.kind, key.fingerprint):
+            return found
+        with self._fence(key):
+            if found := self.find(key.kind, key.fingerprint):
+                return found
+            with self._draft(key) as draft:
+                started = time.monotonic()
+                metrics = build(draft)
+                seconds = time.monotonic() - started
+                return self._publish(key, draft, dict(metrics), seconds, dict(lineage or {}))
+
+    def discard_work(self, key: StageKey) -> None:
+        """Removes the work folder of a stage whose artifact is published."""
+        shutil.rmtree(self.root / "work" / key.kind / key.fingerprint[:_SHORT], ignore_errors=True)
+
+    def _directory(self, kind: str, identity: str) -> Path:
+        return self.root / kind / identity[:_SHORT]
+
+    @contextmanager
+    def _fence(self, key: StageKey) -> Iterator[None]:
+        """Holds the stage for this process alone, after waiting for another that is at it.
+
+        The kernel frees the lock at once when its holder dies, so nobody waits for the dead; who has waited finds the
+        result in the store, or builds it in the holder's place.
+        """
+        with (self.work_directory(key) / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("another process is working on %s %s; waiting for it", key.kind, key.fingerprint[:_SHORT])
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _draft(self, key: StageKey) -> Iterator[Path]:
+        parent = self.root / key.kind
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=parent))
+        except OSError as error:
+            raise _unwritable(parent, error) from error
+        try:
+            yield draft
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise _unwritable(parent, error) from error
+            raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _publish(
+        self, key: StageKey, draft: Path, metrics: dict[str, Any], seconds: float, lineage: dict[str, Any]
+    ) -> ArtifactRef:
+        names = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
+        files = {name: file_digest(draft / name) for name in names}
+        digest = fingerprint(files)
+        record = {
+            "kind": key.kind,
+            "fingerprint": key.fingerprint,
+            "digest": digest,
+            "version": key.version,
+            "settings": json.loads(canonical_json(key.settings)),
+            "inputs": dict(key.inputs),
+            "lineage": lineage,
+            "metrics": metrics,
+            "files": files,
+            "created_at": datetime.now(UTC).isoformat(),
+            "seconds": round(seconds, 3),
+        }
+        (draft / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
+        for name in [*names, RECORD]:
+            _sync(draft / name)
+        (draft / MARKER).write_text(file_digest(draft / RECORD))
+        _sync(draft / MARKER)
+        target = self._directory(key.kind, key.fingerprint)
+        shutil.rmtree(target, ignore_errors=True)  # damaged, or `find` would have answered
+        draft.rename(target)
+        _sync(target.parent)
+        return ArtifactRef(key.kind, key.fingerprint, digest, str(target))
+
+
+def _open(directory: Path) -> ArtifactRef | None:
+    """Returns the artifact of a folder, or None where its marker, its record or a file of it does not hold."""
+    try:
+        if (directory / MARKER).read_text().strip() != file_digest(directory / RECORD):
+            return None
+        record = json.loads((directory / RECORD).read_text())
+        if any(file_digest(directory / name) != digest for name, digest in record["files"].items()):
+            return None
+    except FileNotFoundError:
+        return None
+    return _reference(record, directory)
+
+
+def _reference(record: Mapping[str, Any], directory: Path) -> ArtifactRef:
+    return ArtifactRef(record["kind"], record["fingerprint"], record["digest"], str(directory), reused=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(parent: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"cannot write into the artifact store at {parent}: {error.strerror or error}",
+        "free some space, or point runtime.store at another disk; nothing half-written was left",
+    )

@@ -1,0 +1,77 @@
+"""The settings of a comparison: what contenders share and change, and what would not be fair is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcpt.config import CompareConfig, load_advise, load_compare
+from mixcpt.config.compare import merged
+from mixcpt.errors import ConfigError
+
+PRESETS = Path(__file__).resolve().parents[3] / "deployments" / "comparisons"
+PRESET = PRESETS / "closed-world.yaml"
+LSSD = {"name": "lssd", "settings": {"pretrain": {"method": {"kind": "lssd", "alpha": 0.3}}}}
+REPLAY = {"name": "replay", "settings": {"pretrain": {"method": {"kind": "cpt_replay"}}}}
+
+
+def compare(*contenders: dict[str, Any], **changes: Any) -> CompareConfig:
+    return CompareConfig.model_validate({"contenders": contenders, **changes})
+
+
+def test_adapt_has_the_common_settings_the_contenders_and_the_value() -> None:
+    config = compare(LSSD, REPLAY, settings={"mixture": {"total_tokens": 5000}, "pretrain": {"batch_rows": 16}})
+    made = config.adapt(config.contenders[0], 0.002, seed=4, split="selection")
+    assert (made.name, made.seed, made.data_seed, made.evaluate.split) == ("lssd-4", 4, 0, "selection")
+    assert (made.pretrain.method.kind, made.pretrain.batch_rows) == ("lssd", 16)
+    assert made.pretrain.optimizer.learning_rate == 0.002
+    assert made.mixture.total_tokens == 5000
+    longer = config.adapt(config.contenders[1], 0.002, seed=4, split="report", total_tokens=7000)
+    assert (longer.mixture.total_tokens, longer.pretrain.method.kind) == (7000, "cpt_replay")
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_are_valid_and_say_what_they_take(path: Path) -> None:
+    text = path.read_text()
+    command = "mixcpt advise" if "num_trials" in text else "mixcpt compare"
+    assert f"{command} deployments/comparisons/{path.name}" in text
+    assert "# Hardware: " in text and "Time: " in text
+    config = load_advise(path) if "num_trials" in text else load_compare(path)
+    assert config.seeds
+
+
+def test_merged_maps_are_merged_and_a_new_kind_starts_anew() -> None:
+    common = {"method": {"kind": "lssd", "alpha": 0.3}, "rows": 4, "tasks": [1, 2]}
+    assert merged(common, {"method": {"alpha": 0.5}})["method"] == {"kind": "lssd", "alpha": 0.5}
+    assert merged(common, {"method": {"kind": "kl"}})["method"] == {"kind": "kl"}
+    assert merged(common, {"tasks": [3]}) == {"method": common["method"], "rows": 4, "tasks": [3]}
+    assert common["method"] == {"kind": "lssd", "alpha": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"contenders": [LSSD, LSSD]}, "given twice: lssd"),
+        ({"contenders": [{**LSSD, "values": [0.1]}]}, "a search of equal size is part of a fair comparison"),
+        ({"contenders": [LSSD], "seeds": [1, 1]}, "a seed is given twice"),
+        ({"contenders": [{"name": "x", "settings": {"mixture": {"totl": 1}}}]}, r"contender x: mixture\.totl"),
+        ({"contenders": []}, "at least 1"),
+        ({"contenders": [LSSD], "search": {"setting": "pretrain.optimizer.lr"}}, r"pretrain\.optimizer\.lr"),
+    ],
+)
+def test_compare_refuses_what_would_fail_or_not_be_fair(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        CompareConfig.model_validate(changes)
+
+
+def test_load_compare_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("contenders: [{name: one}]\nseeds: many\n")
+    with pytest.raises(ConfigError, match=r"grid\.yaml has 1 problem:\n  seeds: "):
+        load_compare(path)
+
+
+def test_preset_is_valid_and_plans_a_fair_search() -> None:
+    config = load_compare(PRESET)
+    assert {len(config.values(contender)) for contender in config.contenders} == {2}
+    assert config.first.curation.sources[0].mentions == 2  # type: ignore[union-attr]

@@ -1,0 +1,112 @@
+"""From a trial to the run, by numbers worked out by hand; and that the run in small has the run's own shape."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mixcpt.config import AdaptConfig, PretrainConfig
+from mixcpt.planning.dry_run import COLD, FEW, Measured, Trial
+from mixcpt.planning.extrapolation import extrapolated, memory_of_trial, start_seconds
+from mixcpt.planning.load import Load, load_of
+from mixcpt.planning.slices import small_run
+from mixcpt.records.plan import Device, Memory, StagePlan
+from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import resolve_model
+
+CPU = Device("cpu", 1, 2**34, 1e11, 1e11, 1e10, 0.6, is_here=True)
+MEASURED = Measured(0.0, 0.0, 0.0, (), {}, {})
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """The demo's defaults: 440 steps of 8 rows of 256 tokens, a checkpoint every 100, 200 and 100 samples of 16."""
+    config = AdaptConfig()
+    return load_of(config, resolve_model(config.base), ArtifactStore(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture
+def small(load: Load, tmp_path: Path) -> AdaptConfig:
+    return small_run(load.config, load.samples, tmp_path)
+
+
+def test_pretraining_pays_once_by_step_and_by_checkpoint(load: Load, small: AdaptConfig) -> None:
+    trained = replace(
+        MEASURED,
+        seconds=20.0,
+        seconds_after_training=2.0,
+        step_seconds=(1.0,) * 7,
+        metrics={"steps": 8, "flops": 8, "peak_memory_bytes": 500_000_000},
+    )
+    (found,) = extrapolated((StagePlan("pretrained", 1.0, steps=440),), load, Trial(small, {"pretrain": trained}))
+    # 20 - 8 x 1 once, 440 steps, four checkpoints more than the one at the end, three quarters of 2 s each
+    assert found.seconds == pytest.approx(12 + 440 + 4 * 1.5)
+    more_rows = 44 * (900_096 - 8 * 8 * 256)
+    assert found.peak_memory_bytes == 500_000_000 + more_rows
+
+
+def test_pretraining_of_longer_accumulation_takes_as_much_more(load: Load, small: AdaptConfig) -> None:
+    config = load.config.model_copy(update={"pretrain": PretrainConfig(batch_rows=64, micro_batch_rows=8)})
+    trained = replace(
+        MEASURED, seconds=8.0, step_seconds=(1.0,) * 7, metrics={"steps": 8, "flops": 8, "peak_memory_bytes": 1}
+    )
+    stage = StagePlan("pretrained", 1.0, steps=50)
+    (found,) = extrapolated((stage,), replace(load, config=config), Trial(small, {"pretrain": trained}))
+    assert found.seconds == pytest.approx(50 * 8)
+
+
+def test_dpo_pays_by_step_and_once_a_sample_for_the_reference(load: Load, small: AdaptConfig) -> None:
+    trained = replace(
+        MEASURED,
+        seconds=10.0,
+        step_seconds=(2.0,),
+        metrics={"steps": 2, "num_samples": 32, "train_seconds": 5.0, "peak_memory_bytes": 7},
+    )
+    (found,) = extrapolated((StagePlan("dpo", 1.0, steps=7, rows=100),), load, Trial(small, {"dpo": trained}))
+    # 10 - 2 x 2 once, 7 steps, and a third of a step's time a sample for the 68 samples more
+    assert found.seconds == pytest.approx(6 + 7 * 2 + (2 * 2 / 3) * 68 / 32)
+    assert found.peak_memory_bytes == 7
+
+
+def test_evaluation_pays_once_and_by_question(load: Load, small: AdaptConfig) -> None:
+    names = [task.name for task in load.tasks]
+    few = replace(MEASURED, seconds=4.0, items=dict.fromkeys(names, 2))
+    base = replace(MEASURED, seconds=14.0, items=dict.fromkeys(names, 64))
+    trial = Trial(
+        small, {COLD: replace(few, seconds=9.0), FEW: few, "evaluate-base": base, "evaluate-pretrained": base}
+    )
+    stages = tuple(StagePlan(f"evaluation of {role}", 1.0) for role in ("base", "final"))
+    first, second = extrapolated(stages, load, trial)
+    wanted = sum(task.items for task in load.tasks)
+    assert second.seconds == pytest.approx(4 + 10 * wanted / (64 * len(names)))
+    assert first.seconds == pytest.approx(second.seconds + 5)  # the first of its process imports
+    assert wanted > 64 * len(names)
+
+
+def test_start_counts_the_evaluations_two_processes(load: Load, small: AdaptConfig) -> None:
+    stages = {name: replace(MEASURED, start_seconds=3.0) for name in ("curate", "pretrain", "sft")}
+    assert start_seconds(load, Trial(small, {**stages, COLD: replace(MEASURED, start_seconds=5.0)})) == 9 + 10
+
+
+def test_memory_of_a_trial_gives_the_process_what_no_formula_explains() -> None:
+    parts = Memory("pretrained", 10, 10, 20, 10, 40, 10, 600)
+    stage = StagePlan("pretrained", 1.0, peak_memory_bytes=850)
+    on_cpu = memory_of_trial(parts, stage, CPU)
+    assert (on_cpu.process, on_cpu.activations, on_cpu.total) == (750, 40, 850)
+    on_gpu = memory_of_trial(parts, replace(stage, peak_memory_bytes=110), replace(CPU, name="h100"))
+    assert (on_gpu.process, on_gpu.activations, on_gpu.total) == (0, 50, 110)
+
+
+def test_run_in_small_keeps_rows_teacher_and_optimiser(load: Load, small: AdaptConfig, tmp_path: Path) -> None:
+    given, tried = load.config, small
+    assert tried.mixture.total_tokens == 8 * 8 * 256
+    assert tried.mixture.row_tokens == given.mixture.row_tokens
+    assert (tried.pretrain.scope, tried.pretrain.teacher) == (given.pretrain.scope, given.pretrain.teacher)
+    assert tried.pretrain.optimizer == given.pretrain.optimizer
+    assert tried.pretrain.micro_batch_rows == given.pretrain.micro_batch_rows
+    assert tried.align.selection.num_instructions == 4 * 16
+    assert {task.limit for task in tried.evaluate.tasks} == {60, 64}  # one task asks 60 in all
+    records = (tmp_path / "sources" / "world-preferences.jsonl").read_text().splitlines()
+    assert len(records) == 600
+    assert set(json.loads(records[0])) == {"id", "prompt", "chosen", "rejected"}

@@ -1,0 +1,86 @@
+"""Planned beside measured: in the report's cost section and among the figures of the run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mixcpt.records.plan import Device, Disk, Memory, Plan, SourceShare, StagePlan, plan_key, plan_of, save_plan
+from mixcpt.records.run import RunResult, run_identity
+from mixcpt.report.page import write_report
+from mixcpt.report.summary import summarise
+from mixcpt.store.artifacts import ArtifactStore
+from tasks.reporting import figures
+from tests.unit.report_artifacts import hits, run
+
+RIGHT = {"domain_questions": hits(40, 0.2), "general_questions_unasked": hits(50, 0.8)}
+
+
+def made(name: str = "mine") -> Plan:
+    """A plan of 1.3 M tokens for a run that measured as many, with half of the peak memory."""
+    device = Device("cpu", 1, 2**34, 1e11, 1e11, 1e10, 0.6, is_here=True)
+    trained = StagePlan("pretrained", 236.4, 1_300_000, 300, 5078, int(10.4e12), int(5.2e12), 725_000_000)
+    memory = (Memory("pretrained", 8, 8, 16, 8, 100, 20, 500),)
+    shares = (SourceShare("anatomy", "domain", 200_000, 650_000, True),)
+    return Plan(
+        name, "analytic", device, 2_000_000, 2_000_000, shares, (trained,), memory, Disk(1, 2, 3, 0, 100), 2**30, 10.0
+    )
+
+
+def keep(store: ArtifactStore, result: RunResult, plan: Plan, measured_at: str = "") -> None:
+    identity = run_identity(result.config, result.base, result.refs["corpus"].fingerprint)
+    save_plan(store, plan_key(identity, {}, plan.device.name, 1, measured_at=measured_at), lambda: plan)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+@pytest.fixture
+def result(store: ArtifactStore) -> RunResult:
+    return run(store, "mine", base_right=RIGHT, final_right=RIGHT)
+
+
+def test_plan_survives_json() -> None:
+    assert Plan.from_json(made().to_json()) == made()
+
+
+def test_run_without_a_plan_shows_none(result: RunResult, store: ArtifactStore, tmp_path: Path) -> None:
+    assert summarise([result]).runs[0].planned == []
+    assert "planned beside measured" not in write_report([result], store, tmp_path / "page.html").read_text()
+
+
+def test_run_with_a_plan_shows_it_beside_what_was_measured(
+    result: RunResult, store: ArtifactStore, tmp_path: Path
+) -> None:
+    keep(store, result, made())
+    (summary,) = summarise([result]).runs
+    stage, total = summary.planned
+    assert stage.tokens == (1_300_000, 1_300_000)
+    assert stage.seconds == (236.4, 118.2)
+    assert stage.peak_memory_bytes == (725_000_000, 1_450_000_000)
+    assert total.seconds == (236.4, 118.2)
+    page = write_report([result], store, tmp_path / "page.html").read_text()
+    assert "planned beside measured" in page
+    assert "(200.0" in page and "(50.0" in page  # of the planned memory and time
+
+
+def test_figures_of_a_run_have_both(result: RunResult, store: ArtifactStore) -> None:
+    keep(store, result, made())
+    found = figures(summarise([result]).runs[0])
+    assert (found["plan/pretrained/seconds"], found["measured/pretrained/seconds"]) == (236.4, 118.2)
+    assert found["plan/pretrained/tokens"] == found["measured/pretrained/tokens"] == 1_300_000
+    assert found["plan/total/peak_memory_bytes"] == 725_000_000
+
+
+def test_plan_of_a_run_is_its_last_trial_and_never_another_machines(result: RunResult, store: ArtifactStore) -> None:
+    elsewhere = replace(made("elsewhere"), device=replace(made().device, name="h100", is_here=False))
+    keep(store, result, elsewhere, "1")
+    assert plan_of(store, result) is None
+    for number, (name, basis) in enumerate([("first", "trial"), ("second", "trial"), ("formulas", "analytic")]):
+        keep(store, result, replace(made(name), basis=basis), f"2{number}")  # type: ignore[arg-type]
+    found = plan_of(store, result)
+    assert found is not None and found.name == "second"
+    other = result.config.model_copy(update={"seed": 7})
+    assert plan_of(store, replace(result, config=other)) is None

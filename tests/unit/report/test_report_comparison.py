@@ -1,0 +1,168 @@
+"""The numbers, words and page of a comparison."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcpt.config import AdaptConfig, CompareConfig
+from mixcpt.config.compare import merged
+from mixcpt.errors import ConfigError
+from mixcpt.records.comparison import Comparison, Result, Tried, find_comparison, save_comparison
+from mixcpt.records.run import RunResult
+from mixcpt.report.comparison.page import write_comparison
+from mixcpt.report.comparison.summary import comparison_rows, markdown_comparison, recommendation, summarise_comparison
+from mixcpt.store.artifacts import ArtifactStore
+from tests.unit.report_artifacts import hits, run
+
+DOMAIN, GENERAL = "domain_questions", "general_questions_unasked"
+BASE = {DOMAIN: hits(40, 0.0), GENERAL: hits(50, 1.0)}
+SHARES = {"plain": (0.9, 0.5), "middling": (0.5, 0.8), "mixcpt": (0.9, 0.9), "timid": (0.1, 1.0)}
+"""Learned, kept."""
+
+
+CLAIMS = [
+    {"says": "keeps more", "contender": "mixcpt", "against": "plain", "task": GENERAL, "by": 0.05},
+    {"says": "learns more", "contender": "middling", "against": "plain", "task": DOMAIN},
+    {"says": "learns as much", "contender": "mixcpt", "against": "plain", "task": DOMAIN},
+    {"says": "loses at most two points", "contender": "timid", "task": GENERAL, "by": -0.1},
+]
+
+
+def answers(learned: float, kept: float, seed: int) -> dict[str, list[int]]:
+    return {DOMAIN: hits(40, learned - 0.025 * seed), GENERAL: hits(50, kept - 0.02 * seed)}
+
+
+def chosen_on(store: ArtifactStore, name: str, **rights: Mapping[str, Sequence[int]]) -> RunResult:
+    """A run that was asked the selection split also, and answered it alike."""
+    made = run(store, name, **rights)
+    asked = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
+    return replace(made, evaluations=made.evaluations | asked)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def comparison(store: ArtifactStore) -> Comparison:
+    results = []
+    for name, (learned, kept) in SHARES.items():
+        runs = tuple(
+            chosen_on(store, f"{name}-{seed}", base_right=BASE, final_right=answers(learned, kept, seed))
+            for seed in range(3)
+        )
+        results.append(Result(name, 0.001, runs))
+    contenders = [{"name": name} for name in SHARES]
+    config = CompareConfig.model_validate({"name": "four", "contenders": contenders, "claims": CLAIMS})
+    tried = tuple(
+        Tried(name, value, 0.5, 0.9, 0.4 + 0.1 * (name == "mixcpt") + value)
+        for name in SHARES
+        for value in (0.001, 0.01)
+    )
+    return Comparison(config, tried, tuple(results))
+
+
+def test_contest_counts_every_seed_and_knows_the_front(comparison: Comparison) -> None:
+    summary = summarise_comparison(comparison)
+    rows = {row.contender: row for row in summary.rows}
+    assert [name for name, row in rows.items() if row.is_on_front] == ["mixcpt", "timid"]
+    change = rows["plain"].changes[DOMAIN]
+    assert len(change.values) == 3
+    assert change.value == pytest.approx(sum(change.values) / 3)
+    assert change.low < change.delta < change.high
+    assert not rows["plain"].against_first
+    assert rows["mixcpt"].against_first[GENERAL].low > 0.2
+    assert rows["plain"].cost.tokens == 1_300_000 + 40_000 + 20_000
+    assert rows["mixcpt"].kept == pytest.approx(-0.12, abs=0.01)
+
+
+def test_contest_recommends_by_other_questions_and_says_how_sure(comparison: Comparison) -> None:
+    said = recommendation(summarise_comparison(comparison))
+    assert said.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
+    assert "not reported here: mixcpt (score 0.378 ± 0.023; next plain, " in said
+    assert "On the reported ones, over 3 seeds, it changed domain questions by +8" in said
+    assert "against plain that is" in said
+
+
+def test_contest_chooses_by_all_seeds_and_not_by_the_search(comparison: Comparison) -> None:
+    misled = tuple(replace(tried, score=tried.score + (tried.contender == "plain")) for tried in comparison.tried)
+    summary = summarise_comparison(replace(comparison, tried=misled))
+    assert [one.contender for one in summary.choice][:2] == ["mixcpt", "plain"]
+    one_seed = tuple(replace(result, runs=result.runs[:1]) for result in comparison.results)
+    assert all(math.isnan(one.spread) for one in summarise_comparison(replace(comparison, results=one_seed)).choice)
+
+
+def test_contest_claims_hold_where_the_whole_interval_says_so(comparison: Comparison) -> None:
+    summary = summarise_comparison(comparison)
+    assert [one.verdict for one in summary.claims] == ["holds", "does not hold", "not shown", "holds"]
+    assert all(one.p_holm >= one.change.p_value for one in summary.claims)
+    lines = markdown_comparison(summary).splitlines()
+    assert any(line.startswith("| keeps more | holds | +40.0") for line in lines)
+
+
+def test_contest_claim_about_nobody_or_nothing_is_refused() -> None:
+    for claim, said in (
+        ({"says": "x", "contender": "nobody", "task": DOMAIN}, "nobody is none of the contenders: plain"),
+        ({"says": "x", "contender": "plain", "task": "nothing"}, "nothing is none of the tasks: domain_questions"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            CompareConfig.model_validate({"contenders": [{"name": "plain"}], "claims": [claim]})
+
+
+def test_contest_holds_everybody_to_what_one_of_them_promised(comparison: Comparison) -> None:
+    promise = {"pretrain": {"retention": {"max_loss": 0.1}}, "evaluate": {"split": "report"}}
+    promised = []
+    for result in comparison.results:
+        changes = promise if result.contender == "mixcpt" else {}
+        runs = tuple(replace(run, config=_changed(run.config, changes)) for run in result.runs)
+        promised.append(replace(result, runs=runs))
+    summary = summarise_comparison(replace(comparison, results=tuple(promised)))
+    found = {one.contender: (one.is_own, one.num_kept, one.worst) for one in summary.promises}
+    assert found["mixcpt"] == (True, 1, pytest.approx(-0.14))
+    assert found["plain"] == (False, 0, pytest.approx(-0.54))
+    assert found["timid"] == (False, 3, pytest.approx(-0.04))
+    assert "| mixcpt | general questions unasked | −10.0 | 1 of 3 | −14.0 |" in markdown_comparison(summary)
+    assert "| plain (promised nothing) |" in markdown_comparison(summary)
+
+
+def _changed(config: AdaptConfig, changes: dict[str, Any]) -> AdaptConfig:
+    return AdaptConfig.model_validate(merged(config.model_dump(mode="json"), changes))
+
+
+def test_contest_tables_have_one_row_a_contender(comparison: Comparison) -> None:
+    summary = summarise_comparison(comparison)
+    assert [row["contender"] for row in comparison_rows(summary)] == list(SHARES)
+    lines = markdown_comparison(summary).splitlines()
+    assert sum(line.startswith("| ") for line in lines) == 2 + len(SHARES) + len(CLAIMS)
+    assert any(line.startswith("| mixcpt (front) | 0.001 |") for line in lines)
+
+
+def test_contest_page_shows_everything_without_network_or_script(comparison: Comparison, tmp_path: Path) -> None:
+    page = write_comparison(summarise_comparison(comparison), tmp_path / "page.html").read_text()
+    assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
+    for said in (
+        "Against plain",
+        "How each was tuned",
+        "would see",
+        "spread",
+        "What was claimed",
+        "Which to take",
+        *SHARES,
+    ):
+        assert said in page
+    assert page.count("<svg") == 1
+
+
+def test_comparison_is_found_again_and_an_unknown_one_lists_the_known(
+    comparison: Comparison, store: ArtifactStore
+) -> None:
+    save_comparison(store, comparison)
+    again = find_comparison(store, "four")
+    assert again.to_json() == comparison.to_json()
+    with pytest.raises(ConfigError, match="it has: four"):
+        find_comparison(store, "five")

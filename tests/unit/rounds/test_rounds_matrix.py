@@ -1,0 +1,122 @@
+"""The matrix of rounds: who was asked what, what was forgotten, and what a page says of it."""
+
+from pathlib import Path
+
+import pytest
+
+from mixcpt.config import ReadaptConfig
+from mixcpt.records.round import Decision, Round, refused, rounds, save_round
+from mixcpt.report.rounds import forgetting_verdict, markdown_rounds, write_rounds
+from mixcpt.rounds.gates import Judgement
+from mixcpt.rounds.matrix import matrix
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from tests.unit.report_artifacts import accuracy_items, evaluation, hits, run
+
+GENERAL = "general_questions_unasked"
+
+
+def asked(store: ArtifactStore, name: str, **shares: float) -> ArtifactRef:
+    items = [item for task, share in shares.items() for item in accuracy_items(task, hits(20, share))]
+    return evaluation(store, "plain", {"name": name, "digest": name}, items)
+
+
+def made_round(
+    store: ArtifactStore,
+    number: int,
+    decision: Decision,
+    corpora: tuple[str, ...],
+    shares: dict[str, tuple[float, float, float]],
+    reason: str = "Because.",
+) -> Round:
+    """A round whose shares are those of base, champion and candidate, by task; a corpus' task is called like it."""
+    right = {"domain_questions": hits(20, 0.5), GENERAL: hits(20, 0.9)}
+    evaluations = {
+        role: asked(store, f"{role}-{number}", **{task: values[place] for task, values in shares.items()})
+        for place, role in enumerate(("base", "champion", "candidate"))
+    }
+    judged = Judgement(
+        "learns", "block", corpora[-1], "champion", "accuracy", 0.1, 0.5, 0.4, 0.2, 0.6, "sure", 0.0, "report", True
+    )
+    return Round(
+        number=number,
+        name="rounds",
+        new=corpora[-1:],
+        earlier=corpora[:-1],
+        tasks={**{corpus: (corpus,) for corpus in corpora}, "": (GENERAL,)},
+        run=run(store, f"rounds-{number}", base_right=right, final_right=right),
+        evaluations=evaluations,
+        judgements=(judged,),
+        decision=decision,
+        reason=reason,
+        version=str(number),
+    )
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> tuple[ArtifactStore, list[Round]]:
+    """Learned, then refused, then learned again with a loss of what came first."""
+    store = ArtifactStore(tmp_path / "store")
+    first = made_round(store, 1, "promoted", ("one",), {"one": (0.1, 0.1, 0.9), GENERAL: (1.0, 1.0, 0.95)})
+    second = made_round(
+        store, 2, "refused", ("one", "two"), {"one": (0.1, 0.9, 0.2), "two": (0.0, 0.1, 0.8), GENERAL: (1.0, 0.95, 0.3)}
+    )
+    third = made_round(
+        store,
+        3,
+        "promoted",
+        ("one", "three"),
+        {"one": (0.1, 0.9, 0.75), "three": (0.05, 0.15, 0.7), GENERAL: (1.0, 0.95, 0.9)},
+    )
+    return store, [first, second, third]
+
+
+def test_matrix_has_a_row_a_model_and_a_column_a_corpus(three: tuple[ArtifactStore, list[Round]]) -> None:
+    table = matrix(three[1])
+    assert [column.corpus for column in table.columns] == ["one", "two", "three", ""]
+    values = [[row.values.get(column.corpus) for column in table.columns] for row in table.rows]
+    assert values == [
+        [0.1, 0.0, 0.05, 1.0],
+        [0.9, 0.1, 0.15, 0.95],  # asked again, as champion, about what came later
+        [0.2, 0.8, None, 0.3],
+        [0.75, None, 0.7, 0.9],
+    ]
+
+
+def test_forgetting_is_counted_along_the_models_that_served(three: tuple[ArtifactStore, list[Round]]) -> None:
+    lost = {each.corpus: round(each.lost, 4) for each in matrix(three[1]).forgotten()}
+    assert lost == {"one": 0.15, "two": 0.0, "three": 0.0, "": 0.05}
+    assert "Most was forgotten of one: 15.0 points" in forgetting_verdict(matrix(three[1]))
+    assert "No model has served" in forgetting_verdict(matrix(three[1][1:2]))
+
+
+def test_refused_corpora_are_forgiven_once_a_round_has_learned_them(three: tuple[ArtifactStore, list[Round]]) -> None:
+    store, made = three
+    assert refused(made) == ["two"]
+    nothing = dict.fromkeys(("one", "two", "three", GENERAL), (0.0, 0.0, 0.0))
+    again = made_round(store, 4, "promoted", ("one", "three", "two"), nothing)
+    assert refused([*made, again]) == []
+    unanswered = made_round(store, 5, "unanswered", ("one", "two"), nothing)
+    assert refused([*made, unanswered]) == ["two"]
+
+
+def test_rounds_are_found_again_in_their_order(three: tuple[ArtifactStore, list[Round]]) -> None:
+    store, made = three
+    for each in made:
+        save_round(store, ReadaptConfig(name="rounds"), each)
+    found = rounds(store, "rounds")
+    assert [(each.number, each.decision, each.judgements) for each in found] == [
+        (each.number, each.decision, each.judgements) for each in made
+    ]
+    assert rounds(store, "others") == []
+
+
+def test_page_and_text_show_what_was_decided_and_escape_it(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    hostile = "<script>alert(1)</script>"
+    made = made_round(store, 1, "refused", ("one",), {"one": (0.1, 0.1, 0.9), GENERAL: (1.0, 1.0, 0.95)}, hostile)
+    page = write_rounds([made], tmp_path / "page.html").read_text()
+    text = markdown_rounds([made])
+    for shown in (page, text):
+        assert "90.0" in shown
+        assert "<script>" not in shown
+    assert page.count("learns") >= 1
