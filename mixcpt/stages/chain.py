@@ -1,22 +1,26 @@
-"""The stages of an adaptation as jobs: what runs after what, with which settings and inputs; runs nothing itself."""
+"""The chain of an adaptation as jobs: the order of the stages, with the settings and inputs of each; runs nothing."""
 
-from collections.abc import Mapping
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from mixcpt.config import AdaptConfig, Split
-from mixcpt.stages.jobs import Input, Job, Output
+from mixcpt.stages.jobs import Input, Job, JobOptions, Output
+from mixcpt.stages.registry import find_stage, trained_roles
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 
 EVALUATE = "evaluate-"
-"""What the names of evaluations begin with; the role of the model that is asked follows."""
+"""Prefix of the names of evaluation jobs; the role of the evaluated model follows."""
 OPEN_BOOK = "open-book"
-"""Role of the base that has the document at hand."""
+"""Role of the base model with the document of each question in its prompt."""
+RunJobs = Callable[[Sequence[Job]], dict[str, ArtifactRef]]
+"""Runs jobs in order and returns their artifacts by job name."""
 
 
 @runtime_checkable
 class Adapting(Protocol):
-    """What the jobs follow from."""
+    """The settings and the base model that determine the jobs."""
 
     @property
     def config(self) -> AdaptConfig: ...
@@ -25,78 +29,142 @@ class Adapting(Protocol):
     def base(self) -> ModelRef: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChainResult:
+    """Artifacts of a whole chain."""
+
+    refs: dict[str, ArtifactRef] = field(default_factory=dict)
+    """Artifacts by role; a skipped stage is absent."""
+    evaluations: dict[str, ArtifactRef] = field(default_factory=dict)
+    """Evaluations by the role of the evaluated model."""
+
+
+def run_chain(adaptation: Adapting, run: RunJobs) -> ChainResult:
+    """Run all jobs of an adaptation in order and return their artifacts.
+
+    Args:
+        adaptation: Settings and base model.
+        run: Runs some jobs; called with the next jobs as soon as their inputs exist.
+    """
+    refs = by_role(run([curation_job(adaptation.config)]))
+    corpus = refs["corpus"]
+    evaluations = by_role(run(preview_jobs(adaptation, corpus)))
+    refs |= by_role(run(pretraining_jobs(adaptation, corpus)))
+    pretrained = ModelRef.from_artifact(refs["pretrained"], "pretrained")
+    refs |= by_role(run(alignment_jobs(adaptation, corpus, pretrained)))
+    final = refs[final_role(refs)]
+    evaluations |= by_role(run(evaluation_jobs(adaptation, corpus, refs["pretrained"], final)))
+    return ChainResult(refs=refs, evaluations=evaluations)
+
+
+def by_role(results: dict[str, ArtifactRef]) -> dict[str, ArtifactRef]:
+    """Return artifacts of jobs by their role in a run: that of the stage, or of the evaluated model."""
+    return {role_of(name): ref for name, ref in results.items()}
+
+
+def role_of(job_name: str) -> str:
+    """Return the role in a run of the artifact of a job."""
+    return job_name.removeprefix(EVALUATE) if job_name.startswith(EVALUATE) else find_stage(job_name).role
+
+
+def final_role(refs: dict[str, ArtifactRef]) -> str:
+    """Return the role of the last trained model."""
+    return next(role for role in reversed(trained_roles()) if role in refs)
+
+
 def curation_job(config: AdaptConfig) -> Job:
-    """Returns the job `curate`."""
-    return Job("curate", "curate", config.curation.model_dump(mode="json"), config.data_seed)
+    """Return the job `curate`."""
+    return Job(name="curate", stage="curate", config=config.curation.model_dump(mode="json"), seed=config.data_seed)
 
 
 def plan_job(adaptation: Adapting, corpus: Input) -> Job:
-    """Returns the job `plan`: what the run will take on this machine, reckoned without a trial."""
+    """Return the job `plan`, which estimates the cost of the run on this machine by formulas."""
     config = adaptation.config
     inputs: dict[str, Input] = {"corpus": corpus, "base": adaptation.base}
-    return Job("plan", "plan", config.model_dump(mode="json"), config.seed, inputs)
+    return Job(name="plan", stage="plan", config=config.model_dump(mode="json"), seed=config.seed, inputs=inputs)
 
 
 def pretraining_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
-    """Returns the jobs `mix`, `cache` where the teacher is one, `probe` for a promise, and `pretrain`."""
+    """Return the jobs `mix`, `cache` (for a cached teacher), `probe` (for a promise of retention) and `pretrain`."""
     config, base = adaptation.config, adaptation.base
-    mixture = config.mixture.model_dump(mode="json") | {"method": config.pretrain.method.model_dump(mode="json")}
     settings = config.pretrain.model_dump(mode="json")
-    jobs = [Job("mix", "mix", mixture, config.seed, {"corpus": corpus, "base": base})]
     inputs: dict[str, Input] = {"mixture": Output("mix"), "base": base}
+    jobs = [
+        Job(
+            name="mix",
+            stage="mix",
+            config=config.mixture.model_dump(mode="json") | {"method": settings["method"]},
+            seed=config.seed,
+            inputs={"corpus": corpus, "base": base},
+        )
+    ]
     if config.pretrain.uses_cache:
-        jobs.append(Job("cache", "cache", settings, config.seed, dict(inputs)))
+        jobs.append(Job(name="cache", stage="cache", config=settings, seed=config.seed, inputs=dict(inputs)))
         inputs["cache"] = Output("cache")
     if config.promised_tasks:
-        asked = {
-            "evaluate": config.evaluate.model_dump(mode="json"),
-            "retention": settings["retention"],
-            "tasks": list(config.promised_tasks),
-        }
-        jobs.append(Job("probe", "probe", asked, config.data_seed, {"base": base, "corpus": corpus}))
+        jobs.append(_probe_job(adaptation, corpus))
         inputs["probe"] = Output("probe")
-    options = {"sharding": config.runtime.sharding}
-    return [*jobs, Job("pretrain", "pretrain", settings, config.seed, inputs, options)]
+    options = JobOptions(sharding=config.runtime.sharding)
+    training = Job(
+        name="pretrain", stage="pretrain", config=settings, seed=config.seed, inputs=inputs, options=options
+    )
+    return [*jobs, training]
+
+
+def _probe_job(adaptation: Adapting, corpus: Input) -> Job:
+    config = adaptation.config
+    settings = {
+        "evaluate": config.evaluate.model_dump(mode="json"),
+        "retention": config.pretrain.retention.model_dump(mode="json"),
+        "tasks": list(config.promised_tasks),
+    }
+    inputs: dict[str, Input] = {"base": adaptation.base, "corpus": corpus}
+    return Job(name="probe", stage="probe", config=settings, seed=config.data_seed, inputs=inputs)
 
 
 def alignment_jobs(adaptation: Adapting, corpus: Input, model: Input) -> list[Job]:
-    """Returns the jobs `select`, `sft` and `dpo` for a pre-trained model, without those that the settings skip."""
-    config = adaptation.config
-    selection = config.align.selection
-    template = {"chat_template": config.base.chat_template}
-    settings = selection.model_dump(mode="json")
-    jobs = [Job("select", "select", settings, config.seed, {"corpus": corpus, "model": model}, template)]
-    if selection.num_instructions:
-        inputs = {"selection": Output("select"), "model": model}
-        jobs.append(Job("sft", "sft", config.align.sft.model_dump(mode="json"), config.seed, inputs, template))
+    """Return the jobs `select`, `sft` and `dpo` for a pre-trained model, without the stages that settings skip."""
+    align, seed = adaptation.config.align, adaptation.config.seed
+    options = JobOptions(chat_template=adaptation.config.base.chat_template)
+    if not (align.selection.num_instructions or align.selection.num_preferences):
+        return []
+    selection: dict[str, Input] = {"corpus": corpus, "model": model}
+    settings = align.selection.model_dump(mode="json")
+    jobs = [Job(name="select", stage="select", config=settings, seed=seed, inputs=selection, options=options)]
+
+    def add(name: str, settings: dict[str, object], model: Input) -> None:
+        inputs: dict[str, Input] = {"selection": Output("select"), "model": model}
+        jobs.append(Job(name=name, stage=name, config=settings, seed=seed, inputs=inputs, options=options))
+
+    if align.selection.num_instructions:
+        add("sft", align.sft.model_dump(mode="json"), model)
         model = Output("sft", as_model=True)
-    if selection.num_preferences:
-        inputs = {"selection": Output("select"), "model": model}
-        jobs.append(Job("dpo", "dpo", config.align.dpo.model_dump(mode="json"), config.seed, inputs, template))
-    return jobs if len(jobs) > 1 else []
+    if align.selection.num_preferences:
+        add("dpo", align.dpo.model_dump(mode="json"), model)
+    return jobs
 
 
 def preview_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
-    """Returns the jobs that ask the base, in plain text: `evaluate-base`, and again with the documents at hand."""
-    jobs = [evaluation_job(adaptation, corpus, "base", adaptation.base, {"form": "plain"})]
+    """Return the jobs that evaluate the base model in plain form, without and with the documents in its prompts."""
+    jobs = [evaluation_job(adaptation, corpus, "base", adaptation.base)]
     if adaptation.config.evaluate.has_open_book:
-        options = {"form": "plain", "documents": "in the prompt"}
-        jobs.append(evaluation_job(adaptation, corpus, OPEN_BOOK, adaptation.base, options))
+        options = JobOptions(with_documents=True)
+        jobs.append(evaluation_job(adaptation, corpus, OPEN_BOOK, adaptation.base, options=options))
     return jobs
 
 
 def evaluation_jobs(
     adaptation: Adapting, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef
 ) -> list[Job]:
-    """Returns one job a trained model: `evaluate-pretrained` and `evaluate-final`.
+    """Return the jobs `evaluate-pretrained` and `evaluate-final`.
 
-    The pre-trained model is asked in plain text; the final one in the form it was aligned to.
+    The pre-trained model is evaluated in plain form, the final one in the form that it was aligned to.
     """
-    form: Literal["plain", "chat"] = adaptation.config.evaluate.aligned_form if final != pretrained else "plain"
-    models = {"pretrained": (pretrained, "plain"), "final": (final, form)}
+    form = adaptation.config.evaluate.aligned_form if final != pretrained else "plain"
+    models = {role: ModelRef.from_artifact(ref, role) for role, ref in (("pretrained", pretrained), ("final", final))}
     return [
-        evaluation_job(adaptation, corpus, role, ModelRef.from_artifact(ref, role), {"form": asked_form})
-        for role, (ref, asked_form) in models.items()
+        evaluation_job(adaptation, corpus, "pretrained", models["pretrained"]),
+        evaluation_job(adaptation, corpus, "final", models["final"], options=JobOptions(form=form)),
     ]
 
 
@@ -105,23 +173,30 @@ def evaluation_job(
     corpus: Input,
     role: str,
     model: Input,
-    options: Mapping[str, str],
     *,
+    options: JobOptions = JobOptions(),  # noqa: B008 frozen
     split: Split | None = None,
 ) -> Job:
-    """Returns the job that asks one model everything; a trained one is also held against the base.
+    """Return the job that evaluates one model on all tasks; a trained model is also compared with the base.
 
     Args:
-        adaptation: Whose settings are followed.
-        corpus: Holds the held-out documents.
-        role: What the answers are for.
-        model: Who is asked.
-        options: The prompt form.
-        split: Which questions, where not those of the settings.
+        adaptation: Settings and base model.
+        corpus: Corpus with the held-out documents.
+        role: Role of the model in the run.
+        model: Model to evaluate.
+        options: Prompt form, and whether documents stand in the prompts.
+        split: Split of the questions; the split of the settings if None.
     """
     config = adaptation.config
     settings = config.evaluate.model_copy(update={"split": split}) if split else config.evaluate
     inputs: dict[str, Input] = {"model": model, "corpus": corpus}
     if config.evaluate.kl_to_base and model != adaptation.base:
         inputs["reference"] = adaptation.base
-    return Job(f"{EVALUATE}{role}", "evaluate", settings.model_dump(mode="json"), config.data_seed, inputs, options)
+    return Job(
+        name=f"{EVALUATE}{role}",
+        stage="evaluate",
+        config=settings.model_dump(mode="json"),
+        seed=config.data_seed,
+        inputs=inputs,
+        options=options,
+    )

@@ -1,29 +1,27 @@
-"""A stage call as plain data: what the flow process writes for a worker process, and what that process reports back."""
+"""A call of a stage as plain data: written by the flow process, run by a worker process, which reports events back."""
 
 import fcntl
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from mixcpt.config import Sharding
 from mixcpt.errors import BY_NAME, MixcptError
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 
-StageName = Literal["curate", "plan", "mix", "cache", "probe", "pretrain", "select", "sft", "dpo", "evaluate", "smoke"]
-
 LOCK = "lock"
-"""File in the folder of a batch, locked while a process works on it."""
-_WITHOUT_GPU: tuple[StageName, ...] = ("curate", "plan", "mix")
+"""File in the folder of a batch that is locked while a process works on the batch."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Stands for what an earlier job of the same batch will publish."""
+    """Placeholder for the artifact that an earlier job of the same batch will publish."""
 
     job: str
     as_model: bool = False
@@ -32,53 +30,67 @@ class Output:
 Input: TypeAlias = ArtifactRef | ModelRef | Output
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Arguments of some stages that are not settings; a stage ignores those that it has no use for."""
+
+    form: Literal["plain", "chat"] = "plain"
+    """Prompt form of an evaluation."""
+    with_documents: bool = False
+    """Whether an evaluation puts the document that each question is about into the prompt."""
+    chat_template: str = ""
+    """Chat template of format alignment, as in `BaseModelConfig`."""
+    sharding: Sharding = "none"
+    """How several devices share the parameters of a training."""
+    attempt: str = ""
+    """Name of a smoke test; each name is a new test, never answered from the store."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults."""
+        default = JobOptions()
+        return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "JobOptions":
+        """Return options from `to_json`, or from a batch that an earlier version wrote."""
+        known = dict(data)
+        if known.pop("documents", ""):
+            known["with_documents"] = True
+        return cls(**known)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One call of a stage function."""
+    """One call of a stage."""
 
     name: str
-    """Unique in its batch: `sft`, `evaluate-base`."""
-    stage: StageName
+    """Name that is unique in its batch: `sft`, `evaluate-base`."""
+    stage: str
+    """Name of a stage of the registry."""
     config: dict[str, Any]
-    """The stage's piece of the settings, as JSON."""
+    """The stage's part of the settings, as JSON."""
     seed: int
     inputs: Mapping[str, Input] = field(default_factory=dict)
-    """By role, as the stage function calls them."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """`chat_template` or `form`, where the stage has one."""
+    """Inputs by role."""
+    options: JobOptions = JobOptions()
 
     def resolve(self, results: Mapping[str, ArtifactRef]) -> "Job":
-        """Returns the job with the results that are there already in the places that stood for them."""
-        return Job(
-            self.name,
-            self.stage,
-            self.config,
-            self.seed,
-            {role: _resolve(value, results) for role, value in self.inputs.items()},
-            self.options,
-        )
+        """Return the job with the results that exist in place of their placeholders."""
+        return replace(self, inputs={role: _resolve(value, results) for role, value in self.inputs.items()})
 
     def artifact(self, role: str) -> ArtifactRef:
+        """Return the input of this role, which must be an artifact."""
         value = self.inputs[role]
         if not isinstance(value, ArtifactRef):
-            raise TypeError(f"job {self.name}: input {role} is no artifact but {value}")
+            raise TypeError(f"job {self.name}: input {role} must be an artifact, not {value}")
         return value
 
     def model(self, role: str) -> ModelRef:
+        """Return the input of this role, which must be a model."""
         value = self.inputs[role]
         if not isinstance(value, ModelRef):
-            raise TypeError(f"job {self.name}: input {role} is no model but {value}")
+            raise TypeError(f"job {self.name}: input {role} must be a model, not {value}")
         return value
-
-    @property
-    def takes_gpu(self) -> bool:
-        """Whether the stage computes on a GPU where there is one."""
-        return self.stage not in _WITHOUT_GPU
-
-    @property
-    def input_digests(self) -> dict[str, str]:
-        """The digest of each input that is known already, by role."""
-        return {role: value.digest for role, value in self.inputs.items() if not isinstance(value, Output)}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -87,27 +99,33 @@ class Job:
             "config": self.config,
             "seed": self.seed,
             "inputs": {role: _input_to_json(value) for role, value in self.inputs.items()},
-            "options": dict(self.options),
+            "options": self.options.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Job":
-        inputs = {role: _input_from_json(value) for role, value in data["inputs"].items()}
-        return cls(data["name"], data["stage"], data["config"], data["seed"], inputs, data["options"])
+        return cls(
+            name=data["name"],
+            stage=data["stage"],
+            config=data["config"],
+            seed=data["seed"],
+            inputs={role: _input_from_json(value) for role, value in data["inputs"].items()},
+            options=JobOptions.from_json(data["options"]),
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs that share one worker process, and with it the seconds that importing torch takes."""
+    """Jobs that share one worker process, so that torch is imported once for all of them."""
 
     jobs: tuple[Job, ...]
     store: str
     folder: str
-    """Where the batch lies with its events and its log."""
+    """Folder of the batch, its events and its log."""
 
     @classmethod
     def in_store(cls, jobs: tuple[Job, ...], store: Path) -> "Batch":
-        """Returns the batch with a new folder of its own in the work area of a store."""
+        """Create a folder in the work area of a store and return the batch of these jobs in it."""
         parent = store / "work" / "batches"
         parent.mkdir(parents=True, exist_ok=True)
         started = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -127,13 +145,13 @@ class Batch:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Holds a lock that says that somebody works on the batch; the kernel frees it where that process dies."""
+        """Hold the lock of the batch; the kernel releases it if this process dies."""
         with (Path(self.folder) / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def write(self) -> None:
-        """Writes the batch for a worker to read."""
+        """Write the batch for a worker process to read."""
         data = {"jobs": [job.to_json() for job in self.jobs], "store": self.store, "folder": self.folder}
         self.path.write_text(json.dumps(data, indent=2))
 
@@ -145,18 +163,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Started:
-    """A job found nothing in the store and computes."""
+    """A job that is not in the store started to compute."""
 
     job: str
     kind: str
     fingerprint: str
     spool: str
-    """File to which it writes its measurements."""
+    """File of its measurements."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A job has its artifact."""
+    """A job published its artifact, or found it in the store."""
 
     job: str
     ref: ArtifactRef
@@ -164,11 +182,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job ended in an error that a parent process can raise again."""
+    """A job ended with an error, described so that the parent process can raise it again."""
 
     job: str
     error: str
-    """Name of a class of `mixcpt.errors`."""
+    """Name of an error class of `mixcpt.errors`."""
     problem: str
     hint: str
 
@@ -180,7 +198,7 @@ Event: TypeAlias = Started | Finished | Failed
 
 
 def append_event(path: Path, event: Event) -> None:
-    """Appends an event as one line of JSON."""
+    """Append an event to a file as one line of JSON."""
     data = dict(vars(event))
     if isinstance(event, Finished):
         data["ref"] = {**event.ref.to_json(), "reused": event.ref.reused}
@@ -189,7 +207,7 @@ def append_event(path: Path, event: Event) -> None:
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Returns the events whose lines are complete after byte `offset`, and the offset to go on from."""
+    """Return the events whose lines are complete after byte `offset`, and the offset of the next read."""
     if not path.exists():
         return [], offset
     data = path.read_bytes()[offset:]

@@ -93,11 +93,16 @@ class StageKey:
         )
 
 
+OnBuild = Callable[[StageKey], None]
+"""Called before an artifact is built, not if it is found."""
+
+
 class ArtifactStore:
     """A folder of artifacts; see the module's text for its layout."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, on_build: OnBuild = lambda key: None) -> None:
         self.root = Path(root).expanduser().resolve()
+        self._on_build = on_build
 
     def find(self, kind: str, identity: str) -> ArtifactRef | None:
         """Returns the artifact of this identity, or None where there is none whose marker and digests hold."""
@@ -139,6 +144,7 @@ class ArtifactStore:
             if found := self.find(key.kind, key.fingerprint):
                 return found
             with self._draft(key) as draft:
+                self._on_build(key)
                 started = time.monotonic()
                 metrics = build(draft)
                 seconds = time.monotonic() - started
