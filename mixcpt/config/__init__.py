@@ -58,7 +58,7 @@ from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
 from mixcpt.config.stage_group import StageGroupConfig
-from mixcpt.config.streams import Form, StreamConfig, ViewConfig
+from mixcpt.config.streams import Form, ObjectiveConfig, StreamConfig, ViewConfig
 
 __all__ = [
     "CLOSED_WORLD_BASE",
@@ -102,6 +102,7 @@ __all__ = [
     "MixtureConfig",
     "MultipleChoiceTask",
     "NoneMethod",
+    "ObjectiveConfig",
     "OptimizerConfig",
     "PitMethod",
     "Pool",

@@ -29,7 +29,34 @@ class ViewConfig(Settings):
     """ISO 639 code of the documents' language, by which sentences are told apart (`split_contexts`, `halves`)."""
 
 
-class StreamConfig(ViewConfig):
+class ObjectiveConfig(Settings):
+    """Loss of one token: ce_weight * CE + kl_weight * T^2 * D(q, p).
+
+    q = transform(softmax(teacher / T)) is the target, p = softmax(student / T), and CE the next-token cross-entropy.
+    """
+
+    ce_weight: float = Field(0.5, ge=0)
+    """Weight of next-token prediction."""
+    kl_weight: float = Field(0.5, ge=0)
+    """Weight of the distillation; 0 needs no teacher."""
+    transform: Transform = "swap"
+    """What makes the teacher's prediction agree with the true token."""
+    divergence: Divergence = "forward"
+    """`forward`: KL(teacher || student). `reverse`: KL(student || teacher). `jsd`: between the two, see beta."""
+    temperature: PositiveFloat = 1.0
+    """Softens teacher and student in the distillation term only."""
+    margin: float = Field(0.1, ge=0, lt=1)
+    """`margin`: probability moved to the true token. `threshold`: how far it has to lead."""
+    beta: float = Field(0.5, gt=0, lt=1)
+    """`jsd`: the teacher's share of the mixture."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss has a distillation term."""
+        return self.kl_weight > 0
+
+
+class StreamConfig(ViewConfig, ObjectiveConfig):
     """One stream of a training: weight * mean over its scored tokens of ce_weight * CE + kl_weight * T^2 * D."""
 
     name: str = Field("mixture", pattern=r"^[a-z][a-z0-9_]*$")
@@ -45,20 +72,6 @@ class StreamConfig(ViewConfig):
     """Share of `mixture.total_tokens` that this stream reads; all streams are normalised to 1."""
     weight: PositiveFloat = 1.0
     """Weight of the stream's mean loss in the sum."""
-    ce_weight: float = Field(0.5, ge=0)
-    """Weight of next-token prediction."""
-    kl_weight: float = Field(0.5, ge=0)
-    """Weight of the distillation; 0 needs no teacher."""
-    transform: Transform = "swap"
-    """What makes the teacher's prediction agree with the true token."""
-    divergence: Divergence = "forward"
-    """`forward`: KL(teacher || student). `reverse`: KL(student || teacher). `jsd`: between the two, see beta."""
-    temperature: PositiveFloat = 1.0
-    """Softens teacher and student in the distillation term only."""
-    margin: float = Field(0.1, ge=0, lt=1)
-    """`margin`: probability moved to the true token. `threshold`: how far it has to lead."""
-    beta: float = Field(0.5, gt=0, lt=1)
-    """`jsd`: the teacher's share of the mixture."""
     talr_floor: Fraction = 0.0
     """Above 0, next-token losses are weighted by p^(1 / tau), at least this much (TALR); METHODS uses 0.01."""
 
