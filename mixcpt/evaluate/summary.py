@@ -1,0 +1,66 @@
+"""Typed reader of `summary.json`, which the evaluation stage publishes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.store.fields import from_fields, read_object
+
+FILE = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScore:
+    """Score of one model on one task."""
+
+    task: str
+    """Name of the task."""
+    group: str
+    """Group of the task: `domain` or `general`."""
+    metric: str
+    """Name of the metric: `accuracy` or `bits_per_byte`."""
+    higher_is_better: bool
+    """Whether a higher value is better."""
+    n: int
+    """Number of items."""
+    value: float
+    """Fraction of right answers, or bits per byte."""
+    stderr: float | None
+    """Standard error over the items; None for a single item."""
+    passages: int | None = None
+    """Number of passages that the items are about; None in artifacts of earlier versions."""
+    prompt_form: str = ""
+    """Prompt form of this task: `plain` or `chat`; empty in artifacts of earlier versions."""
+    truncated: int = 0
+    """Number of prompts cut to the model's context length."""
+    quarantined: int = 0
+    """Number of records that could not be used."""
+    accuracy_normalised: float | None = None
+    """Accuracy with log-probabilities divided by the length of the answer; None for tasks without choices."""
+
+    @property
+    def gain(self) -> float:
+        """The value, negated if lower is better, so that a higher gain is always better."""
+        return self.value if self.higher_is_better else -self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSummary:
+    """Scores of one model on all tasks of an evaluation."""
+
+    form: Literal["plain", "chat"]
+    """Prompt form of the evaluation."""
+    tasks: tuple[TaskScore, ...]
+    """Scores in the order of the tasks."""
+
+    @classmethod
+    def of(cls, ref: ArtifactRef) -> "EvaluationSummary":
+        """Return the summary that an evaluation published."""
+        data = read_object(ref, FILE)
+        return cls(form=data["form"], tasks=tuple(from_fields(TaskScore, task) for task in data["tasks"]))
+
+    @property
+    def by_task(self) -> Mapping[str, TaskScore]:
+        """The scores by name of the task."""
+        return {score.task: score for score in self.tasks}

@@ -1,0 +1,55 @@
+"""Typed reader of the metrics that a training records with its model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.store.fields import from_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionOutcome:
+    """Outcome of the promise to limit losses."""
+
+    share_of_change: float
+    """Fraction of the change by training that remains in the weights; 1 is all of it."""
+    pressure: float
+    """Weight of the retention term at the end of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMetrics:
+    """Effort of a training; None if its stage does not record the value."""
+
+    steps: int | None = None
+    """Number of optimizer steps."""
+    rows: int | None = None
+    """Number of rows of the mixture."""
+    num_samples: int | None = None
+    """Number of samples of SFT or DPO."""
+    tokens: int | None = None
+    """Tokens read, padding included."""
+    train_seconds: float | None = None
+    """Time of all training steps in seconds, including interrupted attempts."""
+    tokens_per_second: float | None = None
+    """Tokens read per second of training."""
+    flops: float | None = None
+    """Floating-point operations of student and teacher."""
+    peak_memory_bytes: int | None = None
+    """Peak memory of each device."""
+    num_parameters: int | None = None
+    """Number of parameters of the model."""
+    num_trained_parameters: int | None = None
+    """Number of parameters that the training changes."""
+    final: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the last step."""
+    retention: RetentionOutcome | None = None
+    """Outcome of the promise; None if the settings promise nothing."""
+
+    @classmethod
+    def of(cls, ref: ArtifactRef) -> "TrainingMetrics":
+        """Return the metrics that a training recorded with its model."""
+        metrics: Mapping[str, Any] = ref.record["metrics"]
+        retention = from_fields(RetentionOutcome, metrics["retention"]) if "retention" in metrics else None
+        return from_fields(cls, metrics, retention=retention)
