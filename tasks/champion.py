@@ -1,6 +1,5 @@
 """The champion: which version of the registered model serves, how another takes its place, and the way back."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from prefect.transactions import Transaction, get_transaction
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError, TrackingAway, first_known
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.records.run import RunResult, find_run
-from mixcpt.stages.jobs import Input, Job
+from mixcpt.stages.jobs import Input, Job, JobOptions
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from tasks.adaptation import Adaptation
@@ -149,11 +149,11 @@ def _put_back(transaction: Transaction) -> None:
 def ask_again(adaptation: Adaptation, run: RunResult, served: ModelRef) -> ArtifactRef:
     """Returns the record of a few questions that the model, loaded from where it serves, answers as it did before."""
     recorded = run.evaluations["final"]
-    form = json.loads(recorded.file("summary.json").read_text())["form"]
+    form = EvaluationSummary.of(recorded).form
     settings = run.config.evaluate.model_dump(mode="json")
     inputs: dict[str, Input] = {"model": served, "recorded": recorded, "corpus": run.refs["corpus"]}
-    options = {"form": form, "attempt": uuid4().hex}
-    job = Job("smoke", "smoke", settings, run.config.data_seed, inputs, options)
+    options = JobOptions(form=form, attempt=uuid4().hex)
+    job = Job(name="smoke", stage="smoke", config=settings, seed=run.config.data_seed, inputs=inputs, options=options)
     return run_stage_group(adaptation, [job])["smoke"]
 
 

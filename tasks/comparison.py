@@ -23,6 +23,7 @@ from mixcpt.report.comparison.summary import (
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import resolve_model
+from mixcpt.train.metrics import TrainingMetrics
 from tasks.stage_runs import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, forgiving, open_tracking
 from tasks.trials import Trial
@@ -51,7 +52,7 @@ def open_comparison(config: CompareConfig) -> OpenComparison:
     The base is resolved here once: trainings start in threads, and those must not race to import the libraries first.
     """
     resolve_model(config.first.base)
-    settings = config.model_dump(mode="json", exclude={"jobs"})
+    settings = {key: value for key, value in config.identity().items() if key != "jobs"}
     settings["settings"] = {key: value for key, value in settings["settings"].items() if key != "runtime"}
     root = str(flow_run.root_flow_run_id or flow_run.id or "")
     tags = {FLOW_RUN: str(flow_run.id or ""), ROOT_FLOW_RUN: root, "mixcpt.kind": "comparison"}
@@ -131,7 +132,7 @@ def equal_lengths(config: CompareConfig, trials: Sequence[Trial], runs: Sequence
     per_token: dict[str, list[float]] = {}
     lengths: dict[str, int] = {}
     for trial, run in zip(trials, runs, strict=True):
-        metrics = run.refs["pretrained"].record["metrics"]
+        metrics = TrainingMetrics.of(run.refs["pretrained"])
         per_token.setdefault(trial.contender, []).append(metrics["flops"] / metrics["tokens"])
         lengths[trial.contender] = trial.config.mixture.total_tokens
     cost = {name: mean(found) for name, found in per_token.items()}
@@ -140,7 +141,7 @@ def equal_lengths(config: CompareConfig, trials: Sequence[Trial], runs: Sequence
 
 
 @task(name="publish comparison")
-def publish_comparison_page(
+def publish_comparison(
     contest: OpenComparison, tried: Sequence[Tried], trials: Sequence[Trial], runs: Sequence[RunResult]
 ) -> Comparison:
     """Returns the comparison after publishing its record, its page, its tables in Prefect and its figures in MLflow."""

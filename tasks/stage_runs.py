@@ -12,10 +12,12 @@ from prefect.utilities.urls import url_for
 
 from mixcpt.evaluate.asking.manifest import FILE as MANIFEST
 from mixcpt.evaluate.asking.manifest import Manifest
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Measurement, Spool
+from mixcpt.train.metrics import TrainingMetrics
 from tasks.tracking import FLOW_RUN, RUN_KEY, STAGE_KEY, TEMPORARY_SERVER, Tracking, forgiving
 
 if TYPE_CHECKING:
@@ -142,7 +144,9 @@ def find_model(tracking: Tracking, digest: str) -> "LoggedModel | None":
 def _open_stage(
     tracking: Tracking, job: Job, key: str, parent: str, tags: Mapping[str, str]
 ) -> tuple[str, dict[str, int]]:
-    params = {**job.config, "seed": job.seed, **job.options}
+    params = {**job.config, "seed": job.seed, **job.options.to_json()}
+    if job.stage == "evaluate":
+        params["form"] = job.options.form
     tags = {**tags, "mixcpt.stage": job.stage}
     run = tracking.open(STAGE_KEY, key, job.name, parent=parent, tags=tags, params=params)
     return run.run_id, tracking.last_steps(run)
@@ -208,7 +212,7 @@ def _log_model(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> "
         return found
     tags = {DIGEST: ref.digest, WEIGHTS: ref.file("model").as_uri(), "mixcpt.stage": job.stage}
     model = tracking.client.create_logged_model(tracking.experiment_id, name=job.name, source_run_id=run_id, tags=tags)
-    step = int(ref.record["metrics"].get("steps", 0))
+    step = TrainingMetrics.of(ref).steps or 0
     tracking.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     tracking.models[ref.digest] = tracking.client.finalize_logged_model(model.model_id, "READY")
     return tracking.models[ref.digest]
@@ -239,10 +243,10 @@ def _scores(tracking: Tracking, job: Job, ref: ArtifactRef, dataset_digest: str)
     model = find_model(tracking, job.model("model").digest)
     model_id = model.model_id if model else None
     now = int(time.time() * 1000)
-    for task in json.loads(ref.file("summary.json").read_text())["tasks"]:
-        for name, value in ((task["metric"], task["value"]), (f"{task['metric']}_stderr", task["stderr"])):
+    for score in EvaluationSummary.of(ref).tasks:
+        for name, value in ((score.metric, score.value), (f"{score.metric}_stderr", score.stderr)):
             if value is not None:
-                key = f"eval/{task['task']}/{name}"
+                key = f"eval/{score.task}/{name}"
                 yield Metric(key, value, now, 0, model_id, _TASKS_DATASET, dataset_digest)
 
 

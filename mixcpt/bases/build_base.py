@@ -32,11 +32,13 @@ from mixcpt.curation import curate
 from mixcpt.errors import ModelError
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.asking.definitions import Form
+from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.mixture import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.fingerprint import file_digest
 from mixcpt.store.models import ModelRef, resolve_model
 from mixcpt.store.spool import NullTracker, Tracker
+from mixcpt.train.metrics import TrainingMetrics
 from mixcpt.train.pretrain import pretrain
 
 DATA = BaseDataSize()
@@ -84,7 +86,7 @@ def build_base(output: Path, *, seed: int = 0, tracker: Tracker) -> dict[str, An
         store = ArtifactStore(Path(scratch) / "store")
         trained = _train(Path(scratch), store, seed, tracker)
         _copy_model(trained.file("model"), output)
-        recipe = _recipe(output, trained.record["metrics"], seed, _measure(output, seed, tracker))
+        recipe = _recipe(output, TrainingMetrics.of(trained), seed, _measure(output, seed, tracker))
     (output / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
     (output / _CARD).write_text(model_card(recipe))
     return _flat(recipe["scores"])
@@ -153,13 +155,13 @@ def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, f
         store = ArtifactStore(scratch)
         asked: dict[Form, tuple[ClosedWorldTask, ...]] = {"plain": _plain_tasks(seed), "chat": _questions(seed)}
         accuracy = {
-            f"{form}_{task['task']}": task["value"]
+            f"{form}_{score.task}": score.value
             for form, tasks in asked.items()
-            for task in _ask(model, tasks, form, seed, store, tracker)
+            for score in _ask(model, tasks, form, seed, store, tracker)
         } | {
-            f"{form}_{task['task']}_with_document": task["value"]
+            f"{form}_{score.task}_with_document": score.value
             for form in asked
-            for task in _ask(model, _questions(seed)[:1], form, seed, store, tracker, with_documents=True)
+            for score in _ask(model, _questions(seed)[:1], form, seed, store, tracker, with_documents=True)
         }
     reading = reading_losses(model, seed=_UNREAD_SEED + seed, num_strangers=_NUM_READ_STRANGERS)
     return {
@@ -177,7 +179,7 @@ def _ask(
     tracker: Tracker,
     *,
     with_documents: bool = False,
-) -> list[dict[str, Any]]:
+) -> tuple[TaskScore, ...]:
     config = EvaluateConfig(tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[-1].name)
     answers = evaluate(
         config,
@@ -189,8 +191,7 @@ def _ask(
         tracker=tracker,
         with_documents=with_documents,
     )
-    summary: dict[str, Any] = json.loads(answers.file("summary.json").read_text())
-    return list(summary["tasks"])
+    return EvaluationSummary.of(answers).tasks
 
 
 def _questions(seed: int) -> tuple[ClosedWorldTask, ...]:
@@ -213,20 +214,20 @@ def _task(about: About, form: WorldForm, seed: int) -> ClosedWorldTask:
     )
 
 
-def _recipe(folder: Path, metrics: Mapping[str, Any], seed: int, scores: dict[str, Any]) -> dict[str, Any]:
+def _recipe(folder: Path, metrics: TrainingMetrics, seed: int, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": f"mixcpt world build-base FOLDER --seed {seed}",
         "seed": seed,
         "settings": {
             "data": asdict(DATA),
-            "mixture": MIXTURE.model_dump(mode="json"),
-            "pretrain": PRETRAIN.model_dump(mode="json"),
+            "mixture": MIXTURE.identity(),
+            "pretrain": PRETRAIN.identity(),
         },
         "versions": {name: version(name) for name in _LIBRARIES},
-        "tokens": metrics["tokens"],
-        "steps": metrics["steps"],
-        "train_seconds": metrics["train_seconds"],
-        "num_parameters": metrics["num_parameters"],
+        "tokens": metrics.tokens,
+        "steps": metrics.steps,
+        "train_seconds": metrics.train_seconds,
+        "num_parameters": metrics.num_parameters,
         "num_words": len(vocabulary()),
         "weights_sha256": file_digest(folder / _WEIGHTS),
         "scores": scores,

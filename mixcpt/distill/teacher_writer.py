@@ -1,6 +1,5 @@
 """The stage `cache`: the teacher reads every text of a mixture once, and what it says of each token is kept."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -15,12 +14,13 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mixcpt.config import CachedTeacher
+from mixcpt.config import CachedTeacherConfig
 from mixcpt.distill.body import check_model, hidden_states
 from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES
 from mixcpt.distill.head import head_of
 from mixcpt.distill.teacher_cache import CacheIdentity, CacheWriter, Entries
 from mixcpt.errors import ArtifactError
+from mixcpt.mixture.account import MixtureAccount
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
@@ -48,7 +48,7 @@ class _Window:
 class _Work:
     """What a cache is made of, and where."""
 
-    config: CachedTeacher
+    config: CachedTeacherConfig
     mixture: ArtifactRef
     tokens_digest: str
     teacher: ModelRef
@@ -59,7 +59,7 @@ class _Work:
 
 
 def cache_teacher(
-    config: CachedTeacher,
+    config: CachedTeacherConfig,
     mixture: ArtifactRef,
     teacher: ModelRef,
     *,
@@ -86,7 +86,7 @@ def cache_teacher(
         ArtifactError: If the disk has not the space.
         ModelError: If the head of the model is not understood, or its predictions are not finite.
     """
-    digest = json.loads(mixture.file("accounting.json").read_text())["tokens_digest"]
+    digest = MixtureAccount.of(mixture).tokens_digest
     window = max_tokens or _DEFAULT_WINDOW
     key = StageKey(
         "teacher",

@@ -1,6 +1,5 @@
 """The line from base to tuned, measured: every interpolation answers the same tasks, and one of them is chosen."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from mixcpt.config import EvaluateConfig, SweepConfig
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.asking.definitions import Form
+from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.merge.methods import interpolate
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
@@ -20,34 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Score:
-    """How a model did on one task."""
-
-    task: str
-    group: str
-    metric: str
-    higher_is_better: bool
-    n: int
-    value: float
-    """A share of right answers, or bits per byte."""
-    stderr: float | None
-    """Standard error over the items; None for a single item."""
-
-    @property
-    def gain(self) -> float:
-        """The value, turned so that more is better."""
-        return self.value if self.higher_is_better else -self.value
-
-
-@dataclass(frozen=True)
 class SweepPoint:
     """One interpolation and what it scored."""
 
     weight: float
     model: ArtifactRef
-    chosen_by: Mapping[str, Score]
+    chosen_by: Mapping[str, TaskScore]
     """By task, on the selection split."""
-    scores: Mapping[str, Score]
+    scores: Mapping[str, TaskScore]
     """By task, on the report split, whose questions choose nothing."""
 
 
@@ -111,15 +91,11 @@ def sweep(
         merged = interpolate(config.interpolation(weight), base, tuned, store=store)
         model = ModelRef.from_artifact(merged, f"{base.name}-{tuned.name}-{weight:g}")
         chosen_by, scores = (
-            _scores(evaluate(settings, model, corpus, form=form, seed=seed, store=store, tracker=tracker))
+            EvaluationSummary.of(
+                evaluate(settings, model, corpus, form=form, seed=seed, store=store, tracker=tracker)
+            ).by_task
             for settings in splits
         )
         points.append(SweepPoint(weight, merged, chosen_by, scores))
         logger.info("weight %g of %s is measured", weight, tuned.name)
     return SweepReport(tuple(points), evaluation.headline_domain, evaluation.headline_general, config.max_domain_loss)
-
-
-def _scores(evaluation: ArtifactRef) -> dict[str, Score]:
-    fields = Score.__dataclass_fields__
-    summary = json.loads(evaluation.file("summary.json").read_text())
-    return {task["task"]: Score(**{name: task[name] for name in fields}) for task in summary["tasks"]}

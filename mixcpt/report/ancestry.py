@@ -9,8 +9,8 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from mixcpt.curation.corpus_report import CorpusReport, SourceFile
 from mixcpt.report import words
-from mixcpt.report.view import read_json
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.lineage import Catalogue
 
@@ -115,10 +115,10 @@ def reached(catalogue: Catalogue, wanted: str) -> list[Reached]:
 
 def _found_in(catalogue: Catalogue, corpus: ArtifactRef, wanted: str) -> Iterator[Reached]:
     models = tuple(ref for ref in catalogue.descendants(corpus) if ref.kind == "model")
-    for source in read_json(corpus, "report.json")["sources"].values():
-        for file in source["files"]:
-            if wanted in (file["name"], file["sha256"]) or Path(wanted).name == file["name"]:
-                yield Reached(file["name"], corpus, "read", f"{words.count(source['kept'])} documents", models)
+    for source in CorpusReport.of(corpus).sources.values():
+        for file in source.files:
+            if wanted in (file.name, file.sha256) or Path(wanted).name == file.name:
+                yield Reached(file.name, corpus, "read", f"{words.count(source.kept)} documents", models)
     for part, table in (("read", "documents"), ("held out", "heldout"), ("removed", "removed")):
         for row in _matching(corpus.file(f"{table}.parquet"), wanted):
             name = str(row.get("doc_id") or row.get("id"))
@@ -141,12 +141,12 @@ def _sources(catalogue: Catalogue, corpus: ArtifactRef) -> list[Node]:
     places = catalogue.record(corpus)["lineage"]["sources"]
     registrations = {ref.path: ref for ref in catalogue.refs if ref.kind == "registration"}
     nodes = []
-    for name, source in read_json(corpus, "report.json")["sources"].items():
-        text = f"{source['pool']} {name}: {words.count(source['kept'])} read, {words.count(source['heldout'])} held out"
+    for name, source in CorpusReport.of(corpus).sources.items():
+        text = f"{source.pool} {name}: {words.count(source.kept)} read, {words.count(source.heldout)} held out"
         delivered = [
             registrations[str(Path(place).parent)] for place in places[name] if str(Path(place).parent) in registrations
         ]
-        children = [_delivery(catalogue, ref) for ref in delivered] or [_file(file) for file in source["files"]]
+        children = [_delivery(catalogue, ref) for ref in delivered] or [_file(file) for file in source.files]
         nodes.append(Node("source", text, catalogue.record(corpus)["inputs"][name], children=tuple(children)))
     return nodes
 
@@ -158,12 +158,12 @@ def _delivery(catalogue: Catalogue, ref: ArtifactRef) -> Node:
         f"registered as {name} on {record['created_at'][:10]}: {words.count(record['metrics']['documents'])} documents"
     )
     note = json.loads(ref.file("corpus.json").read_text(encoding="utf-8"))["note"]
-    files = [_file(file) for source in read_json(ref, "report.json")["sources"].values() for file in source["files"]]
+    files = [_file(file) for source in CorpusReport.of(ref).sources.values() for file in source.files]
     return Node("registration", f"{text}{f' ({note})' if note else ''}", ref.digest, ref.path, tuple(files))
 
 
-def _file(file: Mapping[str, Any]) -> Node:
-    return Node("file", f"{file['name']} ({words.size(file['bytes'])}, sha256 {file['sha256'][:12]})", file["sha256"])
+def _file(file: SourceFile) -> Node:
+    return Node("file", f"{file.name} ({words.size(file.bytes)}, sha256 {file.sha256[:12]})", file.sha256)
 
 
 def _line(ref: ArtifactRef, record: Mapping[str, Any], role: str) -> str:

@@ -10,11 +10,12 @@ from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, 
 from mixcpt.evaluate.statistics.deltas import Measure
 from mixcpt.evaluate.statistics.estimates import Resampling
 from mixcpt.evaluate.statistics.retention import retention
+from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.records.run import RunResult
 from mixcpt.report.sections.costs import Cost, Planned, beside_plan, plan_of_run, stage_costs, total
 from mixcpt.report.sections.promise import Promise, promises
-from mixcpt.report.view import read_json
 from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.store.fields import from_fields
 
 _RESERVED = ("base", "seconds")
 _MEASURES: tuple[Measure, ...] = ("value", "gold")
@@ -142,11 +143,11 @@ def _check_names(names: Sequence[str]) -> None:
 def _check_comparable(first: RunResult, other: RunResult) -> None:
     def measured(run: RunResult) -> dict[str, Any]:
         settings = run.config.evaluate
-        tasks = read_json(run.evaluations["base"], "summary.json")["tasks"]
+        scores = EvaluationSummary.of(run.evaluations["base"]).tasks
         return {
             "base model": run.base.digest,
             "headline tasks": (settings.headline_domain, settings.headline_general),
-            "results of the base": {task["task"]: (task["metric"], task["n"], task["value"]) for task in tasks},
+            "results of the base": {score.task: (score.metric, score.n, score.value) for score in scores},
         }
 
     mine, theirs = measured(first), measured(other)
@@ -219,14 +220,14 @@ def _head_to_head(first: RunResult, second: RunResult) -> PairComparison:
 def _model(
     run: str, role: str, evaluation: ArtifactRef, changes: Sequence[TaskDelta] = (), gold: Sequence[TaskDelta] = ()
 ) -> ModelSummary:
-    summary = read_json(evaluation, "summary.json")
+    summary = EvaluationSummary.of(evaluation)
     change_of = {change.task: change for change in changes}
-    domain_first = sorted(summary["tasks"], key=lambda task: task["group"])
-    values = {task["task"]: _value(task, change_of.get(task["task"])) for task in domain_first}
+    domain_first = sorted(summary.tasks, key=lambda score: score.group)
+    values = {score.task: _value(score, change_of.get(score.task)) for score in domain_first}
     return ModelSummary(
         run,
         role,
-        summary["form"],
+        summary.form,
         values,
         retention(changes) if changes else None,
         {change.task: change for change in gold},
@@ -234,6 +235,5 @@ def _model(
     )
 
 
-def _value(task: Mapping[str, Any], change: TaskDelta | None) -> TaskValue:
-    measured = {name: task[name] for name in ("task", "group", "metric", "higher_is_better", "n", "value", "stderr")}
-    return TaskValue(**measured, change=change)
+def _value(score: TaskScore, change: TaskDelta | None) -> TaskValue:
+    return from_fields(TaskValue, vars(score), change=change)

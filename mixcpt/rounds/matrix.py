@@ -1,9 +1,9 @@
 """Rounds against corpora: what each round learned, and what became of it in the rounds after."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.records.round import Decision, Round
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -80,7 +80,7 @@ def matrix(rounds: Sequence[Round]) -> Matrix:
 def _columns(rounds: Sequence[Round]) -> tuple[Column, ...]:
     found: dict[str, Column] = {}
     for each in rounds:
-        tasks = _tasks(each.evaluations["candidate"])
+        tasks = EvaluationSummary.of(each.evaluations["candidate"]).by_task
         first = {corpus: names[0] for corpus, names in each.tasks.items() if corpus != GENERAL and names}
         headline = {GENERAL: each.run.config.evaluate.headline_general}
         for corpus, name in (headline | first).items():
@@ -91,12 +91,8 @@ def _columns(rounds: Sequence[Round]) -> tuple[Column, ...]:
 
 
 def _by_corpus(evaluation: ArtifactRef, columns: Sequence[Column]) -> dict[str, float]:
-    tasks = _tasks(evaluation)
-    return {column.corpus: float(tasks[column.task]["value"]) for column in columns if column.task in tasks}  # type: ignore[arg-type]
-
-
-def _tasks(evaluation: ArtifactRef) -> dict[str, dict[str, object]]:
-    return {task["task"]: task for task in json.loads(evaluation.file("summary.json").read_text())["tasks"]}
+    tasks = EvaluationSummary.of(evaluation).by_task
+    return {column.corpus: tasks[column.task].value for column in columns if column.task in tasks}  # type: ignore[arg-type]
 
 
 def _forgotten(column: Column, chain: Sequence[Row]) -> Forgotten | None:

@@ -1,10 +1,8 @@
 """The rows of a mixture as a dataset for Trainer: its streams side by side, every step of the same number of rows."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +10,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from mixcpt.errors import DataError
+from mixcpt.mixture.account import MixtureAccount, StreamAccount
 
 TEXT_COLUMNS = ("input_ids", "labels", "position_ids", "source_ids", "token_index")
 PAIR_COLUMNS = (
@@ -62,13 +61,13 @@ class MixtureRows:
     """
 
     def __init__(self, folder: Path, batch_rows: int) -> None:
-        accounting = json.loads((folder / "accounting.json").read_text())
-        self.streams = [_read(folder / entry["file"], entry) for entry in accounting["streams"]]
+        account = MixtureAccount.read(folder)
+        self.streams = [_read(folder / stream.file, stream) for stream in account.streams]
         if not all(len(stream) for stream in self.streams):
             raise DataError(f"{folder} has a stream without rows", "the mixture is empty: check sources and weights")
-        self.row_tokens = int(accounting["row_tokens"])
-        self.source_names = [source["name"] for source in sorted(accounting["sources"], key=lambda entry: entry["id"])]
-        self.domain_sources = [int(source["id"]) for source in accounting["sources"] if source["pool"] == "domain"]
+        self.row_tokens = account.row_tokens
+        self.source_names = [source.name for source in account.sources]
+        self.domain_sources = [source.id for source in account.sources if source.pool == "domain"]
         """Which of the sources are new knowledge."""
         self.num_rows = sum(len(stream) for stream in self.streams)
         """Rows of the mixture, without blank ones."""
@@ -131,8 +130,7 @@ class _Lists:
         return values
 
 
-def _read(path: Path, entry: Mapping[str, Any]) -> StreamRows:
-    is_pair = entry["view"] != "text"
-    names = PAIR_COLUMNS if is_pair else TEXT_COLUMNS
+def _read(path: Path, stream: StreamAccount) -> StreamRows:
+    names = PAIR_COLUMNS if stream.is_pair else TEXT_COLUMNS
     table = pq.read_table(path, columns=list(names))
-    return StreamRows({name: _Lists(table.column(name)) for name in names}, is_pair, int(entry["phase"]))
+    return StreamRows({name: _Lists(table.column(name)) for name in names}, stream.is_pair, stream.phase)

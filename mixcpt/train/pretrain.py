@@ -1,6 +1,5 @@
 """Stage 1, continual pre-training: a mixture and a base model in, an adapted model out."""
 
-import json
 import logging
 import shutil
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from mixcpt.distill.body import check_model
 from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
+from mixcpt.mixture.account import MixtureAccount
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
@@ -174,7 +174,7 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
         return FrozenTeacher(frozen if work.sharding == "none" else shard_over_all(frozen))
     if work.cache is None:
         raise ConfigError("teacher cached needs what `cache_teacher` made of this mixture", "run it first")
-    tokens_digest = json.loads(work.mixture.file("accounting.json").read_text())["tokens_digest"]
+    tokens_digest = MixtureAccount.of(work.mixture).tokens_digest
     return CachedTeacher(
         TeacherCache.open(
             work.cache,

@@ -3,7 +3,6 @@
 Both models answered the same items, so all comparisons are paired: what an item's difficulty adds to both cancels out.
 """
 
-import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from mixcpt.evaluate.statistics.estimates import (
     signed_rank_p_value,
     unseen_interval,
 )
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.store.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def paired(
     Raises:
         DataError: If the two evaluations did not ask the same items in the same way.
     """
-    directions = {task["task"]: task["higher_is_better"] for task in _summary(base)["tasks"]}
+    directions = {score.task: score.higher_is_better for score in EvaluationSummary.of(base).tasks}
     base_items, model_items = _items(base), _items(model)
     if set(base_items) != set(model_items):
         raise _different("the tasks", set(base_items), set(model_items), base, model)
@@ -198,11 +198,6 @@ def _p_value(pair: Paired, num_passages: int, rng: np.random.Generator) -> float
     if num_passages < len(pair.weights):
         return sign_flip_p_value(passage_sums(pair.after - pair.before, pair.passages), rng)
     return mcnemar_p_value(int(np.sum(pair.after > pair.before)), int(np.sum(pair.after < pair.before)))
-
-
-def _summary(evaluation: ArtifactRef) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads(evaluation.file("summary.json").read_text())
-    return summary
 
 
 def _items(evaluation: ArtifactRef) -> "dict[str, DataFrame]":

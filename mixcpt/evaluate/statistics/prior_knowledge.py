@@ -1,12 +1,12 @@
 """Is it already known? What the base answers by itself and with the document at hand, and what training made of it."""
 
-import json
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from mixcpt.evaluate.statistics.estimates import Resampling, number_passages, paired_interval, unseen_interval
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.store.artifacts import ArtifactRef
 
 
@@ -44,9 +44,7 @@ def known(
     import pandas as pd
 
     frames = [pd.read_parquet(ref.file("items.parquet")) for ref in (closed, opened, trained)]
-    truncated = {
-        task["task"]: task["truncated"] for task in json.loads(opened.file("summary.json").read_text())["tasks"]
-    }
+    truncated = {score.task: score.truncated for score in EvaluationSummary.of(opened).tasks}
     found = []
     for name in truncated:
         parts = [frame[frame["task"] == name].set_index("item_id") for frame in frames]

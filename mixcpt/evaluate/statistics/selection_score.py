@@ -1,8 +1,6 @@
 """Which value of a setting to take, by what it learned and kept on questions that nobody reports."""
 
-import json
-from typing import Any
-
+from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.store.artifacts import ArtifactRef
 
 
@@ -13,8 +11,8 @@ def gain(base: ArtifactRef, model: ArtifactRef, task: str) -> float:
     near 0 where nothing has changed and near 1 at best.
     """
     before, after = _score(base, task), _score(model, task)
-    difference = float(after["value"] - before["value"])
-    return difference if after["higher_is_better"] else -difference / float(before["value"])
+    difference = after.value - before.value
+    return difference if after.higher_is_better else -difference / before.value
 
 
 def score(base: ArtifactRef, model: ArtifactRef, *, domain: str, general: str, domain_share: float) -> float:
@@ -24,10 +22,8 @@ def score(base: ArtifactRef, model: ArtifactRef, *, domain: str, general: str, d
 
 def value_of(evaluation: ArtifactRef, task: str) -> float:
     """Returns what an evaluation measured on a task."""
-    return float(_score(evaluation, task)["value"])
+    return _score(evaluation, task).value
 
 
-def _score(evaluation: ArtifactRef, task: str) -> dict[str, Any]:
-    tasks = json.loads(evaluation.file("summary.json").read_text())["tasks"]
-    found: dict[str, Any] = next(entry for entry in tasks if entry["task"] == task)
-    return found
+def _score(evaluation: ArtifactRef, task: str) -> TaskScore:
+    return EvaluationSummary.of(evaluation).by_task[task]

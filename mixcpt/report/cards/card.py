@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from mixcpt.curation.corpus_report import CorpusReport
+from mixcpt.mixture.account import MixtureAccount
 from mixcpt.records.run import RunResult
 from mixcpt.report import table, verdict, words
 from mixcpt.report.cards.header import dataset_details, header, hub_datasets, hub_id
@@ -17,6 +19,7 @@ from mixcpt.report.summary import ModelSummary, RunSummary, Summary, summarise
 from mixcpt.report.view import located, read_json
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
+from mixcpt.train.metrics import TrainingMetrics
 
 _MAX_CHARACTERS = 2000
 _HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -63,7 +66,7 @@ def model_card(result: RunResult, store: ArtifactStore, role: str = "", summary:
         summary=summary,
         measured=measured,
         form=measured.form if measured else "chat" if role in ("sft", "dpo") else "plain",
-        num_parameters=run.refs[role].record["metrics"].get("num_parameters"),
+        num_parameters=TrainingMetrics.of(run.refs[role]).num_parameters,
         sentence=_sentence(summary, told, measured),
         lost=_lost(measured),
         ingredients=_ingredients(run),
@@ -148,17 +151,17 @@ def _lost(measured: ModelSummary | None) -> list[str]:
 
 
 def _ingredients(run: RunResult) -> list[Ingredient]:
-    sources: dict[str, Any] = read_json(run.refs["corpus"], "report.json")["sources"]
-    trained = read_json(run.refs["mixture"], "accounting.json")["sources"] if "mixture" in run.refs else []
+    sources = CorpusReport.of(run.refs["corpus"]).sources
+    trained = MixtureAccount.of(run.refs["mixture"]).sources if "mixture" in run.refs else ()
     return [
         Ingredient(
             name,
-            source["pool"],
-            source["read"],
-            source["kept"],
-            sum(row["tokens"] for row in trained if row["name"] == name),
-            sum(row["passes"] for row in trained if row["name"] == name),
-            [f"{file['name']} {file['sha256'][:12]}" for file in source["files"]],
+            source.pool,
+            source.read,
+            source.kept,
+            sum(row.tokens for row in trained if row.name == name),
+            sum(row.passes for row in trained if row.name == name),
+            [f"{file.name} {file.sha256[:12]}" for file in source.files],
         )
         for name, source in sources.items()
     ]

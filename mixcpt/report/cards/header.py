@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mixcpt.config import CurationConfig, HuggingFaceSource
-from mixcpt.report.view import read_json
+from mixcpt.curation.corpus_report import CorpusReport
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 
@@ -57,9 +57,9 @@ def dataset_details(corpus: ArtifactRef) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "pool": source["pool"],
-            "records": source["kept"],
-            "files": [{"name": file["name"], "sha256": file["sha256"]} for file in source["files"]],
+            "pool": source.pool,
+            "records": source.kept,
+            "files": [{"name": file.name, "sha256": file.sha256} for file in source.files],
         }
-        for name, source in read_json(corpus, "report.json")["sources"].items()
+        for name, source in CorpusReport.of(corpus).sources.items()
     ]

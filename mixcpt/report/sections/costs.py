@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from mixcpt.records.plan import Plan, StagePlan, plan_of
 from mixcpt.records.run import RunResult
 from mixcpt.report.view import STAGES
 from mixcpt.report.words import Number
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.train.metrics import TrainingMetrics
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,13 @@ def total(stages: Iterable[Cost]) -> Cost:
 
 
 def _cost(stage: str, ref: ArtifactRef) -> Cost:
-    record: dict[str, Any] = ref.record
-    metrics = record["metrics"] if ref.kind == "model" else {}
+    metrics = TrainingMetrics.of(ref) if ref.kind == "model" else TrainingMetrics()
     return Cost(
         stage=stage,
-        seconds=max(record["seconds"], metrics.get("train_seconds", 0)),  # the first counts the last attempt alone
-        tokens=metrics.get("tokens"),
-        flops=metrics.get("flops"),
-        tokens_per_second=metrics.get("tokens_per_second"),
-        peak_memory_bytes=metrics.get("peak_memory_bytes"),
-        steps=metrics.get("steps"),
+        seconds=max(ref.record["seconds"], metrics.train_seconds or 0),  # the first counts the last attempt alone
+        tokens=metrics.tokens,
+        flops=metrics.flops,
+        tokens_per_second=metrics.tokens_per_second,
+        peak_memory_bytes=metrics.peak_memory_bytes,
+        steps=metrics.steps,
     )

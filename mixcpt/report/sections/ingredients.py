@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mixcpt.curation.corpus_report import CorpusReport, PoolReport, RemovedRecords, SourceReport
+from mixcpt.mixture.account import MixtureAccount
 from mixcpt.records.run import RunResult
 from mixcpt.report.view import first_rows, read_json, sample_rows, shared
 from mixcpt.store.artifacts import ArtifactRef
@@ -12,17 +14,6 @@ _EXAMPLES_PER_GROUP = 3
 _SELECTED_SHOWN = 5
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Removal:
-    """Records that one step took out of one source for one reason."""
-
-    source: str
-    step: str
-    reason: str
-    num_records: int
-    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -40,15 +31,15 @@ class CorpusView:
 
     runs: Sequence[str]
     ref: ArtifactRef
-    pools: Mapping[str, Row]
-    sources: Mapping[str, Row]
-    removals: Sequence[Removal]
+    pools: Mapping[str, PoolReport]
+    sources: Mapping[str, SourceReport]
+    removals: Sequence[RemovedRecords]
     removed: Sequence[Specimens]
     quarantined: Sequence[Specimens]
 
     @property
     def num_quarantined(self) -> int:
-        return sum(int(source["quarantined"]) for source in self.sources.values())
+        return sum(source.quarantined for source in self.sources.values())
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class MixtureView:
     """One mixture and the runs that trained on it."""
 
     runs: Sequence[str]
-    accounting: Row
+    account: MixtureAccount
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ def corpora(runs: Sequence[RunResult]) -> list[CorpusView]:
 
 def mixtures(runs: Sequence[RunResult]) -> list[MixtureView]:
     """Returns each mixture that a run trained on, once."""
-    return [MixtureView(names, read_json(ref, "accounting.json")) for ref, names in shared(runs, "mixture")]
+    return [MixtureView(names, MixtureAccount.of(ref)) for ref, names in shared(runs, "mixture")]
 
 
 def selections(runs: Sequence[RunResult]) -> list[SelectionView]:
@@ -86,20 +77,15 @@ def selections(runs: Sequence[RunResult]) -> list[SelectionView]:
 
 
 def _corpus(ref: ArtifactRef, names: Sequence[str]) -> CorpusView:
-    report = read_json(ref, "report.json")
+    report = CorpusReport.of(ref)
     removed = sample_rows(
         ref.file("removed.parquet"), lambda row: (row["source"], row["step"]), per_group=_EXAMPLES_PER_GROUP
     )
     quarantined = sample_rows(
         ref.file("quarantine.parquet"), lambda row: (row["source"], row["reason"]), per_group=_EXAMPLES_PER_GROUP
     )
-    removals = [
-        Removal(row["source"], row["step"], row["reason"], row["records"], row["bytes"])
-        for row in sorted(report["removed"], key=lambda row: -row["records"])
-    ]
-    return CorpusView(
-        names, ref, report["pools"], report["sources"], removals, _specimens(removed), _specimens(quarantined)
-    )
+    removals = sorted(report.removed, key=lambda entry: -entry.records)
+    return CorpusView(names, ref, report.pools, report.sources, removals, _specimens(removed), _specimens(quarantined))
 
 
 def _specimens(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Specimens]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mixcpt.evaluate import TaskDelta
 from mixcpt.records.run import RunResult
 from mixcpt.report import words
+from mixcpt.train.metrics import TrainingMetrics
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ def promises(run: RunResult, changes: dict[str, dict[str, TaskDelta]]) -> list[P
         run: The run.
         changes: By role (`pretrained`, `final`) and task.
     """
-    kept = run.refs["pretrained"].record["metrics"].get("retention", {}) if run.config.promised_tasks else {}
+    kept = TrainingMetrics.of(run.refs["pretrained"]).retention if run.config.promised_tasks else None
+    if kept is None:
+        return []
     stages = {"pretrained": "pre-training", "final": "pre-training" if run.final == "pretrained" else "alignment"}
     return [
-        Promise(task, run.config.pretrain.retention.max_loss, of[task], stages[role], float(kept["share_of_change"]))
+        Promise(task, run.config.pretrain.retention.max_loss, of[task], stages[role], kept.share_of_change)
         for task in run.config.promised_tasks
         for role, of in changes.items()
     ]

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from mixcpt.config import BitsPerByteTask, EvaluateConfig, MultipleChoiceTask, SweepConfig
 from mixcpt.evaluate import evaluate
+from mixcpt.evaluate.summary import TaskScore
 from mixcpt.merge import SweepReport, sweep
-from mixcpt.merge.sweep import Score, SweepPoint
+from mixcpt.merge.sweep import SweepPoint
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker
@@ -19,11 +20,23 @@ from tests.unit.merge_models import moved_model
 NOTHING = ArtifactRef("model", "", "", "")
 
 
+def task_score(name: str, metric: str, value: float) -> TaskScore:
+    return TaskScore(
+        task=name,
+        group=name,
+        metric=metric,
+        higher_is_better=metric == "accuracy",
+        n=100,
+        value=value,
+        stderr=0.01,
+    )
+
+
 def point(weight: float, domain: float, general: float, *, bits: bool = False) -> SweepPoint:
     metric = "bits_per_byte" if bits else "accuracy"
     scores = {
-        "domain": Score("domain", "domain", metric, not bits, 100, domain, 0.01),
-        "general": Score("general", "general", "accuracy", True, 100, general, 0.01),
+        "domain": task_score("domain", metric, domain),
+        "general": task_score("general", "accuracy", general),
     }
     worst = {name: replace(score, value=0.0) for name, score in scores.items()}  # reported, and chooses nothing
     return SweepPoint(weight, NOTHING, scores, worst)
