@@ -1,6 +1,6 @@
-"""Puts the demo's own table and picture into the README, from the store that `make demo` filled.
+"""Write the demo's table and picture into docs/demo.md, from the store that `make demo` filled.
 
-python benchmarks/readme_demo.py [STORE]
+python benchmarks/demo_page.py [STORE]
 """
 
 import re
@@ -14,7 +14,8 @@ from mixcpt.report.table import markdown_table
 from mixcpt.store.artifacts import ArtifactStore
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = "docs/learned-against-forgotten.svg"
+PAGE = ROOT / "docs" / "demo.md"
+PICTURE = "learned-against-forgotten.svg"
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.DOTALL)
 ALT = "Learned against forgotten: the traditional chain forgets, Mix-CPT keeps, both with 95 % intervals"
 
@@ -22,11 +23,9 @@ ALT = "Learned against forgotten: the traditional chain forgets, Mix-CPT keeps, 
 def main(store_path: str = ".mixcpt") -> None:
     store = ArtifactStore(store_path)
     summary = summarise([find_run(store, name) for name in ("traditional", "mixcpt")])
-    (ROOT / PICTURE).parent.mkdir(exist_ok=True)
-    save_tradeoff(summary, ROOT / PICTURE)
+    save_tradeoff(summary, PAGE.parent / PICTURE)
     block = f"![{ALT}]({PICTURE})\n\n{markdown_table(summary).strip()}\n"
-    readme = ROOT / "README.md"
-    readme.write_text(BLOCK.sub(lambda found: found[1] + block + found[2], readme.read_text()))
+    PAGE.write_text(BLOCK.sub(lambda match: match[1] + block + match[2], PAGE.read_text()))
 
 
 if __name__ == "__main__":
