@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from running import ROOT, Site, running_site
 
 from mixcpt.config import load_readapt
-from mixcpt.records.round import rounds
+from mixcpt.records.round import load_rounds
 from mixcpt.report.rounds import markdown_rounds
 from mixcpt.store.artifacts import ArtifactStore
 
@@ -63,7 +63,7 @@ def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
 
 def told(site: Site, name: str, waited: str, done: FlowRun) -> tuple[str, ...]:
     """Returns the line about the round that a flow run has ended, after printing it."""
-    made = rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name)[-1]
+    made = load_rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name)[-1]
     line = (name, waited, f"{done.total_run_time.total_seconds():.0f} s", made.decision, made.reason)
     print(*line, sep=" | ", file=sys.stderr, flush=True)
     return line
@@ -84,7 +84,7 @@ def main() -> None:
         site.mixcpt("deploy", "--readapt", str(SETTINGS))
         lines = [one_round(site)]
         lines += [one_round(site, corpus) for corpus in ("world-1", "world-2", "world-3", "world-4")]
-        table = markdown_rounds(rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name))
+        table = markdown_rounds(load_rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name))
         lines.append(one_round(site, "contradicting-news"))
         lines.append(approved_round(site, Path(folder), "world-4"))
         lines.append(way_back(site))

@@ -86,7 +86,7 @@ class Search:
 def begin_search(config: AdviseConfig) -> Search:
     """Returns the search with its MLflow run open; the base is resolved once, before trainings start in threads."""
     resolve_model(config.given.base)
-    settings = config.model_dump(mode="json")
+    settings = config.identity()
     settings["settings"] = {key: value for key, value in settings["settings"].items() if key != "runtime"}
     root = str(flow_run.root_flow_run_id or flow_run.id or "")
     tags = {FLOW_RUN: str(flow_run.id or ""), ROOT_FLOW_RUN: root, "mixcpt.kind": "advice"}
@@ -124,4 +124,4 @@ def _attempt(point: Mapping[str, float], run: RunResult, domain_weight: float) -
     settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
     domain, general = settings.headline_domain, settings.headline_general
     reached = score(base, final, domain=domain, general=general, domain_share=domain_weight)
-    return Attempt(dict(point), value_of(final, domain), value_of(final, general), reached)
+    return Attempt(point=dict(point), domain=value_of(final, domain), general=value_of(final, general), score=reached)

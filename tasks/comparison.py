@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from mixcpt.config import CompareConfig, Contender
 from mixcpt.evaluate.statistics.selection_score import score, value_of
-from mixcpt.records.comparison import Comparison, Result, Tried, save_comparison
+from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, save_comparison
 from mixcpt.records.run import RunResult
 from mixcpt.report.comparison.summary import (
     ComparisonSummary,
@@ -73,18 +73,18 @@ def search_trials(config: CompareConfig) -> list[Trial]:
     ]
 
 
-def judged(config: CompareConfig, trials: Sequence[Trial], runs: Sequence[RunResult]) -> list[Tried]:
+def judged(config: CompareConfig, trials: Sequence[Trial], runs: Sequence[RunResult]) -> list[TriedValue]:
     """Returns what each searched training reached on the selection split."""
     found = []
     for trial, run in zip(trials, runs, strict=True):
         settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
         found.append(
-            Tried(
-                trial.contender,
-                trial.value,
-                value_of(final, settings.headline_domain),
-                value_of(final, settings.headline_general),
-                score(
+            TriedValue(
+                contender=trial.contender,
+                value=trial.value,
+                domain=value_of(final, settings.headline_domain),
+                general=value_of(final, settings.headline_general),
+                score=score(
                     base,
                     final,
                     domain=settings.headline_domain,
@@ -96,7 +96,7 @@ def judged(config: CompareConfig, trials: Sequence[Trial], runs: Sequence[RunRes
     return found
 
 
-def chosen_values(config: CompareConfig, tried: Sequence[Tried]) -> dict[str, float]:
+def chosen_values(config: CompareConfig, tried: Sequence[TriedValue]) -> dict[str, float]:
     """Returns the best value of each contender; of equal ones the first that was named."""
     found = {}
     for contender in config.contenders:
@@ -142,7 +142,7 @@ def equal_lengths(config: CompareConfig, trials: Sequence[Trial], runs: Sequence
 
 @task(name="publish comparison")
 def publish_comparison(
-    contest: OpenComparison, tried: Sequence[Tried], trials: Sequence[Trial], runs: Sequence[RunResult]
+    contest: OpenComparison, tried: Sequence[TriedValue], trials: Sequence[Trial], runs: Sequence[RunResult]
 ) -> Comparison:
     """Returns the comparison after publishing its record, its page, its tables in Prefect and its figures in MLflow."""
     by_contender: dict[str, list[RunResult]] = {}
@@ -150,7 +150,7 @@ def publish_comparison(
     for trial, run in zip(trials, runs, strict=True):
         by_contender.setdefault(trial.contender, []).append(run)
         values[trial.contender] = trial.value
-    results = tuple(Result(name, values[name], tuple(of)) for name, of in by_contender.items())
+    results = tuple(ContenderResult(name, values[name], tuple(of)) for name, of in by_contender.items())
     comparison = Comparison(contest.config, tuple(tried), results, contest.run_id)
     save_comparison(contest.store, comparison)
     summary = summarise_comparison(comparison)

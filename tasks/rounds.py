@@ -6,21 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.errors import ConfigError
-from mixcpt.records.round import Decision, Round, refused, rounds, save_round
+from mixcpt.records.round import Decision, Round, load_rounds, refused_corpora, save_round
 from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
 from mixcpt.report.table import markdown_rows
 from mixcpt.rounds.gates import Judgement, Measured, judge
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
-from mixcpt.stages.chain import EVALUATE, evaluation_job
+from mixcpt.stages.chain import by_role, evaluation_job
+from mixcpt.stages.jobs import JobOptions
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
 from tasks.adaptation import reopen_adaptation
@@ -78,10 +79,10 @@ def open_round(config: ReadaptConfig) -> Opened | None:
     store, registry = ArtifactStore(config.adapt.runtime.store), Registry(config.adapt.runtime)
     register_own(config.adapt, store)
     champion = registry.champion()
-    made = rounds(store, config.name)
+    made = load_rounds(store, config.name)
     taken_back = registry.taken_back()
     unwanted = [name for each in made if each.run.refs[each.run.final].digest in taken_back for name in each.new]
-    shunned = [name for name in (*refused(made), *unwanted) if name not in config.again]
+    shunned = [name for name in (*refused_corpora(made), *unwanted) if name not in config.again]
     plan = plan_round(config, champion.model if champion else None, shunned, len(made) + 1, store)
     if plan is None:
         get_run_logger().info("nothing new: the champion has learned what is registered, or it was refused")
@@ -99,17 +100,14 @@ def ask_others(opened: Opened, run: RunResult) -> dict[str, ArtifactRef]:
     evaluate = run.config.evaluate.model_copy(update={"kl_to_base": False})
     opening = reopen_adaptation(run, run.config.runtime)
     adaptation = replace(opening, config=opening.config.model_copy(update={"evaluate": evaluate}))
-    form = "plain" if run.final == "pretrained" else evaluate.aligned_form
-    others: dict[str, tuple[ModelRef, str]] = {"base": (opened.base, "plain")}
+    form: Literal["plain", "chat"] = "plain" if run.final == "pretrained" else evaluate.aligned_form
+    corpus = run.refs["corpus"]
+    jobs = [evaluation_job(adaptation, corpus, "base", opened.base)]
     if opened.champion:
-        others["champion"] = (opened.champion.model, form)
-    jobs = [
-        evaluation_job(adaptation, run.refs["corpus"], role, model, {"form": asked_form})
-        for role, (model, asked_form) in others.items()
-    ]
-    made = run_stage_group(adaptation, jobs)
-    found = {name.removeprefix(EVALUATE): ref for name, ref in made.items()}
-    return {"champion": found["base"], **found, "candidate": run.evaluations["final"]}
+        options = JobOptions(form=form)
+        jobs.append(evaluation_job(adaptation, corpus, "champion", opened.champion.model, options=options))
+    evaluations = by_role(run_stage_group(adaptation, jobs))
+    return {"champion": evaluations["base"], **evaluations, "candidate": run.evaluations["final"]}
 
 
 @task(name="gates")
@@ -213,7 +211,7 @@ def ended_round(
 def publish_round(opened: Opened, made: Round) -> ArtifactRef:
     """Returns the record of the round; publishes what it came to, and all rounds beside each other."""
     ref = save_round(opened.store, opened.config, made)
-    so_far = rounds(opened.store, opened.config.name)
+    so_far = load_rounds(opened.store, opened.config.name)
     text = markdown_rounds(so_far)
     create_markdown_artifact(text, key="rounds", description=f"{made.name}: what each round learned and forgot")
     page = write_rounds(so_far, opened.store.root / f"rounds-{made.name}.html")

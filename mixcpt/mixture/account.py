@@ -28,7 +28,7 @@ class SourceAccount:
     unique_tokens: int
     """Tokens of all texts, each counted once."""
     tokens: int
-    """Tokens that the training reads, over all passes; for pairs, those of the teacher."""
+    """Tokens that the training reads, over all passes; the teacher's for pairs."""
     split_documents: int
     """Number of readings that packing split over two or more rows."""
     one_sentence_documents: int = 0
@@ -38,7 +38,7 @@ class SourceAccount:
     share_fraction: float = 0.0
     """Fraction of all tokens of the mixture; 0 in the account of a stream."""
     passes: float = 0.0
-    """How often the training reads each token; 0 in the account of a stream."""
+    """Number of times that the training reads each token; 0 in the account of a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class StreamAccount:
     padding_tokens: int
     """Padding of all rows, in tokens."""
     student_tokens: int | None = None
-    """Tokens that the student reads; None if they are those of the teacher."""
+    """Tokens that the student reads; None if they are the teacher's."""
     sources: tuple[SourceAccount, ...]
     """Accounts of the sources in this stream."""
     pool_targets: Mapping[str, int]

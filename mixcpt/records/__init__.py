@@ -1,1 +1,1 @@
-"""Typed records of finished runs, comparisons, searches, plans and rounds."""
+"""Typed readers and writers of finished runs, comparisons, searches, plans and rounds."""

@@ -1,4 +1,4 @@
-"""The record of a finished comparison: what was tried, what was chosen, what came of it."""
+"""Reader and writer of the record of a finished comparison: searched values, chosen values and runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,105 +7,102 @@ from pathlib import Path
 from typing import Any
 
 from mixcpt.config import CompareConfig
-from mixcpt.errors import ConfigError
 from mixcpt.records.run import RunResult
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.fields import read_object
 
 _KIND = "comparison"
 _VERSION = 1
 _FILE = "comparison.json"
 
 
-@dataclass(frozen=True)
-class Tried:
-    """One value of the searched setting, on the selection split."""
+@dataclass(frozen=True, kw_only=True)
+class TriedValue:
+    """Scores of one value of the searched setting, on the selection split."""
 
     contender: str
+    """Name of the contender."""
     value: float
+    """Value of the searched setting."""
     domain: float
-    """Of the headline task that stands for what was learned."""
+    """Score on the headline task of the domain."""
     general: float
-    """Of the one that stands for what was kept."""
+    """Score on the headline task of prior knowledge."""
     score: float
-    """What the choice was made by: see `mixcpt.evaluate.statistics.selection_score`."""
+    """Score that decides the choice: see `mixcpt.evaluate.statistics.selection_score`."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """A contender at its chosen value, trained with every seed and asked the report split."""
+class ContenderResult:
+    """Runs of a contender with its chosen value, one per seed, evaluated on the report split."""
 
     contender: str
+    """Name of the contender."""
     value: float
+    """Chosen value of the searched setting."""
     runs: tuple[RunResult, ...]
-    """In the order of the seeds."""
+    """Runs in the order of the seeds."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"contender": self.contender, "value": self.value, "runs": [run.to_json() for run in self.runs]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "ContenderResult":
+        return cls(data["contender"], data["value"], tuple(RunResult.from_json(run) for run in data["runs"]))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a comparison made."""
+    """Settings and results of a finished comparison."""
 
     config: CompareConfig
-    tried: tuple[Tried, ...]
-    results: tuple[Result, ...]
-    """In the order of the contenders; the first is what the others are measured against."""
+    """Settings of the comparison."""
+    tried: tuple[TriedValue, ...]
+    """Searched values with their scores; empty if nothing was searched."""
+    results: tuple[ContenderResult, ...]
+    """Results in the order of the contenders; all others are compared with the first."""
     run_id: str = ""
-    """The parent run in MLflow; empty where tracking was away."""
+    """Identifier of the parent run in MLflow; empty if tracking was unavailable."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "config": self.config.model_dump(mode="json"),
             "tried": [vars(tried) for tried in self.tried],
-            "results": [
-                {"contender": r.contender, "value": r.value, "runs": [run.to_json() for run in r.runs]}
-                for r in self.results
-            ],
+            "results": [result.to_json() for result in self.results],
             "run_id": self.run_id,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Comparison":
-        results = (
-            Result(r["contender"], r["value"], tuple(RunResult.from_json(run) for run in r["runs"]))
-            for r in data["results"]
-        )
         return cls(
             CompareConfig.model_validate(data["config"]),
-            tuple(Tried(**tried) for tried in data["tried"]),
-            tuple(results),
-            data["run_id"],
+            tuple(TriedValue(**tried) for tried in data["tried"]),
+            tuple(ContenderResult.from_json(result) for result in data["results"]),
+            run_id=data["run_id"],
         )
 
 
 def save_comparison(store: ArtifactStore, comparison: Comparison) -> ArtifactRef:
-    """Returns the published record; the same settings on the same runs are the same comparison."""
+    """Publish a comparison and return its reference; equal settings and evaluations are the same comparison."""
 
     def write(folder: Path) -> dict[str, Any]:
         (folder / _FILE).write_text(json.dumps(comparison.to_json(), indent=2))
         return {"name": comparison.config.name}
 
     settings = comparison.config.model_dump(mode="json", exclude={"jobs"})
-    return store.produce(StageKey(_KIND, _VERSION, settings, _inputs(comparison.results)), write)
+    inputs = _evaluation_digests(comparison.results)
+    return store.produce(StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs), write)
 
 
-def find_comparison(store: ArtifactStore, name: str) -> Comparison:
-    """Returns the newest comparison of that name.
-
-    Raises:
-        ConfigError: If there is none; it lists those that are there.
-    """
-    known = store.list(_KIND)
-    if found := [ref for ref in known if ref.record["metrics"]["name"] == name]:
-        return Comparison.from_json(json.loads(found[-1].file(_FILE).read_text()))
-    names = ", ".join(sorted({ref.record["metrics"]["name"] for ref in known})) or "none yet"
-    raise ConfigError(
-        f"the store {store.root} has no comparison {name!r}; it has: {names}", "`mixcpt compare` makes one"
-    )
+def load_comparison(ref: ArtifactRef) -> Comparison:
+    """Return the comparison of a published record."""
+    return Comparison.from_json(read_object(ref, _FILE))
 
 
-def _inputs(results: Sequence[Result]) -> dict[str, str]:
-    return {
-        f"{result.contender}/{run.config.seed}/{role}": ref.digest
-        for result in results
-        for run in result.runs
-        for role, ref in run.evaluations.items()
-    }
+def _evaluation_digests(results: Sequence[ContenderResult]) -> dict[str, str]:
+    digests = {}
+    for result in results:
+        for run in result.runs:
+            prefix = f"{result.contender}/{run.config.seed}"
+            digests.update({f"{prefix}/{role}": ref.digest for role, ref in run.evaluations.items()})
+    return digests

@@ -1,4 +1,4 @@
-"""The plan of a run as data: what it will take, stage by stage, and where it will not fit; kept in the store."""
+"""Reader and writer of the plan of a run: its cost stage by stage, and warnings about everything that will not fit."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,86 +10,103 @@ from pydantic import TypeAdapter
 
 from mixcpt.records.run import RunResult, run_identity
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.fields import read_object
 
-Basis = Literal["analytic", "trial"]
+Basis = Literal["analytic", "dry run"]
 _KIND = "plan"
 _VERSION = 1
 _FILE = "plan.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Device:
-    """What computes."""
+    """Device that a run is planned for."""
 
     name: str
+    """Name of the device; `cpu` for a processor."""
     count: int
-    """How many of them train at the same time."""
+    """Number of devices that train at the same time."""
     memory_bytes: int
-    """Of each."""
+    """Memory of one device."""
     peak_flops: float
-    """Of each, per second, in the precision of pre-training."""
+    """Peak speed of one device in the precision of pre-training, in operations per second."""
     fp32_flops: float
-    """The same in fp32, in which alignment and evaluation compute."""
+    """Peak speed of one device in fp32, which alignment and evaluation use, in operations per second."""
     bytes_per_second: float
-    """Bandwidth of its memory."""
+    """Memory bandwidth of one device."""
     utilisation: float
-    """Share of the peak that training is assumed to reach."""
+    """Fraction of the peak speed that a training is assumed to reach."""
     is_here: bool
-    """Whether it is this machine, so that a run of it can be held against the plan."""
+    """Whether it is a device of this machine, so that runs on it can be compared with the plan."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceShare:
-    """What a run reads of one source."""
+    """Tokens that a run reads from one source."""
 
     name: str
+    """Name of the source."""
     pool: str
+    """Pool that the source belongs to."""
     unique_tokens: int
+    """Tokens of all its texts, each counted once."""
     tokens: int
-    """Over all passes; where teacher and student read different things, the teacher's."""
+    """Tokens read over all passes; the teacher's, if teacher and student read different texts."""
     is_exact: bool
-    """Whether all of the source was counted; otherwise a sample was."""
+    """Whether the whole source was counted, not only a sample."""
 
     @property
     def passes(self) -> float:
-        """How often each token is read."""
+        """Number of times that each token is read."""
         return self.tokens / max(self.unique_tokens, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """What one stage will take; the names are those of the report's cost table."""
+    """Planned cost of one stage."""
 
     stage: str
+    """Name of the stage, as in the report's cost table."""
     seconds: float
+    """Wall-clock time."""
     tokens: int = 0
-    """Padding included, as the stage will record them; 0 where it trains nothing."""
+    """Tokens read, padding included, as the stage records them; 0 if it trains nothing."""
     steps: int = 0
+    """Optimizer steps; 0 if it trains nothing."""
     rows: int = 0
+    """Rows, or samples of SFT and DPO; 0 if it trains nothing."""
     student_flops: int = 0
+    """Floating-point operations of the trained or evaluated model."""
     teacher_flops: int = 0
+    """Floating-point operations of the teacher or the reference model."""
     peak_memory_bytes: int = 0
-    """Of each device; 0 where the stage records none."""
+    """Peak memory per device; 0 if the stage records none."""
 
     @property
     def flops(self) -> int:
         return self.student_flops + self.teacher_flops
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What fills each device at the peak of a training, in bytes."""
+    """Memory per device at the peak of a training, in bytes."""
 
     stage: str
+    """Name of the stage that trains."""
     parameters: int
+    """Weights of the student."""
     gradients: int
+    """Gradients of the trained weights."""
     optimizer: int
+    """Optimizer state."""
     teacher: int
+    """Weights of a separate teacher; 0 without one."""
     activations: int
+    """Tensors kept from the forward pass for the backward pass."""
     head: int
-    """Logits, their gradients, and what the loss needs beside them."""
+    """Logits, their gradients, and other buffers of the loss."""
     process: int
-    """Libraries, data and what the allocator holds back."""
+    """Libraries, data, and memory that the allocator reserves."""
 
     @property
     def total(self) -> int:
@@ -100,45 +117,56 @@ class Memory:
         return {name: value for name, value in asdict(self).items() if name != "stage"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Disk:
-    """What the run writes into its store, in bytes."""
+    """Disk space that a run takes in its store, in bytes."""
 
     mixture: int
+    """Rows of the mixture."""
     checkpoints: int
-    """At their most, while a new one is written beside those that are kept."""
+    """Checkpoints at their peak, when a new one is written before an old one is removed."""
     models: int
+    """Published models."""
     teacher_cache: int
+    """Cached predictions of the teacher; 0 without a cached teacher."""
     free: int
-    """What is left there now."""
+    """Free space on that disk."""
 
     @property
     def total(self) -> int:
         return self.mixture + self.checkpoints + self.models + self.teacher_cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will take."""
+    """Planned cost of a run."""
 
     name: str
+    """Name of the run."""
     basis: Basis
-    """How speed and memory are known: from formulas, or from a trial on this machine."""
+    """Origin of time and memory: `analytic` (formulas) or `dry run` (a small run on this machine)."""
     device: Device
+    """Device that the run is planned for."""
     num_parameters: int
+    """Number of parameters of the student."""
     num_trained_parameters: int
+    """Number of parameters that pre-training changes."""
     sources: tuple[SourceShare, ...]
+    """Tokens by source."""
     stages: tuple[StagePlan, ...]
+    """Cost by stage, in the order of the run."""
     memory: tuple[Memory, ...]
-    """Of each stage that trains."""
+    """Memory by stage, for the stages that train."""
     disk: Disk
+    """Disk space."""
     ram_bytes: int
-    """Of the machine that the processes of one host will hold at most; on a CPU the device's memory itself."""
+    """Peak memory of one host for all its processes; on a CPU it includes the device memory."""
     start_seconds: float
-    """Of starting the processes of all stages: mostly importing libraries."""
+    """Time to start the processes of all stages, which is mostly the import of libraries."""
     price_per_hour: float = 0.0
-    """Of each device; 0 where nobody said."""
+    """Price of one device for one hour, in any currency; 0 if unknown."""
     warnings: tuple[str, ...] = ()
+    """Sentences about everything that will not fit; empty if all fits."""
 
     @property
     def seconds(self) -> float:
@@ -150,7 +178,7 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """What the devices cost for all of the time, in the currency of the price."""
+        """Cost of all devices for the whole time, in the currency of the price."""
         return self.price_per_hour * self.device.count * self.seconds / 3600
 
     @property
@@ -158,19 +186,21 @@ class Plan:
         return {stage.stage: stage for stage in self.stages}
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the plan with its sums, as JSON values."""
+        """Return the plan as JSON values, with its sums."""
         sums = {"seconds": self.seconds, "flops": self.flops, "cost": self.cost}
         data: dict[str, Any] = _PLAN.dump_python(self, mode="json") | {"total": sums}
-        for share, of in zip(data["sources"], self.sources, strict=True):
-            share["passes"] = of.passes
-        for entry, parts in zip(data["memory"], self.memory, strict=True):
-            entry["total"] = parts.total
+        for entry, share in zip(data["sources"], self.sources, strict=True):
+            entry["passes"] = share.passes
+        for entry, memory in zip(data["memory"], self.memory, strict=True):
+            entry["total"] = memory.total
         data["disk"]["total"] = self.disk.total
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Plan":
-        return _PLAN.validate_python(dict(data))
+        # earlier versions wrote the basis "trial"
+        basis = "dry run" if data["basis"] == "trial" else data["basis"]
+        return _PLAN.validate_python({**data, "basis": basis})
 
 
 _PLAN = TypeAdapter(Plan)
@@ -179,21 +209,28 @@ _PLAN = TypeAdapter(Plan)
 def plan_key(
     identity: str, inputs: Mapping[str, str], device: str, num_devices: int, *, measured_at: str = ""
 ) -> StageKey:
-    """Returns the identity of a plan: the run that it is of, and what it was reckoned for.
+    """Return the key of a plan.
 
     Args:
-        identity: Of the run, see `run_identity`.
-        inputs: Digests of what the figures were counted in.
-        device: Name of it; empty for what the run itself trains on.
-        num_devices: How many of them.
-        measured_at: When somebody asked: a measurement is no function of settings, so each is kept by itself.
+        identity: Identity of the planned run, see `run_identity`.
+        inputs: Digests of the artifacts that the plan is based on.
+        device: Name of the device; empty for the device that the run itself uses.
+        num_devices: Number of devices.
+        measured_at: Time of the request. Measurements are not reproducible, so each plan by command has its own key.
+            Empty for the estimate that every run makes.
     """
     settings = {"run": identity, "device": device, "num_devices": num_devices, "measured_at": measured_at}
-    return StageKey(_KIND, _VERSION, settings, inputs)
+    return StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs)
 
 
 def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan | None]) -> ArtifactRef:
-    """Returns the published plan of this key, empty where there is none; `make` is called where the store has none."""
+    """Publish the plan of a key, if the store has none, and return its reference.
+
+    Args:
+        store: Store to publish in.
+        key: Key of the plan.
+        make: Makes the plan if the store has none; if it returns None, the artifact is empty.
+    """
 
     def write(folder: Path) -> dict[str, Any]:
         if (plan := make()) is None:
@@ -205,13 +242,13 @@ def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan | Non
 
 
 def load_plan(ref: ArtifactRef) -> Plan:
-    """Returns the plan of a published record."""
-    return Plan.from_json(json.loads(ref.file(_FILE).read_text()))
+    """Return the plan of a published record."""
+    return Plan.from_json(read_object(ref, _FILE))
 
 
-def plan_of(store: ArtifactStore, result: RunResult) -> Plan | None:
-    """Returns what was planned for a run on the machine that made it: by the last trial, else by formulas."""
+def find_plan(store: ArtifactStore, result: RunResult) -> Plan | None:
+    """Return the plan of a run on the machine that ran it, or None: the last dry run, else the estimate."""
     identity = run_identity(result.config, result.base, result.refs["corpus"].fingerprint)
     refs = [ref for ref in store.list(_KIND) if ref.record["settings"]["run"] == identity and ref.file(_FILE).is_file()]
-    here = [plan for plan in map(load_plan, refs) if plan.device.is_here]
-    return sorted(here, key=lambda plan: plan.basis == "trial")[-1] if here else None
+    plans = [plan for plan in map(load_plan, refs) if plan.device.is_here]
+    return sorted(plans, key=lambda plan: plan.basis == "dry run")[-1] if plans else None

@@ -1,50 +1,62 @@
-"""What became of a round, for the rounds after it and for whoever asks later."""
+"""Reader and writer of the record of a finished round of readaptation; later rounds read the earlier ones."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mixcpt.config import ReadaptConfig
-from mixcpt.records.run import RunResult
+from mixcpt.records.run import RunResult, recorded_name
 from mixcpt.rounds.gates import Judgement
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.fields import read_object
 
 _KIND = "round"
 _VERSION = 1
 _FILE = "round.json"
 
 Decision = Literal["promoted", "refused", "declined", "unanswered"]
-"""By the gates: promoted or refused. By a human: promoted, declined, or nobody answered in time."""
+"""Outcome of a round. The gates decide between promoted and refused. If a person is asked, the outcome is promoted,
+declined, or unanswered after the time limit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Round:
-    """A round that has ended."""
+    """Inputs, models, evaluations and decision of a finished round."""
 
     number: int
+    """Number of the round, counted from 1."""
     name: str
+    """Name of the series of rounds."""
     new: tuple[str, ...]
+    """Names of the corpora that this round learns."""
     earlier: tuple[str, ...]
+    """Names of the corpora that earlier rounds learned."""
     tasks: Mapping[str, tuple[str, ...]]
-    """Names of the tasks about each corpus; under the empty name those about none."""
+    """Names of the tasks by corpus; tasks without a corpus are listed under the empty name."""
     run: RunResult
+    """Run that trained the candidate."""
     evaluations: Mapping[str, ArtifactRef]
-    """Of the models `base`, `champion` (the one before) and `candidate`."""
+    """Evaluations of the models `base`, `champion` (before this round) and `candidate`."""
     judgements: tuple[Judgement, ...]
+    """Results of the gates."""
     decision: Decision
+    """Outcome of the round."""
     reason: str
+    """Explanation of the decision in one sentence."""
     version: str = ""
-    """Of the candidate in MLflow's registry."""
+    """Version of the candidate in MLflow's registry."""
     decided_by: str = ""
-    """Who answered, where somebody did."""
+    """Person who decided; empty if the gates decided."""
 
     def to_json(self) -> dict[str, Any]:
-        refs = {role: ref.to_json() for role, ref in self.evaluations.items()}
-        judged = [each.to_json() for each in self.judgements]
-        plain = {name: value for name, value in vars(self).items() if name not in ("run", "evaluations", "judgements")}
-        return plain | {"run": self.run.to_json(), "evaluations": refs, "judgements": judged}
+        converted = {
+            "run": self.run.to_json(),
+            "evaluations": {role: ref.to_json() for role, ref in self.evaluations.items()},
+            "judgements": [judgement.to_json() for judgement in self.judgements],
+        }
+        return {name: value for name, value in vars(self).items() if name not in converted} | converted
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Round":
@@ -56,41 +68,48 @@ class Round:
                 "tasks": {corpus: tuple(names) for corpus, names in data["tasks"].items()},
                 "run": RunResult.from_json(data["run"]),
                 "evaluations": {role: ArtifactRef.from_json(ref) for role, ref in data["evaluations"].items()},
-                "judgements": tuple(Judgement.from_json(each) for each in data["judgements"]),
+                "judgements": tuple(Judgement.from_json(judgement) for judgement in data["judgements"]),
             }
         )
 
 
-def save_round(store: ArtifactStore, config: ReadaptConfig, made: Round) -> ArtifactRef:
-    """Returns the published record of a round."""
+def save_round(store: ArtifactStore, config: ReadaptConfig, finished: Round) -> ArtifactRef:
+    """Publish a round and return its reference."""
 
     def write(folder: Path) -> dict[str, Any]:
-        (folder / _FILE).write_text(json.dumps(made.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
-        return {"name": made.name, "number": made.number, "decision": made.decision}
+        (folder / _FILE).write_text(json.dumps(finished.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
+        return {"name": finished.name, "number": finished.number, "decision": finished.decision}
 
-    return store.produce(_key(config, made), write)
-
-
-def rounds(store: ArtifactStore, name: str) -> list[Round]:
-    """Returns the rounds of that name, oldest first."""
-    found = [ref for ref in store.list(_KIND) if ref.record["metrics"]["name"] == name]
-    return [Round.from_json(json.loads(ref.file(_FILE).read_text(encoding="utf-8"))) for ref in found]
+    return store.produce(_key(config, finished), write)
 
 
-def refused(made: list[Round]) -> list[str]:
-    """Returns the corpora whose candidate was refused or declined, and that no later round has learned."""
+def load_rounds(store: ArtifactStore, name: str) -> list[Round]:
+    """Return the rounds of a series, oldest first."""
+    refs = [ref for ref in store.list(_KIND) if recorded_name(ref) == name]
+    return [Round.from_json(read_object(ref, _FILE)) for ref in refs]
+
+
+def refused_corpora(rounds: Sequence[Round]) -> list[str]:
+    """Return the corpora whose candidate was refused or declined, unless a later round learned them."""
     names: list[str] = []
-    for each in made:
-        if each.decision in ("refused", "declined"):
-            names += each.new
-        else:
-            names = [name for name in names if name not in each.new or each.decision != "promoted"]
+    for finished in rounds:
+        if finished.decision in ("refused", "declined"):
+            names += finished.new
+        elif finished.decision == "promoted":
+            names = [name for name in names if name not in finished.new]
     return names
 
 
-def _key(config: ReadaptConfig, made: Round) -> StageKey:
-    inputs = {"model": made.run.refs[made.run.final].digest}
-    inputs |= {f"evaluation-{role}": ref.digest for role, ref in made.evaluations.items()}
-    decided = {"decision": made.decision, "reason": made.reason, "version": made.version, "by": made.decided_by}
-    gates = [gate.model_dump(mode="json") for gate in config.gates]
-    return StageKey(_KIND, _VERSION, {"name": made.name, "number": made.number, "gates": gates, **decided}, inputs)
+def _key(config: ReadaptConfig, finished: Round) -> StageKey:
+    inputs = {"model": finished.run.refs[finished.run.final].digest}
+    inputs |= {f"evaluation-{role}": ref.digest for role, ref in finished.evaluations.items()}
+    settings = {
+        "name": finished.name,
+        "number": finished.number,
+        "gates": [gate.model_dump(mode="json") for gate in config.gates],
+        "decision": finished.decision,
+        "reason": finished.reason,
+        "version": finished.version,
+        "by": finished.decided_by,
+    }
+    return StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs)

@@ -1,4 +1,4 @@
-"""The record of a finished adaptation: what it was told, what it made, where that lies."""
+"""Reader and writer of the record of a finished run: its settings, artifacts and evaluations."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 from mixcpt.config import AdaptConfig
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.fields import read_object
 from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import ModelRef
 
@@ -19,27 +20,35 @@ _FILE = "run.json"
 
 @dataclass(frozen=True)
 class TrackingRef:
-    """Where MLflow keeps the run; empty where tracking was away."""
+    """Identity of a run in MLflow; all fields are empty if tracking was unavailable."""
 
     uri: str = ""
+    """Tracking URI."""
     experiment_id: str = ""
+    """Identifier of the experiment."""
     run_id: str = ""
+    """Identifier of the run."""
     model_version: str = ""
+    """Version of the final model in the registry."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Everything that an adaptation made, by role."""
+    """Settings, artifacts and evaluations of a finished run."""
 
     config: AdaptConfig
+    """Settings of the run."""
     base: ModelRef
+    """Base model."""
     refs: dict[str, ArtifactRef]
-    """`corpus`, `mixture`, `teacher`, `pretrained`, `selection`, `sft`, `dpo`; a skipped stage is absent."""
+    """Artifacts by role (`corpus`, `mixture`, `teacher`, `pretrained`, `selection`, `sft`, `dpo`); a skipped stage is
+    absent."""
     final: str
-    """The role in `refs` of the final model."""
+    """Role of the final model in `refs`."""
     evaluations: dict[str, ArtifactRef]
-    """Of the models `base`, `open-book` (with the documents at hand), `pretrained` and `final`."""
+    """Evaluations by model: `base`, `open-book` (the base with the documents in its prompts), `pretrained`, `final`."""
     tracking: TrackingRef = field(default_factory=TrackingRef)
+    """Identity of the run in MLflow."""
 
     @property
     def name(self) -> str:
@@ -63,33 +72,33 @@ class RunResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
         return cls(
-            AdaptConfig.model_validate(data["config"]),
-            ModelRef.from_json(data["base"]),
-            {role: ArtifactRef.from_json(ref) for role, ref in data["refs"].items()},
-            data["final"],
-            {role: ArtifactRef.from_json(ref) for role, ref in data["evaluations"].items()},
-            TrackingRef(**data["tracking"]),
+            config=AdaptConfig.model_validate(data["config"]),
+            base=ModelRef.from_json(data["base"]),
+            refs={role: ArtifactRef.from_json(ref) for role, ref in data["refs"].items()},
+            final=data["final"],
+            evaluations={role: ArtifactRef.from_json(ref) for role, ref in data["evaluations"].items()},
+            tracking=TrackingRef(**data["tracking"]),
         )
 
 
 def deciding_settings(config: AdaptConfig) -> dict[str, Any]:
-    """Returns the settings that can change a result: all but places and processes."""
+    """Return the settings that can change a result: all except paths, addresses and processes."""
     return config.model_dump(mode="json", exclude={"runtime"})
 
 
 def run_identity(config: AdaptConfig, base: ModelRef, corpus: str) -> str:
-    """Returns the fingerprint of what a run is to do, known before it starts.
+    """Return the fingerprint of a run, which is known before the run starts.
 
     Args:
-        config: Its settings.
-        base: Its base model.
-        corpus: Fingerprint of the corpus, which stands for the content of the sources.
+        config: Settings of the run.
+        base: Base model.
+        corpus: Fingerprint of the corpus, which covers the content of the sources.
     """
     return fingerprint({"settings": deciding_settings(config), "base": base.digest, "corpus": corpus})
 
 
 def save_run(store: ArtifactStore, result: RunResult) -> ArtifactRef:
-    """Returns the published record of a run; the same settings on the same artifacts are the same run."""
+    """Publish the record of a run and return its reference; equal settings and artifacts are the same record."""
 
     def write(folder: Path) -> dict[str, Any]:
         (folder / _FILE).write_text(json.dumps(result.to_json(), indent=2))
@@ -99,42 +108,47 @@ def save_run(store: ArtifactStore, result: RunResult) -> ArtifactRef:
 
 
 def find_record(store: ArtifactStore, result: RunResult) -> ArtifactRef | None:
-    """Returns the published record of this run, where there is one; what tracking says makes no difference."""
+    """Return the published record of this run, or None; its identity in MLflow is ignored."""
     key = _key(result)
     return store.find(key.kind, key.fingerprint)
 
 
 def load_run(ref: ArtifactRef) -> RunResult:
-    """Returns the run of a published record."""
-    return RunResult.from_json(json.loads(ref.file(_FILE).read_text()))
+    """Return the run of a published record."""
+    return RunResult.from_json(read_object(ref, _FILE))
+
+
+def recorded_name(ref: ArtifactRef) -> str:
+    """Return the name under which a run, a comparison or a round is recorded."""
+    return str(ref.record["metrics"]["name"])
 
 
 def find_run(store: ArtifactStore, name: str) -> RunResult:
-    """Returns the newest run of that name, or the one whose fingerprint starts with it.
+    """Return the newest run with this name, else the newest whose fingerprint starts with it.
 
     Raises:
-        ConfigError: If there is none; it lists those that are there.
+        ConfigError: If there is none. The error lists the names of the store's runs.
     """
-    runs = store.list(_KIND)
-    named = [ref for ref in runs if ref.record["metrics"]["name"] == name]
-    if found := named or [ref for ref in runs if ref.fingerprint.startswith(name)]:
-        return load_run(found[-1])
-    known = ", ".join(sorted({ref.record["metrics"]["name"] for ref in runs})) or "none yet"
-    raise ConfigError(f"the store {store.root} has no run {name!r}; it has: {known}", "`mixcpt run` makes one")
+    refs = store.list(_KIND)
+    named = [ref for ref in refs if recorded_name(ref) == name]
+    if matches := named or [ref for ref in refs if ref.fingerprint.startswith(name)]:
+        return load_run(matches[-1])
+    known = ", ".join(sorted({recorded_name(ref) for ref in refs})) or "none yet"
+    raise ConfigError(f"the store {store.root} has no run {name!r}; its runs: {known}", "create one with `mixcpt run`")
 
 
 def find_maker(store: ArtifactStore, digest: str) -> RunResult:
-    """Returns the newest run whose final model has this digest.
+    """Return the newest run whose final model has this digest.
 
     Raises:
-        ConfigError: If no run of the store made it.
+        ConfigError: If there is none.
     """
-    made = (load_run(ref) for ref in reversed(store.list(_KIND)))
-    if found := next((run for run in made if run.refs[run.final].digest == digest), None):
-        return found
+    newest_first = (load_run(ref) for ref in reversed(store.list(_KIND)))
+    if run := next((run for run in newest_first if run.refs[run.final].digest == digest), None):
+        return run
     raise ConfigError(
-        f"no run of the store {store.root} made the model {digest[:12]}",
-        "name the store in which it was trained (runtime.store)",
+        f"no run of the store {store.root} trained the model {digest[:12]}",
+        "set runtime.store to the store in which it was trained",
     )
 
 
@@ -142,4 +156,4 @@ def _key(result: RunResult) -> StageKey:
     inputs = {"base": result.base.digest}
     inputs |= {role: ref.digest for role, ref in result.refs.items()}
     inputs |= {f"evaluation-{role}": ref.digest for role, ref in result.evaluations.items()}
-    return StageKey(_KIND, _VERSION, deciding_settings(result.config), inputs)
+    return StageKey(kind=_KIND, version=_VERSION, settings=deciding_settings(result.config), inputs=inputs)

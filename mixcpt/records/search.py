@@ -1,7 +1,7 @@
-"""The record of a finished search for a mixture: what was tried, and what held."""
+"""Reader and writer of the record of a finished search for settings: its attempts and their confirmation."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,51 +15,54 @@ _VERSION = 1
 _FILE = "advice.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One training of the search, on the selection split."""
+    """Scores of one training of the search, on the selection split."""
 
     point: Mapping[str, float]
+    """Searched settings by name."""
     domain: float
-    """Of the headline task that stands for what was learned."""
+    """Score on the headline task of the domain."""
     general: float
-    """Of the one that stands for what was kept."""
+    """Score on the headline task of prior knowledge."""
     score: float
-    """`mixcpt.evaluate.statistics.selection_score` says of what."""
+    """Score that decides the choice: see `mixcpt.evaluate.statistics.selection_score`."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What was tried, in its order, and the comparison of the best with the settings that were given."""
+    """Attempts of a search, and a comparison of the best one with the original settings."""
 
     config: AdviseConfig
+    """Settings of the search."""
     attempts: tuple[Attempt, ...]
+    """Attempts in the order of the search."""
     confirmation: Comparison
+    """Comparison of the best attempt with the original settings, on the report split."""
 
     @property
     def best(self) -> Attempt:
-        """The training with the highest score, of equal ones the first."""
-        return max(self.attempts, key=lambda one: one.score)
+        """The attempt with the highest score; the first of equal ones."""
+        return max(self.attempts, key=lambda attempt: attempt.score)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "config": self.config.model_dump(mode="json"),
-            "attempts": [vars(one) for one in self.attempts],
+            "attempts": [vars(attempt) for attempt in self.attempts],
             "confirmation": self.confirmation.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Advice":
-        attempts: Sequence[Mapping[str, Any]] = data["attempts"]
         return cls(
             AdviseConfig.model_validate(data["config"]),
-            tuple(Attempt(**one) for one in attempts),
+            tuple(Attempt(**attempt) for attempt in data["attempts"]),
             Comparison.from_json(data["confirmation"]),
         )
 
 
 def save_advice(store: ArtifactStore, advice: Advice) -> ArtifactRef:
-    """Returns the published record; the same search with the same answers is the same advice."""
+    """Publish a search and return its reference; equal settings, attempts and evaluations are the same search."""
 
     def write(folder: Path) -> dict[str, Any]:
         (folder / _FILE).write_text(json.dumps(advice.to_json(), indent=2))
@@ -67,11 +70,10 @@ def save_advice(store: ArtifactStore, advice: Advice) -> ArtifactRef:
 
     settings = {
         "config": advice.config.model_dump(mode="json"),
-        "attempts": [vars(one) for one in advice.attempts],
+        "attempts": [vars(attempt) for attempt in advice.attempts],
     }
-    inputs = {
-        f"{result.contender}/{run.config.seed}": run.evaluations["final"].digest
-        for result in advice.confirmation.results
-        for run in result.runs
-    }
-    return store.produce(StageKey(_KIND, _VERSION, settings, inputs), write)
+    inputs = {}
+    for result in advice.confirmation.results:
+        for run in result.runs:
+            inputs[f"{result.contender}/{run.config.seed}"] = run.evaluations["final"].digest
+    return store.produce(StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs), write)

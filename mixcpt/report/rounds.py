@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixcpt.records.round import Round, rounds
+from mixcpt.records.round import Round, load_rounds
 from mixcpt.report import words
 from mixcpt.report.page import environment, write_page
 from mixcpt.report.table import markdown_rows
@@ -67,7 +67,7 @@ def write_rounds(made: Sequence[Round], output: Path) -> Path:
 def show_rounds(made: Round | None, name: str, store: ArtifactStore) -> None:
     """Prints what the round came to, the table of all rounds, and where their page lies."""
     console = Console()
-    so_far = rounds(store, name)
+    so_far = load_rounds(store, name)
     if made is None:
         console.print("nothing new: the champion has learned what is registered, or it was refused")
     if so_far:

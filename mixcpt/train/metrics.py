@@ -37,7 +37,7 @@ class TrainingMetrics:
     flops: float | None = None
     """Floating-point operations of student and teacher."""
     peak_memory_bytes: int | None = None
-    """Peak memory of each device."""
+    """Peak memory per device in bytes."""
     num_parameters: int | None = None
     """Number of parameters of the model."""
     num_trained_parameters: int | None = None

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mixcpt.config import AdviseConfig
-from mixcpt.records.comparison import find_comparison
+from mixcpt.records.comparison import load_comparison
 from mixcpt.records.search import Advice
 from mixcpt.store.artifacts import ArtifactStore
 from tests.integration.test_compare import questions
@@ -33,7 +33,7 @@ def config(site: Any, tmp_path_factory: pytest.TempPathFactory) -> AdviseConfig:
             "split": "report",
         },
         "mixture": common["mixture"] | {"total_tokens": 3000},
-        "pretrain": common["pretrain"] | {"retention": {"max_loss": 0.5, "act": "alpha", "check_steps": 5}},
+        "pretrain": common["pretrain"] | {"retention": {"max_loss": 0.5, "action": "alpha", "check_steps": 5}},
         "align": {"selection": {"num_instructions": 0, "num_preferences": 0}},
     }
     return AdviseConfig.model_validate(
@@ -49,7 +49,9 @@ def test_advise_searches_confirms_and_finds_all_of_it_again(site: Any, config: A
     advice = Advice.from_json(json.loads(ref.file("advice.json").read_text()))
     assert len(advice.attempts) == 4
     assert dict(advice.attempts[0].point) == config.start
-    confirmed = find_comparison(store, "small-advice")
+    (confirmation,) = store.list("comparison")
+    confirmed = load_comparison(confirmation)
+    assert confirmed.config.name == "small-advice"
     assert [result.contender for result in confirmed.results] == ["given", "advised"]
     for result in confirmed.results:
         assert [run.config.seed for run in result.runs] == [0]

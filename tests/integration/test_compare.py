@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from mixcpt.config import CompareConfig
 from mixcpt.evaluate.asking.manifest import Manifest
-from mixcpt.records.comparison import Comparison, find_comparison
+from mixcpt.records.comparison import Comparison, load_comparison
 from mixcpt.store.artifacts import ArtifactStore
 from tests.processes import workers_of
 
@@ -65,7 +65,8 @@ def compared(
     assert process.wait(timeout=60) != 0
     wait_until(lambda: not workers_of(store), seconds=20)
     site.adapt(config)
-    return config, find_comparison(ArtifactStore(config.runtime.store), "small")
+    (ref,) = ArtifactStore(config.runtime.store).list("comparison")
+    return config, load_comparison(ref)
 
 
 def test_compare_tunes_on_one_split_and_reports_another(compared: tuple[CompareConfig, Comparison]) -> None:

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import StateType
 
 from benchmarks.running import ROOT, Site, running_site
 from mixcpt.config import Gate, load_readapt
-from mixcpt.records.round import Round, rounds
+from mixcpt.records.round import Round, load_rounds
 from mixcpt.store.artifacts import ArtifactStore
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
@@ -54,7 +54,7 @@ class Rounds:
 
     @property
     def made(self) -> list[Round]:
-        return rounds(ArtifactStore(self.site.store), SETTINGS.name)
+        return load_rounds(ArtifactStore(self.site.store), SETTINGS.name)
 
     @property
     def champion(self) -> str:

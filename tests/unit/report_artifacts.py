@@ -119,7 +119,12 @@ def evaluation(
             }
         )
     summary = {"form": form, "model": {"name": model["name"], "digest": model["digest"]}, "tasks": tasks}
-    asked = {task["task"]: TaskManifest({}, str(task["n"]), task["n"], form, "bos", "") for task in tasks}
+    asked = {
+        task["task"]: TaskManifest(
+            definition={}, items=str(task["n"]), num_items=task["n"], form=form, first_token="bos", answer_delimiter=""
+        )
+        for task in tasks
+    }
     manifest = Manifest("report", "template" if form == "chat" else "", asked, {}).to_json()
     return publish(
         store,
@@ -302,12 +307,12 @@ def run(
     if pretrained_right:
         evaluations["pretrained"] = measured("pretrained", "plain", trained.digest, pretrained_right, final_bits)
     result = RunResult(
-        config,
-        ModelRef.from_json(BASE),
-        refs,
-        final,
-        evaluations,
-        TrackingRef("sqlite:///mlflow.db", "1", f"run-{name}", "3"),
+        config=config,
+        base=ModelRef.from_json(BASE),
+        refs=refs,
+        final=final,
+        evaluations=evaluations,
+        tracking=TrackingRef("sqlite:///mlflow.db", "1", f"run-{name}", "3"),
     )
     return load_run(save_run(store, result))
 

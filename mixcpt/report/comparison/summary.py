@@ -8,7 +8,7 @@ from typing import Any
 
 from mixcpt.evaluate.statistics.across_seeds import SeedsDelta, across_seeds
 from mixcpt.evaluate.statistics.selection_score import gain, score
-from mixcpt.records.comparison import Comparison, Result, Tried
+from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue
 from mixcpt.report import words
 from mixcpt.report.comparison.claims import Examined, examined
 from mixcpt.report.sections.costs import Cost, stage_costs, total
@@ -79,7 +79,7 @@ class ComparisonSummary:
     headline_domain: str
     headline_general: str
     rows: Sequence[Row]
-    tried: Sequence[Tried]
+    tried: Sequence[TriedValue]
     choice: Sequence[Chosen]
     """All contenders on the selection split, the best one first."""
     claims: Sequence[Examined]
@@ -187,11 +187,11 @@ def _markdown_claims(summary: ComparisonSummary) -> list[str]:
     for one in summary.claims:
         low, high = (words.change(one.change.metric, end) for end in (one.change.low, one.change.high))
         difference = f"{words.change(one.change.metric, one.change.delta)} \\[{low}, {high}\\]"
-        lines.append(f"| {words.printable(one.claim.says)} | {one.verdict} | {difference} |")
+        lines.append(f"| {words.printable(one.claim.statement)} | {one.verdict} | {difference} |")
     return lines
 
 
-def _row(result: Result, first: Result, confidence: float) -> Row:
+def _row(result: ContenderResult, first: ContenderResult, confidence: float) -> Row:
     finals = [run.evaluations["final"] for run in result.runs]
     bases = [run.evaluations["base"] for run in result.runs]
     against = []
@@ -255,7 +255,7 @@ def _scored(chosen: Chosen) -> str:
     return words.score(chosen.score) + ("" if math.isnan(chosen.spread) else f" ± {chosen.spread:.3f}")
 
 
-def _mean_cost(result: Result) -> Cost:
+def _mean_cost(result: ContenderResult) -> Cost:
     totals = [total([cost for cost in stage_costs(run) if cost.stage in _TRAINED]) for run in result.runs]
     peaks = [cost.peak_memory_bytes or 0 for cost in totals]
     return Cost(

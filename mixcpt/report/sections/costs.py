@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mixcpt.records.plan import Plan, StagePlan, plan_of
+from mixcpt.records.plan import Plan, StagePlan, find_plan
 from mixcpt.records.run import RunResult
 from mixcpt.report.view import STAGES
 from mixcpt.report.words import Number
@@ -45,7 +45,7 @@ class Planned:
 
 def plan_of_run(run: RunResult) -> Plan | None:
     """Returns the plan that lies in the store beside a run's artifacts; None where nobody planned."""
-    return plan_of(ArtifactStore(run.refs["corpus"].directory.parents[1]), run)
+    return find_plan(ArtifactStore(run.refs["corpus"].directory.parents[1]), run)
 
 
 def beside_plan(plan: Plan, stages: Iterable[Cost]) -> list[Planned]:
@@ -54,9 +54,9 @@ def beside_plan(plan: Plan, stages: Iterable[Cost]) -> list[Planned]:
     found = [_beside(of, cost) for of, cost in both]
     whole = total(cost for _, cost in both)
     sums = StagePlan(
-        "total",
-        sum(of.seconds for of, _ in both),
-        sum(of.tokens for of, _ in both),
+        stage="total",
+        seconds=sum(of.seconds for of, _ in both),
+        tokens=sum(of.tokens for of, _ in both),
         student_flops=sum(of.flops for of, cost in both if cost.flops),
         peak_memory_bytes=max((of.peak_memory_bytes for of, _ in both), default=0),
     )

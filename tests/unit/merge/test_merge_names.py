@@ -25,7 +25,8 @@ def trained(tiny_model: ModelRef, tmp_path: Path, store: ArtifactStore) -> Artif
 
 
 def add_run(store: ArtifactStore, name: str, base: ModelRef, trained: ArtifactRef) -> None:
-    save_run(store, RunResult(AdaptConfig(name=name), base, {"pretrained": trained, "sft": trained}, "sft", {}))
+    refs = {"pretrained": trained, "sft": trained}
+    save_run(store, RunResult(config=AdaptConfig(name=name), base=base, refs=refs, final="sft", evaluations={}))
 
 
 def test_find_model_takes_folders_and_the_shipped_model(tiny_model: ModelRef, store: ArtifactStore) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcpt.records.plan import Device, Disk, Memory, Plan, SourceShare, StagePlan, plan_key, plan_of, save_plan
+from mixcpt.records.plan import Device, Disk, Memory, Plan, SourceShare, StagePlan, find_plan, plan_key, save_plan
 from mixcpt.records.run import RunResult, run_identity
 from mixcpt.report.page import write_report
 from mixcpt.report.summary import summarise
@@ -77,10 +77,10 @@ def test_figures_of_a_run_have_both(result: RunResult, store: ArtifactStore) -> 
 def test_plan_of_a_run_is_its_last_trial_and_never_another_machines(result: RunResult, store: ArtifactStore) -> None:
     elsewhere = replace(made("elsewhere"), device=replace(made().device, name="h100", is_here=False))
     keep(store, result, elsewhere, "1")
-    assert plan_of(store, result) is None
+    assert find_plan(store, result) is None
     for number, (name, basis) in enumerate([("first", "trial"), ("second", "trial"), ("formulas", "analytic")]):
         keep(store, result, replace(made(name), basis=basis), f"2{number}")  # type: ignore[arg-type]
-    found = plan_of(store, result)
+    found = find_plan(store, result)
     assert found is not None and found.name == "second"
     other = result.config.model_copy(update={"seed": 7})
-    assert plan_of(store, replace(result, config=other)) is None
+    assert find_plan(store, replace(result, config=other)) is None

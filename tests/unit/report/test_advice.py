@@ -11,7 +11,7 @@ import yaml
 
 from mixcpt.config import AdaptConfig, AdviseConfig, load_advise
 from mixcpt.errors import ConfigError
-from mixcpt.records.comparison import Comparison, Result
+from mixcpt.records.comparison import Comparison, ContenderResult
 from mixcpt.records.run import RunResult
 from mixcpt.records.search import Advice, Attempt, save_advice
 from mixcpt.report.comparison.advice import markdown_advice, recommended, recommended_settings
@@ -84,7 +84,7 @@ class Answers:
 
     def _attempt(self, point: dict[str, float], run: Any, domain_weight: float) -> Attempt:
         self.asked.append(point["domain_share"])
-        return Attempt(dict(point), 0.5, 0.5, -((point["domain_share"] - 0.6) ** 2))
+        return Attempt(point=dict(point), domain=0.5, general=0.5, score=-((point["domain_share"] - 0.6) ** 2))
 
 
 def searched(config: AdviseConfig) -> Search:
@@ -131,11 +131,16 @@ def advice(store: ArtifactStore) -> Advice:
     config = advise()
     points: Sequence[tuple[float, float, float]] = [(0.5, 0.6, 0.9), (0.7, 0.9, 0.8), (0.8, 0.95, 0.5), (0.4, 0.5, 0.7)]
     attempts = tuple(
-        Attempt({"domain_share": share, "learning_rate": 0.002, "alpha": 0.25}, learned, kept, learned + kept)
+        Attempt(
+            point={"domain_share": share, "learning_rate": 0.002, "alpha": 0.25},
+            domain=learned,
+            general=kept,
+            score=learned + kept,
+        )
         for share, learned, kept in points
     )
     results = tuple(
-        Result(name, 0.001, trained(store, name, *shares))
+        ContenderResult(name, 0.001, trained(store, name, *shares))
         for name, shares in (("given", (0.6, 0.9)), ("advised", (0.9, 0.9)))
     )
     best = {"domain_share": 0.7, "learning_rate": 0.002, "alpha": 0.25}

@@ -29,7 +29,23 @@ def value(
     higher = metric == "accuracy"
     delta = now - base
     change = TaskDelta(
-        task, group, metric, higher, 100, 100, 0.0, base, now, delta, delta - width, delta + width, 0.5, 0.5, 0.1, 1, 1
+        task=task,
+        group=group,
+        metric=metric,
+        higher_is_better=higher,
+        n=100,
+        passages=100,
+        chance=0.0,
+        base=base,
+        value=now,
+        delta=delta,
+        low=delta - width,
+        high=delta + width,
+        p_value=0.5,
+        p_holm=0.5,
+        detectable=0.1,
+        gained=1,
+        lost=1,
     )
     return TaskValue(task, group, metric, higher, 100, now, 0.01, change)
 
@@ -133,7 +149,25 @@ def test_run_in_question_looks_the_same_whatever_stands_beside_it() -> None:
 
 def test_tradeoff_without_intervals_is_drawn() -> None:
     nan = math.nan
-    lonely = TaskDelta("learned", "domain", "accuracy", True, 1, 1, 0.0, 0.05, 1.0, 0.95, nan, nan, 1.0, 1.0, nan, 1, 0)
+    lonely = TaskDelta(
+        task="learned",
+        group="domain",
+        metric="accuracy",
+        higher_is_better=True,
+        n=1,
+        passages=1,
+        chance=0.0,
+        base=0.05,
+        value=1.0,
+        delta=0.95,
+        low=nan,
+        high=nan,
+        p_value=1.0,
+        p_holm=1.0,
+        detectable=nan,
+        gained=1,
+        lost=0,
+    )
     learned = TaskValue("learned", "domain", "accuracy", True, 1, 1.0, None, lonely)
     summary = summary_of({"one": (0.9, 0.9)})
     final = model("one", "final", learned, summary.runs[0].final.tasks["kept"])

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -157,9 +158,7 @@ def test_result_line_is_one_json_object_with_exactly_the_promised_keys(summary: 
 
 @pytest.mark.parametrize("name", ["base", "seconds"])
 def test_summary_of_a_run_with_a_reserved_name_is_refused(runs: list[RunResult], name: str) -> None:
-    renamed = RunResult(
-        runs[0].config.model_copy(update={"name": name}), runs[0].base, runs[0].refs, runs[0].final, runs[0].evaluations
-    )
+    renamed = replace(runs[0], config=runs[0].config.model_copy(update={"name": name}))
     with pytest.raises(ConfigError, match=name):
         summarise([renamed])
 
@@ -229,5 +228,5 @@ def test_differences_name_the_settings_in_which_runs_differ(runs: list[RunResult
 
 def test_tracked_place_keeps_no_credentials(runs: list[RunResult]) -> None:
     secret = TrackingRef("https://user:password@mlflow.example:5000", "1", "abc", "2")
-    made = RunResult(runs[0].config, runs[0].base, runs[0].refs, runs[0].final, runs[0].evaluations, secret)
+    made = replace(runs[0], tracking=secret)
     assert tracked(made)["tracking server"] == "https://mlflow.example:5000"

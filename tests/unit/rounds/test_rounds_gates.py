@@ -109,7 +109,17 @@ def test_refusal_says_what_failed_and_where_there_was_no_interval_to_judge_by() 
         ("learns", "use", "sure", math.nan, math.nan),
     ]
     judged = [
-        Judgement(gate, "block", task, "champion", low=low, high=high, rule=rule, holds=False, **figures)  # type: ignore[arg-type]
+        Judgement(
+            gate=gate,
+            severity="block",
+            task=task,
+            against="champion",
+            low=low,
+            high=high,
+            rule=rule,
+            holds=False,
+            **figures,
+        )  # type: ignore[arg-type]
         for gate, task, rule, low, high in rows
     ]
     verdict = by_the_gates(judged)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import ReadaptConfig
-from mixcpt.records.round import Decision, Round, refused, rounds, save_round
+from mixcpt.records.round import Decision, Round, load_rounds, refused_corpora, save_round
 from mixcpt.report.rounds import forgetting_verdict, markdown_rounds, write_rounds
 from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import matrix
@@ -35,7 +35,20 @@ def made_round(
         for place, role in enumerate(("base", "champion", "candidate"))
     }
     judged = Judgement(
-        "learns", "block", corpora[-1], "champion", "accuracy", 0.1, 0.5, 0.4, 0.2, 0.6, "sure", 0.0, "report", True
+        gate="learns",
+        severity="block",
+        task=corpora[-1],
+        against="champion",
+        metric="accuracy",
+        before=0.1,
+        after=0.5,
+        gain=0.4,
+        low=0.2,
+        high=0.6,
+        rule="sure",
+        at_least=0.0,
+        split="report",
+        holds=True,
     )
     return Round(
         number=number,
@@ -91,23 +104,23 @@ def test_forgetting_is_counted_along_the_models_that_served(three: tuple[Artifac
 
 def test_refused_corpora_are_forgiven_once_a_round_has_learned_them(three: tuple[ArtifactStore, list[Round]]) -> None:
     store, made = three
-    assert refused(made) == ["two"]
+    assert refused_corpora(made) == ["two"]
     nothing = dict.fromkeys(("one", "two", "three", GENERAL), (0.0, 0.0, 0.0))
     again = made_round(store, 4, "promoted", ("one", "three", "two"), nothing)
-    assert refused([*made, again]) == []
+    assert refused_corpora([*made, again]) == []
     unanswered = made_round(store, 5, "unanswered", ("one", "two"), nothing)
-    assert refused([*made, unanswered]) == ["two"]
+    assert refused_corpora([*made, unanswered]) == ["two"]
 
 
 def test_rounds_are_found_again_in_their_order(three: tuple[ArtifactStore, list[Round]]) -> None:
     store, made = three
     for each in made:
         save_round(store, ReadaptConfig(name="rounds"), each)
-    found = rounds(store, "rounds")
+    found = load_rounds(store, "rounds")
     assert [(each.number, each.decision, each.judgements) for each in found] == [
         (each.number, each.decision, each.judgements) for each in made
     ]
-    assert rounds(store, "others") == []
+    assert load_rounds(store, "others") == []
 
 
 def test_page_and_text_show_what_was_decided_and_escape_it(tmp_path: Path) -> None:

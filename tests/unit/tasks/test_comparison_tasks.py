@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mixcpt.config import CompareConfig
-from mixcpt.records.comparison import Tried
+from mixcpt.records.comparison import TriedValue
 from tasks.comparison import chosen_values, equal_lengths, report_trials, search_trials
 
 
@@ -40,7 +40,10 @@ def test_search_is_left_out_where_there_is_nothing_to_choose_or_to_measure() -> 
 
 def test_chosen_value_is_the_best_of_each_contender_and_the_first_of_equals() -> None:
     scores = {("cheap", 0.1): 0.3, ("cheap", 0.2): 0.3, ("dear", 0.01): 0.1, ("dear", 0.02): 0.2}
-    tried = [Tried(name, value, 0.0, 0.0, score) for (name, value), score in scores.items()]
+    tried = [
+        TriedValue(contender=name, value=value, domain=0.0, general=0.0, score=score)
+        for (name, value), score in scores.items()
+    ]
     assert chosen_values(config(), tried) == {"cheap": 0.1, "dear": 0.02}
 
 
