@@ -1,13 +1,13 @@
-"""The artifact store: immutable folders, found by the identity of what made them, published in one step.
+"""The artifact store: immutable folders, found by a fingerprint of their inputs and settings, and published atomically.
 
     ROOT/<kind>/<first 16 digits of the fingerprint>/
-        ...            the files of the artifact
-        record.json    what made it: settings, inputs, metrics, the digest of each file
-        COMPLETE       the digest of record.json; written last
-    ROOT/work/<kind>/<first 16 digits>/   checkpoints and logs of a stage under way; survives a crash
+        ...            files of the artifact
+        record.json    settings, inputs, metrics and the digest of every file
+        COMPLETE       digest of record.json; written last
+    ROOT/work/<kind>/<first 16 digits>/   checkpoints and logs of a running stage; survives a crash
 
-A reader never sees half an artifact: it is written beside its final place, synced and renamed, and accepted only
-while its COMPLETE marker and the digests of its files hold.
+A reader never sees half an artifact. It is written to a temporary folder, synced and renamed, and accepted only if its
+COMPLETE marker and the digests of its files are right.
 """
 
 import errno
@@ -39,15 +39,18 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A handle on a published artifact; what stages pass to each other in place of data."""
+    """Reference to a published artifact; stages pass references to each other instead of data."""
 
     kind: str
+    """Kind of artifact, such as `corpus` or `model`."""
     fingerprint: str
+    """Fingerprint of its `StageKey`."""
     digest: str
     """SHA-256 over the artifact's files: equal digests mean equal content."""
     path: str
+    """Folder of the artifact."""
     reused: bool = field(default=False, compare=False)
-    """Whether the store already had it when it was asked for."""
+    """Whether the store already contained it when it was requested."""
 
     @property
     def directory(self) -> Path:
@@ -55,7 +58,7 @@ class ArtifactRef:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What made the artifact: `settings`, `inputs`, `metrics`, `files`, `created_at`, `seconds`."""
+        """Content of `record.json`: `settings`, `inputs`, `metrics`, `files`, `created_at`, `seconds`."""
         record: dict[str, Any] = json.loads((self.directory / RECORD).read_text())
         return record
 
@@ -79,12 +82,13 @@ class StageKey:
     """Everything that can change the result of a stage."""
 
     kind: str
+    """Kind of artifact that the stage publishes."""
     version: int
-    """Raised when the code of the stage changes its results."""
+    """Version of the stage, raised if a change of its code changes results."""
     settings: Any
-    """JSON values or pydantic models; no path, device or address."""
+    """Settings as JSON values or pydantic models, without paths, devices and addresses."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each input, by its role."""
+    """Digests of the inputs by role."""
 
     @property
     def fingerprint(self) -> str:
@@ -94,23 +98,23 @@ class StageKey:
 
 
 OnBuild = Callable[[StageKey], None]
-"""Called before an artifact is built, not if it is found."""
+"""Callback before an artifact is built; not called if the store contains the artifact."""
 
 
 class ArtifactStore:
-    """A folder of artifacts; see the module's text for its layout."""
+    """A folder of artifacts; the docstring of this module shows its layout."""
 
     def __init__(self, root: Path | str, *, on_build: OnBuild = lambda key: None) -> None:
         self.root = Path(root).expanduser().resolve()
         self._on_build = on_build
 
     def find(self, kind: str, identity: str) -> ArtifactRef | None:
-        """Returns the artifact of this identity, or None where there is none whose marker and digests hold."""
+        """Return the artifact with this fingerprint, or None if it is missing or damaged."""
         ref = _open(self._directory(kind, identity))
         return ref if ref and ref.fingerprint == identity else None
 
     def survey(self) -> list[ArtifactRef]:
-        """Returns all artifacts as their records tell, oldest first; unlike `list` it reads no other file of theirs."""
+        """Return all artifacts, oldest first; unlike `list`, it reads their records only and checks no other file."""
         refs = []
         for marker in self.root.glob(f"*/*/{MARKER}"):
             record = json.loads((marker.parent / RECORD).read_text())
@@ -118,12 +122,12 @@ class ArtifactStore:
         return [ref for _, ref in sorted(refs, key=lambda dated: str(dated[0]))]
 
     def list(self, kind: str) -> list[ArtifactRef]:
-        """Returns the intact artifacts of a kind, oldest first."""
+        """Return the undamaged artifacts of a kind, oldest first."""
         refs = [ref for marker in (self.root / kind).glob(f"*/{MARKER}") if (ref := _open(marker.parent))]
         return sorted(refs, key=lambda ref: str(ref.record["created_at"]))
 
     def work_directory(self, key: StageKey) -> Path:
-        """Returns the folder, created if need be, in which a stage keeps what lets a retry resume."""
+        """Create the folder for the checkpoints and logs of a stage, if it is missing, and return it."""
         directory = self.root / "work" / key.kind / key.fingerprint[:_SHORT]
         directory.mkdir(parents=True, exist_ok=True)
         return directory
@@ -131,18 +135,21 @@ class ArtifactStore:
     def produce(
         self, key: StageKey, build: Callable[[Path], Metrics], *, lineage: Mapping[str, Any] | None = None
     ) -> ArtifactRef:
-        """Returns the artifact of `key`, calling `build(folder)` to write it only where the store has none.
+        """Build and publish the artifact of a key, if the store has none, and return its reference.
 
-        `build` returns the metrics to record; `lineage` (source paths, names) is recorded but decides no identity.
+        Args:
+            key: Identity of the artifact.
+            build: Writes the files into the given folder and returns the metrics to record.
+            lineage: Source paths and names to record; they are not part of the identity.
 
         Raises:
-            ArtifactError: If the disk is full or refuses to be written; nothing half-written stays behind.
+            ArtifactError: If the disk is full or not writable. The partial files are removed.
         """
-        if found := self.find(key.kind, key.fingerprint):
-            return found
-        with self._fence(key):
-            if found := self.find(key.kind, key.fingerprint):
-                return found
+        if ref := self.find(key.kind, key.fingerprint):
+            return ref
+        with self._lock(key):
+            if ref := self.find(key.kind, key.fingerprint):
+                return ref
             with self._draft(key) as draft:
                 self._on_build(key)
                 started = time.monotonic()
@@ -151,18 +158,18 @@ class ArtifactStore:
                 return self._publish(key, draft, dict(metrics), seconds, dict(lineage or {}))
 
     def discard_work(self, key: StageKey) -> None:
-        """Removes the work folder of a stage whose artifact is published."""
+        """Remove the work folder of a stage whose artifact is published."""
         shutil.rmtree(self.root / "work" / key.kind / key.fingerprint[:_SHORT], ignore_errors=True)
 
     def _directory(self, kind: str, identity: str) -> Path:
         return self.root / kind / identity[:_SHORT]
 
     @contextmanager
-    def _fence(self, key: StageKey) -> Iterator[None]:
-        """Holds the stage for this process alone, after waiting for another that is at it.
+    def _lock(self, key: StageKey) -> Iterator[None]:
+        """Hold the lock of a stage, after waiting for any other process that holds it.
 
-        The kernel frees the lock at once when its holder dies, so nobody waits for the dead; who has waited finds the
-        result in the store, or builds it in the holder's place.
+        The kernel releases the lock when its holder dies, so a crash never blocks. After the wait the artifact is in the
+        store, or this process builds it.
         """
         with (self.work_directory(key) / "lock").open("w") as lock:
             try:
@@ -214,14 +221,14 @@ class ArtifactStore:
         (draft / MARKER).write_text(file_digest(draft / RECORD))
         _sync(draft / MARKER)
         target = self._directory(key.kind, key.fingerprint)
-        shutil.rmtree(target, ignore_errors=True)  # damaged, or `find` would have answered
+        shutil.rmtree(target, ignore_errors=True)  # damaged, otherwise `find` would have returned it
         draft.rename(target)
         _sync(target.parent)
         return ArtifactRef(key.kind, key.fingerprint, digest, str(target))
 
 
 def _open(directory: Path) -> ArtifactRef | None:
-    """Returns the artifact of a folder, or None where its marker, its record or a file of it does not hold."""
+    """Return the artifact of a folder, or None if a file is missing or does not match its digest."""
     try:
         if (directory / MARKER).read_text().strip() != file_digest(directory / RECORD):
             return None
@@ -248,5 +255,5 @@ def _sync(path: Path) -> None:
 def _unwritable(parent: Path, error: OSError) -> ArtifactError:
     return ArtifactError(
         f"cannot write into the artifact store at {parent}: {error.strerror or error}",
-        "free some space, or point runtime.store at another disk; nothing half-written was left",
+        "free some space, or set runtime.store to another disk; the partial files were removed",
     )

@@ -36,7 +36,9 @@ def file_digest(path: Path) -> str:
 
 def _stable(value: Any, where: str) -> Any:
     """Returns the value as JSON values alone; `where` names it in errors."""
-    if hasattr(value, "model_dump"):
+    if hasattr(value, "identity"):  # settings: their keys without any later renaming
+        value = value.identity()
+    elif hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
     if value is None or isinstance(value, bool | int | str):
         return value
