@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixcpt.errors import ModelError
 from mixcpt.store.fingerprint import fingerprint
-from mixcpt.store.models import ModelRef, load_tokenizer, require_chat_template
+from mixcpt.store.models import ModelRef, load_tokenizer, read_chat_template, require_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,9 +72,29 @@ def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokeni
     return tokenizer
 
 
-def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns the SHA-256 of the chat template's text."""
-    return fingerprint(tokenizer.chat_template)
+def template_digest(model: ModelRef, chat_template: str) -> str:
+    """Return the SHA-256 of the text of a model's chat template; `chat_template` as in `BaseModelConfig`.
+
+    It is read from the model's files, and through transformers only if they hold several templates.
+
+    Raises:
+        ModelError: If there is no chat template.
+    """
+    if chat_template:
+        return fingerprint(read_chat_template(chat_template))
+    file = model.directory / "chat_template.jinja"
+    settings = model.directory / "tokenizer_config.json"
+    template: object = None
+    if file.is_file():
+        template = file.read_text(encoding="utf-8")
+    elif settings.is_file():
+        template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    has_more = any((model.directory / name).exists() for name in ("additional_chat_templates", "tekken.json"))
+    if has_more or not isinstance(template, str | None):
+        template = load_tokenizer(model).chat_template
+    if not template:
+        require_chat_template(model, chat_template)
+    return fingerprint(template)
 
 
 def context_tokens(model: ModelRef, max_tokens: int) -> int:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from mixcpt.align.chat import Encoded, context_tokens, encode_chat, load_chat_tokenizer, template_digest
+from mixcpt.align.chat import Encoded, context_tokens, encode_chat, load_chat_tokenizer
 from mixcpt.align.selection import INSTRUCTIONS, PREFERENCES, Pool, unusable
+from mixcpt.align.stage import dpo_key, sft_key
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
@@ -23,8 +22,6 @@ from mixcpt.store.spool import Tracker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
-
-_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -42,34 +39,21 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """All that decides the result of a stage."""
+class Finetuning:
+    """One call of SFT or DPO."""
 
     name: str
     pool: Pool
     config: SftConfig | DpoConfig
     selection: ArtifactRef
     model: ModelRef
-    tokenizer: PreTrainedTokenizerBase
-    seed: int
-
-    @property
-    def key(self) -> StageKey:
-        settings = {
-            "stage": self.name,
-            "config": self.config,
-            "seed": self.seed,
-            "chat_template": template_digest(self.tokenizer),
-        }
-        return StageKey("model", _VERSION, settings, {"selection": self.selection.digest, "model": self.model.digest})
-
-    @property
-    def lineage(self) -> dict[str, Any]:
-        return {"selection": self.selection.to_json(), "model": self.model.to_json()}
+    chat_template: str
+    """Setting `base.chat_template`; empty for the model's own template."""
+    key: StageKey
 
 
-MakeTrainer = Callable[["PreTrainedModel", Samples, Path], "Trainer"]
-"""From a model, samples and the folder of checkpoints to a trainer."""
+MakeTrainer = Callable[["PreTrainedModel", Samples, "PreTrainedTokenizerBase", Path], "Trainer"]
+"""Function from a model, samples, tokenizer and the folder of checkpoints to a trainer."""
 
 
 def sft(
@@ -88,15 +72,26 @@ def sft(
         ModelError: If the model has no usable chat template.
         DataError: If no selected sample can be used.
     """
-    tokenizer = load_chat_tokenizer(model, chat_template)
 
-    def trainer(student: PreTrainedModel, samples: Samples, folder: Path) -> Trainer:
+    def trainer(
+        student: PreTrainedModel, samples: Samples, tokenizer: PreTrainedTokenizerBase, folder: Path
+    ) -> Trainer:
         from mixcpt.align.trl_adapter import sft_trainer
 
         encoded = [response for (response,) in samples.answers]
         return sft_trainer(config, encoded, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
 
-    return _produce(Stage("sft", INSTRUCTIONS, config, selection, model, tokenizer, seed), trainer, store)
+    key = sft_key(config, selection, model, chat_template, seed=seed)
+    finetuning = Finetuning(
+        name="sft",
+        pool=INSTRUCTIONS,
+        config=config,
+        selection=selection,
+        model=model,
+        chat_template=chat_template,
+        key=key,
+    )
+    return _produce(finetuning, trainer, store)
 
 
 def dpo(
@@ -115,70 +110,91 @@ def dpo(
         ModelError: If the model has no usable chat template.
         DataError: If no selected pair can be used.
     """
-    tokenizer = load_chat_tokenizer(model, chat_template)
 
-    def trainer(student: PreTrainedModel, samples: Samples, folder: Path) -> Trainer:
+    def trainer(
+        student: PreTrainedModel, samples: Samples, tokenizer: PreTrainedTokenizerBase, folder: Path
+    ) -> Trainer:
         from mixcpt.align.trl_adapter import dpo_trainer
 
         pairs = [(chosen, rejected) for chosen, rejected in samples.answers]
         return dpo_trainer(config, pairs, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
 
-    return _produce(Stage("dpo", PREFERENCES, config, selection, model, tokenizer, seed), trainer, store)
+    key = dpo_key(config, selection, model, chat_template, seed=seed)
+    finetuning = Finetuning(
+        name="dpo",
+        pool=PREFERENCES,
+        config=config,
+        selection=selection,
+        model=model,
+        chat_template=chat_template,
+        key=key,
+    )
+    return _produce(finetuning, trainer, store)
 
 
-def _produce(stage: Stage, make_trainer: MakeTrainer, store: ArtifactStore) -> ArtifactRef:
+def _produce(finetuning: Finetuning, make_trainer: MakeTrainer, store: ArtifactStore) -> ArtifactRef:
+    """Train, publish the model and remove its checkpoints, unless the store has the model."""
+    key, model = finetuning.key, finetuning.model
+
     def build(folder: Path) -> dict[str, Any]:
-        samples = _read(stage)
-        student = load_model(stage.model)
-        checkpoints = store.work_directory(stage.key) / "checkpoints"
-        run = _train(make_trainer(student, samples, checkpoints), stage.name, checkpoints)
-        _save(stage, student, folder / "model")
+        tokenizer = load_chat_tokenizer(model, finetuning.chat_template)
+        samples = _read(finetuning, tokenizer)
+        student = load_model(model)
+        checkpoints = store.work_directory(key) / "checkpoints"
+        run = _train(make_trainer(student, samples, tokenizer, checkpoints), finetuning.name, checkpoints)
+        _save(student, tokenizer, folder / "model", trained_from=model)
         (folder / "history.json").write_text(json.dumps(run.history, indent=1, sort_keys=True))
-        return _metrics(stage, samples, run, student)
+        return _metrics(finetuning, samples, run, student)
 
-    trained = store.produce(stage.key, build, lineage=stage.lineage)
+    lineage = {"selection": finetuning.selection.to_json(), "model": model.to_json()}
+    trained = store.produce(key, build, lineage=lineage)
     if not trained.reused:
-        shutil.rmtree(store.work_directory(stage.key) / "checkpoints")
+        shutil.rmtree(store.work_directory(key) / "checkpoints")
     return trained
 
 
-def _save(stage: Stage, student: PreTrainedModel, folder: Path) -> None:
+def _save(
+    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, trained_from: ModelRef
+) -> None:
     from transformers import AutoConfig
 
-    student.config.use_cache = getattr(AutoConfig.from_pretrained(stage.model.path), "use_cache", True)
+    # Training turned the key-value cache off; the saved model has the setting of the model it was trained from.
+    student.config.use_cache = getattr(AutoConfig.from_pretrained(trained_from.path), "use_cache", True)
     student.save_pretrained(folder)
-    stage.tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def _read(stage: Stage) -> Samples:
-    """Returns the selected samples that fit into `max_tokens` and the model's context.
+def _read(finetuning: Finetuning, tokenizer: PreTrainedTokenizerBase) -> Samples:
+    """Return the selected samples that fit into `max_tokens` and the model's context.
 
     Raises:
-        DataError: If none does.
+        DataError: If no sample fits.
     """
-    pool = stage.pool
-    rows = pd.read_parquet(stage.selection.file(pool.file))
-    max_tokens = context_tokens(stage.model, stage.config.max_tokens)
+    import pandas as pd
+
+    pool, name = finetuning.pool, finetuning.name
+    rows = pd.read_parquet(finetuning.selection.file(pool.file))
+    max_tokens = context_tokens(finetuning.model, finetuning.config.max_tokens)
     answers: list[list[Encoded]] = []
     skipped: Counter[str] = Counter()
     for prompt, *texts in rows[["prompt", *pool.answers]].itertuples(index=False, name=None):
-        encoded = [encode_chat(stage.tokenizer, prompt, text) for text in texts]
+        encoded = [encode_chat(tokenizer, prompt, text) for text in texts]
         if problem := unusable(texts, encoded, max_tokens):
             skipped[problem] += 1
         else:
             answers.append(encoded)
     if not answers:
         raise DataError(
-            f"{stage.name}: none of the {len(rows)} selected {pool.name} can be trained on "
+            f"{name}: none of the {len(rows)} selected {pool.name} can be trained on "
             f"(skipped: {dict(skipped)}; at most {max_tokens} tokens)",
-            f"add {pool.name} to the corpus, raise align.{stage.name}.max_tokens, "
+            f"add {pool.name} to the corpus, raise align.{name}.max_tokens, "
             f"or set align.selection.num_{pool.name} to 0",
         )
     return Samples(answers, dict(skipped))
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What a training went through."""
 
     history: list[dict[str, int | float]]
@@ -189,7 +205,7 @@ class Run:
     """Of this process alone."""
 
 
-def _train(trainer: Trainer, stage: str, checkpoints: Path) -> Run:
+def _train(trainer: Trainer, stage: str, checkpoints: Path) -> TrainingRun:
     """Returns how the training went; it goes on from the last whole checkpoint where there is one."""
     from mixcpt.align.trl_adapter import stage_history
     from mixcpt.train.callbacks import last_complete_checkpoint
@@ -199,15 +215,15 @@ def _train(trainer: Trainer, stage: str, checkpoints: Path) -> Run:
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
-    return Run(stage_history(trainer, stage), trainer.state.global_step, resumed_steps, seconds)
+    return TrainingRun(stage_history(trainer, stage), trainer.state.global_step, resumed_steps, seconds)
 
 
-def _metrics(stage: Stage, samples: Samples, run: Run, student: PreTrainedModel) -> dict[str, Any]:
+def _metrics(finetuning: Finetuning, samples: Samples, run: TrainingRun, student: PreTrainedModel) -> dict[str, Any]:
     from mixcpt.train.costs import peak_memory_bytes, student_flops_per_token
 
-    tokens = samples.num_tokens * stage.config.epochs
+    tokens = samples.num_tokens * finetuning.config.epochs
     training_flops = student_flops_per_token(student, recompute=False)
-    reference_flops = training_flops // 3 if stage.pool is PREFERENCES else 0  # one forward of three passes, once
+    reference_flops = training_flops // 3 if finetuning.pool is PREFERENCES else 0  # one forward of three passes, once
     return {
         "steps": run.steps,
         "resumed_steps": run.resumed_steps,

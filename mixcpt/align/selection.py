@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from mixcpt.align.chat import (
     Encoded,
@@ -19,18 +18,18 @@ from mixcpt.align.chat import (
     encode_chat,
     encode_plain,
     load_chat_tokenizer,
-    template_digest,
 )
+from mixcpt.align.stage import selection_key
 from mixcpt.align.strategies import FORMS, rank
 from mixcpt.config import SelectionConfig
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-_VERSION = 1
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _NUM_PROGRESS_REPORTS = 20
 
@@ -79,15 +78,10 @@ def select(
     Raises:
         ModelError: If the model has no usable chat template.
     """
-    tokenizer = load_chat_tokenizer(model, chat_template)
-    key = StageKey(
-        "selection",
-        _VERSION,
-        {"config": config, "seed": seed, "chat_template": template_digest(tokenizer)},
-        {"corpus": corpus.digest, "model": model.digest},
-    )
+    key = selection_key(config, corpus, model, chat_template, seed=seed)
 
     def build(folder: Path) -> dict[str, Any]:
+        tokenizer = load_chat_tokenizer(model, chat_template)
         started = time.monotonic()
         drawn = [_draw(pool, config, corpus, tokenizer, model, seed) for pool in POOLS]
         scored = _score(drawn, config, model, tracker)
@@ -114,6 +108,8 @@ def _draw(
     seed: int,
 ) -> Candidates:
     """Returns up to `num_candidates` usable samples of a pool in a random order, and why others were skipped."""
+    import pandas as pd
+
     frame = pd.read_parquet(corpus.file(f"{pool.name}.parquet"))
     rows: list[int] = []
     encoded: dict[str, list[Encoded]] = {"plain": [], "chat": []}

@@ -11,6 +11,7 @@ from mixcpt.curation.heldout import split_heldout
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, open_sources
+from mixcpt.curation.stage import curation_key
 from mixcpt.curation.steps import (
     Duplicates,
     MinLength,
@@ -21,9 +22,8 @@ from mixcpt.curation.steps import (
     run_steps,
 )
 from mixcpt.errors import DataError
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
-_VERSION = 1
 _log = logging.getLogger("mixcpt.curation")
 
 
@@ -37,23 +37,9 @@ def curate(config: CurationConfig, *, seed: int, store: ArtifactStore) -> Artifa
         DataError: If not one document of the domain is good.
     """
     sources = open_sources(config)
-    key = StageKey(
-        kind="corpus",
-        version=_VERSION,
-        settings={"curation": _identity(config), "seed": seed},
-        inputs={source.config.name: source.digest for source in sources},
-    )
+    key = curation_key(config, sources, seed)
     places = {source.config.name: list(source.places) for source in sources}
     return store.produce(key, lambda folder: _build(folder, config, sources, seed), lineage={"sources": places})
-
-
-def _identity(config: CurationConfig) -> dict[str, Any]:
-    """Returns the settings without the places of the sources: the digests of their contents stand for those."""
-    settings: dict[str, Any] = config.model_dump(mode="json")
-    for source in settings["sources"]:
-        source.pop("paths", None)
-        source.pop("path", None)
-    return settings
 
 
 def _build(folder: Path, config: CurationConfig, sources: list[OpenSource], seed: int) -> Mapping[str, Any]:

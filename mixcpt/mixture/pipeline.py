@@ -14,13 +14,13 @@ from mixcpt.mixture.packing import Packing, pack, spread_rows
 from mixcpt.mixture.readings import Readings, apportion, plan_readings, source_targets
 from mixcpt.mixture.recipe import StreamRecipe, recipes
 from mixcpt.mixture.rows import IGNORE_INDEX, DocumentTokens, RowWriter, lay_out
+from mixcpt.mixture.stage import mixture_key
 from mixcpt.mixture.tables import Table, Tables, tokenize_tables
-from mixcpt.mixture.tokens import TextTokenizer, require_row_fits
+from mixcpt.mixture.tokens import TextTokenizer
 from mixcpt.mixture.views import write_pairs
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 
-_VERSION = 2
 _log = logging.getLogger("mixcpt.mixture")
 
 
@@ -43,23 +43,12 @@ def mix(
         DataError: If a pool with a weight has no records, or a view fits none of the documents.
         ModelError: If the tokenizer is not a fast one.
     """
-    require_row_fits(config.row_tokens, base)
-    tokenizer = TextTokenizer(base, parse_special_tokens=config.special_tokens == "parse")
-    read = recipes(config, streams)
-    key = StageKey(
-        kind="mixture",
-        version=_VERSION,
-        settings={
-            "mixture": config.model_dump(mode="json", exclude={"weights", "total_tokens"}),
-            "streams": [recipe.identity() for recipe in read],
-            "seed": seed,
-        },
-        inputs={"corpus": corpus.digest, "tokenizer": tokenizer.digest},
-    )
+    key = mixture_key(config, streams, corpus, base, seed=seed)
     lineage = {"corpus": corpus.to_json(), "base": base.to_json()}
 
     def build(folder: Path) -> Mapping[str, Any]:
-        return _build(folder, config, read, corpus, tokenizer, seed)
+        tokenizer = TextTokenizer(base, parse_special_tokens=config.special_tokens == "parse")
+        return _build(folder, config, recipes(config, streams), corpus, tokenizer, seed)
 
     return store.produce(key, build, lineage=lineage)
 

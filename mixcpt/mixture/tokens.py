@@ -13,7 +13,6 @@ from jaxtyping import Bool, Int
 from mixcpt.config import Pool
 from mixcpt.errors import ConfigError, ModelError
 from mixcpt.mixture.unify import PlainText
-from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import ModelRef, load_tokenizer
 
 if TYPE_CHECKING:
@@ -59,15 +58,10 @@ class TextTokenizer:
     """The tokenizer of a model, as far as plain text is concerned."""
 
     def __init__(self, model: ModelRef, *, parse_special_tokens: bool = False) -> None:
-        self._tokenizer = _load_fast(model)
+        self._tokenizer = load_fast_tokenizer(model)
         self._split_special_tokens = not parse_special_tokens
         self.bos: list[int] = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
         self.eos: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-        # Read before the first use, which leaves traces in the tokenizer. Names, chat form and weights play no part.
-        text_form = self._tokenizer.backend_tokenizer.to_str()
-        self.digest = fingerprint(
-            {"tokenizer": text_form, "bos": self.bos, "eos": self.eos, "padding": self.padding_id}
-        )
 
     @property
     def padding_id(self) -> int:
@@ -139,11 +133,12 @@ def require_row_fits(row_tokens: int, model: ModelRef) -> None:
         )
 
 
-def _load_fast(model: ModelRef) -> PreTrainedTokenizerBase:
+def load_fast_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model; raise `ModelError` if it cannot report the position of tokens in the text."""
     tokenizer = load_tokenizer(model)
     if not tokenizer.is_fast:
         raise ModelError(
-            f"the tokenizer of {model.path} is a slow one, which cannot tell where in the text its tokens come from",
-            "save it in the fast form (a tokenizer.json), for instance with AutoTokenizer(..., use_fast=True)",
+            f"the tokenizer of {model.path} is slow: it does not report the position of its tokens in the text",
+            "save it as tokenizer.json",
         )
     return tokenizer

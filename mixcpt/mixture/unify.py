@@ -1,6 +1,7 @@
-"""One plain text form for documents, instructions and preferences: no chat template, no role tokens (METHODS 1.1).
+"""One plain text form for documents, instructions and preferences: no chat template, no role tokens.
 
-The form is that of Mix-CPT, Jiang et al., arXiv 2407.10804: question, separator, answer.
+The form is that of Mix-CPT, Jiang et al., arXiv 2407.10804: question, separator, answer
+(docs/algorithms.md#knowledge-mixture).
 """
 
 from collections.abc import Mapping

@@ -45,7 +45,7 @@ class StudentParts:
 
 
 def split_contexts(document: CutDocument, splits: int, generator: np.random.Generator) -> StudentParts:
-    """Returns the last sentence and `splits` - 1 others, each by itself, drawn without the first (DiSC, METHODS 2).
+    """Return the last sentence and `splits` - 1 random others, but never the first (docs/algorithms.md#disc).
 
     A document of fewer sentences gives all but its first. There must be at least two.
     """

@@ -33,7 +33,7 @@ def cut_document(texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfi
 def cut_document_as_published(
     texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfig
 ) -> Iterator[CutDocument]:
-    """Yields each text as its sentences, tokenised apart and put together; the student gets no BOS (METHODS 2, parity).
+    """Yield each text as sentences that are tokenised separately and joined (docs/algorithms.md#disc, parity).
 
     The white space between sentences is lost, and with it, for most tokenizers, the form of their first words.
     """

@@ -1,13 +1,18 @@
 """Chat templates and the two forms of a sample."""
 
+import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mixcpt.align.chat import context_tokens, encode_chat, encode_plain, load_chat_tokenizer, template_digest
 from mixcpt.errors import ModelError
-from mixcpt.store.models import ModelRef
+from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.models import ModelRef, load_tokenizer
 
 SHIPPED = ["plain", "chatml"]
 
@@ -96,9 +101,86 @@ def test_encode_plain_is_the_pretraining_form(tiny_model: ModelRef) -> None:
 
 
 def test_template_digest_differs_by_text_only(tiny_model: ModelRef, untemplated: ModelRef) -> None:
-    digests = {name: template_digest(load_chat_tokenizer(tiny_model, name)) for name in ["", *SHIPPED]}
+    digests = {name: template_digest(tiny_model, name) for name in ["", *SHIPPED]}
     assert len(set(digests.values())) == 3
-    assert template_digest(load_chat_tokenizer(untemplated, "plain")) == digests["plain"]
+    assert template_digest(untemplated, "plain") == digests["plain"]
+
+
+def in_file(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes("{{ ‘é’ }}\r\n\r{{ messages }}".encode())
+
+
+def in_settings(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    _set_template(folder, "{{ messages }}")
+
+
+def in_both(folder: Path) -> None:
+    _set_template(folder, "{{ messages }}")
+
+
+def several_in_settings(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    _set_template(folder, [{"name": "default", "template": "{{ messages }}"}, {"name": "tools", "template": "x"}])
+
+
+def several_in_files(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
+
+
+def _set_template(folder: Path, template: object) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template}))
+
+
+@pytest.mark.parametrize("place", [in_file, in_settings, in_both, several_in_settings, several_in_files])
+@pytest.mark.parametrize("chat_template", ["", "plain", "chatml", "PATH"])
+def test_template_digest_equals_that_of_the_loaded_tokenizer(
+    tiny_model: ModelRef, tmp_path: Path, place: Callable[[Path], None], chat_template: str
+) -> None:
+    folder = shutil.copytree(tiny_model.path, tmp_path / "model")
+    place(folder)
+    if chat_template == "PATH":
+        chat_template = str(tmp_path / "own.jinja")
+        Path(chat_template).write_text("{{ messages }} own")
+    model = ModelRef("model", str(folder), "")
+    assert template_digest(model, chat_template) == fingerprint(load_tokenizer(model, chat_template).chat_template)
+
+
+def test_template_digest_without_a_template_is_refused(untemplated: ModelRef) -> None:
+    with pytest.raises(ModelError, match="no chat template"):
+        template_digest(untemplated, "")
+
+
+@pytest.mark.parametrize("name", ["TinyStories-656K", "stories260K-hf"])
+def test_template_digest_of_small_real_models_equals_the_loaded_one(shared_data: Path, name: str) -> None:
+    model = ModelRef(name, str(shared_data / "models" / name), "")
+    assert load_tokenizer(model).chat_template is None
+    assert template_digest(model, "chatml") == fingerprint(load_tokenizer(model, "chatml").chat_template)
+
+
+def test_alignment_keys_import_neither_torch_nor_transformers() -> None:
+    """The fingerprints are those that earlier versions gave; old stores have them."""
+    code = (
+        "import sys\n"
+        "from mixcpt.align.stage import dpo_key, selection_key, sft_key\n"
+        "from mixcpt.config import DpoConfig, SelectionConfig, SftConfig\n"
+        "from mixcpt.store.artifacts import ArtifactRef\n"
+        "from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef\n"
+        "ref, base = ArtifactRef('corpus', 'f', 'd', 'p'), ModelRef('b', str(CLOSED_WORLD_PATH), 'x')\n"
+        "print(selection_key(SelectionConfig(), ref, base, '', seed=0).fingerprint)\n"
+        "print(sft_key(SftConfig(), ref, base, 'plain', seed=0).fingerprint)\n"
+        "print(dpo_key(DpoConfig(), ref, base, 'plain', seed=0).fingerprint)\n"
+        "print(sorted({'torch', 'transformers'} & sys.modules.keys()))\n"
+    )
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert lines == [
+        "bacd83ad050dd873016b5f0244c0058a5318d1ea61384ef17ece900b67156c94",
+        "c6b2ff6b63e690b7da2ecb0bf64357cd964b797a084b8bd186219fd2de2a3a26",
+        "e0716f10a4a58bb07039dffdef6acbc1fd2d997cf1e9f7fdef3b99041cfbd8fa",
+        "[]",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The plain text form and the tokens that are scored in it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -93,27 +92,6 @@ def test_real_tokenizer_scores_exactly_the_answer(shared_data: Path) -> None:
         tokenizer.eos_token_id,
     ]
     assert tokens.tokens.tolist() == whole
-
-
-def test_tokenizer_digest_ignores_weights_and_chat_form_and_follows_the_vocabulary(
-    tiny_model: ModelRef, tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_model.path, copy)
-    (copy / "model.safetensors").write_bytes(b"other weights")
-    (copy / "chat_template.jinja").write_text("another chat form")
-    here = ModelRef("copy", str(copy), "other")
-    digest = TextTokenizer(tiny_model).digest
-    assert TextTokenizer(here).digest == digest
-    text = (copy / "tokenizer.json").read_text()
-    (copy / "tokenizer.json").write_text(text.replace('"heron"', '"stork"'))
-    assert TextTokenizer(here).digest != digest
-
-
-def test_digest_is_the_same_after_use(tiny_model: ModelRef) -> None:
-    used = TextTokenizer(tiny_model)
-    used([PlainText("the owl")])
-    assert used.digest == TextTokenizer(tiny_model).digest
 
 
 def test_row_longer_than_the_model_reads_is_refused(tiny_model: ModelRef) -> None:
