@@ -1,14 +1,7 @@
-"""Methods against each other: each tuned alike, every seed, equal effort, one page.
-
-`python -m flows.compare CONFIG.json` runs it in this process.
-"""
-
-import sys
-from pathlib import Path
+"""Methods against each other: each tuned alike, every seed, equal effort, one page."""
 
 from prefect import flow
 
-from flows.local import with_prefect
 from flows.trials import run_trials
 from mixcpt.config import CompareConfig
 from mixcpt.records.comparison import Comparison
@@ -19,21 +12,18 @@ from tasks.comparison import (
     equal_lengths,
     judged,
     open_comparison,
-    publish_comparison_page,
+    publish_comparison,
     report_trials,
     search_trials,
 )
-from tasks.hooks import close_as_failed, close_as_killed, remember_process
+from tasks.hooks import HOOKS
 from tasks.trials import Trial
 
 
 @flow(
     name="compare",
     flow_run_name="{config.name}",
-    on_running=[remember_process],
-    on_failure=[close_as_failed],
-    on_crashed=[close_as_failed],
-    on_cancellation=[close_as_killed],
+    **HOOKS,
 )
 def compare(config: CompareConfig) -> Comparison:
     """Compare methods at equal effort.
@@ -41,29 +31,15 @@ def compare(config: CompareConfig) -> Comparison:
     Each contender is tuned with the first seed on the selection split, then trained with every seed at its best value
     and asked the report split, whose questions chose nothing. Trainings that the store has are not done again.
     """
-    contest = open_comparison(config)
+    opened = open_comparison(config)
     searched = search_trials(config)
-    found = _run(contest, "search", searched)
+    found = _run(opened, "search", searched)
     tried = judged(config, searched, found)
     reported = report_trials(config, chosen_values(config, tried), equal_lengths(config, searched, found))
-    return publish_comparison_page(contest, tried, reported, _run(contest, "report", reported))
+    return publish_comparison(opened, tried, reported, _run(opened, "report", reported))
 
 
-def _run(contest: OpenComparison, purpose: str, given: list[Trial]) -> list[RunResult]:
-    config = contest.config
+def _run(opened: OpenComparison, purpose: str, given: list[Trial]) -> list[RunResult]:
+    config = opened.config
     named = f"{config.name}: {purpose}"
-    return run_trials(named, given, parent=contest.run_id, retries=config.runtime.retries, jobs=config.jobs)
-
-
-def main(arguments: list[str]) -> int:
-    """Returns the exit code of one comparison."""
-    from mixcpt.report.comparison.page import show
-
-    config = CompareConfig.model_validate_json(Path(arguments[0]).read_text())
-    return with_prefect(config.runtime, lambda: show(compare(config), Path(config.runtime.store)))
-
-
-if __name__ == "__main__":
-    from flows import compare as module  # so that Prefect and pickles know the flow by its importable name
-
-    raise SystemExit(module.main(sys.argv[1:]))
+    return run_trials(named, given, parent=opened.run_id, retries=config.runtime.retries, jobs=config.jobs)

@@ -5,17 +5,14 @@ from prefect import flow
 from mixcpt.config import EvaluateModelConfig
 from mixcpt.evaluate import TaskDelta
 from tasks.any_model import ask_model, open_evaluation
-from tasks.curation import curate
-from tasks.hooks import close_as_failed, close_as_killed, remember_process
+from tasks.hooks import HOOKS
+from tasks.stages import curate
 
 
 @flow(
     name="evaluate-model",
     flow_run_name="{config.name}: {config.model}",
-    on_running=[remember_process],
-    on_failure=[close_as_failed],
-    on_crashed=[close_as_failed],
-    on_cancellation=[close_as_killed],
+    **HOOKS,
 )
 def evaluate_model(config: EvaluateModelConfig = EvaluateModelConfig()) -> list[TaskDelta]:  # noqa: B008
     """Ask a model the questions of some settings, and hold it against their base; nothing is trained.

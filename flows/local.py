@@ -1,6 +1,6 @@
-"""Runs a flow in this process, with the Prefect server that is configured or a temporary one that ends with us.
+"""Runs a flow in this process, with the configured Prefect server or a temporary one that ends with the process.
 
-A run that the store has already is shown without any server.
+A run whose stages are all in the store is shown without a server.
 """
 
 import os
@@ -28,34 +28,32 @@ from tasks.tracking import TEMPORARY_SERVER, Place, prepare_in_background
 def run_locally(
     run: Callable[[], Sequence[RunResult]], configs: Sequence[AdaptConfig], started: float | None = None
 ) -> int:
-    """Shows what `run` returns, or what the store has of it already; see `show` for `started`.
-
-    Returns the exit code: 0, 2 after a deliberate error, 130 and 143 after Ctrl-C and SIGTERM.
-    """
+    """Show the stored results of some runs, or run them, and return the exit code; `started` as in `show`."""
 
     def work() -> None:
         results: Sequence[RunResult] = _stored_results(configs)
         if results:
-            print("every stage is in the store already; nothing was computed", file=sys.stderr)
+            print("every stage is already in the store; nothing was computed", file=sys.stderr)
         else:
             with _prefect_api(configs[0].runtime):
                 results = run()
         show(results, started)
 
-    return _explained(work)
+    return _exit_code(work)
 
 
 def with_prefect(runtime: RuntimeConfig, work: Callable[[], None]) -> int:
-    """Returns the exit code of `work`, done while a Prefect server can be reached; the codes are those above."""
+    """Do some work while a Prefect server can be reached, and return the exit code."""
 
-    def served() -> None:
+    def work_with_server() -> None:
         with _prefect_api(runtime):
             work()
 
-    return _explained(served)
+    return _exit_code(work_with_server)
 
 
-def _explained(work: Callable[[], None]) -> int:
+def _exit_code(work: Callable[[], None]) -> int:
+    """Do some work, print a deliberate error, and return the exit code."""
     try:
         work()
     except MixcptError as error:
@@ -69,36 +67,42 @@ def _explained(work: Callable[[], None]) -> int:
 
 
 def show(results: Sequence[RunResult], started: float | None = None) -> None:
-    """Prints the table of results and where their page lies; with `started`, a last line for programs."""
+    """Print the table of results and the path of their page; given the start time, also a last line for programs."""
     from mixcpt.report import page, summary, table
 
     store = ArtifactStore(results[0].config.runtime.store)
-    found = summary.summarise(results)
+    run_summary = summary.summarise(results)
     console = Console()
-    console.print(table.result_table(found))
-    written = page.write_report(results, store, store.root / "report.html", found)
-    console.print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
+    console.print(table.result_table(run_summary))
+    report = page.write_report(results, store, store.root / "report.html", run_summary)
+    console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     if started is not None:
-        print(summary.result_line(found, time.time() - started), flush=True)
+        print(summary.result_line(run_summary, time.time() - started), flush=True)
+
+
+def print_champion(version: str, runtime: RuntimeConfig) -> None:
+    """Print which version of the registered model is the champion."""
+    print(f"champion of {runtime.registered_model}: version {version}")
 
 
 def _stored_results(configs: Sequence[AdaptConfig]) -> list[RunResult]:
-    """Returns the results of all runs, or none of them if one is not whole in the store: then a server is needed."""
+    """Return the results of all runs, or nothing if a stage of any run is not in the store."""
     results = []
     for config in configs:
-        if not ArtifactStore(config.runtime.store).list("run"):
+        if not (ArtifactStore(config.runtime.store).root / "run").is_dir():
             return []
-        if not (found := find_stored_run(open_adaptation(config))):
+        result = find_stored_run(open_adaptation(config))
+        if result is None:
             return []
-        results.append(found)
+        results.append(result)
     return results
 
 
 @contextmanager
 def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
-    """Makes a Prefect server reachable: the one that is configured, that of `mixcpt up`, or a temporary one."""
+    """Connect to the configured Prefect server, to that of `mixcpt up`, or to a temporary one."""
     store = Path(runtime.store).expanduser().resolve()
-    preparing = prepare_in_background(Place.of(runtime))  # beside the start of the server: both take seconds
+    preparing = prepare_in_background(Place.of(runtime))  # while the server starts: both take seconds
     with ExitStack() as server:
         url = PREFECT_API_URL.value() or running_api(store)
         if not url:
@@ -109,4 +113,4 @@ def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
             try:
                 yield
             finally:
-                APILogHandler().flush()  # while the server is still there: without it, every line is tried in vain
+                APILogHandler().flush()  # before the server ends; later, every line would be a failed request

@@ -1,15 +1,8 @@
-"""Which model serves: a promotion and the way back, each a transaction.
-
-`python -m flows.promotion CONFIG.json promote|rollback` runs one in this process.
-"""
-
-import sys
-from pathlib import Path
+"""Which model serves: a promotion and the way back, each a transaction."""
 
 from prefect import flow
 from prefect.transactions import transaction
 
-from flows.local import with_prefect
 from mixcpt.config import PromoteConfig, RollbackConfig, RuntimeConfig
 from mixcpt.errors import ConfigError
 from mixcpt.records.run import find_maker
@@ -70,24 +63,3 @@ def put_in_place(version: Version, runtime: RuntimeConfig) -> str:
         previous = move_champion(Registry(runtime), version.number)
         ask_again(adaptation, run, version.model)
     return previous
-
-
-def main(arguments: list[str]) -> int:
-    """Returns the exit code of a promotion or of the way back."""
-    path, what = arguments
-    text = Path(path).read_text()
-    if what == "promote":
-        wanted = PromoteConfig.model_validate_json(text)
-        return with_prefect(wanted.runtime, lambda: _tell(promote(wanted), wanted.runtime))
-    unwanted = RollbackConfig.model_validate_json(text)
-    return with_prefect(unwanted.runtime, lambda: _tell(rollback(unwanted), unwanted.runtime))
-
-
-def _tell(number: str, runtime: RuntimeConfig) -> None:
-    print(f"champion of {runtime.registered_model}: version {number}")
-
-
-if __name__ == "__main__":
-    from flows import promotion as module  # so that Prefect and pickles know the flows by their importable names
-
-    raise SystemExit(module.main(sys.argv[1:]))

@@ -1,10 +1,4 @@
-"""Re-adaptation: the champion learns what has been registered since, and what it became serves where the gates hold.
-
-`python -m flows.readapt CONFIG.json` runs one round in this process.
-"""
-
-import sys
-from pathlib import Path
+"""Re-adaptation: the champion learns what has been registered since, and what it became serves where the gates hold."""
 
 from prefect import flow, pause_flow_run
 from prefect.exceptions import FlowPauseTimeout
@@ -13,14 +7,13 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.adapt import adapt
-from flows.local import with_prefect
 from flows.promotion import put_in_place
 from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.records.round import Round
 from mixcpt.rounds.gates import Judgement
 from mixcpt.store.artifacts import ArtifactStore
 from tasks.champion import record_promotion
-from tasks.hooks import close_as_failed, close_as_killed, remember_process
+from tasks.hooks import HOOKS
 from tasks.rounds import (
     Opened,
     Verdict,
@@ -48,10 +41,7 @@ class Approval(RunInput):
 @flow(
     name="readapt",
     flow_run_name="{config.name}",
-    on_running=[remember_process],
-    on_failure=[close_as_failed],
-    on_crashed=[close_as_failed],
-    on_cancellation=[close_as_killed],
+    **HOOKS,
 )
 def readapt(config: ReadaptConfig = ReadaptConfig(), cause: Cause = Cause()) -> Round | None:  # noqa: B008
     """Teach the champion what has been registered since, without losing what it learned before.
@@ -94,21 +84,3 @@ def _decide(opened: Opened, judged: list[Judgement]) -> Verdict:
         return Verdict("unanswered", f"Nobody answered within {opened.config.approval_hours:g} hours.")
     reason = f"Decided by {answer.by}" + (f": {answer.because}" if answer.because else ", who gave no reason.")
     return Verdict("promoted" if answer.promote else "declined", reason, answer.by)
-
-
-def main(arguments: list[str]) -> int:
-    """Returns the exit code of one round."""
-    config = ReadaptConfig.model_validate_json(Path(arguments[0]).read_text())
-    return with_prefect(config.adapt.runtime, lambda: _show(readapt(config), config))
-
-
-def _show(made: Round | None, config: ReadaptConfig) -> None:
-    from mixcpt.report.rounds import show_rounds
-
-    show_rounds(made, config.name, ArtifactStore(config.adapt.runtime.store))
-
-
-if __name__ == "__main__":
-    from flows import readapt as module  # so that Prefect and pickles know the flow by its importable name
-
-    raise SystemExit(module.main(sys.argv[1:]))

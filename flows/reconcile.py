@@ -1,17 +1,10 @@
-"""Closes what died, and logs what MLflow missed.
-
-`python -m flows.reconcile CONFIG.json` runs it in this process.
-"""
-
-import sys
-from pathlib import Path
+"""Closes what died, and logs what MLflow missed."""
 
 from prefect import flow
 from rich.console import Console
 from rich.table import Table
 
-from flows.local import with_prefect
-from mixcpt.config import ReconcileConfig, RuntimeConfig
+from mixcpt.config import ReconcileConfig
 from mixcpt.report.words import printable
 from tasks.hooks import remember_process
 from tasks.reconciliation import (
@@ -45,16 +38,3 @@ def show(config: ReconcileConfig, findings: list[Finding]) -> None:
     for finding in findings:
         table.add_row(finding.what, printable(finding.name), finding.reason, finding.action)
     Console(markup=False).print(table)
-
-
-def main(arguments: list[str]) -> int:
-    """Returns the exit code."""
-    config = ReconcileConfig.model_validate_json(Path(arguments[0]).read_text())
-    runtime = RuntimeConfig(store=config.store, experiment=config.experiment)
-    return with_prefect(runtime, lambda: show(config, reconcile(config)))
-
-
-if __name__ == "__main__":
-    from flows import reconcile as module  # so that Prefect and pickles know the flow by its importable name
-
-    raise SystemExit(module.main(sys.argv[1:]))

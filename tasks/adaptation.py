@@ -7,23 +7,23 @@ from prefect.runtime import flow_run
 from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.records.run import RunResult, run_identity
 from mixcpt.stages.chain import curation_job
-from mixcpt.stages.worker import lookup
+from mixcpt.stages.registry import find_stage
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
 from tasks.stage_runs import begin_parent
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """What every task of a run gets."""
+    """The run of an adaptation, passed to every task."""
 
     config: AdaptConfig
     base: ModelRef
-    key: str
-    """Fingerprint of the settings, the base model and the content of the sources."""
+    key: str = ""
+    """Fingerprint of the settings, the base model and the content of the sources; empty for part of another run."""
     run_id: str = ""
-    """The parent run in MLflow; empty while MLflow is away."""
+    """Parent run in MLflow; empty if MLflow does not answer."""
     flow_run_id: str = ""
     root_flow_run_id: str = ""
 
@@ -48,22 +48,22 @@ def open_adaptation(config: AdaptConfig) -> Adaptation:
         MixcptError: If the base model or a source cannot be used.
     """
     base = resolve_model(config.base)
-    corpus = lookup(curation_job(config), ArtifactStore(config.runtime.store))
+    corpus = find_stage("curate").key_of(curation_job(config))
     key = run_identity(config, base, corpus.fingerprint)
-    return Adaptation(config, base, key, **_flow_run_ids())
+    return Adaptation(config=config, base=base, key=key, **_flow_run_ids())
 
 
 def reopen_adaptation(run: RunResult, runtime: RuntimeConfig) -> Adaptation:
     """Returns a finished run as an adaptation whose stages can be asked once more; its sources need not be there."""
     config = run.config.model_copy(update={"runtime": runtime})
-    return Adaptation(config, run.base, "", run_id=run.tracking.run_id, **_flow_run_ids())
+    return Adaptation(config=config, base=run.base, run_id=run.tracking.run_id, **_flow_run_ids())
 
 
 def part_of(config: AdaptConfig, base: ModelRef, run_id: str, root_flow_run_id: str) -> Adaptation:
     """Returns the adaptation whose flow waits elsewhere for what is computed here."""
     here = config.runtime.model_copy(update={"gpu_pool": ""})
-    adaptation = Adaptation(config.model_copy(update={"runtime": here}), base, "", run_id=run_id, **_flow_run_ids())
-    return replace(adaptation, root_flow_run_id=root_flow_run_id)
+    ids = _flow_run_ids() | {"root_flow_run_id": root_flow_run_id}
+    return Adaptation(config=config.model_copy(update={"runtime": here}), base=base, run_id=run_id, **ids)
 
 
 def _flow_run_ids() -> dict[str, str]:

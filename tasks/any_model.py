@@ -1,7 +1,7 @@
 """The task that asks a model which no run of these settings made."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -11,6 +11,7 @@ from mixcpt.errors import first_known
 from mixcpt.evaluate import TaskDelta, compare
 from mixcpt.merge.names import find_model
 from mixcpt.stages.chain import EVALUATE, evaluation_job
+from mixcpt.stages.jobs import JobOptions
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import ModelRef
@@ -18,7 +19,7 @@ from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.champion import Registry
 from tasks.stage_groups import run_stage_group, worth_retrying
 from tasks.stage_runs import close_run
-from tasks.watching import recorded
+from tasks.watching import wait_until_recorded
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ def open_evaluation(config: EvaluateModelConfig) -> Asked:
 
 
 @task(name="ask the model", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
-def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
+def ask_model(asked: Asked, corpus: ArtifactRef, form: Literal["plain", "chat"]) -> list[TaskDelta]:
     """Returns how the model differs from the base on each task, after showing it as a table."""
     adaptation, settings = asked.adaptation, asked.adaptation.config
-    models = {"base": (adaptation.base, "plain"), "model": (asked.model, form)}
-    jobs = [evaluation_job(adaptation, corpus, role, model, {"form": of}) for role, (model, of) in models.items()]
+    jobs = [
+        evaluation_job(adaptation, corpus, "base", adaptation.base),
+        evaluation_job(adaptation, corpus, "model", asked.model, options=JobOptions(form=form)),
+    ]
     made = run_stage_group(adaptation, jobs)
     changes = compare(
         made[f"{EVALUATE}base"],
@@ -61,7 +64,7 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: str) -> list[TaskDelta]:
         across_forms=True,
     )
     create_table_artifact([_row(change) for change in changes], key="evaluation", description=asked.model.name)
-    recorded(adaptation)
+    wait_until_recorded(adaptation)
     if adaptation.run_id:
         close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return changes

@@ -152,7 +152,7 @@ def _root(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
     """Returns the outermost flow run in the process of a run: the one whose heartbeat is that of all of them."""
     while run.parent_task_run_id and (of := client.read_task_run(run.parent_task_run_id).flow_run_id):
         caller = client.read_flow_run(of)
-        if caller.labels.get(PROCESS) != run.labels.get(PROCESS):  # a station, on another work pool
+        if caller.labels.get(PROCESS) != run.labels.get(PROCESS):  # a stage group, on another work pool
             break
         run = caller
     return run

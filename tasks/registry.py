@@ -7,7 +7,7 @@ from mixcpt.store.artifacts import ArtifactRef
 from tasks.adaptation import Adaptation
 from tasks.stage_runs import DIGEST, WEIGHTS, find_model
 from tasks.tracking import Tracking, forgiving
-from tasks.watching import recorded
+from tasks.watching import wait_until_recorded
 
 ALIAS = "challenger"
 _MAX_DESCRIPTION = 5000
@@ -17,7 +17,7 @@ _MAX_DESCRIPTION = 5000
 @task(name="register")
 def register(adaptation: Adaptation, final: ArtifactRef) -> str:
     """Returns the version under which the final model is registered; empty while MLflow is away."""
-    recorded(adaptation)  # the version points to the logged model
+    wait_until_recorded(adaptation)  # the version points to the logged model
     name = adaptation.config.runtime.registered_model
     return register_version(adaptation.tracking, name, final, adaptation.run_id) or ""
 

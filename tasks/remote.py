@@ -18,12 +18,12 @@ from mixcpt.errors import ConfigError, MixcptError, StageInterrupted
 from mixcpt.stages.jobs import Job
 from tasks.adaptation import Adaptation
 
-FLOW = "station"
+FLOW = "stage-group"
 """The flow that runs them; its deployment has the name of its pool."""
 _POLL_SECONDS = 2.0
 
 
-def compute_elsewhere(
+def run_remotely(
     adaptation: Adaptation, jobs: Sequence[Job], cancelled: Callable[[], bool], *, distributed: bool
 ) -> None:
     """Returns when a worker of the run's GPU pool has put the artifacts of all jobs into the store.

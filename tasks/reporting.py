@@ -42,11 +42,11 @@ def publish(adaptation: Adaptation, result: RunResult) -> ArtifactRef:
 
 
 @task(name="compare")
-def publish_comparison(results: Sequence[RunResult]) -> Summary:
+def publish_runs_table(results: Sequence[RunResult]) -> Summary:
     """Returns the comparison of several runs after publishing it as text and as a table in Prefect."""
     summary = summarise(results)
     create_markdown_artifact(markdown_table(summary), key="comparison", description="base against every run")
-    create_table_artifact(comparison_rows(summary), key="comparison-table", description="base against every run")
+    create_table_artifact(run_rows(summary), key="comparison-table", description="base against every run")
     return summary
 
 
@@ -62,7 +62,7 @@ def result_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def comparison_rows(summary: Summary) -> list[dict[str, Any]]:
+def run_rows(summary: Summary) -> list[dict[str, Any]]:
     """Returns one row a task: the base, and the final model of each run with its change and interval."""
     return [
         {"task": name, "metric": base.metric, "base": _round(base.value)}
@@ -114,7 +114,7 @@ def figures(run: RunSummary) -> dict[str, float]:
         found |= {f"retention/{name}": number for name, number in _numbers(run.final.retention.to_json()).items()}
     found |= {f"eval/{name}/{change.metric}": change.value for name, change in run.final.gold.items()}
     found |= {f"retention/{name}/kl_to_base": moved.nats for name, moved in run.final.drift.items()}
-    found |= {f"eval/{known.task}/open-book": known.open_book for known in run.known}
+    found |= {f"eval/{known.task}/open-book": known.open_book for known in run.prior_knowledge}
     for stage in run.planned:
         of = stage.stage.replace(" ", "-")
         for name, (planned, measured) in stage.pairs.items():

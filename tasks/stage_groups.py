@@ -15,12 +15,13 @@ from mixcpt.config import RuntimeConfig
 from mixcpt.errors import MixcptError, StageInterrupted
 from mixcpt.process.devices import Claim, device_environment
 from mixcpt.process.supervisor import follow, log_tail
-from mixcpt.stages.jobs import Batch, Failed, Job, Output
-from mixcpt.stages.worker import lookup, may_be_stored, worker_process
-from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.stages.jobs import Batch, Failed, Job
+from mixcpt.stages.launching import worker_process
+from mixcpt.stages.lookup import split_finished
+from mixcpt.stages.registry import find_stage
 from tasks.adaptation import Adaptation
 from tasks.progress import ProgressReport, progress_report
-from tasks.remote import compute_elsewhere, state_of
+from tasks.remote import run_remotely, state_of
 from tasks.slots import gpus
 from tasks.stage_runs import close_flow_run
 from tasks.watching import Results, Watch, record
@@ -54,39 +55,21 @@ def run_stage_group(adaptation: Adaptation, jobs: Sequence[Job], *, distributed:
         MixcptError: The very error of the stage.
         StageInterrupted: If its process died; trying again resumes.
     """
-    results, missing = ask(adaptation, jobs)
+    results, missing = split_finished(jobs, adaptation.store)
     for job in jobs:
         if job.name in results:
             record(adaptation, job.resolve(results), results[job.name])
-    if missing and adaptation.config.runtime.gpu_pool and any(job.takes_gpu for job in missing):
-        results |= _handed_over(adaptation, missing, distributed)
+    if missing and adaptation.config.runtime.gpu_pool and any(find_stage(job.stage).needs_gpu for job in missing):
+        results |= _run_in_pool(adaptation, missing, distributed)
     elif missing:
         results |= _compute(adaptation, tuple(missing), distributed)
     return results
 
 
-def ask(adaptation: Adaptation, jobs: Sequence[Job]) -> tuple[Results, list[Job]]:
-    """Returns what the store has already, and the jobs that are left, what is known filled in."""
-    store = adaptation.store
-    results: Results = {}
-    missing: list[Job] = []
-    waiting: set[str] = set()
-    for job in jobs:
-        unknown = {value.job for value in job.inputs.values() if isinstance(value, Output)} & waiting
-        known = job.resolve(results)
-        found = None if unknown or not may_be_stored(known, store) else lookup(known, store)
-        if isinstance(found, ArtifactRef):
-            results[job.name] = found
-        else:
-            waiting.add(job.name)
-            missing.append(known)
-    return results, missing
-
-
-def _handed_over(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
+def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
     cancelled = _CancelWatch(adaptation.root_flow_run_id)
-    compute_elsewhere(adaptation, jobs, cancelled, distributed=distributed)
-    results, missing = ask(adaptation, jobs)
+    run_remotely(adaptation, jobs, cancelled, distributed=distributed)
+    results, missing = split_finished(jobs, adaptation.store)
     if missing:
         pool, store = adaptation.config.runtime.gpu_pool, adaptation.store.root
         problem = f"{missing[0].name} was computed on the work pool {pool}, but is not in the store"
@@ -123,7 +106,7 @@ def _granted(
     adaptation: Adaptation, jobs: Sequence[Job], report: ProgressReport, cancelled: "_CancelWatch", distributed: bool
 ) -> Iterator[Claim]:
     """Yields the GPUs that the jobs have to themselves, after waiting for them; none where no job takes one."""
-    taking = [job.name for job in jobs if job.takes_gpu]
+    taking = [job.name for job in jobs if find_stage(job.stage).needs_gpu]
     if not taking:
         yield Claim(())
         return

@@ -109,7 +109,7 @@ def _complete(tracking: Tracking, begun: tuple[str, dict[str, int]], job: Job, r
     run_id, last_steps = begun
     dataset_digest = _log_inputs(tracking, run_id, job, ref)
     model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
-    measured = [*(spool.read()[0] or _history(ref)), *spool.beside.read()[0]]
+    measured = [*(spool.read()[0] or _history(ref)), *spool.flow_spool.read()[0]]
     figures = [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)]
     tags = {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model)
     tracking.log_measurements(run_id, measured, last_steps, figures, tags)

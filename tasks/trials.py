@@ -7,14 +7,13 @@ from prefect import task
 
 from mixcpt.config import AdaptConfig
 from mixcpt.records.run import RunResult, save_run
-from mixcpt.stages.chain import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs
-from mixcpt.stages.jobs import Input, Job, Output
-from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.stages.chain import EVALUATE, alignment_jobs, by_role, curation_job, evaluation_job, pretraining_jobs
+from mixcpt.stages.jobs import Job, JobOptions, Output
 from tasks.adaptation import Adaptation, open_adaptation, track
-from tasks.results import ROLES, assemble
+from tasks.results import assemble
 from tasks.stage_groups import run_stage_group, worth_retrying
 from tasks.stage_runs import close_run
-from tasks.watching import Results, recorded
+from tasks.watching import wait_until_recorded
 
 _CORPUS = Output("curate")
 SELECTION: Literal["selection"] = "selection"
@@ -41,13 +40,15 @@ def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job
     aligned = alignment_jobs(adaptation, _CORPUS, Output("pretrain", as_model=True))
     form = config.evaluate.aligned_form if aligned else "plain"
     final = Output((aligned or trained)[-1].name, as_model=True)
-    models: dict[str, tuple[Input, str]] = {"base": (adaptation.base, "plain"), "final": (final, form)}
-    base, *others = [
-        evaluation_job(adaptation, _CORPUS, f"{prefix}{role}", model, {"form": asked_form}, split=split)
-        for prefix, split in (("", None), *(((f"{SELECTION}-", SELECTION),) if is_reported else ()))
-        for role, (model, asked_form) in models.items()
-    ]
-    return [curation_job(config), base, *trained, *aligned, *others]
+    base_job = evaluation_job(adaptation, _CORPUS, "base", adaptation.base)
+    options = JobOptions(form=form)
+    evaluations = [evaluation_job(adaptation, _CORPUS, "final", final, options=options)]
+    if is_reported:
+        evaluations += [
+            evaluation_job(adaptation, _CORPUS, f"{SELECTION}-base", adaptation.base, split=SELECTION),
+            evaluation_job(adaptation, _CORPUS, f"{SELECTION}-final", final, options=options, split=SELECTION),
+        ]
+    return [curation_job(config), base_job, *trained, *aligned, *evaluations]
 
 
 @task(
@@ -59,15 +60,11 @@ def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job
 def run_trial(trial: Trial, parent: str) -> RunResult:
     """Returns the result of one training, tracked below the run `parent` of its comparison."""
     adaptation = track(open_adaptation(trial.config), parent)
-    made = run_stage_group(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
-    refs, evaluations = _by_role(made)
+    results = run_stage_group(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
+    evaluations = by_role({name: ref for name, ref in results.items() if name.startswith(EVALUATE)})
+    refs = by_role({name: ref for name, ref in results.items() if not name.startswith(EVALUATE)})
     result = assemble(adaptation, refs, evaluations)
     save_run(adaptation.store, result)
-    recorded(adaptation)
+    wait_until_recorded(adaptation)
     close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return result
-
-
-def _by_role(made: Results) -> tuple[dict[str, ArtifactRef], dict[str, ArtifactRef]]:
-    evaluations = {name.removeprefix(EVALUATE): ref for name, ref in made.items() if name.startswith(EVALUATE)}
-    return {ROLES[name]: ref for name, ref in made.items() if not name.startswith(EVALUATE)}, evaluations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 
-from mixcpt.process.metrics import PREFIX, Vitals
+from mixcpt.process.metrics import PREFIX, ProcessMetrics
 from mixcpt.stages.jobs import Batch, Failed, Finished, Job, Started, read_events
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.spool import Measurement, Spool, spool_of
@@ -40,17 +40,17 @@ class Watch:
         self.jobs = {job.name: job for job in batch.jobs}
         self.events_read = 0
         self.log = WorkerLog(batch.log)
-        self.vitals: Vitals | None = None
+        self.process_metrics: ProcessMetrics | None = None
         self.stage: _StageUnderWay | None = None
 
     def begin(self, process_id: int) -> None:
         """Notes below which process the work is done."""
-        self.vitals = Vitals(process_id, self.devices)
+        self.process_metrics = ProcessMetrics(process_id, self.devices)
 
     def tick(self) -> None:
         self.log.forward()
         if self.stage:
-            self.stage.sample(self.vitals)
+            self.stage.sample(self.process_metrics)
             self.stage.forward()
         events, self.events_read = read_events(self.batch.events, self.events_read)
         for event in events:
@@ -82,7 +82,7 @@ class Watch:
 
 
 def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, begun: tuple[str, dict[str, int]] | None = None) -> None:
-    """Completes the MLflow run of a stage whose artifact is published, in the background; see `recorded`.
+    """Completes the MLflow run of a stage whose artifact is published, in the background; see `wait_until_recorded`.
 
     Args:
         adaptation: The run that it belongs to.
@@ -96,7 +96,7 @@ def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, begun: tuple[str,
     _recordings[adaptation.run_id].append(_recorder.submit(lambda: context.run(record_stage, *told)))
 
 
-def recorded(adaptation: Adaptation) -> None:
+def wait_until_recorded(adaptation: Adaptation) -> None:
     """Waits until MLflow knows every stage of the run that has finished here, or is away; raises what went wrong."""
     for recording in tuple(_recordings[adaptation.run_id]):
         recording.result()
@@ -118,13 +118,13 @@ class _StageUnderWay:
         report.start(job.name)
         self.begun = begin_stage(self.tracking, job, key, adaptation.run_id, adaptation.tags)
         self.run_id, self.last_steps = self.begun or ("", {})
-        self.samples = next_sample_number(spool.beside, self.last_steps)
+        self.samples = next_sample_number(spool.flow_spool, self.last_steps)
 
-    def sample(self, vitals: Vitals | None) -> None:
+    def sample(self, process_metrics: ProcessMetrics | None) -> None:
         """Notes what the process uses, now and then."""
-        if vitals and time.monotonic() >= self.next_sample:
+        if process_metrics and time.monotonic() >= self.next_sample:
             self.next_sample = time.monotonic() + SAMPLE_SECONDS
-            self.spool.beside.log(self.samples, vitals.sample())
+            self.spool.flow_spool.log(self.samples, process_metrics.sample())
             self.samples += 1
 
     def forward(self, *, at_once: bool = False) -> None:
@@ -133,7 +133,7 @@ class _StageUnderWay:
         if fresh:
             self.report.show(fresh)
             self._note_progress(fresh[-1])
-        beside, self.read_beside = self.spool.beside.read(self.read_beside)
+        beside, self.read_beside = self.spool.flow_spool.read(self.read_beside)
         self.pending += [*fresh, *beside]
         if not self.run_id or not self.pending or (time.monotonic() < self.next_forward and not at_once):
             return
@@ -144,7 +144,9 @@ class _StageUnderWay:
     def _note_progress(self, last: Measurement) -> None:
         if last.total_steps and time.monotonic() >= self.next_progress:
             self.next_progress = time.monotonic() + PROGRESS_SECONDS
-            self.spool.beside.log(last.step, progress_figures(last, self.report.pace.seconds_left(last.total_steps)))
+            self.spool.flow_spool.log(
+                last.step, progress_figures(last, self.report.pace.seconds_left(last.total_steps))
+            )
 
 
 def progress_figures(last: Measurement, seconds_left: float | None) -> dict[str, float]:

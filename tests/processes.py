@@ -30,11 +30,9 @@ def alive(pid: int) -> bool:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Returns whether a process runs a batch of stages: forked, it has that name; started anew, that command."""
+    """Return whether a process runs batches of stages."""
     command = process.cmdline()
-    return process.name() == "mixcpt-worker" or (
-        "mixcpt.stages.worker" in command and "mixcpt.process.supervisor" not in command
-    )
+    return "mixcpt.stages.worker" in command and "mixcpt.process.supervisor" not in command
 
 
 def workers_of(store: Path) -> list[psutil.Process]:

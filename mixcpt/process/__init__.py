@@ -1,1 +1,1 @@
-"""Processes and devices: supervision, GPU locks, and the resources that a process tree uses."""
+"""Processes and devices: supervision, GPU locks, and process metrics."""

@@ -1,7 +1,7 @@
-"""Which GPUs of this machine a stage takes: a lock for each, which the kernel frees when its last holder dies.
+"""Claim GPUs of this machine for a stage, with one file lock per GPU.
 
-The locks lie in one folder of the machine, so that runs of every user, store and worker see each other. Who takes
-several devices takes them all at once or none, so nobody waits for a device while keeping one from somebody else.
+The kernel releases a lock when its last holder dies, so a crash never blocks a GPU. All users, stores and workers
+share one folder of locks. A stage claims all its GPUs at once or none: a waiting stage never blocks another one.
 """
 
 import fcntl
@@ -22,9 +22,9 @@ from mixcpt.errors import ConfigError, MixcptError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 COUNT = "MIXCPT_GPUS"
-"""Variable that says how many GPUs there are, where the driver cannot be asked, or in a test."""
+"""Environment variable with the number of GPUs, for machines without a driver query and for tests."""
 LOCKS = "MIXCPT_DEVICE_LOCKS"
-"""Variable that names another folder of locks."""
+"""Environment variable with another folder for the locks."""
 _DEFAULT_LOCKS = Path("/tmp/mixcpt-devices")  # the same for every user, whatever TMPDIR says
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _LISTED = re.compile(r"UUID:\s*([^\s)]+)")
@@ -33,11 +33,11 @@ _PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has a device."""
+    """Run that holds a device."""
 
     run: str
     since_seconds: float
-    """Unix time."""
+    """Unix time of the claim."""
 
     def __str__(self) -> str:
         return f"{self.run} since {datetime.fromtimestamp(self.since_seconds):%d %b %H:%M}"
@@ -49,10 +49,10 @@ class Claim:
 
     devices: tuple[str, ...]
     descriptors: tuple[int, ...] = ()
-    """The open lock files; a child that inherits them keeps the devices locked while it lives."""
+    """Open lock files; a child that inherits them keeps the devices locked until it ends."""
 
     def release(self) -> None:
-        """Gives the devices back, once every child that inherited them has ended too."""
+        """Release the devices; a child that inherited the locks still holds them until it ends."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
@@ -71,26 +71,26 @@ class Busy:
 
 
 def num_wanted(runtime: RuntimeConfig, num_usable: int, *, distributed: bool) -> int:
-    """Returns how many GPUs of this machine a stage takes.
+    """Return the number of GPUs that a stage needs on this machine.
 
     Raises:
-        ConfigError: If it asks for more than there are.
+        ConfigError: If it needs more than there are.
     """
     if runtime.devices == 0 or (runtime.devices < 0 and not num_usable):
         return 0
     wanted = _num_for_training(runtime) if distributed else 1
     if wanted > num_usable:
         raise ConfigError(
-            f"training takes {wanted} GPUs of this machine, and {num_usable} can be used here "
+            f"training needs {wanted} GPUs on this machine, but only {num_usable} can be used "
             f"(runtime.num_processes {runtime.num_processes}, runtime.devices {runtime.devices}, "
-            f"{VISIBLE} {os.environ.get(VISIBLE, 'is not set')})",
-            "lower them, or set runtime.devices to 0 to train on the CPU",
+            f"{VISIBLE} {os.environ.get(VISIBLE, 'not set')})",
+            "lower these settings, or set runtime.devices to 0 to train on the CPU",
         )
     return wanted
 
 
 def device_environment(runtime: RuntimeConfig, claim: Claim) -> dict[str, str]:
-    """Returns the variable by which a child sees the claimed devices alone; without a claim it sees what we see."""
+    """Return the variable that limits a child to the claimed devices; empty if there is no claim."""
     if runtime.devices == 0:
         return {VISIBLE: ""}
     return {VISIBLE: ",".join(claim.devices)} if claim.devices else {}
@@ -103,68 +103,68 @@ def _num_for_training(runtime: RuntimeConfig) -> int:
 
 
 def usable_devices(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Returns the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES where it is set, else all."""
+    """Return the GPUs of CUDA_VISIBLE_DEVICES, or all GPUs if it is not set."""
     machine = _devices_of_machine(environment)
     if VISIBLE not in environment:
         return machine
     chosen: list[str] = []
     for name in environment[VISIBLE].split(","):
         device = _resolve(name.strip(), machine)
-        if device is None:  # CUDA too stops reading at the first name that it does not know, such as -1
+        if device is None:  # like CUDA, stop at the first unknown name, such as -1
             break
         chosen.append(device)
     return tuple(chosen)
 
 
 def _resolve(name: str, machine: Sequence[str]) -> str | None:
-    """Returns the device with this number, or the beginning of whose identity this is."""
+    """Return the device with this number, or with an identity that begins with this text."""
     if name.isdigit():
         return machine[int(name)] if int(name) < len(machine) else None
     return next((device for device in machine if name and device.startswith(name)), None)
 
 
 def _devices_of_machine(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns the identities of all GPUs in the driver's order; a number each where only their count is known."""
+    """List the identities of all GPUs in the driver's order, or their numbers if only the count is known."""
     if count := environment.get(COUNT, ""):
         if not count.isdigit():
-            raise ConfigError(f"the variable {COUNT} is {count!r}, no number of GPUs")
+            raise ConfigError(f"the variable {COUNT} is {count!r}, not a number of GPUs", f"set e.g. {COUNT}=2")
         return tuple(map(str, range(int(count))))
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "-L"]
         listing = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False)
         return parse_listing(listing.stdout)
     texts = (path.read_text() for path in sorted(_DRIVER.glob("*/information")))
-    return tuple(found.group(1) for text in texts if (found := _LISTED.search(text)))
+    return tuple(match.group(1) for text in texts if (match := _LISTED.search(text)))
 
 
 def parse_listing(listing: str) -> tuple[str, ...]:
-    """Returns the identities in what `nvidia-smi -L` prints; of a GPU cut into parts (MIG), those of its parts."""
-    found: list[str] = []
+    """Return the identities in the output of `nvidia-smi -L`; a GPU in MIG mode is replaced by its parts."""
+    devices: list[str] = []
     whole = ""
     for line in listing.splitlines():
         if match := _LISTED.search(line):
             is_part = match.group(1).startswith("MIG-")
-            if is_part and found and found[-1] == whole:
-                found.pop()
+            if is_part and devices and devices[-1] == whole:
+                devices.pop()
             whole = whole if is_part else match.group(1)
-            found.append(match.group(1))
-    return tuple(found)
+            devices.append(match.group(1))
+    return tuple(devices)
 
 
 def try_claim(usable: Sequence[str], wanted: int, run: str) -> Claim | Busy:
-    """Returns `wanted` of the devices, locked for this process and told to be `run`'s, or who has them.
+    """Lock `wanted` of the devices for `run`, or return the runs that hold them.
 
     Raises:
-        MixcptError: If the locks cannot be written.
+        MixcptError: If the lock files cannot be written.
     """
     folder = Path(os.environ.get(LOCKS, _DEFAULT_LOCKS))
     try:
-        with _alone(folder):
+        with _exclusive(folder):
             return _choose(folder, usable, wanted, run)
     except OSError as error:
         raise MixcptError(
-            f"cannot write the locks of the GPUs below {folder}: {error.strerror}",
-            f"set {LOCKS} to a folder that everybody who trains on this machine can write",
+            f"cannot write the locks of the GPUs in {folder}: {error.strerror}",
+            f"set {LOCKS} to a folder that every user who trains on this machine can write to",
         ) from error
 
 
@@ -191,8 +191,8 @@ def _choose(folder: Path, usable: Sequence[str], wanted: int, run: str) -> Claim
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lets one process at a time look for devices: two that want the same pair would take one each, and give up."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Let one process at a time choose devices: two that want the same pair would lock one each and both give up."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
@@ -205,9 +205,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    """Returns a descriptor of a file that every user can lock.
+    """Open a file that every user can lock, and return its descriptor.
 
-    An existing file is opened without O_CREAT, with which Linux refuses another user's file in a shared folder.
+    An existing file is opened without O_CREAT: with it, Linux refuses files of other users in a shared folder.
     """
     try:
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
@@ -215,7 +215,7 @@ def _open(path: Path) -> int:
         pass
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:  # somebody was faster
+    except FileExistsError:  # another process has created it meanwhile
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     os.fchmod(descriptor, 0o666)
     return descriptor
@@ -229,5 +229,5 @@ def _write_note(descriptor: int, holder: Holder) -> None:
 def _read_note(descriptor: int) -> Holder:
     try:
         return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
-    except (ValueError, TypeError):  # locked by somebody who writes no notes
+    except (ValueError, TypeError):  # locked by a program that writes no notes
         return Holder("another program", os.fstat(descriptor).st_mtime)

@@ -1,4 +1,4 @@
-"""What a process tree uses: processors, memory, GPUs; under the names that MLflow shows as system metrics."""
+"""CPU, memory and GPU use of a process tree, under MLflow's names for system metrics."""
 
 import shutil
 import subprocess
@@ -14,23 +14,23 @@ _GPU_FIELDS = {
     "memory.total": "",
     "power.draw": "power_usage_watts",
 }
-"""What nvidia-smi is asked, and what MLflow calls it."""
+"""Fields of nvidia-smi with their names in MLflow; a field with an empty name is used only for a percentage."""
 _PATIENCE_SECONDS = 5.0
 _MEBIBYTE = 2**20 / 1e6
 
 
-class Vitals:
-    """Samples of the tree below one process, and of its GPUs."""
+class ProcessMetrics:
+    """Samples the resources of a process, all processes below it, and its GPUs."""
 
     def __init__(self, process_id: int, devices: Sequence[str] = ()) -> None:
         self.process_id = process_id
         self.devices = tuple(devices)
-        psutil.cpu_percent()  # what it says next counts from here
+        psutil.cpu_percent()  # the next call measures from here
         self.cpu_seconds, _ = _use_of_tree(process_id)
         self.taken_at = time.monotonic()
 
     def sample(self) -> dict[str, float]:
-        """Returns what is used now, processors since the last sample; a process counts 100 for each core it fills."""
+        """Measure the present use, and the CPU use since the last sample; one fully used core counts as 100 percent."""
         cpu_seconds, resident_bytes = _use_of_tree(self.process_id)
         now = time.monotonic()
         spent, passed = cpu_seconds - self.cpu_seconds, max(now - self.taken_at, 1e-9)
@@ -48,13 +48,13 @@ class Vitals:
 
 
 def _use_of_tree(process_id: int) -> tuple[float, int]:
-    """Returns CPU seconds and resident bytes of a process and all below it; the dead count with who has reaped them."""
+    """Return the CPU seconds and resident bytes of a process tree; a reaped process counts for its parent."""
     seconds, resident = 0.0, 0
     for process in _tree(process_id):
         try:
             times = process.cpu_times()
             resident += process.memory_info().rss
-        except psutil.Error:  # ended meanwhile, or another user's
+        except psutil.Error:  # the process has ended, or belongs to another user
             continue
         seconds += times.user + times.system
         seconds += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
@@ -70,7 +70,7 @@ def _tree(process_id: int) -> list[psutil.Process]:
 
 
 def _gpu_figures(devices: Sequence[str]) -> dict[str, float]:
-    """Returns use, memory and power of the devices by the driver's numbers; nothing where the driver does not tell."""
+    """Query use, memory and power of the devices; empty if nvidia-smi is missing, fails or takes too long."""
     if not devices or not shutil.which("nvidia-smi"):
         return {}
     query = f"--query-gpu=index,{','.join(_GPU_FIELDS)}"
@@ -83,7 +83,7 @@ def _gpu_figures(devices: Sequence[str]) -> dict[str, float]:
 
 
 def parse_gpus(answer: str) -> Iterator[tuple[str, float]]:
-    """Yields name and value of each figure in nvidia-smi's lines; `[N/A]` is left out."""
+    """Yield the names and values in the output of nvidia-smi, without `[N/A]`."""
     for line in answer.splitlines():
         index, *texts = (text.strip() for text in line.split(","))
         values = {field: float(text) for field, text in zip(_GPU_FIELDS, texts, strict=False) if _is_number(text)}

@@ -1,13 +1,13 @@
-"""Runs a heavy command in a session of its own so that nothing of it outlives the process that asked for it.
+"""Run a command under a supervisor, so that none of its processes outlives the caller.
 
-Between the caller and the command stands a small supervisor process,
-`python -m mixcpt.process.supervisor FD -- COMMAND...`:
+The caller starts the supervisor, `python -m mixcpt.process.supervisor FD GRACE_SECONDS -- COMMAND...`, and the
+supervisor starts the command:
 
-    caller --(pipe, write end)      supervisor --(pipe, read end)      command, its children, ...
-              its own session               leader of a new session, adopts what its children leave behind
+    caller (write end of a pipe) -> supervisor (read end; leader of a new session) -> command -> its children ...
 
-Only the caller has the write end. When it closes the pipe, or dies in whatever way (`kill -9` included), the supervisor
-reads the end of the file, sends SIGTERM to everything below it, waits a grace time, and sends SIGKILL to the rest.
+Only the caller has the write end. If it closes the pipe or dies (`kill -9` included), the supervisor reads the end of
+the file, sends SIGTERM to all processes below it, waits a grace time, and sends SIGKILL to the rest. The supervisor
+adopts orphans of the command, so it finds them too.
 """
 
 import ctypes
@@ -34,29 +34,29 @@ _LOG_LINES = 15
 
 
 def log_tail(log: Path) -> str:
-    """Returns the last lines of a command's log, indented, below a line that names it."""
-    return f"the end of {log}:\n{quoted_tail(log.read_text(errors='replace'))}"
+    """Return the last lines of a log, indented, below its path."""
+    return f"last lines of {log}:\n{quoted_tail(log.read_text(errors='replace'))}"
 
 
 def quoted_tail(text: str) -> str:
-    """Returns the last lines of what a command said, indented."""
+    """Return the last lines of a command's output, indented."""
     return "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_LINES:])
 
 
 def module_path(root: Path) -> str:
-    """Returns the PYTHONPATH with which `python -m` finds the flows and tasks of a checkout before all others."""
+    """Return a PYTHONPATH that puts the flows and tasks in `root` before all others."""
     return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
 
 
 @runtime_checkable
 class Supervisor(Protocol):
-    """The process above all processes of a command."""
+    """Parent process of a command and all its processes."""
 
     @property
     def pid(self) -> int: ...
 
     def wait(self, timeout: float | None = None) -> int:
-        """Returns the exit code of the command; raises `TimeoutExpired`."""
+        """Wait for the command and return its exit code; raise `TimeoutExpired` after `timeout` seconds."""
 
     def terminate(self) -> None: ...
 
@@ -70,15 +70,15 @@ def follow(
     should_stop: Callable[[], bool] = lambda: False,
     on_start: Callable[[int], None] = lambda process_id: None,
 ) -> int:
-    """Returns the exit code of a supervised command (128 + the signal's number where a signal ended it).
+    """Wait for a supervised command and return its exit code (128 + signal number if a signal ended it).
 
     Args:
-        supervisor: Of the command.
-        on_tick: Called every `tick_seconds`, and once more after the end.
-        tick_seconds: Seconds between two looks.
-        timeout_seconds: Longest run; 0 sets no limit.
-        should_stop: Asked at every tick; True ends the command.
-        on_start: Called once with the process id of the supervisor, below which all of the command runs.
+        supervisor: Supervisor of the command.
+        on_tick: Called every `tick_seconds`, and once after the end.
+        tick_seconds: Seconds between two ticks.
+        timeout_seconds: Maximum duration; 0 sets no limit.
+        should_stop: Called at every tick; True ends the command.
+        on_start: Called once with the process id of the supervisor, the root of the command's process tree.
 
     Raises:
         MixcptError: If the command took longer than `timeout_seconds`.
@@ -89,8 +89,8 @@ def follow(
         on_tick()
         if timeout_seconds and time.monotonic() - started > timeout_seconds:
             raise MixcptError(
-                f"stopped after {timeout_seconds:g} seconds, the limit that runtime.timeout_seconds sets",
-                "raise runtime.timeout_seconds; a new run goes on from the last checkpoint",
+                f"stopped after {timeout_seconds:g} seconds, the limit of runtime.timeout_seconds",
+                "increase runtime.timeout_seconds; a new run resumes from the last checkpoint",
             )
         if should_stop():
             supervisor.terminate()
@@ -110,12 +110,12 @@ def supervised(
     working_directory: Path | None = None,
     keep_open: Sequence[int] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Yields the supervisor of `command`, running in the background; on leaving, in whatever way, all of it has ended.
+    """Start `command` in the background and yield its supervisor; all its processes have ended when the block is left.
 
     The yielded process ends with the exit code of `command`; its `terminate()` stops `command` and its descendants.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    read_end, write_end = os.pipe()  # neither is inherited by other children of this process (PEP 446)
+    read_end, write_end = os.pipe()  # not inherited by other children of this process (PEP 446)
     with log_path.open("ab") as log, os.fdopen(read_end), os.fdopen(write_end, "w") as lifeline:
         process = subprocess.Popen(
             [sys.executable, "-m", "mixcpt.process.supervisor", str(read_end), str(grace_seconds), "--", *command],
@@ -142,13 +142,15 @@ def _wait(supervisor: Supervisor, seconds: float) -> int | None:
 
 
 def supervise(read_end: int, grace_seconds: float, start: Callable[[], int]) -> int:
-    """Returns the exit code of the child that `start` makes; ends it early when `read_end` reports the end of the file,
-    or at SIGTERM."""
-    asked_to_stop = False
+    """Run the child that `start` creates and return its exit code.
+
+    The child and its descendants are ended early at the end of the file `read_end`, or at SIGTERM.
+    """
+    should_stop = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked_to_stop
-        asked_to_stop = True
+        nonlocal should_stop
+        should_stop = True
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
@@ -156,21 +158,21 @@ def supervise(read_end: int, grace_seconds: float, start: Callable[[], int]) -> 
     _adopt_orphans()
     child = start()
     status = None
-    while status is None and not asked_to_stop:
+    while status is None and not should_stop:
         status = _reap().get(child)
         readable, _, _ = select.select([read_end], [], [], _POLL_SECONDS if status is None else 0)
-        asked_to_stop = asked_to_stop or bool(readable)
-    last = _end_descendants(grace_seconds).get(child)
-    return _exit_code(status if status is not None else last)
+        should_stop = should_stop or bool(readable)
+    late_status = _end_descendants(grace_seconds).get(child)
+    return _exit_code(status if status is not None else late_status)
 
 
 def _adopt_orphans() -> None:
-    """Makes the kernel hand us the children of our dead children (Linux); elsewhere the process group has to do."""
+    """Become the parent of orphaned descendants (only on Linux), so that `_descendants` finds them."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def name_process(name: str) -> None:
-    """Sets what `top` and `ps` call this process, 15 characters (Linux)."""
+    """Set the name of this process in `top` and `ps`, at most 15 characters (only on Linux)."""
     _prctl(_PR_SET_NAME, name.encode())
 
 
@@ -180,7 +182,7 @@ def _prctl(option: int, value: int | bytes) -> None:
 
 
 def _reap() -> dict[int, int]:
-    """Returns the wait status of each child that has ended since the last call."""
+    """Reap the children that have ended since the last call, and return their wait statuses."""
     ended: dict[int, int] = {}
     while True:
         try:
@@ -193,7 +195,7 @@ def _reap() -> dict[int, int]:
 
 
 def _end_descendants(grace_seconds: float) -> dict[int, int]:
-    """Returns the wait statuses of what was left below us, all of it ended now: politely first, then by force."""
+    """End all descendants, with SIGTERM and after the grace time with SIGKILL, and return their wait statuses."""
     ended: dict[int, int] = {}
     deadline = time.monotonic() + grace_seconds
     _signal(_descendants(), signal.SIGTERM)
@@ -214,17 +216,17 @@ def _signal(processes: set[int], number: signal.Signals) -> None:
 
 
 def _descendants() -> set[int]:
-    """Returns every living process below this one, in whatever session or group it has put itself."""
+    """Find every living process below this one, in any session or process group."""
     parents = _parents()
-    found: set[int] = set()
+    descendants: set[int] = set()
     generation = {os.getpid()}
-    while generation := {process for process, parent in parents.items() if parent in generation} - found:
-        found |= generation
-    return found
+    while generation := {process for process, parent in parents.items() if parent in generation} - descendants:
+        descendants |= generation
+    return descendants
 
 
 def _parents() -> dict[int, int]:
-    """Returns the parent of each living process of the machine."""
+    """Map every living process of the machine to its parent."""
     if sys.platform == "linux":
         stats = (_read_stat(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
         return {process: parent for process, parent, state in filter(None, stats) if state != "Z"}
@@ -236,7 +238,9 @@ def _parents() -> dict[int, int]:
 
 def _read_stat(entry: Path) -> tuple[int, int, str] | None:
     try:
-        fields = (entry / "stat").read_text().rpartition(")")[2].split()  # the name before may hold spaces and brackets
+        fields = (
+            (entry / "stat").read_text().rpartition(")")[2].split()
+        )  # the name in front may contain spaces and brackets
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(entry.name), int(fields[1]), fields[0]

@@ -105,9 +105,7 @@ def pretraining_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
         jobs.append(_probe_job(adaptation, corpus))
         inputs["probe"] = Output("probe")
     options = JobOptions(sharding=config.runtime.sharding)
-    training = Job(
-        name="pretrain", stage="pretrain", config=settings, seed=config.seed, inputs=inputs, options=options
-    )
+    training = Job(name="pretrain", stage="pretrain", config=settings, seed=config.seed, inputs=inputs, options=options)
     return [*jobs, training]
 
 

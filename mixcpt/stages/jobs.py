@@ -19,6 +19,10 @@ LOCK = "lock"
 """File in the folder of a batch that is locked while a process works on the batch."""
 
 
+LOG = "log.txt"
+"""File in the folder of a batch with the output of its worker."""
+
+
 @dataclass(frozen=True)
 class Output:
     """Placeholder for the artifact that an earlier job of the same batch will publish."""
@@ -141,7 +145,7 @@ class Batch:
 
     @property
     def log(self) -> Path:
-        return Path(self.folder) / "log.txt"
+        return Path(self.folder) / LOG
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

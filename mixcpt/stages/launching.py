@@ -1,38 +1,24 @@
-"""Starts worker processes: from a command, or forked from a server that has imported the libraries already."""
+"""Starts worker processes: one that stays for all batches of a run on a CPU, one for each batch on GPUs."""
 
-import atexit
-import json
 import shlex
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.process.devices import usable_devices
-from mixcpt.process.forkserver import ForkServer
 from mixcpt.process.supervisor import Supervisor, supervised
 from mixcpt.stages.jobs import Batch
 from mixcpt.stages.registry import find_stage
+from mixcpt.stages.worker_pool import WorkerPool
 from mixcpt.store.artifacts import ArtifactStore
 
 _WORKER = "mixcpt.stages.worker"
-_PRELOADED = (
-    "mixcpt.train.pretrain",
-    "mixcpt.evaluate.asking.harness",
-    "mixcpt.align.trl_adapter",
-    "mixcpt.planning.stage",
-    "scipy.stats",
-)
-"""Modules that import torch, transformers, lm-eval, trl and scipy, which takes seconds."""
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 """Bounds for glibc, in bytes, so that the tensors of a step reuse the memory of the step before. By default that memory
 goes back to the system and is taken again page by page, for up to a tenth of the time of a small training."""
-_fork_servers: dict[str, ForkServer] = {}
-_fork_servers_lock = threading.Lock()
+_pool = WorkerPool(_WORKER)
 
 
 def worker_command(batch: Batch, num_processes: int = 1, launcher: str = "") -> list[str]:
@@ -56,9 +42,9 @@ def worker_environment(num_threads: int) -> dict[str, str]:
 
 
 def prepare_workers(runtime: RuntimeConfig) -> None:
-    """Start to import the libraries of the stages in the background, if workers are forked."""
-    if _may_fork() and not runtime.gpu_pool:
-        _fork_server(ArtifactStore(runtime.store).root, worker_environment(runtime.num_threads))
+    """Start to import the libraries of the stages in the background, if a worker stays for all batches."""
+    if _may_stay() and not runtime.gpu_pool:
+        _pool.prepare(ArtifactStore(runtime.store).root, worker_environment(runtime.num_threads))
 
 
 @contextmanager
@@ -72,8 +58,7 @@ def worker_process(
 ) -> Iterator[Supervisor]:
     """Start a process that runs a batch, and yield its supervisor; the batch must be written already.
 
-    On Linux without a GPU the process is forked from one that has imported the libraries, so that a run imports them
-    once.
+    Without a GPU, one process stays for all batches of a run, so that the libraries are imported once.
 
     Args:
         batch: Jobs to run.
@@ -82,29 +67,17 @@ def worker_process(
         variables: Environment variables in addition to those of every worker.
         keep_open: File descriptors, such as locks, that stay open while the process lives.
     """
-    environment = worker_environment(runtime.num_threads)
-    arguments: dict[str, Any] = {"log_path": batch.log, "environment": {**environment, **variables}, "keep_open": keep_open}
-    if distributed or not _may_fork() or not any(find_stage(job.stage).needs_torch for job in batch.jobs):
+    environment = {**worker_environment(runtime.num_threads), **variables}
+    if distributed or not _may_stay() or not any(find_stage(job.stage).needs_torch for job in batch.jobs):
         launch = (runtime.num_processes, runtime.launcher) if distributed else ()
-        with supervised(worker_command(batch, *launch), **arguments) as process:
+        command = worker_command(batch, *launch)
+        with supervised(command, log_path=batch.log, environment=environment, keep_open=keep_open) as process:
             yield process
     else:
-        server = _fork_server(Path(batch.store), environment)
-        with server.call(f"{_WORKER}:main", str(batch.path), **arguments) as call:
-            yield call
+        with _pool.run(batch, environment) as worker:
+            yield worker
 
 
-def _may_fork() -> bool:
-    """Return whether workers are forked; a process that has used CUDA, or macOS's frameworks, must not be."""
-    return sys.platform == "linux" and not usable_devices()
-
-
-def _fork_server(store: Path, environment: Mapping[str, str]) -> ForkServer:
-    """Start the fork server for workers of this environment, or return the running one; it ends with this process."""
-    with _fork_servers_lock:
-        key = json.dumps(environment, sort_keys=True)
-        if key not in _fork_servers or not _fork_servers[key].lives:
-            log = store / "logs" / "forkserver.txt"
-            _fork_servers[key] = ForkServer(_PRELOADED, log_path=log, environment=environment)
-            atexit.register(_fork_servers[key].close)
-        return _fork_servers[key]
+def _may_stay() -> bool:
+    """Return whether a worker stays for the next batch; with a GPU each batch gets a process, and so all memory."""
+    return not usable_devices()

@@ -72,7 +72,7 @@ STAGES = (
         inputs=("mixture", "base"),
         needs_gpu=True,
         key="mixcpt.train.stage:job_key",
-        run="mixcpt.train.stage:run_job",
+        run="mixcpt.evaluate.probed_training:run_job",
     ),
     Stage(
         name="select",

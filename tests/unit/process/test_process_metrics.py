@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mixcpt.process.metrics import Vitals, parse_gpus
+from mixcpt.process.metrics import ProcessMetrics, parse_gpus
 from mixcpt.store.spool import Measurement
 from tasks.watching import progress_figures
 
@@ -24,12 +24,14 @@ def test_sample_counts_processors_and_memory_of_grandchildren() -> None:
     try:
         assert parent.stdout is not None
         parent.stdout.readline()
-        vitals = Vitals(parent.pid)
+        process_metrics = ProcessMetrics(parent.pid)
         deadline = time.monotonic() + 30
-        while vitals.sample()["system/process_cpu_percentage"] < 5:  # a core, but for what else runs on this machine
+        while (
+            process_metrics.sample()["system/process_cpu_percentage"] < 5
+        ):  # a core, but for what else runs on this machine
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        sample = vitals.sample()
+        sample = process_metrics.sample()
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
         parent.wait()
@@ -40,7 +42,7 @@ def test_sample_counts_processors_and_memory_of_grandchildren() -> None:
 def test_sample_of_a_tree_that_has_ended_is_zero() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    sample = Vitals(ended.pid).sample()
+    sample = ProcessMetrics(ended.pid).sample()
     assert sample["system/process_cpu_percentage"] == sample["system/process_memory_megabytes"] == 0
 
 

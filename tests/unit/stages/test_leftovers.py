@@ -30,7 +30,7 @@ def published(store: ArtifactStore) -> ArtifactRef:
 
 def finished_batch(store: ArtifactStore) -> tuple[Batch, Spool]:
     ref = published(store)
-    batch = Batch.in_store((Job("curate", "curate", {}, 0),), store.root)
+    batch = Batch.in_store((Job(name="curate", stage="curate", config={}, seed=0),), store.root)
     batch.write()
     append_event(batch.events, Finished("curate", ref))
     return batch, spool_of(store.root, ref.kind, ref.fingerprint)
@@ -74,7 +74,7 @@ def test_missed_stage_is_one_whose_artifact_and_spool_are_there(tmp_path: Path) 
     store = ArtifactStore(tmp_path)
     batch, spool = finished_batch(store)
     assert missed_stages(store) == []
-    spool.beside.log(0, {"system/process_memory_megabytes": 1.0})
+    spool.flow_spool.log(0, {"system/process_memory_megabytes": 1.0})
     (missed,) = missed_stages(store)
     assert (missed.job, missed.spool.path, missed.batch) == (batch.jobs[0], spool.path, Path(batch.folder))
     with batch.in_use():
@@ -103,7 +103,7 @@ def test_published_spools_are_those_of_finished_stages_alone(tmp_path: Path) -> 
     store = ArtifactStore(tmp_path)
     _, spool = finished_batch(store)
     spool.log(1, {"curate/documents": 3.0})
-    spool.beside.log(1, {"progress/percent": 3.0})
+    spool.flow_spool.log(1, {"progress/percent": 3.0})
     spool_of(tmp_path, "model", "f" * 64).log(1, {"train/loss": 1.0})
     ((fingerprint, found),) = published_spools(store)
     assert (fingerprint, found.path) == (published(store).fingerprint, spool.path)

@@ -4,14 +4,30 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from mixcpt.config import CurationConfig, FilesSource, RuntimeConfig
-from mixcpt.errors import DataError, MixcptError, StageInterrupted
+from mixcpt.errors import ConfigError, DataError, MixcptError, StageInterrupted
 from mixcpt.process.supervisor import follow
-from mixcpt.stages.jobs import Batch, Failed, Finished, Job, Output, Started, append_event, read_events
-from mixcpt.stages.worker import lookup, may_be_stored, run_batch, worker_environment, worker_process
+from mixcpt.stages.jobs import (
+    Batch,
+    Failed,
+    Finished,
+    Input,
+    Job,
+    JobOptions,
+    Output,
+    Started,
+    append_event,
+    read_events,
+)
+from mixcpt.stages.launching import worker_environment, worker_process
+from mixcpt.stages.lookup import lookup
+from mixcpt.stages.registry import STAGES, find_stage
+from mixcpt.stages.stage import Stage
+from mixcpt.stages.worker import run_batch
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 
@@ -23,7 +39,12 @@ def curate_job(tmp_path: Path, text: str = '{"text": "a document that is long en
     (tmp_path / "documents.jsonl").write_text(text)
     source = FilesSource(name="documents", pool="domain", paths=(str(tmp_path / "documents.jsonl"),))
     config = CurationConfig(sources=(source,), heldout_fraction=0.0)
-    return Job("curate", "curate", config.model_dump(mode="json"), seed=0)
+    return Job(name="curate", stage="curate", config=config.model_dump(mode="json"), seed=0)
+
+
+def dpo_job() -> Job:
+    inputs: dict[str, Input] = {"selection": Output("select"), "model": Output("sft", as_model=True)}
+    return Job(name="dpo", stage="dpo", config={}, seed=0, inputs=inputs)
 
 
 def batch_of(tmp_path: Path, *jobs: Job) -> Batch:
@@ -34,8 +55,15 @@ def batch_of(tmp_path: Path, *jobs: Job) -> Batch:
 
 def test_batch_read_gives_what_was_written(tmp_path: Path) -> None:
     jobs = (
-        Job("select", "select", {"strategy": "random"}, 3, {"corpus": CORPUS, "model": MODEL}, {"chat_template": ""}),
-        Job("dpo", "dpo", {}, 3, {"selection": Output("select"), "model": Output("sft", as_model=True)}),
+        Job(
+            name="select",
+            stage="select",
+            config={"strategy": "random"},
+            seed=3,
+            inputs={"corpus": CORPUS, "model": MODEL},
+            options=JobOptions(chat_template="plain"),
+        ),
+        dpo_job(),
     )
     batch = batch_of(tmp_path, *jobs)
     assert Batch.read(batch.path) == batch
@@ -48,15 +76,13 @@ def test_batch_same_jobs_twice_share_no_folder(tmp_path: Path) -> None:
 
 def test_job_resolved_takes_results_as_artifact_and_as_model() -> None:
     trained = ArtifactRef("model", "d" * 64, "e" * 64, "/store/model/dddd")
-    job = Job("dpo", "dpo", {}, 0, {"selection": Output("select"), "model": Output("sft", as_model=True)})
-    resolved = job.resolve({"select": CORPUS, "sft": trained})
+    resolved = dpo_job().resolve({"select": CORPUS, "sft": trained})
     assert resolved.artifact("selection") == CORPUS
     assert resolved.model("model") == ModelRef("sft", "/store/model/dddd/model", "e" * 64)
 
 
 def test_job_resolved_leaves_what_is_still_to_come() -> None:
-    job = Job("dpo", "dpo", {}, 0, {"selection": Output("select"), "model": Output("sft", as_model=True)})
-    resolved = job.resolve({"select": CORPUS})
+    resolved = dpo_job().resolve({"select": CORPUS})
     assert resolved.artifact("selection") == CORPUS
     assert resolved.inputs["model"] == Output("sft", as_model=True)
 
@@ -123,7 +149,7 @@ def test_worker_unexpected_error_is_retryable_only_where_another_try_may_help(
     def fail(*arguments: object) -> ArtifactRef:
         raise raised
 
-    monkeypatch.setitem(sys.modules["mixcpt.stages.worker"]._STAGES, "curate", fail)
+    monkeypatch.setattr("mixcpt.curation.stage.run_job", fail)
     batch = batch_of(tmp_path, curate_job(tmp_path))
     with pytest.raises(type(raised)):
         run_batch(batch)
@@ -145,34 +171,21 @@ def test_lookup_of_a_new_job_gives_its_key_and_computes_nothing(tmp_path: Path) 
     assert found.fingerprint == key.fingerprint
 
 
-LOOKED_UP_BY_THREADS = """
-import json, sys
-from concurrent.futures import ThreadPoolExecutor
-from mixcpt.store.artifacts import ArtifactStore
-from mixcpt.stages.jobs import Job
-from mixcpt.stages.worker import lookup
-
-job, store = Job.from_json(json.loads(sys.argv[1])), ArtifactStore(sys.argv[2])
-with ThreadPoolExecutor(8) as threads:
-    keys = list(threads.map(lambda _: lookup(job, store), range(8)))
-print(len({key.fingerprint for key in keys}), "transformers" in sys.modules)
-"""
+def test_job_options_written_by_an_earlier_version_are_read() -> None:
+    assert JobOptions.from_json({"form": "plain", "documents": "in the prompt"}) == JobOptions(with_documents=True)
 
 
-def test_lookup_by_threads_at_the_same_time_imports_libraries_once(tmp_path: Path, tiny_model: ModelRef) -> None:
-    job = Job("mix", "mix", {"method": {"kind": "lssd"}}, 0, {"corpus": CORPUS, "base": tiny_model})
-    command = [sys.executable, "-c", LOOKED_UP_BY_THREADS, json.dumps(job.to_json()), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("1 True\n", 0), done.stderr
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_every_stage_of_the_table_has_its_functions_and_looking_one_up_needs_no_torch(stage: Stage) -> None:
+    assert callable(resolve_name(stage.run))
+    code = f"import sys, pkgutil; pkgutil.resolve_name({stage.key!r}); print({{'torch', 'transformers'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
 
 
-def test_stored_records_rule_a_job_out_by_its_inputs_alone(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path)
-    store.produce(StageKey("mixture", 1, {}, {"corpus": CORPUS.digest, "tokenizer": "t"}), lambda folder: {})
-    known = Job("mix", "mix", {}, 0, {"corpus": CORPUS, "base": MODEL})
-    other = Job("mix", "mix", {}, 0, {"corpus": ArtifactRef("corpus", "0", "1", ""), "base": MODEL})
-    assert may_be_stored(known, store)
-    assert not may_be_stored(other, store)
+def test_unknown_stage_is_refused_with_the_stages_that_exist() -> None:
+    with pytest.raises(ConfigError, match="'pretrian'; the stages are curate, plan, mix"):
+        find_stage("pretrian")
 
 
 def test_worker_threads_are_set_only_where_asked_for() -> None:

@@ -23,7 +23,7 @@ SLOW_SECONDS = 60
 @pytest.fixture
 def adaptation(tmp_path: Path, tiny_model: ModelRef) -> Adaptation:
     config = AdaptConfig(runtime=RuntimeConfig(store=str(tmp_path / "store")))
-    return Adaptation(config, tiny_model, "key")
+    return Adaptation(config=config, base=tiny_model, key="key")
 
 
 @pytest.fixture
@@ -31,7 +31,8 @@ def stages(adaptation: Adaptation, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(watching, "_recordings", defaultdict(list))
     store = ArtifactStore(adaptation.config.runtime.store)
     names = ("first", "second")
-    yield [(Job(name, "curate", {}, 0), publish(store, "corpus", {"x.json": name}, metrics={})) for name in names]
+    jobs = [Job(name=name, stage="curate", config={}, seed=0) for name in names]
+    yield [(job, publish(store, "corpus", {"x.json": job.name}, metrics={})) for job in jobs]
 
 
 def test_stages_are_recorded_in_order_while_the_flow_goes_on(
@@ -49,7 +50,7 @@ def test_stages_are_recorded_in_order_while_the_flow_goes_on(
         watching.record(adaptation, job, ref)
     assert told == []
     answers.set()
-    watching.recorded(adaptation)
+    watching.wait_until_recorded(adaptation)
     assert told == ["first", "second"]
 
 
@@ -67,7 +68,7 @@ def test_what_goes_wrong_is_raised_where_its_run_is_waited_for(
     monkeypatch.setattr(watching, "record_stage", broken_for_one)
     watching.record(adaptation, *stages[0])
     watching.record(another, *stages[1])
-    watching.recorded(another)
+    watching.wait_until_recorded(another)
     assert told == ["second"]
     with pytest.raises(KeyError, match="no such metric"):
-        watching.recorded(adaptation)
+        watching.wait_until_recorded(adaptation)

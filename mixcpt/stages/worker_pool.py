@@ -1,0 +1,127 @@
+"""Worker processes that stay: each imports the libraries once and then runs one batch after another.
+
+flow process --(pipe: paths of batches)---> worker process
+             <--(pipe: exit codes)--------- (below a supervisor, which ends it with the flow process)
+"""
+
+import atexit
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from mixcpt.process.supervisor import supervised
+from mixcpt.stages.jobs import Batch
+
+EXIT_CODE = struct.Struct("i")
+
+
+class StayingWorker:
+    """A worker process that waits for batches."""
+
+    def __init__(self, command: list[str], *, log_path: Path, environment: Mapping[str, str]) -> None:
+        """Start it; `command` gets the descriptors of the two pipes as its last arguments."""
+        self._stack = ExitStack()
+        requests, self._requests = os.pipe()
+        self._codes, codes = os.pipe()
+        process = supervised(
+            [*command, str(requests), str(codes)],
+            log_path=log_path,
+            environment=environment,
+            keep_open=(requests, codes),
+        )
+        self._supervisor = self._stack.enter_context(process)
+        os.close(requests)
+        os.close(codes)
+        self._stack.callback(os.close, self._codes)
+        self._stack.callback(os.close, self._requests)
+        self._code: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor."""
+        return self._supervisor.pid
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is alive and has no batch to finish."""
+        return self._code is not None and self._supervisor.poll() is None
+
+    def start(self, batch: Batch) -> None:
+        """Send it a batch; `wait` then waits for the end of that batch."""
+        self._code = None
+        with suppress(BrokenPipeError):  # a process that has died: `wait` returns 137
+            os.write(self._requests, f"{batch.path}\n".encode())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code of the batch, 137 if the process died; raise `TimeoutExpired` after so many seconds."""
+        if self._code is None:
+            if not select.select([self._codes], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("batch", timeout or 0.0)
+            answer = os.read(self._codes, EXIT_CODE.size)
+            self._code = EXIT_CODE.unpack(answer)[0] if answer else 128 + signal.SIGKILL
+        return self._code
+
+    def terminate(self) -> None:
+        """End the process, with the batch that it runs."""
+        self._supervisor.terminate()
+
+    def close(self) -> None:
+        """End the process and wait for its end."""
+        self._stack.close()
+
+
+class WorkerPool:
+    """The staying workers of this process, by their environment variables; threads take different workers."""
+
+    def __init__(self, module: str) -> None:
+        """Create an empty pool of workers that run `python -m module --stay`."""
+        self._command = [sys.executable, "-m", module, "--stay"]
+        self._idle: defaultdict[str, list[StayingWorker]] = defaultdict(list)
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def prepare(self, store: Path, environment: Mapping[str, str]) -> None:
+        """Start a worker, if none is idle, so that it imports the libraries in the background."""
+        with self._lock:
+            idle = self._idle[_key(environment)]
+            if not idle:
+                idle.append(self._started(store, environment))
+
+    @contextmanager
+    def run(self, batch: Batch, environment: Mapping[str, str]) -> Iterator[StayingWorker]:
+        """Start a batch and yield its worker, which goes back to the pool if the batch has ended, else is ended."""
+        with self._lock:
+            idle = self._idle[_key(environment)]
+            worker = idle.pop() if idle else self._started(Path(batch.store), environment)
+        worker.start(batch)
+        try:
+            yield worker
+        finally:
+            if worker.is_idle:
+                with self._lock:
+                    idle.append(worker)
+            else:
+                worker.close()
+
+    def close(self) -> None:
+        """End all idle workers."""
+        with self._lock:
+            for idle in self._idle.values():
+                while idle:
+                    idle.pop().close()
+
+    def _started(self, store: Path, environment: Mapping[str, str]) -> StayingWorker:
+        return StayingWorker(self._command, log_path=store / "logs" / "worker.txt", environment=environment)
+
+
+def _key(environment: Mapping[str, str]) -> str:
+    return json.dumps(dict(environment), sort_keys=True)
