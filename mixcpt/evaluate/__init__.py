@@ -1,24 +1,25 @@
-"""Evaluation: what a model knows and does, before and after; importable without torch.
+"""Evaluation: run tasks on a model and compare the results; importable without torch.
 
-`evaluate` asks, `compare` says what changed and how sure that is, `retention` and `drift` sum up, `known` says what the
-base knew before, `check_tasks` finds files that cannot be used before any work starts.
+`check_tasks` finds unusable task files before any work starts. `evaluate` publishes a model's answers, `compare`
+returns the change per task with its interval, `retention` and `drift` summarize the changes, and `prior_knowledge`
+compares the trained model with a base that has the document in its prompt.
 """
 
 from mixcpt.evaluate.asking.tasks import check_tasks
 from mixcpt.evaluate.stage import evaluate
 from mixcpt.evaluate.statistics.deltas import TaskDelta, compare
-from mixcpt.evaluate.statistics.prior_knowledge import Known, known
+from mixcpt.evaluate.statistics.prior_knowledge import PriorKnowledge, prior_knowledge
 from mixcpt.evaluate.statistics.retention import Drift, Retention, drift, retention
 
 __all__ = [
     "Drift",
-    "Known",
+    "PriorKnowledge",
     "Retention",
     "TaskDelta",
     "check_tasks",
     "compare",
     "drift",
     "evaluate",
-    "known",
+    "prior_knowledge",
     "retention",
 ]

@@ -1,18 +1,22 @@
-"""The probe: questions that steer a training, with what the base answers to them; no report ever asks them."""
+"""The probe: questions that steer training and appear in no report, with the base model's results on them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mixcpt.config import EvaluateConfig, RetentionConfig
 from mixcpt.errors import ConfigError
 from mixcpt.evaluate.asking.definitions import gold_delimiter, plain_prompt
+from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
+from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
+from mixcpt.store.spool import Tracker
 from mixcpt.train.tally import Tally, questions_needed
 
 if TYPE_CHECKING:
@@ -26,14 +30,14 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Question:
-    """One question in the plain form, in which a model is asked between its stages."""
+    """One question in plain form, the form that is used during training."""
 
     task: str
     prompt: str
     answers: tuple[str, ...]
-    """The right one first, with the white space before them; the others where there are choices."""
+    """The correct answer first, then the other choices if there are any; each with the white space before it."""
     known: bool
-    """Whether the base answers it rightly."""
+    """Whether the base answers it correctly."""
 
 
 def draw_probe(
@@ -46,45 +50,45 @@ def draw_probe(
     seed: int,
     store: ArtifactStore,
 ) -> ArtifactRef:
-    """Returns the probe questions of some tasks, with whether the base answers them.
+    """Draw the probe questions of some tasks, answer them with the base, and publish both.
 
     Args:
-        config: The tasks, and how their questions are split.
-        promise: What they have to be able to show.
+        config: The tasks and the split fractions.
+        promise: The retention promise that the questions must be able to verify.
         tasks: Names of the tasks.
-        base: Who is asked.
-        corpus: The tasks' documents, where they have any.
-        seed: Draws the questions of tasks with a limit.
-        store: Where the probe is kept.
+        base: The model before training.
+        corpus: Corpus with the held-out documents.
+        seed: Seed that draws the questions of tasks with a limit.
+        store: Store that the probe is published to.
 
     Raises:
-        ConfigError: If there are too few questions to show that the promise is kept, even with none of them lost.
+        ConfigError: If a task has too few questions to verify the promise, even if none of them is lost.
     """
-    chosen = tuple(task for task in config.tasks if task.name in tasks)
-    probing = EvaluateConfig(
-        tasks=chosen,
-        headline_domain=chosen[0].name,
-        headline_general=chosen[0].name,
-        split="probe",
-        splits=config.splits,
-    )
-    asked = read_tasks(probing, corpus, seed=seed)
-    _check_size(asked, promise)
-    inputs = {"base": base.digest} | {f"items/{each.task.name}": each.digest for each in asked}
+    probe_tasks = _read(config, tasks, corpus, seed)
+    _check_size(probe_tasks, promise)
 
     def build(folder: Path) -> Metrics:
-        questions = [question for each in asked for question in _questions(each)]
-        known = _answered(load_model(base), load_tokenizer(base), questions)
+        questions = list(chain.from_iterable(_questions(task) for task in probe_tasks))
+        known = _is_correct(load_model(base), load_tokenizer(base), questions)
         rows = [asdict(question) | {"known": is_known} for question, is_known in zip(questions, known, strict=True)]
         (folder / _FILE).write_text(json.dumps(rows, indent=1, ensure_ascii=False))
         return {"questions": len(rows), "known": sum(known)}
 
-    settings = {"tasks": [each.task.model_dump(mode="json") for each in asked]}
-    return store.produce(StageKey("probe", _VERSION, settings, inputs), build, lineage={"base": base.to_json()})
+    return store.produce(_key(probe_tasks, base), build, lineage={"base": base.to_json()})
+
+
+def probe_key(
+    config: EvaluateConfig, tasks: Sequence[str], base: ModelRef, corpus: ArtifactRef, *, seed: int
+) -> StageKey:
+    """Return the identity of a probe. Reads the questions, and imports neither torch nor transformers.
+
+    Takes the arguments of `draw_probe` that can change its result.
+    """
+    return _key(_read(config, tasks, corpus, seed), base)
 
 
 class StoredProbe:
-    """A probe as a training asks it (`mixcpt.train.retention.Probe`)."""
+    """A published probe that a training loop can run (`mixcpt.train.retention.Probe`)."""
 
     def __init__(self, ref: ArtifactRef, base: ModelRef) -> None:
         self.digest = ref.digest
@@ -96,54 +100,72 @@ class StoredProbe:
         return load_tokenizer(self._base)
 
     @cached_property
-    def _asked(self) -> list[Question]:
+    def _questions(self) -> list[Question]:
         rows: list[dict[str, Any]] = json.loads(self._path.read_text())
-        return [Question(row["task"], row["prompt"], tuple(row["answers"]), row["known"]) for row in rows]
+        return [Question(row["task"], row["prompt"], answers=tuple(row["answers"]), known=row["known"]) for row in rows]
 
     def ask(self, model: "nn.Module") -> Mapping[str, Tally]:
-        """Returns how each task has changed since the base was asked."""
-        answered = _answered(cast("PreTrainedModel", model), self._tokenizer, self._asked)
-        pairs: dict[str, list[tuple[bool, bool]]] = {}
-        for question, is_right in zip(self._asked, answered, strict=True):
-            pairs.setdefault(question.task, []).append((question.known, is_right))
-        return {
-            task: Tally(
-                len(found),
-                lost=sum(before and not after for before, after in found),
-                gained=sum(after and not before for before, after in found),
-            )
-            for task, found in pairs.items()
-        }
+        """Return the change against the base, per task."""
+        correct = _is_correct(cast("PreTrainedModel", model), self._tokenizer, self._questions)
+        changes: dict[str, list[tuple[bool, bool]]] = {}
+        for question, is_correct in zip(self._questions, correct, strict=True):
+            changes.setdefault(question.task, []).append((question.known, is_correct))
+        return {task: _tally(task_changes) for task, task_changes in changes.items()}
 
 
-def _check_size(asked: Sequence[TaskItems], promise: RetentionConfig) -> None:
-    needed = questions_needed(promise.max_loss, promise.sure)
-    for each in asked:
-        if len(each.items) < needed:
+def _tally(changes: Sequence[tuple[bool, bool]]) -> Tally:
+    lost = sum(before and not after for before, after in changes)
+    gained = sum(after and not before for before, after in changes)
+    return Tally(len(changes), lost=lost, gained=gained)
+
+
+def _read(config: EvaluateConfig, names: Sequence[str], corpus: ArtifactRef, seed: int) -> list[TaskItems]:
+    tasks = tuple(task for task in config.tasks if task.name in names)
+    probe_config = EvaluateConfig(
+        tasks=tasks,
+        headline_domain=tasks[0].name,
+        headline_general=tasks[0].name,
+        split="probe",
+        splits=config.splits,
+    )
+    return read_tasks(probe_config, corpus, seed=seed)
+
+
+def _key(tasks: Sequence[TaskItems], base: ModelRef) -> StageKey:
+    settings = {"tasks": [task.config.identity() for task in tasks]}
+    inputs = {"base": base.digest} | {f"items/{task.name}": task.digest for task in tasks}
+    return StageKey("probe", _VERSION, settings, inputs)
+
+
+def _check_size(tasks: Sequence[TaskItems], promise: RetentionConfig) -> None:
+    needed = questions_needed(promise.max_loss, promise.confidence)
+    for task in tasks:
+        if len(task.items) < needed:
             raise ConfigError(
-                f"pretrain.retention: {each.task.name} has {len(each.items)} probe questions, but even if none of them "
-                f"were lost it would take {needed} to be {promise.sure:.0%} sure of at most {promise.max_loss:.1%}",
-                "ask more questions (limit), raise evaluate.splits.probe_fraction, promise less, or be less sure",
+                f"pretrain.retention: {task.name} has {len(task.items)} probe questions, but {needed} are needed to "
+                f"show with {promise.confidence:.0%} confidence that at most {promise.max_loss:.1%} is lost",
+                "raise the task's limit, evaluate.splits.probe_fraction or max_loss, or lower retention.confidence",
             )
 
 
-def _questions(asked: TaskItems) -> list[Question]:
-    delimiter = gold_delimiter(asked.task, "plain", "")
-    return [
-        Question(
-            asked.task.name,
-            plain_prompt(asked.task, item),
-            tuple(delimiter + answer for answer in (item.gold, *(c for c in item.choices if c != item.gold))),
-            known=False,
-        )
-        for item in asked.items
-    ]
+def _questions(task: TaskItems) -> list[Question]:
+    delimiter = gold_delimiter(task.config, "plain", "")
+    return [_question(task, item, delimiter) for item in task.items]
 
 
-def _answered(
+def _question(task: TaskItems, item: Item, delimiter: str) -> Question:
+    others = [choice for choice in item.choices if choice != item.gold]
+    answers = tuple(delimiter + answer for answer in (item.gold, *others))
+    return Question(task.name, plain_prompt(task.config, item), answers=answers, known=False)
+
+
+def _is_correct(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
 ) -> list[bool]:
-    """Returns whether each question is answered: by the likeliest choice; without choices, by the likeliest tokens."""
+    """Return whether the model answers each question correctly.
+
+    With choices, the correct one must be the most likely; without, each of its tokens must be the most likely one.
+    """
     from mixcpt.evaluate.asking.gold import score_gold
 
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
@@ -151,19 +173,39 @@ def _answered(
     def encode(text: str, starts: bool) -> list[int]:
         return [*(bos if starts else []), *tokenizer.encode(text, add_special_tokens=False)]
 
-    pairs = [(question.prompt, answer) for question in questions for answer in question.answers]
+    prompts = chain.from_iterable([question.prompt] * len(question.answers) for question in questions)
+    answers = chain.from_iterable(question.answers for question in questions)
     scores = iter(
         score_gold(
             model,
             encode,
-            [prompt for prompt, _ in pairs],
-            [answer for _, answer in pairs],
+            list(prompts),
+            list(answers),
             batch_size=_BATCH_SIZE,
             max_tokens=int(model.config.get_text_config().max_position_embeddings),
         )
     )
-    found = []
+    results = []
     for question in questions:
-        right, *others = [next(scores) for _ in question.answers]
-        found.append(all(right.log_prob > other.log_prob for other in others) if others else right.is_likeliest)
-    return found
+        gold, *others = [next(scores) for _ in question.answers]
+        is_best = all(gold.log_prob > other.log_prob for other in others)
+        results.append(is_best if others else gold.is_likeliest)
+    return results
+
+
+def job_key(job: Job) -> StageKey:
+    """Return the key of the probe of a job."""
+    config, _ = _settings(job)
+    return probe_key(config, job.config["tasks"], job.model("base"), job.artifact("corpus"), seed=job.seed)
+
+
+def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    """Run the job `probe`."""
+    config, promise = _settings(job)
+    tasks, base, corpus = job.config["tasks"], job.model("base"), job.artifact("corpus")
+    return draw_probe(config, promise, tasks, base, corpus, seed=job.seed, store=store)
+
+
+def _settings(job: Job) -> tuple[EvaluateConfig, RetentionConfig]:
+    config = EvaluateConfig.model_validate(job.config["evaluate"])
+    return config, RetentionConfig.model_validate(job.config["retention"])

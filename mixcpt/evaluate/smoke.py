@@ -1,4 +1,4 @@
-"""Does a model still answer as it did when it was evaluated? Asked before it serves, of the very files that will."""
+"""The smoke test: before a model is served, repeat a few questions of its evaluation and compare the answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,10 @@ from mixcpt.config import EvaluateConfig, Task
 from mixcpt.errors import ModelError
 from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.evaluate.stage import evaluate
+from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.store.models import ModelRef
-from mixcpt.store.spool import NullTracker
+from mixcpt.store.spool import NullTracker, Tracker
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -20,75 +21,82 @@ _VERSION = 1
 _MAX_TASKS = 4
 _MAX_ITEMS = 8
 _SAME_FRACTION = 0.9
-"""Of the answers; near-ties may fall otherwise on another device or in another batch."""
+"""Minimum fraction of equal answers; near-ties can change with the device or the batch."""
 _MAX_RELATIVE_CHANGE = 0.01
-"""Of the bits of a text."""
+"""Maximum relative change of the bits of a text."""
 
 
 @dataclass(frozen=True)
 class Smoke:
-    """What is asked again."""
+    """One smoke test: the recorded evaluation and its settings."""
 
     config: EvaluateConfig
-    """As the recorded evaluation was asked."""
+    """Settings of the recorded evaluation."""
     recorded: ArtifactRef
     form: Form
     attempt: str
-    """Names this test: it is made each time, never answered from the store."""
+    """Unique name of this test, so that an earlier result in the store is never reused."""
 
 
 def smoke_test(smoke: Smoke, model: ModelRef, corpus: ArtifactRef, *, seed: int, store: ArtifactStore) -> ArtifactRef:
-    """Returns the record of a test that was passed: a few questions of the recorded evaluation, asked again.
+    """Repeat a few questions of the recorded evaluation and publish the passed test.
 
     Raises:
-        ModelError: If the model cannot be loaded, or answers otherwise than recorded.
+        ModelError: If the model cannot be loaded, or its answers differ from the recorded ones.
     """
-    inputs = {"model": model.digest, "evaluation": smoke.recorded.digest}
 
     def build(folder: Path) -> Metrics:
-        with TemporaryDirectory() as apart:
-            asked = evaluate(
+        with TemporaryDirectory() as root:
+            evaluation = evaluate(
                 _shortened(smoke.config),
                 model,
                 corpus,
                 form=smoke.form,
                 seed=seed,
-                store=ArtifactStore(apart),
+                store=ArtifactStore(root),
                 tracker=NullTracker(),
             )
-            return _require_same(asked, smoke.recorded)
+            return _require_same(evaluation, smoke.recorded)
 
-    return store.produce(StageKey("smoke", _VERSION, {"attempt": smoke.attempt}, inputs), build)
+    return store.produce(smoke_key(smoke, model), build)
+
+
+def smoke_key(smoke: Smoke, model: ModelRef) -> StageKey:
+    """Return the identity of a smoke test. Reads no file, and imports neither torch nor transformers."""
+    inputs = {"model": model.digest, "evaluation": smoke.recorded.digest}
+    return StageKey("smoke", _VERSION, {"attempt": smoke.attempt}, inputs)
 
 
 def _shortened(config: EvaluateConfig) -> EvaluateConfig:
     headlines = (config.headline_domain, config.headline_general)
-    ordered = sorted(config.tasks, key=lambda task: task.name not in headlines)
-    tasks = tuple(_short(task) for task in ordered[:_MAX_TASKS])
+    headlines_first = sorted(config.tasks, key=lambda task: task.name not in headlines)
+    tasks = tuple(_limited(task) for task in headlines_first[:_MAX_TASKS])
     return config.model_copy(update={"tasks": tasks})
 
 
-def _short(task: Task) -> Task:
+def _limited(task: Task) -> Task:
     return task.model_copy(update={"limit": min(task.limit or _MAX_ITEMS, _MAX_ITEMS)})
 
 
-def _require_same(asked: ArtifactRef, recorded: ArtifactRef) -> Metrics:
-    import pandas as pd
-
-    now, before = (
-        pd.read_parquet(ref.file("items.parquet")).set_index(["task", "item_id"]) for ref in (asked, recorded)
-    )
+def _require_same(evaluation: ArtifactRef, recorded: ArtifactRef) -> Metrics:
+    now, before = (_items(ref) for ref in (evaluation, recorded))
     before = before.loc[before.index.intersection(now.index)]
     if before.empty:
-        raise ModelError("none of the questions of the recorded evaluation could be asked again", "evaluate it anew")
+        raise ModelError("no question of the recorded evaluation can be repeated", "evaluate the model again")
     same = _same(now.loc[before.index], before)
     if same.mean() < _SAME_FRACTION:
         task, item = before.index[~same.to_numpy()][0]
         raise ModelError(
-            f"only {same.sum()} of {len(same)} answers are those that were recorded; another one: {task}, {item}",
-            "its files, the libraries or the device have changed since it was evaluated: evaluate it again",
+            f"only {same.sum()} of {len(same)} answers equal the recorded ones; first difference: {task}, {item}",
+            "the files, the libraries or the device changed after the evaluation: evaluate the model again",
         )
     return {"questions": len(same), "same": int(same.sum())}
+
+
+def _items(evaluation: ArtifactRef) -> "DataFrame":
+    import pandas as pd
+
+    return pd.read_parquet(evaluation.file("items.parquet")).set_index(["task", "item_id"])
 
 
 def _same(now: "DataFrame", before: "DataFrame") -> "Series[bool]":
@@ -96,3 +104,18 @@ def _same(now: "DataFrame", before: "DataFrame") -> "Series[bool]":
     same_answer = now["value"] == before["value"]
     bound = _MAX_RELATIVE_CHANGE * before["value"].abs()
     return same_answer.where(is_answer, (now["value"] - before["value"]).abs() <= bound)
+
+
+def job_key(job: Job) -> StageKey:
+    """Return the key of the smoke test of a job."""
+    return smoke_key(_smoke(job), job.model("model"))
+
+
+def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    """Run the job `smoke`."""
+    return smoke_test(_smoke(job), job.model("model"), job.artifact("corpus"), seed=job.seed, store=store)
+
+
+def _smoke(job: Job) -> Smoke:
+    config = EvaluateConfig.model_validate(job.config)
+    return Smoke(config, job.artifact("recorded"), job.options.form, job.options.attempt)

@@ -1,4 +1,4 @@
-"""The evaluation stage: one model, all tasks, in; answers per item and scores per task, out."""
+"""The evaluation stage: run every task on one model, and publish its answers per item and its scores per task."""
 
 import json
 import math
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from mixcpt.config import EvaluateConfig
 from mixcpt.evaluate.asking.definitions import Form, define, prompt_form
+from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.manifest import FILE as MANIFEST
 from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest
 from mixcpt.evaluate.asking.open_book import open_book
 from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
+from mixcpt.stages.jobs import Job
+from mixcpt.evaluate.summary import FILE as SUMMARY
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker
@@ -37,138 +40,192 @@ def evaluate(
     reference: ModelRef | None = None,
     with_documents: bool = False,
 ) -> ArtifactRef:
-    """Returns the answers of a model to all tasks; a model that was asked the same before is not asked again.
+    """Run all tasks on a model and publish its answers, or find an equal evaluation in the store.
 
-    The artifact holds `items.parquet` (one row an item), `summary.json` (one entry a task), `manifest.json` (how
-    exactly it was asked), `quarantine.parquet` (records that could not be asked) and `tasks/` (the lm-eval definitions
-    with their data). What decides its identity are the weights, the items themselves, the definitions, the prompt form,
-    the reference and the libraries; not where the items came from, nor how reports are made of the answers.
+    The artifact holds `items.parquet` (one row per item), `summary.json` (one entry per task), `manifest.json` (exactly
+    how the model was prompted), `quarantine.parquet` (rejected records) and `tasks/` (the lm-eval definitions with
+    their data). Its identity depends on the weights, the items, the definitions, the prompt form, the reference and the
+    library versions; not on the files that the items come from, and not on the settings of reports.
 
     Args:
         config: The tasks.
-        model: Who is asked.
-        corpus: Holds the held-out documents.
-        form: Whether questions are put as plain text or through the model's chat template.
-        seed: Draws the items of tasks with a limit.
-        store: Where the answers are kept.
-        tracker: Told how far it is.
-        reference: Whose predictions the model's are compared with, most often the base's.
-        with_documents: Whether to ask the domain's questions alone, each behind the document that it is about.
+        model: The model to evaluate.
+        corpus: Corpus with the held-out documents.
+        form: Whether questions are sent as plain text or through the model's chat template.
+        seed: Seed that draws the items of tasks with a limit.
+        store: Store that the answers are published to.
+        tracker: Receiver of the progress.
+        reference: Model whose predictions are compared with the model's, usually the base.
+        with_documents: Whether to evaluate the domain's questions only, each after the document that it is about.
 
     Raises:
-        ModelError: If the model cannot be asked in this form, or the reference has another vocabulary.
+        ModelError: If the model does not support the form, or the reference has a different vocabulary.
+        DataError: If a task has no items.
     """
-    tasks = read_tasks(config, corpus, seed=seed)
-    if with_documents:
-        tasks = open_book(tasks, corpus)
+    tasks = _read(config, corpus, seed, with_documents)
 
     def build(folder: Path) -> Metrics:
         from mixcpt.evaluate.asking.harness import ask, manifest
 
-        how = manifest(model, tasks, form=form, split=config.split)
+        run_manifest = manifest(model, tasks, form=form, split=config.split)
         answers = ask(
             model, tasks, folder, form=form, batch_size=config.batch_size, tracker=tracker, reference=reference
         )
         _write_items(folder, tasks, answers)
         _write_quarantine(folder, tasks)
-        (folder / MANIFEST).write_text(json.dumps(how.to_json(), indent=2))
-        summary = _summary(model, form, how, tasks, answers)
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2))
-        return {f"eval/{task['task']}/{task['metric']}": task["value"] for task in summary["tasks"]}
+        (folder / MANIFEST).write_text(json.dumps(run_manifest.to_json(), indent=2))
+        scores = [_score(task, task_answers, form) for task, task_answers in zip(tasks, answers, strict=True)]
+        summary = _summary(model, form, run_manifest, scores)
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=2))
+        return {f"eval/{score['task']}/{score['metric']}": score["value"] for score in scores}
 
-    return store.produce(
-        _key(config, model, tasks, form, reference),
-        build,
-        lineage={"model": model.to_json(), "corpus": corpus.to_json()},
-    )
+    lineage = {"model": model.to_json(), "corpus": corpus.to_json()}
+    return store.produce(_key(config, model, tasks, form=form, reference=reference), build, lineage=lineage)
+
+
+def evaluation_key(
+    config: EvaluateConfig,
+    model: ModelRef,
+    corpus: ArtifactRef,
+    *,
+    form: Form,
+    seed: int,
+    reference: ModelRef | None = None,
+    with_documents: bool = False,
+) -> StageKey:
+    """Return the identity of an evaluation. Reads the items of its tasks, and imports neither torch nor transformers.
+
+    Takes the arguments of `evaluate` that can change its result.
+
+    Raises:
+        DataError: If a task has no items.
+    """
+    tasks = _read(config, corpus, seed, with_documents)
+    return _key(config, model, tasks, form=form, reference=reference)
+
+
+def _read(config: EvaluateConfig, corpus: ArtifactRef, seed: int, with_documents: bool) -> list[TaskItems]:
+    tasks = read_tasks(config, corpus, seed=seed)
+    return open_book(tasks, corpus) if with_documents else tasks
 
 
 def _key(
-    config: EvaluateConfig, model: ModelRef, tasks: Sequence[TaskItems], form: Form, reference: ModelRef | None
+    config: EvaluateConfig, model: ModelRef, tasks: Sequence[TaskItems], *, form: Form, reference: ModelRef | None
 ) -> StageKey:
     settings = {
         "form": form,
         "split": config.split,
         "tasks": [
-            {"group": asked.task.group, "form": prompt_form(asked.task, form), "definition": define(asked.task)}
-            for asked in tasks
+            {"group": task.config.group, "form": prompt_form(task.config, form), "definition": define(task.config)}
+            for task in tasks
         ],
         "libraries": {name: version(name) for name in LIBRARIES},
     }
-    inputs = {"model": model.digest} | {f"items/{asked.task.name}": asked.digest for asked in tasks}
-    return StageKey("evaluation", _VERSION, settings, inputs | ({"reference": reference.digest} if reference else {}))
+    inputs = {"model": model.digest} | {f"items/{task.name}": task.digest for task in tasks}
+    if reference:
+        inputs["reference"] = reference.digest
+    return StageKey("evaluation", _VERSION, settings, inputs)
 
 
 def _write_items(folder: Path, tasks: Sequence[TaskItems], answers: Sequence[Sequence["Answer"]]) -> None:
     import pandas as pd
 
-    rows = [
-        {
-            "task": asked.task.name,
-            "item_id": item.id,
-            "passage": item.cluster,
-            "fact": item.fact or item.id,
-            "group": asked.task.group,
-            "metric": asked.metric,
-            "value": float(answer.value),
-            "weight": float(answer.weight),
-            "prompt": answer.prompt,
-            "answer": answer.answer,
-            "gold": item.gold,
-            "chance": 1 / len(item.choices) if item.choices else 0.0,
-            "gold_log_prob": answer.gold.log_prob if answer.gold else None,
-            "gold_bytes": answer.gold.num_bytes if answer.gold else None,
-            "kl_to_reference": answer.gold.kl_to_reference if answer.gold else None,
-        }
-        for asked, given in zip(tasks, answers, strict=True)
-        for item, answer in zip(asked.items, given, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    for task, task_answers in zip(tasks, answers, strict=True):
+        rows += [_item_row(task, item, answer) for item, answer in zip(task.items, task_answers, strict=True)]
     pd.DataFrame(rows).to_parquet(folder / "items.parquet", index=False)
+
+
+def _item_row(task: TaskItems, item: Item, answer: "Answer") -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "item_id": item.id,
+        "passage": item.cluster,
+        "fact": item.fact or item.id,
+        "group": task.config.group,
+        "metric": task.metric,
+        "value": float(answer.value),
+        "weight": float(answer.weight),
+        "prompt": answer.prompt,
+        "answer": answer.answer,
+        "gold": item.gold,
+        "chance": 1 / len(item.choices) if item.choices else 0.0,
+        "gold_log_prob": answer.gold.log_prob if answer.gold else None,
+        "gold_bytes": answer.gold.num_bytes if answer.gold else None,
+        "kl_to_reference": answer.gold.kl_to_reference if answer.gold else None,
+    }
 
 
 def _write_quarantine(folder: Path, tasks: Sequence[TaskItems]) -> None:
     import pandas as pd
 
-    rows = [{"task": asked.task.name, **asdict(bad)} for asked in tasks for bad in asked.quarantined]
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        rows += [{"task": task.name, **asdict(record)} for record in task.quarantined]
     pd.DataFrame(rows, columns=list(_QUARANTINE_COLUMNS)).to_parquet(folder / "quarantine.parquet", index=False)
 
 
-def _summary(
-    model: ModelRef,
-    form: Form,
-    how: Manifest,
-    tasks: Sequence[TaskItems],
-    answers: Sequence[Sequence["Answer"]],
-) -> dict[str, Any]:
+def _summary(model: ModelRef, form: Form, manifest: Manifest, scores: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "form": form,
-        "split": how.split,
-        "manifest": how.digest,
+        "split": manifest.split,
+        "manifest": manifest.digest,
         "model": {"name": model.name, "digest": model.digest},
-        "tasks": [_score(asked, given, form) for asked, given in zip(tasks, answers, strict=True)],
+        "tasks": scores,
     }
 
 
-def _score(asked: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str, Any]:
+def _score(task: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str, Any]:
     import numpy as np
 
     from mixcpt.evaluate.statistics.estimates import estimate, number_passages
 
     values = np.array([answer.value for answer in answers], dtype=float)
     weights = np.array([answer.weight for answer in answers], dtype=float)
-    passages = number_passages([item.cluster for item in asked.items])
+    passages = number_passages([item.cluster for item in task.items])
     value, stderr = estimate(values, weights, passages)
-    normalised = [answer.value_normalised for answer in answers if answer.value_normalised is not None]
-    return {
-        "task": asked.task.name,
-        "group": asked.task.group,
-        "metric": asked.metric,
-        "higher_is_better": asked.metric == "accuracy",
+    score = {
+        "task": task.name,
+        "group": task.config.group,
+        "metric": task.metric,
+        "higher_is_better": task.metric == "accuracy",
         "n": len(answers),
         "passages": int(passages.max()) + 1,
         "value": value,
         "stderr": None if math.isnan(stderr) else stderr,
-        "prompt_form": prompt_form(asked.task, form),
+        "prompt_form": prompt_form(task.config, form),
         "truncated": sum(answer.truncated for answer in answers),
-        "quarantined": len(asked.quarantined),
-    } | ({"accuracy_normalised": float(np.mean(normalised))} if normalised else {})
+        "quarantined": len(task.quarantined),
+    }
+    normalised = [answer.value_normalised for answer in answers if answer.value_normalised is not None]
+    if normalised:
+        score["accuracy_normalised"] = float(np.mean(normalised))
+    return score
+
+
+def job_key(job: Job) -> StageKey:
+    """Return the key of the evaluation of a job; it reads the tasks."""
+    return evaluation_key(
+        EvaluateConfig.model_validate(job.config),
+        job.model("model"),
+        job.artifact("corpus"),
+        form=job.options.form,
+        seed=job.seed,
+        reference=job.model("reference") if "reference" in job.inputs else None,
+        with_documents=job.options.with_documents,
+    )
+
+
+def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    """Run the job `evaluate`."""
+    return evaluate(
+        EvaluateConfig.model_validate(job.config),
+        job.model("model"),
+        job.artifact("corpus"),
+        form=job.options.form,
+        seed=job.seed,
+        store=store,
+        tracker=tracker,
+        reference=job.model("reference") if "reference" in job.inputs else None,
+        with_documents=job.options.with_documents,
+    )

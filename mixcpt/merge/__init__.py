@@ -1,4 +1,4 @@
-"""Merging: models of one architecture combined weight by weight, shard by shard, without any training."""
+"""Merging: combines models of one architecture weight by weight, shard by shard, without any training."""
 
 from mixcpt.merge.methods import average, interpolate, residual
 from mixcpt.merge.names import find_model

@@ -1,4 +1,4 @@
-"""The weights of a model folder, read tensor by tensor: never all of them at once, and never a pickle."""
+"""Reads the weights of a model folder tensor by tensor: never all of them at once, and never a pickle."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ INDEX = f"{WEIGHTS}.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model whose weights stay on disk until one is asked for."""
+    """A model whose weights stay on disk until they are read."""
 
     model: ModelRef
     config: PretrainedConfig
     files: Mapping[str, Path]
-    """The file of each tensor, by name and in the order of the names; tied weights appear once."""
+    """File of every tensor, sorted by tensor name; tied weights appear once."""
 
     def tensor(self, name: str) -> Tensor:
-        """Returns a tensor as its file has it, mapped into memory: only what is used is read. Not for writing.
+        """Read a tensor in the number format of its file. It is memory-mapped: treat it as read-only.
 
-        The file is opened anew each time; kept open, all that was ever read would count as this process's memory.
+        Every call opens the file again: while a file is open, all pages read from it count as memory of this process.
         """
         with _open(self.files[name]) as file:
             tensor: Tensor = file.get_tensor(name)
@@ -41,7 +41,7 @@ class Checkpoint:
 
 
 def open_checkpoint(model: ModelRef) -> Checkpoint:
-    """Returns the weights of a model, of which only the headers are read now.
+    """Return the checkpoint of a model; reads only the headers of its files, and tied weights to compare them.
 
     Raises:
         ModelError: If files are missing or damaged, or tied weights differ.
@@ -53,38 +53,38 @@ def open_checkpoint(model: ModelRef) -> Checkpoint:
     for copy, source in copies.items():
         if not torch.equal(whole.tensor(copy), whole.tensor(source)):
             raise ModelError(
-                f"{model.path} says that {copy!r} and {source!r} are tied, but their values differ",
+                f"the configuration of {model.path} ties {copy!r} and {source!r}, but their values differ",
                 "set tie_word_embeddings to false in its config.json",
             )
     return Checkpoint(model, config, {name: file for name, file in sorted(files.items()) if name not in copies})
 
 
 def _describe(model: ModelRef) -> tuple[PretrainedConfig, dict[str, str]]:
-    """Returns the configuration, and each tensor that is the same as another by design with that other's name."""
+    """Return the configuration, and the name of the source tensor by the name of its tied copy."""
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{model.path} is no causal language model that can be loaded: {error}") from error
+        raise ModelError(f"{model.path} cannot be loaded as a causal language model: {error}") from error
     return config, dict(network.all_tied_weights_keys)
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Returns the file of each tensor; other safetensors in the folder (adapters, a second form) are no part of it."""
+    """Return the file of every tensor; other safetensors files in the folder, such as adapters, are ignored."""
     if (folder / WEIGHTS).is_file():
         return dict.fromkeys(_names(folder / WEIGHTS), folder / WEIGHTS)
     try:
-        placed: dict[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
+        weight_map: dict[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{folder} has neither {WEIGHTS} nor a readable {INDEX}", "save the model with save_pretrained"
         ) from error
-    held = {file: _names(folder / file) for file in sorted(set(placed.values()))}
-    for name, file in sorted(placed.items()):
-        if name not in held[file]:
+    names = {file: _names(folder / file) for file in sorted(set(weight_map.values()))}
+    for name, file in sorted(weight_map.items()):
+        if name not in names[file]:
             raise ModelError(f"{folder / INDEX} places {name!r} in {file}, which has no such tensor")
-    return {name: folder / file for name, file in placed.items()}
+    return {name: folder / file for name, file in weight_map.items()}
 
 
 def _names(path: Path) -> set[str]:
@@ -98,4 +98,4 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "fetch or save the model again") from error
+        raise ModelError(f"{path} cannot be read: {error}", "download or save the model again") from error

@@ -1,4 +1,4 @@
-"""The merges: interpolation, instruct residual, average. Each takes models and publishes a model."""
+"""The merge methods: interpolation, instruct residual and average. Each one merges models and publishes the result."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ _VERSION = 1
 def interpolate(
     config: InterpolateConfig, base: ModelRef, tuned: ModelRef, *, store: ArtifactStore, name: str = ""
 ) -> ArtifactRef:
-    """Returns (1 - weight) * base + weight * tuned, in the number format of the base.
+    """Publish (1 - weight) * base + weight * tuned, in the number format of the base.
 
-    WiSE-FT, arXiv 2109.01903: between a model and its fine-tuned self, much of what was learned is there while little
-    of the rest is lost. At weight 0 and 1 the tensors are the very ones of base and tuned.
+    WiSE-FT, arXiv 2109.01903: between a model and its fine-tuned version, much of the learned skill is present and
+    little of the rest is lost. At weight 0 and 1 the tensors are exactly the base's and the tuned model's.
 
     Raises:
         ModelError: If the two cannot be merged; it names the first difference.
@@ -33,9 +33,15 @@ def interpolate(
 
     def combine(tensors: Iterator[Tensor]) -> Tensor:
         start, end = tensors
-        return torch.lerp(start, end, config.weight)  # exact at both ends, and where the two are equal
+        return torch.lerp(start, end, config.weight)  # exact at both ends, and for equal tensors
 
-    merge = _Merge(config, {"base": base, "tuned": tuned}, "base", config.files_of, combine)
+    merge = _Merge(
+        config=config,
+        models={"base": base, "tuned": tuned},
+        dtype_of="base",
+        files_of=config.files_of,
+        combine=combine,
+    )
     return _produce(merge, store, name)
 
 
@@ -48,10 +54,10 @@ def residual(
     store: ArtifactStore,
     name: str = "",
 ) -> ArtifactRef:
-    """Returns adapted + scale * (instruct - base), with the chat form of `instruct`, in the number format of the base.
+    """Publish adapted + scale * (instruct - base), with the chat form of `instruct`, in the number format of the base.
 
-    Task arithmetic, arXiv 2212.04089: what instruction tuning changed is a vector that can be added to another model
-    that started from the same base, here one that was pre-trained on documents.
+    Task arithmetic, arXiv 2212.04089: the change by instruction tuning is a vector that can be added to another model
+    from the same base, here to one that was pre-trained on documents.
 
     Raises:
         ModelError: If the three cannot be merged; it names the first difference.
@@ -61,12 +67,18 @@ def residual(
         start, plus, minus = tensors
         return start + config.scale * (plus - minus)
 
-    models = {"adapted": adapted, "instruct": instruct, "base": base}
-    return _produce(_Merge(config, models, "base", "instruct", combine), store, name)
+    merge = _Merge(
+        config=config,
+        models={"adapted": adapted, "instruct": instruct, "base": base},
+        dtype_of="base",
+        files_of="instruct",
+        combine=combine,
+    )
+    return _produce(merge, store, name)
 
 
 def average(config: AverageConfig, *models: ModelRef, store: ArtifactStore, name: str = "") -> ArtifactRef:
-    """Returns the mean of the models, with the number format, configuration and tokenizer of the first.
+    """Publish the mean of the models, with the number format, configuration and tokenizer of the first.
 
     Model soups, arXiv 2203.05482: models that started from one checkpoint, or several checkpoints of one training.
 
@@ -74,26 +86,32 @@ def average(config: AverageConfig, *models: ModelRef, store: ArtifactStore, name
         ModelError: If there are fewer than two, or they cannot be merged; it names the first difference.
     """
     if len(models) < 2:
-        raise ModelError(f"an average needs two models or more, and {len(models)} was given", "name another one")
+        raise ModelError(f"an average needs at least two models, but there is {len(models)}", "name another one")
 
     def combine(tensors: Iterator[Tensor]) -> Tensor:
         return reduce(torch.add, tensors) / len(models)
 
-    roles = {f"model-{number}": model for number, model in enumerate(models, start=1)}
-    return _produce(_Merge(config, roles, "model-1", "model-1", combine), store, name)
+    merge = _Merge(
+        config=config,
+        models={f"model-{number}": model for number, model in enumerate(models, start=1)},
+        dtype_of="model-1",
+        files_of="model-1",
+        combine=combine,
+    )
+    return _produce(merge, store, name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Merge:
-    """All that decides the result of a merge."""
+    """Everything that decides the result of a merge."""
 
     config: InterpolateConfig | ResidualConfig | AverageConfig
     models: Mapping[str, ModelRef]
-    """By role, in the order in which `combine` takes their tensors."""
+    """Models by role, in the order in which `combine` takes their tensors."""
     dtype_of: str
-    """The role of the model whose number format the result has."""
+    """Role of the model whose number format the result has."""
     files_of: str
-    """The role of the model whose configuration, tokenizer and chat template the result has."""
+    """Role of the model whose configuration, tokenizer and chat template the result has."""
     combine: Combine
 
     @property
@@ -111,12 +129,18 @@ def _produce(merge: _Merge, store: ArtifactStore, name: str) -> ArtifactRef:
         target = folder / "model"
         target.mkdir()
         copy_files(models[merge.files_of], target, dtype_of=models[merge.dtype_of])
-        tally = write_weights(target, checkpoints, merge.dtype_of, merge.combine, merge.config.max_shard_bytes)
+        norms = write_weights(
+            target,
+            checkpoints,
+            merge.dtype_of,
+            combine=merge.combine,
+            max_shard_bytes=merge.config.max_shard_bytes,
+        )
         return {
             "method": merge.config.kind,
-            "num_parameters": tally.num_parameters,
-            "change_norm": tally.change_norm,
-            "relative_change": tally.relative_change,
+            "num_parameters": norms.num_parameters,
+            "change_norm": norms.change_norm,
+            "relative_change": norms.relative_change,
         }
 
     lineage = {"name": name, "models": {role: model.to_json() for role, model in models.items()}}

@@ -1,4 +1,4 @@
-"""The line from base to tuned, measured: every interpolation answers the same tasks, and one of them is chosen."""
+"""The sweep: evaluates interpolations between two models on the same tasks and selects one of them."""
 
 import logging
 from collections.abc import Mapping
@@ -14,46 +14,47 @@ from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker
 
 _ROUNDING = 1e-9
-"""A difference of exactly the tolerance is within it, whatever floating point makes of it."""
+"""Tolerance for rounding errors, so that a loss of exactly `max_domain_loss` is accepted."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One interpolation and what it scored."""
+    """One interpolation and its scores."""
 
     weight: float
     model: ArtifactRef
-    chosen_by: Mapping[str, TaskScore]
-    """By task, on the selection split."""
+    selection_scores: Mapping[str, TaskScore]
+    """Scores on the selection split by task; these select the weight."""
     scores: Mapping[str, TaskScore]
-    """By task, on the report split, whose questions choose nothing."""
+    """Scores on the report split by task; these select nothing."""
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The table of a sweep: weight -> scores."""
+    """The scores of all weights."""
 
     points: tuple[SweepPoint, ...]
-    """By rising weight."""
+    """All points, sorted by weight."""
     domain_task: str
-    """Stands for what was learned."""
+    """Task that stands for learning."""
     general_task: str
-    """Stands for what was kept."""
+    """Task that stands for retention."""
     max_domain_loss: float
 
     @property
     def selected(self) -> SweepPoint:
-        """The point that is best at the general task among those close enough to the best at the domain task."""
-        best = max(point.chosen_by[self.domain_task].gain for point in self.points)
-        enough = best - self.max_domain_loss - _ROUNDING
-        close = [point for point in self.points if point.chosen_by[self.domain_task].gain >= enough]
+        """The best point on the general task, out of all points close enough to the best on the domain task."""
+        best = max(point.selection_scores[self.domain_task].gain for point in self.points)
+        bound = best - self.max_domain_loss - _ROUNDING
+        close = [point for point in self.points if point.selection_scores[self.domain_task].gain >= bound]
         return max(close, key=self._rank)
 
     def _rank(self, point: SweepPoint) -> tuple[float, float, float]:
-        """Returns what is compared: the general task, then the domain task, then how near the base is."""
-        return point.chosen_by[self.general_task].gain, point.chosen_by[self.domain_task].gain, -point.weight
+        """Return the sort key: the general task, then the domain task, then closeness to the base."""
+        scores = point.selection_scores
+        return scores[self.general_task].gain, scores[self.domain_task].gain, -point.weight
 
 
 def sweep(
@@ -68,34 +69,39 @@ def sweep(
     store: ArtifactStore,
     tracker: Tracker,
 ) -> SweepReport:
-    """Returns what every interpolation between base and tuned scores; what the store has is not computed again.
+    """Merge and evaluate every interpolation between base and tuned; finished parts are loaded from the store.
 
     Args:
-        config: The weights, and what decides among them.
+        config: The weights and the selection rule.
         base: The model at weight 0.
         tuned: The model at weight 1.
-        corpus: Holds the held-out documents.
-        evaluation: The tasks and how their questions are split; the headline tasks decide.
-        form: How every one of the models is asked.
-        seed: Draws the items of tasks with a limit.
-        store: Where the models, each a whole one, and their answers are kept.
-        tracker: Told how far each evaluation is.
+        corpus: Corpus with the held-out documents.
+        evaluation: The tasks and the split fractions; the headline tasks decide the selection.
+        form: Prompt form for all models.
+        seed: Seed that draws the items of tasks with a limit.
+        store: Store that the models (each of full size) and their answers are published to.
+        tracker: Receiver of the progress of the evaluations.
 
     Raises:
-        ModelError: If the two cannot be merged, or are asked in chat form and have none.
-        DataError: If a task has nothing to ask.
+        ModelError: If the two cannot be merged, or lack a chat template that `form` needs.
+        DataError: If a task has no items.
     """
-    splits = [evaluation.model_copy(update={"split": split}) for split in ("selection", "report")]
+
+    def measure(model: ModelRef, split: str) -> Mapping[str, TaskScore]:
+        settings = evaluation.model_copy(update={"split": split})
+        ref = evaluate(settings, model, corpus, form=form, seed=seed, store=store, tracker=tracker)
+        return EvaluationSummary.of(ref).by_task
+
     points = []
     for weight in config.weights:
         merged = interpolate(config.interpolation(weight), base, tuned, store=store)
         model = ModelRef.from_artifact(merged, f"{base.name}-{tuned.name}-{weight:g}")
-        chosen_by, scores = (
-            EvaluationSummary.of(
-                evaluate(settings, model, corpus, form=form, seed=seed, store=store, tracker=tracker)
-            ).by_task
-            for settings in splits
-        )
-        points.append(SweepPoint(weight, merged, chosen_by, scores))
-        logger.info("weight %g of %s is measured", weight, tuned.name)
-    return SweepReport(tuple(points), evaluation.headline_domain, evaluation.headline_general, config.max_domain_loss)
+        selection_scores = measure(model, "selection")
+        points.append(SweepPoint(weight, merged, selection_scores, scores=measure(model, "report")))
+        logger.info("evaluated weight %g of %s", weight, tuned.name)
+    return SweepReport(
+        tuple(points),
+        evaluation.headline_domain,
+        evaluation.headline_general,
+        max_domain_loss=config.max_domain_loss,
+    )

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from mixcpt.merge.checkpoint import INDEX, Checkpoint
 from mixcpt.store.models import ModelRef
 
 Combine = Callable[[Iterator[Tensor]], Tensor]
-"""From one tensor of every model, in fp32 and in the order of the models, to the merged one; changes none in place."""
+"""Function that merges one fp32 tensor of every model, in the order of the models; must not change its inputs."""
 
 _CONFIG = "config.json"
 _COPIED = (
@@ -31,18 +32,18 @@ _COPIED = (
     "chat_template.json",
     "additional_chat_templates/*.jinja",
 )
-"""What belongs to a model beside weights and configuration; cards and recipes tell of another model."""
+"""Files of a model besides weights and configuration, without cards and recipes, which describe another model."""
 
 
 @dataclass
-class Tally:
-    """What a merge changed, gathered tensor by tensor."""
+class ChangeNorms:
+    """Norms of a merge's change from every input model, summed up tensor by tensor."""
 
     num_parameters: int = 0
     squared_change: dict[str, float] = field(default_factory=dict)
     """Squared L2 norm of merged - model, by the model's role."""
     squared_norm: dict[str, float] = field(default_factory=dict)
-    """Squared L2 norm of the model itself."""
+    """Squared L2 norm of the model, by its role."""
 
     def add(self, role: str, tensor: Tensor, merged: Tensor) -> None:
         self.squared_change[role] = self.squared_change.get(role, 0.0) + _squared_norm(merged - tensor)
@@ -50,53 +51,53 @@ class Tally:
 
     @property
     def change_norm(self) -> dict[str, float]:
-        """L2 norm of merged - model, over all weights."""
+        """L2 norm of merged - model over all weights, by role."""
         return {role: math.sqrt(square) for role, square in self.squared_change.items()}
 
     @property
     def relative_change(self) -> dict[str, float]:
-        """The same as a share of the model's own norm."""
+        """The change as a fraction of the model's own norm, by role."""
         norms = {role: math.sqrt(square) for role, square in self.squared_norm.items()}
         return {role: change / norms[role] if norms[role] else 0.0 for role, change in self.change_norm.items()}
 
 
 def write_weights(
-    folder: Path, checkpoints: Mapping[str, Checkpoint], like: str, combine: Combine, max_shard_bytes: int
-) -> Tally:
-    """Writes the merged tensors into `folder`, as one safetensors file or as shards with their index.
+    folder: Path, checkpoints: Mapping[str, Checkpoint], dtype_of: str, *, combine: Combine, max_shard_bytes: int
+) -> ChangeNorms:
+    """Write the merged tensors into `folder`, as one safetensors file or as shards with their index.
 
     Args:
         folder: An empty folder.
         checkpoints: Models with the same tensors, by role.
-        like: The role of the model whose number formats the result has.
-        combine: How the tensors of the models become one.
-        max_shard_bytes: Size limit of a file; the shard being written is what is held in memory.
+        dtype_of: Role of the model whose number formats the result has.
+        combine: Function that merges the tensors of the models.
+        max_shard_bytes: Size limit of a file; one shard at a time is held in memory.
 
     Raises:
-        ModelError: If a tensor that is no weight differs between the models, or a result is not finite.
+        ModelError: If an integer or boolean tensor differs between the models, or a result is not finite.
     """
-    tally = Tally()
-    model = checkpoints[like]
+    norms = ChangeNorms()
+    model = checkpoints[dtype_of]
     shards = split_state_dict_into_shards_factory(
-        {name: model.tensor(name) for name in model.files},  # mapped: nothing is read to plan the files
+        {name: model.tensor(name) for name in model.files},  # memory-mapped: planning the files reads no values
         get_storage_size=lambda tensor: tensor.nbytes,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_bytes,
     )
     for file, names in shards.filename_to_tensors.items():
-        shard = {name: _merge(name, checkpoints, like, combine, tally) for name in names}
+        shard = {name: _merge(name, checkpoints, dtype_of, combine=combine, norms=norms) for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
     if shards.is_sharded:
         index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    return tally
+    return norms
 
 
 def copy_files(source: ModelRef, folder: Path, *, dtype_of: ModelRef) -> None:
-    """Copies configuration, tokenizer and chat form of `source`; the number format is that of `dtype_of`."""
+    """Copy configuration, tokenizer and chat form of `source`, with the number format of `dtype_of`."""
     config = json.loads((source.directory / _CONFIG).read_text())
-    formats = json.loads((dtype_of.directory / _CONFIG).read_text())
-    dtype = formats.get("dtype") or formats.get("torch_dtype")  # transformers 4 called it torch_dtype
+    dtype_config = json.loads((dtype_of.directory / _CONFIG).read_text())
+    dtype = dtype_config.get("dtype") or dtype_config.get("torch_dtype")  # torch_dtype is the key of transformers 4
     config = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
     if dtype:
         config["dtype"] = dtype
@@ -105,37 +106,40 @@ def copy_files(source: ModelRef, folder: Path, *, dtype_of: ModelRef) -> None:
 
 
 def copy_companions(source: Path, folder: Path) -> None:
-    """Copies tokenizer, chat form and generation settings from one model folder to another, byte for byte."""
-    for path in {path for pattern in _COPIED for path in source.glob(pattern) if path.is_file()}:
+    """Copy tokenizer, chat form and generation settings from one model folder to another, byte for byte."""
+    paths = set(chain.from_iterable(source.glob(pattern) for pattern in _COPIED))  # patterns overlap
+    for path in filter(Path.is_file, paths):
         target = folder / path.relative_to(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target)
 
 
-def _merge(name: str, checkpoints: Mapping[str, Checkpoint], like: str, combine: Combine, tally: Tally) -> Tensor:
-    target = checkpoints[like].tensor(name)
-    tally.num_parameters += target.numel()
+def _merge(
+    name: str, checkpoints: Mapping[str, Checkpoint], dtype_of: str, *, combine: Combine, norms: ChangeNorms
+) -> Tensor:
+    target = checkpoints[dtype_of].tensor(name)
+    norms.num_parameters += target.numel()
     if not target.is_floating_point():
         return _common(name, checkpoints)
     merged = combine(checkpoint.tensor(name).float() for checkpoint in checkpoints.values()).to(target.dtype)
     if not merged.isfinite().all():
         raise ModelError(
             f"the merged tensor {name!r} has values that are not finite in {str(target.dtype).removeprefix('torch.')}",
-            "one of the models has such values itself, or the number format is too narrow for the result",
+            "one of the models has such values already, or the number format is too narrow for the result",
         )
     for role, checkpoint in checkpoints.items():
-        tally.add(role, checkpoint.tensor(name).float(), merged.float())
+        norms.add(role, checkpoint.tensor(name).float(), merged.float())
     return merged.contiguous()
 
 
 def _common(name: str, checkpoints: Mapping[str, Checkpoint]) -> Tensor:
-    """Returns a tensor of whole numbers or flags, which is no weight: there is nothing between two of them."""
+    """Return an integer or boolean tensor, which cannot be merged and must be equal in all models."""
     first, *others = checkpoints.values()
     tensor = first.tensor(name)
     for other in others:
         if not torch.equal(tensor, other.tensor(name)):
             raise ModelError(
-                f"{name!r} holds {str(tensor.dtype).removeprefix('torch.')} values, which cannot be merged, "
+                f"{name!r} has {str(tensor.dtype).removeprefix('torch.')} values, which cannot be merged, "
                 f"and they differ between {first.model.path} and {other.model.path}",
                 "merge models of one architecture that started from one checkpoint",
             )

@@ -1,1 +1,1 @@
-"""Rounds of re-adaptation: corpora that arrive, what a round reads of them, and whether its model may serve."""
+"""Rounds of re-adaptation: the register of corpora, the plan of a round, and the gates before a model is served."""

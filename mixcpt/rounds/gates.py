@@ -1,19 +1,21 @@
-"""Whether a candidate may serve: each gate held against what was measured, task by task."""
+"""Gates: compares a candidate's evaluations with the required gains, task by task, before it may be served."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mixcpt.config import EvaluateConfig, Gate
 from mixcpt.evaluate import TaskDelta, compare
 from mixcpt.evaluate.statistics.deltas import Measure
+from mixcpt.evaluate.statistics.json_values import nan_to_null, null_to_nan
 from mixcpt.store.artifacts import ArtifactRef
 
+_MEASURES: Mapping[str, Measure] = {"answers": "value", "gold": "gold"}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One gate on one task."""
+    """The result of one gate on one task."""
 
     gate: str
     severity: Literal["block", "warn"]
@@ -21,94 +23,94 @@ class Judgement:
     against: Literal["base", "champion"]
     metric: str
     before: float
-    """Of the model that the candidate is held against."""
+    """Value of the base or the champion."""
     after: float
-    """Of the candidate."""
+    """Value of the candidate."""
     gain: float
-    """How much better the candidate is, below 0 where it is worse."""
+    """Improvement of the candidate; negative if it is worse."""
     low: float
     high: float
-    """Interval of the gain."""
+    """Upper end of the interval of the gain."""
     rule: str
     at_least: float
     split: str
-    """Which questions were asked."""
+    """Split of the questions."""
     holds: bool
 
     @property
     def blocks(self) -> bool:
-        """Whether this alone refuses the candidate."""
+        """Whether this result is enough to refuse the candidate."""
         return self.severity == "block" and not self.holds
 
     def to_json(self) -> dict[str, Any]:
-        return {name: None if _is_nan(value) else value for name, value in asdict(self).items()}
+        return nan_to_null(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Judgement":
-        fields: dict[str, Any] = {name: math.nan if value is None else value for name, value in data.items()}
-        return cls(**fields)
+        return cls(**null_to_nan(data))
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The evaluations that gates look at, all of the same questions."""
+class GateEvaluations:
+    """The evaluations that gates compare, all on the same questions."""
 
     base: ArtifactRef
     champion: ArtifactRef
-    """Of the base, where nothing serves yet."""
+    """Evaluation of the served model; of the base if none is served yet."""
     candidate: ArtifactRef
 
 
 def judge(
     gates: Sequence[Gate],
-    measured: Measured,
+    evaluations: GateEvaluations,
     tasks: Mapping[str, Sequence[str]],
     config: EvaluateConfig,
     *,
     seed: int,
 ) -> list[Judgement]:
-    """Returns every gate on every task that it is about; a gate whose tasks do not exist (yet) holds.
+    """Return the result of every gate on each of its tasks; a gate without existing tasks gives no result.
 
     Args:
-        gates: What must hold.
-        measured: What the models answered.
-        tasks: Names of the tasks that are `new`, `earlier` and `general`.
-        config: How sure intervals are, and which split was asked.
-        seed: Draws their resamples.
+        gates: The gates.
+        evaluations: Evaluations of base, champion and candidate.
+        tasks: Names of the `new`, `earlier` and `general` tasks.
+        config: Settings of the intervals, and the split of the questions.
+        seed: Seed of the intervals' resamples.
     """
-    gains = {
-        (against, measure): _gains(getattr(measured, against), measured.candidate, measure, config, seed)
-        for against, measure in {(gate.against, _MEASURES[gate.measure]) for gate in gates}
-    }
-    return [
-        _judgement(gate, change, config.split)
-        for gate in gates
-        for name in _asked(gate, tasks)
-        if (change := gains[gate.against, _MEASURES[gate.measure]].get(name))
-    ]
+    comparisons = {(gate.against, _MEASURES[gate.measure]) for gate in gates}
+    changes = {comparison: _changes(evaluations, *comparison, config=config, seed=seed) for comparison in comparisons}
+    judgements = []
+    for gate in gates:
+        gate_changes = changes[gate.against, _MEASURES[gate.measure]]
+        names = [name for name in _task_names(gate, tasks) if name in gate_changes]
+        judgements += [_judgement(gate, gate_changes[name], config.split) for name in names]
+    return judgements
 
 
-_MEASURES: Mapping[str, Measure] = {"answers": "value", "gold": "gold"}
-
-
-def _gains(
-    before: ArtifactRef, candidate: ArtifactRef, measure: Measure, config: EvaluateConfig, seed: int
+def _changes(
+    evaluations: GateEvaluations,
+    against: Literal["base", "champion"],
+    measure: Measure,
+    *,
+    config: EvaluateConfig,
+    seed: int,
 ) -> dict[str, TaskDelta]:
     changes = compare(
-        before,
-        candidate,
+        evaluations.base if against == "base" else evaluations.champion,
+        evaluations.candidate,
         confidence=config.confidence,
         num_resamples=config.num_resamples,
         seed=seed,
-        across_forms=True,  # a base that knows no chat is asked in plain text
+        across_forms=True,  # a base without chat template is evaluated in plain form
         measure=measure,
     )
     return {change.task: change for change in changes}
 
 
-def _asked(gate: Gate, tasks: Mapping[str, Sequence[str]]) -> list[str]:
-    chosen = [name for group, names in tasks.items() if gate.tasks in (group, "all") for name in names]
-    return [name for name in chosen if not gate.only or name in gate.only]
+def _task_names(gate: Gate, tasks: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for group, names in tasks.items():
+        if gate.tasks in (group, "all"):
+            yield from (name for name in names if not gate.only or name in gate.only)
 
 
 def _judgement(gate: Gate, change: TaskDelta, split: str) -> Judgement:
@@ -131,9 +133,5 @@ def _judgement(gate: Gate, change: TaskDelta, split: str) -> Judgement:
         rule=gate.rule,
         at_least=gate.at_least,
         split=split,
-        holds=reaches,  # False for an interval that nobody could compute
+        holds=reaches,  # False if the interval is NaN
     )
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)

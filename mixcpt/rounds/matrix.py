@@ -1,4 +1,4 @@
-"""Rounds against corpora: what each round learned, and what became of it in the rounds after."""
+"""The matrix of rounds and corpora: learning in each round, and forgetting in the rounds after it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from mixcpt.records.round import Decision, Round
 from mixcpt.store.artifacts import ArtifactRef
 
 GENERAL = ""
-"""Stands in place of a corpus for what is about none."""
+"""Corpus name of the tasks that are about no corpus."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A corpus, by the first of its tasks; or what is about none of them, by the headline task."""
+    """A corpus, measured by its first task; the general tasks are measured by their headline task."""
 
     corpus: str
     task: str
@@ -23,26 +23,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A model on every corpus that it was asked about."""
+    """The values of a model on all corpora that it was evaluated on."""
 
     number: int
-    """Of the round; 0 for the base."""
+    """Number of the round; 0 for the base."""
     decision: Decision | None
-    """What became of the model; None for the base."""
+    """Decision about the model; None for the base."""
     learned: tuple[str, ...]
     values: Mapping[str, float]
-    """By corpus."""
+    """Value of the column's task, by corpus."""
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What became of one corpus since a serving model was at its best on it."""
+    """The change on one corpus since the best model that was served."""
 
     corpus: str
     best: float
     last: float
     lost: float
-    """In the direction in which the task gets worse; below 0 where the last model is the best."""
+    """Loss in the task's own direction, so that worse is positive; at most 0 if the last model is the best."""
 
 
 @dataclass(frozen=True)
@@ -53,46 +53,49 @@ class Matrix:
     rows: tuple[Row, ...]
 
     def forgotten(self) -> list[Forgotten]:
-        """Returns for each corpus the best of the models that served against the last of them.
+        """Return the change from the best to the last of the served models, per corpus.
 
-        That is the measure of Chaudhry et al. (arXiv 1801.10112, section 3), corpus by corpus: what was lost between
-        the best that any model of the chain could do and what its end can do.
+        This is the forgetting measure of Chaudhry et al. (arXiv 1801.10112, section 3), corpus by corpus: the best
+        value of any model of the chain minus the value of the last one.
         """
         chain = [row for row in self.rows if row.decision == "promoted"]
-        return [found for column in self.columns if (found := _forgotten(column, chain))]
+        return [change for column in self.columns if (change := _forgotten(column, chain))]
 
 
 def matrix(rounds: Sequence[Round]) -> Matrix:
-    """Returns the table of some rounds; a model is asked about a corpus from the round in which that arrives."""
+    """Return the matrix of some rounds; a model has values on a corpus from the round that brings the corpus."""
     columns = _columns(rounds)
-    asked: dict[int, dict[str, float]] = {}
+    values: dict[int, dict[str, float]] = {0: {}}
     serving = 0
-    for each in rounds:
-        asked.setdefault(0, {}).update(_by_corpus(each.evaluations["base"], columns))
+    for this_round in rounds:
+        evaluations, number = this_round.evaluations, this_round.number
+        values[0].update(_by_corpus(evaluations["base"], columns))
         if serving:
-            asked[serving].update(_by_corpus(each.evaluations["champion"], columns) | asked[serving])
-        asked[each.number] = _by_corpus(each.evaluations["candidate"], columns)
-        serving = each.number if each.decision == "promoted" else serving
-    made = [Row(each.number, each.decision, each.new, asked[each.number]) for each in rounds]
-    return Matrix(columns, (Row(0, None, (), asked.get(0, {})), *made))
+            # the champion of an earlier round is evaluated again, on the corpora of this round too
+            values[serving] = _by_corpus(evaluations["champion"], columns) | values[serving]
+        values[number] = _by_corpus(evaluations["candidate"], columns)
+        serving = number if this_round.decision == "promoted" else serving
+    base = Row(0, None, learned=(), values=values[0])
+    rows = [Row(past.number, past.decision, learned=past.new, values=values[past.number]) for past in rounds]
+    return Matrix(columns, (base, *rows))
 
 
 def _columns(rounds: Sequence[Round]) -> tuple[Column, ...]:
-    found: dict[str, Column] = {}
-    for each in rounds:
-        tasks = EvaluationSummary.of(each.evaluations["candidate"]).by_task
-        first = {corpus: names[0] for corpus, names in each.tasks.items() if corpus != GENERAL and names}
-        headline = {GENERAL: each.run.config.evaluate.headline_general}
-        for corpus, name in (headline | first).items():
-            metric, better = tasks[name]["metric"], tasks[name]["higher_is_better"]
-            found.setdefault(corpus, Column(corpus, name, str(metric), bool(better)))
-    general = found.pop(GENERAL, None)
-    return (*found.values(), *([general] if general else []))
+    columns: dict[str, Column] = {}
+    for this_round in rounds:
+        scores = EvaluationSummary.of(this_round.evaluations["candidate"]).by_task
+        tasks = {GENERAL: this_round.run.config.evaluate.headline_general}
+        tasks |= {corpus: names[0] for corpus, names in this_round.tasks.items() if corpus != GENERAL and names}
+        for corpus, task in tasks.items():
+            score = scores[task]
+            columns.setdefault(corpus, Column(corpus, task, score.metric, higher_is_better=score.higher_is_better))
+    general = columns.pop(GENERAL, None)
+    return (*columns.values(), *([general] if general else []))
 
 
 def _by_corpus(evaluation: ArtifactRef, columns: Sequence[Column]) -> dict[str, float]:
-    tasks = EvaluationSummary.of(evaluation).by_task
-    return {column.corpus: tasks[column.task].value for column in columns if column.task in tasks}  # type: ignore[arg-type]
+    scores = EvaluationSummary.of(evaluation).by_task
+    return {column.corpus: scores[column.task].value for column in columns if column.task in scores}
 
 
 def _forgotten(column: Column, chain: Sequence[Row]) -> Forgotten | None:
@@ -101,4 +104,4 @@ def _forgotten(column: Column, chain: Sequence[Row]) -> Forgotten | None:
         return None
     best = max(values) if column.higher_is_better else min(values)
     lost = best - values[-1] if column.higher_is_better else values[-1] - best
-    return Forgotten(column.corpus, best, values[-1], lost)
+    return Forgotten(column.corpus, best, values[-1], lost=lost)

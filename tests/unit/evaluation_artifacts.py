@@ -37,7 +37,12 @@ def evaluation(
     summary = {"tasks": [{"task": task, "higher_is_better": is_accuracy} for task in tasks]}
     asked = {
         task: TaskManifest(
-            {"task": task}, fingerprint([item for item, _, _ in sorted(items)]), len(items), form, "bos", ""
+            definition={"task": task},
+            items=fingerprint([item for item, _, _ in sorted(items)]),
+            num_items=len(items),
+            form=form,
+            first_token="bos",
+            answer_delimiter="",
         )
         for task, items in tasks.items()
     }

@@ -1,1 +1,1 @@
-"""Questions and texts: reading, splitting and defining tasks, and asking a model through lm-eval."""
+"""Questions and texts: read, split and define the tasks, and run them on a model through lm-eval."""

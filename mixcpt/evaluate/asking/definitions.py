@@ -1,11 +1,11 @@
-"""Local lm-eval task definitions: how items become prompts, and how answers are marked.
+"""Local lm-eval task definitions: how items become prompts, and how answers are scored.
 
-Plain form: a closed-world question is followed by a line break, as the knowledge mixture writes it; choices follow
-`Answer:` and a space. Chat form: the same text is the user's turn, and the answer the assistant's.
-A document's beginning (`memory`) and a text whose bits are counted are never a chat turn: they are plain in both forms.
+In plain form, a closed-world question ends with a line break, as in the knowledge mixture, and choices follow `Answer:`
+and a space. In chat form, the same text is the user's turn and the answer is the assistant's. The beginning of a
+document (`memory`) and a text scored in bits per byte are never a chat turn: both forms use them as plain text.
 
-The definitions need nothing of this project: how a free text is marked is copied beside them. From an artifact's
-folder, lm-eval runs them by itself:
+The definitions do not depend on this project: the scoring function of free texts is copied into the same folder. From
+an artifact's folder, lm-eval runs them on its own:
 `lm_eval run --include_path tasks --tasks NAME --model hf --model_args pretrained=FOLDER`.
 """
 
@@ -35,17 +35,17 @@ _MARKING = "marking.stated_value"
 
 
 def prompt_form(task: Task, form: Form) -> Form:
-    """Returns the form in which a model of this form is asked: what is no question stays plain."""
+    """Return the prompt form of a task for a model evaluated in `form`: only questions can have the chat form."""
     return form if is_question(task) else "plain"
 
 
 def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:
-    """Returns the white space between the whole prompt and the right answer.
+    """Return the white space between the whole prompt and the correct answer.
 
     Args:
-        task: What is asked.
-        form: How it is asked.
-        chat_delimiter: What the chat template puts before an answer.
+        task: Settings of the task.
+        form: Prompt form of the task.
+        chat_delimiter: White space that the chat template inserts before an answer.
     """
     if form == "chat":
         return chat_delimiter
@@ -53,43 +53,43 @@ def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:
 
 
 def define(task: Task) -> Definition:
-    """Returns the lm-eval definition of a task, with the path of its data relative to the artifact's folder."""
+    """Return the lm-eval definition of a task, with the path of its data relative to the artifact's folder."""
     if isinstance(task, ClosedWorldTask):
-        asked = _free_answer(task)
+        scoring = _free_answer(task)
     elif isinstance(task, MultipleChoiceTask):
-        asked = _multiple_choice()
+        scoring = _multiple_choice()
     else:
-        asked = _whole_text()
+        scoring = _whole_text()
     return {
         "task": task.name,
-        "dataset_path": "parquet",  # typed: the json reader would take answers such as 2009-01-01 for points in time
+        "dataset_path": "parquet",  # parquet has types: the json reader parses answers such as 2009-01-01 as dates
         "dataset_kwargs": {"data_files": {"test": f"{FOLDER}/{task.name}.parquet"}},
         "test_split": "test",
         "num_fewshot": task.num_fewshot if isinstance(task, MultipleChoiceTask) else 0,
-        **asked,
+        **scoring,
     }
 
 
-def write_definition(asked: TaskItems, form: Form, answer_delimiter: str, folder: Path) -> Definition:
-    """Returns the definition of a task with the absolute path of its data, both written into `folder`/tasks.
+def write_definition(task: TaskItems, form: Form, answer_delimiter: str, folder: Path) -> Definition:
+    """Write the definition and the data of a task into `folder`/tasks, and return it with the data's absolute path.
 
     Args:
-        asked: The task and its items.
-        form: How the model is asked.
-        answer_delimiter: White space that the chat form puts before an assistant's text.
-        folder: The artifact's folder.
+        task: The task and its items.
+        form: Prompt form of the evaluation.
+        answer_delimiter: White space that the chat form inserts before an assistant's text.
+        folder: Folder of the artifact.
     """
     import pandas as pd
 
     directory = folder / FOLDER
     directory.mkdir(exist_ok=True)
-    definition = define(asked.task)
-    asked_form = prompt_form(asked.task, form)
-    rows = [_row(asked.task, item, asked_form, answer_delimiter) for item in asked.items]
-    # a whole turn gets its white space from the template
-    if examples := [_row(asked.task, item, asked_form, "") for item in asked.examples]:
+    definition = define(task.config)
+    task_form = prompt_form(task.config, form)
+    rows = [_row(task.config, item, task_form, answer_delimiter) for item in task.items]
+    # no delimiter in examples: the template adds the white space of a complete turn
+    if examples := [_row(task.config, item, task_form, "") for item in task.examples]:
         definition["fewshot_config"] = {"sampler": "first_n", "samples": examples}
-    data = directory / f"{asked.task.name}.parquet"
+    data = directory / f"{task.name}.parquet"
     pd.DataFrame(rows).to_parquet(data, index=False)
     written = yaml.safe_dump(definition, sort_keys=False)
     running = {**definition, "dataset_kwargs": {"data_files": {"test": str(data)}}}
@@ -97,35 +97,39 @@ def write_definition(asked: TaskItems, form: Form, answer_delimiter: str, folder
         shutil.copyfile(marking.__file__, directory / "marking.py")
         written = written.replace(_MARKING, f"!function {_MARKING}")
         running["process_results"] = marking.stated_value
-    (directory / f"{asked.task.name}.yaml").write_text(written)
+    (directory / f"{task.name}.yaml").write_text(written)
     return running
 
 
 def plain_prompt(task: Task, item: Item) -> str:
-    """Returns the whole text of an item's plain form, up to the white space before the answer."""
+    """Return the whole prompt of an item in plain form, up to the white space before the answer."""
     return str(_row(task, item, "plain", "")["prompt"])
 
 
 def _free_answer(task: ClosedWorldTask) -> Definition:
-    """A question is right if the first line of the answer is the value; a sentence, if its next word is; a free text,
-    if it states the value."""
+    """Return the scoring of a generated answer.
+
+    A question needs the value in the first line, a sentence (`memory`) as the next word; a free text must state it.
+    """
     stops = ["\n", "."] if task.form == "memory" else ["\n"]
     pattern = {"memory": _FIRST_WORD, "free_text": _WHOLE}.get(task.form, _FIRST_LINE)
     max_tokens = MAX_TEXT_TOKENS if task.form == "free_text" else MAX_ANSWER_TOKENS
-    return {
+    filters = [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]
+    definition: Definition = {
         "output_type": "generate_until",
         "doc_to_text": "prompt",
         "doc_to_target": "gold",
         "generation_kwargs": {"until": stops, "max_gen_toks": max_tokens, "do_sample": False},
-        "filter_list": [
-            {"name": "answer", "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]}
-        ],
+        "filter_list": [{"name": "answer", "filter": filters}],
         "metric_list": [_metric("exact_match")],
-    } | ({"process_results": _MARKING} if task.form == "free_text" else {})
+    }
+    if task.form == "free_text":
+        definition["process_results"] = _MARKING
+    return definition
 
 
 def _ends_in_line_break(task: Task) -> bool:
-    """Returns whether the plain form of a prompt ends in a line break: a question that is answered freely does."""
+    """Return whether a plain prompt of the task ends in a line break, as a question with a free answer does."""
     return isinstance(task, ClosedWorldTask) and is_question(task)
 
 
@@ -158,7 +162,7 @@ def _row(task: Task, item: Item, form: Form, answer_delimiter: str) -> dict[str,
         separator = QUESTION_SEPARATOR if _ends_in_line_break(task) and form == "plain" else ""
         return {"prompt": item.prompt + separator, "gold": item.gold, "relation": item.fact.rpartition("/")[2]}
     if isinstance(task, MultipleChoiceTask):
-        delimiter = answer_delimiter if form == "chat" else ""  # lm-eval itself puts the plain form's space
+        delimiter = answer_delimiter if form == "chat" else ""  # lm-eval adds the space of the plain form
         choices = [delimiter + choice for choice in item.choices]
         return {"prompt": item.prompt, "choices": choices, "gold": item.choices.index(item.gold)}
     return {"text": item.prompt}

@@ -1,7 +1,7 @@
-"""What a model thinks of the right answers, and how far its predictions have moved from another model's.
+"""Log-probability of the correct answers, and the distance of a model's predictions from a reference model's.
 
-A wrong answer can be nearly right: the log-probability of the right one shows what accuracy hides, and how far a model
-drifts on general prompts shows before an answer turns (METHODS 4: the training text is a poor place to watch that).
+Accuracy hides how close a wrong answer is; the log-probability of the correct one shows it. The distance on general
+prompts shows drift before any answer changes (docs/algorithms.md#drift).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,23 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 MAX_BATCH_LOGITS = 1 << 27
-"""Bounds a batch: prompts x tokens x vocabulary."""
+"""Maximum size of a batch's logits: prompts x tokens x vocabulary."""
 Encode = Callable[[str, bool], list[int]]
-"""Makes tokens of a text; tells whether it begins a prompt, as some tokenizers put a token there."""
+"""Tokenizer function. The second argument is whether the text starts a prompt: some tokenizers add a token there."""
 
 
 @dataclass(frozen=True)
 class GoldScore:
-    """A model on one question and its right answer."""
+    """The score of one correct answer."""
 
     log_prob: float
-    """Of the right answer after the prompt, in nats."""
+    """Log-probability of the correct answer after the prompt, in nats."""
     num_bytes: int
-    """Of the right answer."""
+    """Length of the correct answer in bytes."""
     is_likeliest: bool
-    """Whether each of its tokens is the likeliest, so that a greedy answer begins with it."""
+    """Whether each token of the answer is the most likely one, so that a greedy answer begins with it."""
     kl_to_reference: float | None
-    """Mean KL(reference || model) in nats a token, over prompt and right answer; None without a reference."""
+    """Mean KL(reference || model) over prompt and correct answer, in nats per token; None without a reference."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,32 @@ def score_gold(
     max_tokens: int,
     reference: PreTrainedModel | None = None,
 ) -> list[GoldScore]:
-    """Returns the score of each right answer.
+    """Return the score of every correct answer.
 
     Args:
-        model: Who is asked.
-        encode: The model's tokenizer.
-        prompts: The whole texts that the model was given.
-        answers: What should follow, with the white space before it.
-        batch_size: Prompts per forward, fewer where their logits would be large.
-        max_tokens: The model's context; what is longer loses its beginning.
-        reference: What the model's predictions are compared with.
+        model: The model to score with.
+        encode: Tokenizer function of the model.
+        prompts: Complete prompts.
+        answers: Correct answers, each with the white space before it.
+        batch_size: Maximum prompts per forward pass; fewer if their logits would exceed `MAX_BATCH_LOGITS`.
+        max_tokens: Context length of the model; a longer sequence loses its beginning.
+        reference: Model whose predictions are compared with the model's.
     """
     rows = [
-        _encoded(place, encode, prompt, answer, max_tokens)
+        _encoded(place, encode, prompt, answer=answer, max_tokens=max_tokens)
         for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
     ]
-    found: dict[int, GoldScore] = {}
-    for batch in _batches(sorted(rows, key=lambda row: -len(row.input_ids)), batch_size, _vocab_size(model)):
+    longest_first = sorted(rows, key=lambda row: -len(row.input_ids))
+    scores: dict[int, GoldScore] = {}
+    for batch in _batches(longest_first, batch_size, _vocab_size(model)):
         for row, (log_prob, is_likeliest, kl) in zip(batch, _score(model, reference, batch), strict=True):
-            found[row.place] = GoldScore(log_prob, len(answers[row.place].strip().encode()), is_likeliest, kl)
-    return [found[place] for place in range(len(rows))]
+            num_bytes = len(answers[row.place].strip().encode())
+            scores[row.place] = GoldScore(log_prob, num_bytes, is_likeliest, kl_to_reference=kl)
+    return [scores[place] for place in range(len(rows))]
 
 
-def _encoded(place: int, encode: Encode, prompt: str, answer: str, max_tokens: int) -> _Encoded:
-    """Returns prompt and answer as tokens; where the two would melt into one token, they are encoded apart."""
+def _encoded(place: int, encode: Encode, prompt: str, *, answer: str, max_tokens: int) -> _Encoded:
+    """Return the tokens of prompt and answer, encoded separately if a token would span both."""
     start, whole = encode(prompt, True), encode(prompt + answer, True)
     if whole[: len(start)] != start:
         whole = start + encode(answer, False)
@@ -82,7 +84,7 @@ def _encoded(place: int, encode: Encode, prompt: str, answer: str, max_tokens: i
 
 
 def _batches(rows: Sequence[_Encoded], batch_size: int, vocab_size: int) -> Iterator[Sequence[_Encoded]]:
-    """Yields rows, the longest first, in batches whose logits fit."""
+    """Yield rows in batches whose logits fit; the rows must be sorted, the longest first."""
     done = 0
     while done < len(rows):
         fitting = max(1, MAX_BATCH_LOGITS // (len(rows[done].input_ids) * vocab_size))
@@ -99,23 +101,29 @@ def _score(
     for number, row in enumerate(batch):
         input_ids[number, : len(row.input_ids)] = torch.tensor(row.input_ids)
     log_p = _log_probs(model, input_ids)
-    of_token = log_p.gather(2, input_ids[:, 1:, None]).squeeze(2)
-    is_first = log_p.argmax(dim=2) == input_ids[:, 1:]
+    # log p(x_t | x_<t) of the actual tokens, and whether each is the argmax
+    token_log_probs = log_p.gather(2, input_ids[:, 1:, None]).squeeze(2)
+    is_argmax = log_p.argmax(dim=2) == input_ids[:, 1:]
     kl = None
     if reference is not None:
+        # KL(reference || model) = sum_v q_v (log q_v - log p_v)
         log_q = _log_probs(reference, input_ids)
         kl = functional.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=2)
     scores = []
     for number, row in enumerate(batch):
-        end = len(row.input_ids) - 1
+        end = len(row.input_ids) - 1  # leaves out the padding
         answer = slice(row.num_prompt_tokens - 1, end)
-        log_prob, is_likeliest = of_token[number, answer].double().sum().item(), bool(is_first[number, answer].all())
-        scores.append((log_prob, is_likeliest, None if kl is None else kl[number, :end].double().mean().item()))
+        log_prob = token_log_probs[number, answer].double().sum().item()
+        mean_kl = None if kl is None else kl[number, :end].double().mean().item()
+        scores.append((log_prob, bool(is_argmax[number, answer].all()), mean_kl))
     return scores
 
 
 def _log_probs(model: PreTrainedModel, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq-1 vocab"]:
-    """Returns the predictions of all tokens but the first; padding stands behind, where causal attention is blind."""
+    """Return the predictions of all tokens but the first.
+
+    Padding needs no mask: it is on the right, and causal attention does not look there.
+    """
     with torch.inference_mode():
         logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
     log_probs: Tensor = logits.float().log_softmax(dim=2)

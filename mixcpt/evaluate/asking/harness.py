@@ -1,12 +1,12 @@
-"""Asks a model through lm-eval; the one file that knows that library.
+"""Runs tasks on a model through lm-eval; the only module that uses that library.
 
-What is fixed here, because it decides results:
-- A plain prompt starts with the tokenizer's BOS token where it has one, exactly once, as every training document does.
-  A chat prompt is the template's text and nothing more.
-- Bits of a text are those of all its tokens, the first one given BOS (EOS for a tokenizer without BOS); the text's end
-  is not counted. A text longer than the model's context is cut into windows that begin with the last token of the one
-  before; the last window is filled up with earlier text.
-- Answers are greedy, whatever sampling settings came with the model.
+Rules fixed here, because they change results:
+- A plain prompt starts with exactly one BOS token if the tokenizer has one, as every training document does. A chat
+  prompt is exactly the template's text.
+- The bits of a text count all its tokens, the first one given BOS (EOS for a tokenizer without BOS), but not the end of
+  the text. A text longer than the model's context is cut into windows that begin with the last token of the previous
+  window; the last window is filled up with earlier text.
+- Answers are greedy, whatever sampling settings the model was published with.
 """
 
 import io
@@ -40,7 +40,7 @@ from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 from mixcpt.store.spool import Tracker
 
 MAX_BATCH_LOGITS = 1 << 28
-"""A batch gets fewer prompts where its logits (prompts x tokens x vocabulary) would need more than 1 GiB in fp32."""
+"""Maximum size of a batch's logits (prompts x tokens x vocabulary): 1 GiB in fp32."""
 
 _PROGRESS_REPORTS = 50
 _Sample = dict[str, Any]
@@ -48,23 +48,23 @@ _Sample = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model said to one item."""
+    """The answer of a model to one item."""
 
     value: float
-    """1 or 0 for right or wrong; the bits of a text."""
+    """1 for a correct and 0 for a wrong answer; the number of bits for a text."""
     weight: float
-    """1; the bytes of a text."""
+    """1 for a question; the number of bytes for a text."""
     prompt: str
-    """The whole text that the model was given."""
+    """The complete prompt."""
     answer: str
     value_normalised: float | None = None
-    """Multiple choice: right or wrong by the log-likelihood per character."""
+    """1 or 0 for the choice with the highest log-likelihood per character; None unless the task is multiple choice."""
     truncated: bool = False
-    """Whether the prompt was longer than the model's context and lost its beginning."""
+    """Whether the prompt exceeded the model's context and lost its beginning."""
     gold: GoldScore | None = None
-    """What the model thinks of the right answer; None for a text whose bits are counted."""
+    """The score of the correct answer; None if the item has no single correct text."""
 
 
 def ask(
@@ -77,72 +77,80 @@ def ask(
     tracker: Tracker,
     reference: ModelRef | None = None,
 ) -> list[list[Answer]]:
-    """Returns for each task the answers to its items, in their order; writes the tasks' definitions into `folder`.
+    """Run tasks on a model, write their definitions into `folder`, and return the answers per task in item order.
 
-    With a `reference`, whose tokenizer is the model's, it also says how far the model's predictions are from its.
+    With a `reference`, which must have the model's tokenizer, also compare the predictions of the two models.
 
     Raises:
-        ModelError: If the model has no end-of-text token, is asked in chat form and has no chat template, or has not
-            the vocabulary of the reference.
+        ModelError: If the model has no end-of-text token, lacks a chat template that `form` needs, or differs from the
+            reference in the vocabulary size.
     """
     tokenizer = load_tokenizer(model)
     _require(tokenizer, model, form)
-    progress = _Progress(tracker, sum(len(item.choices) or 1 for task in tasks for item in task.items))
+    progress = _Progress(tracker, total=sum(_num_requests(task) for task in tasks))
+    delimiter = _answer_delimiter(tokenizer)
     answers = []
     with _quiet():
         network = _prepare(load_model(model), tokenizer)
-        other = _prepare(_reference(reference, network), tokenizer) if reference else None
+        reference_network = _prepare(_load_reference(reference, network), tokenizer) if reference else None
         for task in tasks:
-            definition = write_definition(task, form, _answer_delimiter(tokenizer), folder)
-            asked_form = prompt_form(task.task, form)
-            language_model = _LanguageModel(
-                network, tokenizer, batch_size, starts_with_bos=_starts_with_bos(task, asked_form)
-            )
+            definition = write_definition(task, form, delimiter, folder=folder)
+            task_form = prompt_form(task.config, form)
+            starts_with_bos = _starts_with_bos(task, task_form)
+            language_model = _LanguageModel(network, tokenizer, batch_size, starts_with_bos=starts_with_bos)
             language_model.set_cache_hook(progress)
-            samples = _run(language_model, definition, asked_form)
-            given = [_answer(task.task, sample, language_model) for sample in samples]
-            answers.append(_with_gold(task, given, language_model, asked_form, _answer_delimiter(tokenizer), other))
-            logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.task.name, asked_form)
+            samples = _run(language_model, definition, task_form)
+            task_answers = [_answer(task.config, sample, language_model) for sample in samples]
+            if not isinstance(task.config, BitsPerByteTask) and has_one_answer(task.config):
+                gold_texts = [gold_delimiter(task.config, task_form, delimiter) + item.gold for item in task.items]
+                task_answers = _with_gold(task_answers, gold_texts, language_model, reference_network)
+            answers.append(task_answers)
+            logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.name, task_form)
     return answers
 
 
-def _reference(reference: ModelRef, model: PreTrainedModel) -> PreTrainedModel:
-    loaded = load_model(reference)
-    sizes = [int(each.config.get_text_config().vocab_size) for each in (loaded, model)]
-    if sizes[0] != sizes[1]:
+def _num_requests(task: TaskItems) -> int:
+    return sum(len(item.choices) or 1 for item in task.items)
+
+
+def _load_reference(reference: ModelRef, model: PreTrainedModel) -> PreTrainedModel:
+    network = load_model(reference)
+    reference_size, size = (int(module.config.get_text_config().vocab_size) for module in (network, model))
+    if reference_size != size:
         raise ModelError(
-            f"the vocabulary of {reference.path} has {sizes[0]} tokens, the model's {sizes[1]}: "
+            f"the vocabulary of {reference.path} has {reference_size} tokens, the model's {size}: "
             "their predictions cannot be compared",
             "set evaluate.kl_to_base: false",
         )
-    return loaded
+    return network
 
 
 def manifest(model: ModelRef, tasks: Sequence[TaskItems], *, form: Form, split: str) -> Manifest:
-    """Returns how exactly `ask` asks these tasks of this model."""
+    """Return the exact conditions under which `ask` runs these tasks on this model."""
     tokenizer = load_tokenizer(model)
-    delimiter = _answer_delimiter(tokenizer)
-    forms = {asked.task.name: prompt_form(asked.task, form) for asked in tasks}
+    task_manifests = {task.name: _task_manifest(task, prompt_form(task.config, form), tokenizer) for task in tasks}
+    uses_template = any(task_manifest.form == "chat" for task_manifest in task_manifests.values())
     return Manifest(
         split=split,
-        chat_template=str(tokenizer.chat_template) if "chat" in forms.values() else "",
-        tasks={
-            asked.task.name: TaskManifest(
-                definition=define(asked.task),
-                items=asked.digest,
-                num_items=len(asked.items),
-                form=forms[asked.task.name],
-                first_token=_first_token(forms[asked.task.name], tokenizer),
-                answer_delimiter=delimiter if forms[asked.task.name] == "chat" else "",
-            )
-            for asked in tasks
-        },
+        chat_template=str(tokenizer.chat_template) if uses_template else "",
+        tasks=task_manifests,
         libraries={name: version(name) for name in LIBRARIES},
     )
 
 
+def _task_manifest(task: TaskItems, form: Form, tokenizer: PreTrainedTokenizerBase) -> TaskManifest:
+    return TaskManifest(
+        definition=define(task.config),
+        items=task.digest,
+        num_items=len(task.items),
+        form=form,
+        first_token=_first_token(form, tokenizer),
+        answer_delimiter=_answer_delimiter(tokenizer) if form == "chat" else "",
+    )
+
+
 class _Progress:
-    """Counts answered requests; lm-eval tells a cache of every one it finishes, so this poses as a cache."""
+    """Counts finished requests. lm-eval reports each one to a cache, so this class has the interface of a cache."""
 
     def __init__(self, tracker: Tracker, total: int) -> None:
         self._tracker = tracker
@@ -156,7 +164,7 @@ class _Progress:
 
 
 class _LanguageModel(HFLM):
-    """lm-eval's view of a model, with the rule for the beginning of a prompt and a bound on a batch's memory."""
+    """An lm-eval model with this project's rule for the first token and a bound on the memory of a batch."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, *, starts_with_bos: bool
@@ -185,11 +193,11 @@ class _LanguageModel(HFLM):
         return batch["input_ids"], batch["attention_mask"]
 
     def num_tokens(self, arguments: Sequence[Any]) -> int:
-        """Returns how many positions of the context a request of lm-eval needs, room for the answer included."""
+        """Return the number of context positions that an lm-eval request needs, including room for the answer."""
         context, answer = arguments if len(arguments) == 2 else ("", arguments[0])
         if isinstance(answer, dict):
             return len(self.tok_encode(context)) + int(answer["max_gen_toks"])
-        return len(self.tok_encode(f"{context}{answer}")) - 1  # the last token is predicted, never read
+        return len(self.tok_encode(f"{context}{answer}")) - 1  # the last token is predicted, but never an input
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._limit_batch(requests)
@@ -216,27 +224,27 @@ def _require(tokenizer: PreTrainedTokenizerBase, model: ModelRef, form: Form) ->
         )
     if form == "chat" and not tokenizer.chat_template:
         raise ModelError(
-            f"the tokenizer of {model.path} has no chat template, so it cannot be asked in chat form",
+            f"the tokenizer of {model.path} has no chat template, so the model cannot be evaluated in chat form",
             "set base.chat_template, or evaluate.aligned_form: plain",
         )
 
 
 def _prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Returns the model on the GPU, if there is one, freed of sampling settings such as a repetition penalty."""
-    own = model.generation_config.eos_token_id if model.generation_config else None
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    """Remove sampling settings such as a repetition penalty, and move the model to the GPU if there is one."""
+    own_ends = model.generation_config.eos_token_id if model.generation_config else None
+    ends = {tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [own_ends])} - {None}
     model.generation_config = GenerationConfig(eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id)
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type, no-any-return]
 
 
 def _answer_delimiter(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns the white space that the chat form, if any, puts between the cue to answer and the answer itself."""
+    """Return the white space between the generation prompt and the answer in chat form; empty without a template."""
     if not tokenizer.chat_template:
         return ""
     question, mark = {"role": "user", "content": "question"}, "answer"
-    asked = str(tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True))
-    answered = str(tokenizer.apply_chat_template([question, {"role": "assistant", "content": mark}], tokenize=False))
-    between = answered.removeprefix(asked).partition(mark)[0] if answered.startswith(asked) else ""
+    prompt = str(tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True))
+    whole = str(tokenizer.apply_chat_template([question, {"role": "assistant", "content": mark}], tokenize=False))
+    between = whole.removeprefix(prompt).partition(mark)[0] if whole.startswith(prompt) else ""
     return between if between.isspace() else ""
 
 
@@ -245,12 +253,12 @@ def _first_token(form: Form, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _starts_with_bos(task: TaskItems, form: Form) -> bool:
-    # the template writes its own BOS; and lm-eval puts one before a text whose bits are counted
+    # a template contains its own BOS, and lm-eval adds one to a text scored in bits per byte
     return form == "plain" and task.metric != "bits_per_byte"
 
 
 def _run(model: _LanguageModel, definition: Definition, form: Form) -> list[_Sample]:
-    """Returns lm-eval's samples of one task, in the order of its data."""
+    """Run one task and return lm-eval's samples in the order of its data."""
     name = definition["task"]
     with TemporaryDirectory(prefix="mixcpt-evaluate-") as cache:
         data = {**definition["dataset_kwargs"], "cache_dir": cache}
@@ -267,36 +275,34 @@ def _run(model: _LanguageModel, definition: Definition, form: Form) -> list[_Sam
 
 def _answer(task: Task, sample: _Sample, model: _LanguageModel) -> Answer:
     requests = sample["arguments"]
+    prompt = requests[0][0]
     truncated = any(model.num_tokens(request) > model.max_length for request in requests)
     if isinstance(task, ClosedWorldTask):
-        return Answer(
-            float(sample["exact_match"]), 1.0, requests[0][0], sample["filtered_resps"][0], truncated=truncated
-        )
+        value, answer = float(sample["exact_match"]), sample["filtered_resps"][0]
+        return Answer(value=value, weight=1.0, prompt=prompt, answer=answer, truncated=truncated)
     if isinstance(task, MultipleChoiceTask):
         likeliest = int(np.argmax([log_likelihood for log_likelihood, _ in sample["filtered_resps"]]))
-        answer = sample["doc"]["choices"][likeliest].strip()
-        return Answer(sample["acc"], 1.0, requests[0][0], answer, sample["acc_norm"], truncated)
+        return Answer(
+            value=sample["acc"],
+            weight=1.0,
+            prompt=prompt,
+            answer=sample["doc"]["choices"][likeliest].strip(),
+            value_normalised=sample["acc_norm"],
+            truncated=truncated,
+        )
     log_likelihood, num_bytes = sample["bits_per_byte"]
-    return Answer(-log_likelihood / math.log(2), float(num_bytes), requests[0][0], "")
+    return Answer(value=-log_likelihood / math.log(2), weight=float(num_bytes), prompt=prompt, answer="")
 
 
 def _with_gold(
-    asked: TaskItems,
-    answers: list[Answer],
-    model: _LanguageModel,
-    form: Form,
-    chat_delimiter: str,
-    reference: PreTrainedModel | None,
+    answers: list[Answer], gold_texts: list[str], model: _LanguageModel, reference: PreTrainedModel | None
 ) -> list[Answer]:
-    """Returns the answers with what the model thinks of the right ones."""
-    if isinstance(asked.task, BitsPerByteTask) or not has_one_answer(asked.task):
-        return answers
-    delimiter = gold_delimiter(asked.task, form, chat_delimiter)
+    """Return the answers with the scores of the correct ones."""
     scores = score_gold(
         model.model,
         lambda text, starts: model.tok_encode(text, add_special_tokens=None if starts else False),
         [answer.prompt for answer in answers],
-        [delimiter + item.gold for item in asked.items],
+        gold_texts,
         batch_size=model.batch_size_per_gpu,
         max_tokens=model.max_length,
         reference=reference,
@@ -306,12 +312,12 @@ def _with_gold(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the harness's progress bars and advice off the terminal; errors pass."""
-    harness = logging.getLogger("lm_eval")
-    level = harness.level
-    harness.setLevel(logging.ERROR)
+    """Keep lm-eval's progress bars and hints off the terminal; errors still pass."""
+    lm_eval_logger = logging.getLogger("lm_eval")
+    level = lm_eval_logger.level
+    lm_eval_logger.setLevel(logging.ERROR)
     try:
         with redirect_stderr(io.StringIO()):
             yield
     finally:
-        harness.setLevel(level)
+        lm_eval_logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""Reads jsonl files of questions and texts; what cannot be used is quarantined with its reason, never just dropped."""
+"""Reads jsonl files of questions and texts; an unusable record is quarantined with its reason, never just dropped."""
 
 import gzip
 import json
@@ -14,31 +14,31 @@ from mixcpt.errors import DataError
 Record: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Item:
-    """One thing that is asked of a model."""
+    """One question or text that a model is evaluated on."""
 
     id: str
     prompt: str
-    """The question; the beginning of a sentence; or the whole text whose bits are counted."""
+    """The question, the beginning of a sentence, or a whole text that is scored in bits per byte."""
     gold: str = ""
-    """The right answer."""
+    """The correct answer."""
     choices: tuple[str, ...] = ()
-    """What may be answered, `gold` once among them; empty where the model answers in its own words."""
+    """All choices, with `gold` exactly once among them; empty if the model answers freely."""
     passage: str = ""
-    """What it is about: items of one passage are no independent evidence. Empty where it stands for itself."""
+    """Name of the passage that the item is about, since such items are dependent; empty if the item is independent."""
     fact: str = ""
-    """What has to be known: items of several tasks may ask for one fact. Empty where it stands for itself."""
+    """Name of the fact that the item asks for, shared by items of several tasks; empty if no other item asks for it."""
 
     @property
     def cluster(self) -> str:
-        """Name of what the item is about, its own where it is about nothing else."""
+        """Name of the passage; the item's own id if it is independent."""
         return self.passage or self.id
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that could not be used, and why."""
+    """An unusable record and the reason."""
 
     file: str
     line: int
@@ -47,7 +47,7 @@ class BadRecord:
 
 
 class RecordFault(ValueError):
-    """What is wrong with a record; the reader turns it into a `BadRecord`."""
+    """A fault in a record; `read_items` turns it into a `BadRecord`."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -56,35 +56,40 @@ class RecordFault(ValueError):
 
 
 Parse: TypeAlias = Callable[[Record, str], Item]
-"""Makes an item of a record; the second argument is the item's name if the record has none."""
+"""Function that makes an item from a record; the second argument is the id for a record without one."""
 
 
 def read_items(path: Path, parse: Parse, *, max_lines: int = 0) -> tuple[list[Item], list[BadRecord]]:
-    """Returns the usable records of a jsonl file as items, and the others with their reasons; 0 reads all lines.
+    """Return the usable records of a jsonl file as items, and the rejected ones with their reasons.
+
+    Args:
+        path: The file, may be gzip-compressed.
+        parse: Function that makes an item from a record.
+        max_lines: Maximum number of lines to read; 0 reads all.
 
     Raises:
         DataError: If the file cannot be read, is empty, or has no usable record.
     """
     items: dict[str, Item] = {}
-    bad: list[BadRecord] = []
+    rejected: list[BadRecord] = []
     for number, line in islice(_lines(path), max_lines or None):
         try:
             item = parse(_record(line), f"{path.name}:{number}")
             if item.id in items:
-                raise RecordFault("id", f"{item.id!r} was given to an earlier record")
+                raise RecordFault("id", f"{item.id!r} is the id of an earlier record")
             items[item.id] = item
         except RecordFault as fault:
-            bad.append(BadRecord(str(path), number, fault.field, fault.reason))
+            rejected.append(BadRecord(str(path), number, field=fault.field, reason=fault.reason))
     if not items:
-        raise _nothing_usable(path, bad)
-    return list(items.values()), bad
+        raise _nothing_usable(path, rejected)
+    return list(items.values()), rejected
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns what is in a file, unpacked where its name ends in .gz.
+    """Return the content of a file, decompressed if its name ends in .gz.
 
     Raises:
-        DataError: If the file cannot be read or is no whole gzip file.
+        DataError: If the file cannot be read or is not a complete gzip file.
     """
     try:
         data = path.read_bytes()
@@ -96,48 +101,48 @@ def read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(data)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file: {error}", "fetch or compress it again") from error
+        raise DataError(f"{path} is not a complete gzip file: {error}", "download or compress it again") from error
 
 
 def text_field(record: Record, field: str) -> str:
-    """Returns a field's text without white space around it; raises `RecordFault` where there is none."""
+    """Return the text of a field without surrounding white space; raise `RecordFault` if there is none."""
     if field not in record:
         raise RecordFault(field, f"is missing; the record has: {', '.join(record)}")
     return clean_text(record[field], field)
 
 
 def clean_text(value: Any, field: str) -> str:
-    """Returns a text without surrounding white space; raises `RecordFault` where it is empty or no proper text."""
+    """Return a text without surrounding white space; raise `RecordFault` if it is empty or not valid text."""
     if not isinstance(value, str):
-        raise RecordFault(field, f"is a {type(value).__name__} where a text was expected")
+        raise RecordFault(field, f"is a {type(value).__name__} instead of a text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise RecordFault(field, "holds half a character (a lone surrogate)") from None
+        raise RecordFault(field, "contains half a character (a lone surrogate)") from None
     if not (text := value.strip()):
         raise RecordFault(field, "is empty")
     return text
 
 
 def item_id(record: Record, fallback: str) -> str:
-    """Returns the record's own id, or `fallback` where it has none."""
+    """Return the record's own id, or `fallback` if it has none."""
     identity = record.get("id")
     return str(identity) if isinstance(identity, str | int) and str(identity) else fallback
 
 
 def own_id(doc_id: str, source: str) -> str:
-    """Returns the id that a document's own record gave it: curation puts the source's name before it."""
+    """Return the id from a document's own record: curation adds the source's name in front of it."""
     return doc_id.removeprefix(f"{source}/")
 
 
 def passage_of(record: Record, field: str) -> str:
-    """Returns the name of the passage that a record is about; empty where it names none."""
+    """Return the name of the passage that a record is about; empty if it names none."""
     name = record.get(field)
     return str(name) if isinstance(name, str | int) and not isinstance(name, bool) else ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines that are not blank, numbered from 1."""
+    """Yield the non-blank lines with their numbers, counted from 1."""
     for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
         if line.strip():
             yield number, line
@@ -146,19 +151,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _record(line: bytes) -> Record:
     try:
         record = json.loads(line)
-    except ValueError as error:  # broken JSON and broken UTF-8 alike
-        raise RecordFault("(line)", f"is no JSON: {error}") from None
+    except ValueError as error:  # malformed JSON or UTF-8
+        raise RecordFault("(line)", f"is not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise RecordFault("(line)", f"holds a {type(record).__name__} where an object was expected")
+        raise RecordFault("(line)", f"contains a {type(record).__name__} instead of an object")
     return record
 
 
-def _nothing_usable(path: Path, bad: list[BadRecord]) -> DataError:
-    if not bad:
-        return DataError(f"{path} is empty", "give a file with one JSON object a line")
-    first = bad[0]
+def _nothing_usable(path: Path, rejected: list[BadRecord]) -> DataError:
+    if not rejected:
+        return DataError(f"{path} is empty", "give a file with one JSON object per line")
+    first = rejected[0]
     example = f"line {first.line}, field {first.field}: {first.reason}"
     return DataError(
-        f"{path}: none of {len(bad)} records can be used; the first, {example}",
-        "name the right fields in the task's settings, or repair the file",
+        f"{path}: none of {len(rejected)} records can be used; the first, {example}",
+        "set the field names in the task's settings, or repair the file",
     )

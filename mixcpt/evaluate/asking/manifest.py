@@ -1,7 +1,7 @@
-"""How exactly a model was asked: what has to be equal before two results may be compared.
+"""The manifest of an evaluation: all conditions that must be equal before two results may be compared.
 
-Items, lm-eval definitions (few-shot examples, generation settings, filters and metrics are part of them), prompt form,
-chat template, beginning-of-text rule, split and libraries. Neither the model's weights nor the batch size.
+It has the items, the lm-eval definitions (with few-shot examples, generation settings, filters and metrics), the prompt
+form, the chat template, the first-token rule, the split and the libraries; but not the weights or the batch size.
 """
 
 import json
@@ -15,36 +15,36 @@ from mixcpt.store.fingerprint import fingerprint
 
 FILE = "manifest.json"
 LIBRARIES = ("lm-eval", "transformers")
-"""Whose versions can change an answer."""
-_SHOWN = 60
-_OF_FORM = ("form", "chat_template", "first_token", "answer_delimiter")
-"""What follows from the prompt form, and may differ where a base without chat form stands beside a chat model."""
+"""Libraries whose versions can change an answer."""
+_MAX_SHOWN_CHARACTERS = 60
+_FORM_FIELDS = ("form", "chat_template", "first_token", "answer_delimiter")
+"""Fields that follow from the prompt form; they may differ between a base without chat template and a chat model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskManifest:
-    """How one task was put."""
+    """The conditions of one task."""
 
     definition: Mapping[str, Any]
-    """Of lm-eval, with the place of its data relative to the artifact."""
+    """The lm-eval definition, with the path of its data relative to the artifact."""
     items: str
     """Digest of the items."""
     num_items: int
     form: str
-    """`plain` or `chat`."""
+    """The prompt form: `plain` or `chat`."""
     first_token: str
-    """`bos`, where a prompt starts with one; `none`, where the tokenizer has none; `template`, which writes its own."""
+    """`bos` if prompts start with one, `none` if the tokenizer has none, `template` if the template decides."""
     answer_delimiter: str
-    """White space that the chat form puts before an answer."""
+    """White space that the chat form inserts before an answer."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """How one model was asked everything."""
+    """The conditions of one evaluation."""
 
     split: str
     chat_template: str
-    """Its text; empty where no task was put through it."""
+    """Text of the template; empty if no task used it."""
     tasks: Mapping[str, TaskManifest]
     libraries: Mapping[str, str]
 
@@ -57,31 +57,32 @@ class Manifest:
 
     @classmethod
     def of(cls, evaluation: ArtifactRef) -> "Manifest":
-        """Returns the manifest of an evaluation."""
+        """Return the manifest of an evaluation."""
         data = json.loads(evaluation.file(FILE).read_text(encoding="utf-8"))
         return cls(**{**data, "tasks": {name: TaskManifest(**task) for name, task in data["tasks"].items()}})
 
 
 def require_equal(first: ArtifactRef, second: ArtifactRef, *, across_forms: bool = False) -> None:
-    """Proves that two evaluations asked in the same way.
+    """Raise `DataError` if two evaluations ran under different conditions.
 
     Args:
         first: One evaluation.
-        second: The other.
-        across_forms: Whether they may differ in prompt form, for a base that knows no chat.
+        second: The other evaluation.
+        across_forms: Whether the prompt forms may differ, for a base without chat template.
 
     Raises:
-        DataError: If they differ; it says in what.
+        DataError: If the conditions differ; the message lists the differences.
     """
     ours, theirs = Manifest.of(first).to_json(), Manifest.of(second).to_json()
+    ignored = _FORM_FIELDS if across_forms else ()
     differences = [
-        difference
+        str(difference)
         for difference in _differences(ours, theirs, "")
-        if not (across_forms and difference.path.rpartition(".")[2] in _OF_FORM)
+        if difference.path.rpartition(".")[2] not in ignored
     ]
     if differences:
         raise DataError(
-            f"the evaluations {first.path} and {second.path} cannot be compared: " + "; ".join(map(str, differences)),
+            f"the evaluations {first.path} and {second.path} cannot be compared: {'; '.join(differences)}",
             "evaluate both models with the same tasks, prompt form, template, split and libraries",
         )
 
@@ -110,4 +111,4 @@ def _differences(first: Any, second: Any, path: str) -> Iterator[_Difference]:
 
 def _short(value: Any) -> str:
     text = value if value == _ABSENT else json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."

@@ -1,16 +1,16 @@
-"""How a text of several sentences is marked; lm-eval runs this file by itself, so it imports nothing of the project."""
+"""The scoring of a text of several sentences. lm-eval runs a copy of this file, so it must not import the project."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 
 def stated_value(doc: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
-    """Returns whether a text states a fact: every sentence that names the relation ends with the value, and one does.
+    """Return 1 if a text states a fact: a sentence names the relation, and every such sentence ends with the value.
 
     Args:
-        doc: The row of the item, with `relation` and `gold`.
-        results: The text that the model wrote.
+        doc: The item's row, with `relation` and `gold`.
+        results: The text written by the model, as a list of one.
     """
     sentences = [sentence.split() for sentence in re.split(r"[.\n]", results[0].replace(",", " "))]
-    stated = [words[-1] for words in sentences if doc["relation"] in words]
-    return {"exact_match": float(bool(stated) and all(word == doc["gold"] for word in stated))}
+    values = [words[-1] for words in sentences if doc["relation"] in words]
+    return {"exact_match": float(bool(values) and all(value == doc["gold"] for value in values))}

@@ -1,4 +1,4 @@
-"""The questions of the domain, each behind the document that it is about: what reading alone would answer."""
+"""Open-book questions: the domain's questions, each after its document, to measure answers from reading only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,31 +8,32 @@ from mixcpt.evaluate.asking.items import Item, own_id
 from mixcpt.evaluate.asking.tasks import TaskItems
 from mixcpt.store.artifacts import ArtifactRef
 
-_BETWEEN = "\n"
+_SEPARATOR = "\n"
 
 
 def open_book(tasks: Sequence[TaskItems], corpus: ArtifactRef) -> list[TaskItems]:
-    """Returns the domain's questions with their documents in the prompt; none for tasks whose documents are unknown.
+    """Return the domain's questions with their documents in the prompt, without questions whose document is unknown.
 
-    A question is about the document that its `passage_field` names by the record's id; one of the closed world is
-    about the first document of its entity. Documents are those that training reads, for so would a retriever.
+    The `passage_field` of a question names its document by the record's id; a closed-world question is about the first
+    document of its entity. The documents are the ones that training reads, as a retriever would also find them.
     """
-    documents: Mapping[str, str] = {}
-    found = []
-    for asked in tasks:
-        if asked.task.group != "domain" or not is_question(asked.task):
+    corpus_documents: Mapping[str, str] = {}
+    open_tasks = []
+    for task in tasks:
+        if task.config.group != "domain" or not is_question(task.config):
             continue
-        if isinstance(asked.task, ClosedWorldTask):
-            known = _world_documents(asked.task)
+        if isinstance(task.config, ClosedWorldTask):
+            documents = _world_documents(task.config)
         else:
-            known = documents = documents or _corpus_documents(corpus)
-        if items := tuple(_behind(item, known[item.passage]) for item in asked.items if item.passage in known):
-            found.append(TaskItems(asked.task, items))
-    return found
+            documents = corpus_documents = corpus_documents or _corpus_documents(corpus)
+        items = [_after_document(item, documents[item.passage]) for item in task.items if item.passage in documents]
+        if items:
+            open_tasks.append(TaskItems(task.config, tuple(items)))
+    return open_tasks
 
 
-def _behind(item: Item, document: str) -> Item:
-    return replace(item, prompt=f"{document}{_BETWEEN}{item.prompt}")
+def _after_document(item: Item, document: str) -> Item:
+    return replace(item, prompt=f"{document}{_SEPARATOR}{item.prompt}")
 
 
 def _world_documents(task: ClosedWorldTask) -> Mapping[str, str]:
@@ -42,7 +43,7 @@ def _world_documents(task: ClosedWorldTask) -> Mapping[str, str]:
 
 
 def _corpus_documents(corpus: ArtifactRef) -> Mapping[str, str]:
-    """Returns the domain's documents by the ids that their own records gave them."""
+    """Return the domain's documents by the ids of their own records."""
     import pandas as pd
 
     columns = ["doc_id", "source", "pool", "text"]

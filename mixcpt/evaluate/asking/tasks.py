@@ -1,4 +1,4 @@
-"""From the settings of a task to what exactly is asked: checked items, drawn by seed, with what had to be left out."""
+"""Reads the items of tasks: checks them, selects the split and draws by seed; keeps rejected records with reasons."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from mixcpt.config import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, Mult
 from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.items import BadRecord, Item, read_items
 from mixcpt.evaluate.asking.multiple_choice import choice_parser
-from mixcpt.evaluate.asking.splits import split_of
+from mixcpt.evaluate.asking.splits import in_split
 from mixcpt.evaluate.asking.texts import heldout_texts, is_jsonl, read_texts
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
@@ -19,41 +19,44 @@ _CHECKED_LINES = 20
 
 @dataclass(frozen=True)
 class TaskItems:
-    """A task and what it asks."""
+    """A task with its items."""
 
-    task: Task
+    config: Task
     items: tuple[Item, ...]
     quarantined: tuple[BadRecord, ...] = ()
     examples: tuple[Item, ...] = ()
-    """Shown with their answers before each question."""
+    """Few-shot examples, put with their answers before each question."""
+
+    @property
+    def name(self) -> str:
+        return self.config.name
 
     @property
     def metric(self) -> str:
-        return "bits_per_byte" if isinstance(self.task, BitsPerByteTask) else "accuracy"
+        return "bits_per_byte" if isinstance(self.config, BitsPerByteTask) else "accuracy"
 
     @property
     def digest(self) -> str:
-        """What is asked, whatever file, folder or corpus it came from."""
+        """Digest of items and examples, independent of the file, folder or corpus that they come from."""
         return fingerprint([asdict(item) for item in (*self.items, *self.examples)])
 
 
 def read_tasks(config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> list[TaskItems]:
-    """Returns every task with its items of the split; where a task has a limit, the seed draws them.
+    """Return every task with its items in the split; the seed draws the items of a task with a limit.
 
     Raises:
-        DataError: If a task has nothing to ask.
+        DataError: If a task has no items.
     """
-    return [_read(task, config, corpus, seed) for task in config.tasks]
+    return [_read(task, config, corpus, seed=seed) for task in config.tasks]
 
 
-def asked_items(task: Task, config: EvaluateConfig) -> list[Item]:
-    """Returns what a task asks whose items lie in no corpus, in the split of the settings, its limit left aside."""
-    items = _own_items(task)[0]
-    return [item for item in items if config.split in ("all", split_of(item.cluster, config.splits))]
+def items_in_split(task: Task, config: EvaluateConfig) -> list[Item]:
+    """Return all items in the split of a task that needs no corpus; the task's limit is ignored."""
+    return in_split(_own_items(task)[0], config)
 
 
 def check_tasks(config: EvaluateConfig) -> list[str]:
-    """Returns what is wrong with the tasks' files, each problem with its key path; reads only their first lines."""
+    """Return the problems of the tasks' files, each with its key path; reads only the first lines."""
     problems = []
     for index, task in enumerate(config.tasks):
         if isinstance(task, ClosedWorldTask) or not task.path:
@@ -65,26 +68,28 @@ def check_tasks(config: EvaluateConfig) -> list[str]:
     return problems
 
 
-def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, seed: int) -> TaskItems:
-    bad: list[BadRecord] = []
+def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> TaskItems:
+    rejected: list[BadRecord] = []
     if isinstance(task, BitsPerByteTask) and not task.path:
         items = heldout_texts(task, corpus)
     else:
-        items, bad = _own_items(task)
+        items, rejected = _own_items(task)
     examples = _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
-    shown = {example.cluster for example in examples}
-    items = [item for item in items if item.cluster not in shown]
-    chosen = [item for item in items if config.split in ("all", split_of(item.cluster, config.splits))]
-    if not chosen:
+    # an item about the passage of an example would be answered in its own prompt
+    example_passages = {example.cluster for example in examples}
+    items = [item for item in items if item.cluster not in example_passages]
+    split_items = in_split(items, config)
+    if not split_items:
         raise DataError(
             f"evaluation task {task.name}: none of its {len(items)} items is in the split {config.split}",
-            "add items, change evaluate.splits, or ask all with evaluate.split: all",
+            "add items, change evaluate.splits, or use all items with evaluate.split: all",
         )
-    return TaskItems(task, tuple(_draw(chosen, task.limit, seed)), tuple(bad), tuple(examples))
+    drawn = _draw(split_items, task.limit, seed)
+    return TaskItems(task, tuple(drawn), quarantined=tuple(rejected), examples=tuple(examples))
 
 
 def _own_items(task: Task) -> tuple[list[Item], list[BadRecord]]:
-    """Returns the items of a task that has them itself or reads them from a file, and what could not be used."""
+    """Return the items of a closed-world task or of a task with a file, and the rejected records."""
     if isinstance(task, ClosedWorldTask):
         return _world_items(task), []
     path = Path(task.path).expanduser()
@@ -95,13 +100,19 @@ def _world_items(task: ClosedWorldTask) -> list[Item]:
     from mixcpt.closed_world import items
 
     return [
-        Item(item.id, item.prompt, " ".join(item.answer.split()), (), f"{item.kind}/{item.entity}", item.fact_id)
+        Item(
+            id=item.id,
+            prompt=item.prompt,
+            gold=" ".join(item.answer.split()),
+            passage=f"{item.kind}/{item.entity}",
+            fact=item.fact_id,
+        )
         for item in items(task)
     ]
 
 
 def _examples(items: Sequence[Item], count: int) -> list[Item]:
-    """Returns the examples, each about another passage: by their names, so that no seed and no split changes them."""
+    """Return few-shot examples about different passages; their ids decide, so they depend on no seed or split."""
     ranked = sorted(items, key=lambda item: hashlib.sha256(f"example:{item.id}".encode()).digest())
     by_passage: dict[str, Item] = {}
     for item in ranked:
@@ -110,19 +121,19 @@ def _examples(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def _draw(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
-    """Returns at most `limit` items in their order; a larger limit asks the same ones and more, 0 asks all."""
+    """Return at most `limit` items in their order; a larger limit only adds items, and 0 draws all."""
     if not limit or len(items) <= limit:
         return list(items)
     ranked = sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item.id}".encode()).digest())
-    chosen = {item.id for item in ranked[:limit]}
-    return [item for item in items if item.id in chosen]
+    drawn = {item.id for item in ranked[:limit]}
+    return [item for item in items if item.id in drawn]
 
 
 def _check_file(task: MultipleChoiceTask | BitsPerByteTask, path: Path) -> None:
-    known = is_jsonl(path) or (isinstance(task, BitsPerByteTask) and path.name.removesuffix(".gz").endswith(".txt"))
-    if not known:
+    is_txt = path.name.removesuffix(".gz").endswith(".txt")
+    if not is_jsonl(path) and not (isinstance(task, BitsPerByteTask) and is_txt):
         raise DataError(
-            f"{path} is no kind of file that this task reads (.jsonl, for bits_per_byte also .txt; or .gz of it)"
+            f"{path} is not a file type of this task (.jsonl, for bits_per_byte also .txt; each may end in .gz)"
         )
     if isinstance(task, MultipleChoiceTask):
         read_items(path, choice_parser(task), max_lines=_CHECKED_LINES)

@@ -1,4 +1,4 @@
-"""Texts whose bits are counted: what curation held out, the records of a jsonl file, or the passages of a txt file."""
+"""Texts scored in bits per byte: held-out documents, the records of a jsonl file, or the passages of a txt file."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,14 @@ from mixcpt.evaluate.asking.items import BadRecord, Item, Record, item_id, read_
 from mixcpt.store.artifacts import ArtifactRef
 
 _PASSAGE_CHARACTERS = 2000
-"""A txt file is one text, and one number has no interval: so it is cut at blank lines into passages of this length."""
+"""Minimum length of the passages that a txt file is cut into: a single text would have no interval."""
 
 
 def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
-    """Returns the documents that curation held out of the task's pool, or of one of its sources.
+    """Return the held-out documents of the task's pool, or of one of its sources.
 
     Raises:
-        DataError: If it held out none.
+        DataError: If curation held out none.
     """
     import pandas as pd
 
@@ -24,32 +24,34 @@ def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
     documents = documents[documents["pool"] == task.heldout_pool]
     if task.source:
         documents = documents[documents["source"] == task.source]
-    items = [Item(str(doc_id), text) for doc_id, text in zip(documents["doc_id"], documents["text"], strict=True)]
+    rows = zip(documents["doc_id"], documents["text"], strict=True)
+    items = [Item(id=str(doc_id), prompt=text) for doc_id, text in rows]
     if not items:
         raise DataError(
-            f"evaluation task {task.name}: nothing of {task.source or f'the {task.heldout_pool} pool'} was held out",
+            f"evaluation task {task.name}: no document of {task.source or f'the {task.heldout_pool} pool'} is held out",
             "raise curation.heldout_fraction, add documents to the pool, or remove the task",
         )
     return items
 
 
 def read_texts(path: Path, *, max_lines: int = 0) -> tuple[list[Item], list[BadRecord]]:
-    """Returns the texts of a jsonl file (field `text`) or the passages of a txt file, and what could not be used."""
+    """Return the texts of a jsonl file (field `text`) or the passages of a txt file, and the rejected records."""
     if is_jsonl(path):
         return read_items(path, _parse, max_lines=max_lines)
     return _passages(path), []
 
 
 def is_jsonl(path: Path) -> bool:
-    """Tells whether a file's name ends in .jsonl, unpacked or not."""
+    """Return whether a file name ends in .jsonl or .jsonl.gz."""
     return path.name.removesuffix(".gz").endswith(".jsonl")
 
 
 def _parse(record: Record, fallback: str) -> Item:
-    return Item(item_id(record, fallback), text_field(record, "text"))
+    return Item(id=item_id(record, fallback), prompt=text_field(record, "text"))
 
 
 def _passages(path: Path) -> list[Item]:
+    """Return the passages of a txt file, cut at blank lines."""
     try:
         text = read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -61,4 +63,4 @@ def _passages(path: Path) -> list[Item]:
         passages[-1] = f"{passages[-1]}\n\n{paragraph}".strip()
     if not passages[0]:
         raise DataError(f"{path} is empty", "give a file with text")
-    return [Item(f"{path.name}#{number}", passage) for number, passage in enumerate(passages, start=1)]
+    return [Item(id=f"{path.name}#{number}", prompt=passage) for number, passage in enumerate(passages, start=1)]

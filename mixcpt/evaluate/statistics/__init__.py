@@ -1,1 +1,1 @@
-"""Statistics over answers: intervals, differences, retention, seeds, and the state of every fact."""
+"""Statistics of evaluations: intervals, differences, retention, changes over seeds, and the state of every fact."""

@@ -1,19 +1,26 @@
-"""What a method does differently over all of its trainings, with intervals for new seeds and new passages."""
+"""Changes of a method over several training seeds, with intervals for new seeds and new passages.
 
+Every seed answers every passage, so seeds and passages are crossed random effects:
+Var(mean) = (MS_seeds + MS_passages - MS_rest) / (seeds * passages), with Satterthwaite's degrees of freedom (Clark, The
+language-as-fixed-effect fallacy, 1973). A single seed has no variance between seeds: its interval covers new passages
+of this training only.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float
 
 from mixcpt.evaluate.statistics.deltas import Paired, paired
 from mixcpt.evaluate.statistics.estimates import POWER, holm, passage_sums, unseen_interval
-from mixcpt.evaluate.statistics.seeds import crossed, minimum_detectable
 from mixcpt.store.artifacts import ArtifactRef
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SeedsDelta:
-    """A method on one task against the base, or against another method."""
+    """The change on one task from the base, or from another method, to a method."""
 
     task: str
     group: str
@@ -22,67 +29,98 @@ class SeedsDelta:
     n: int
     passages: int
     bases: tuple[float, ...]
-    """Of what it is compared with, seed by seed."""
+    """Value of the base or of the other method, per seed."""
     values: tuple[float, ...]
-    """Of the method, seed by seed."""
+    """Value of the method, per seed."""
     delta: float
     low: float
     high: float
-    """Interval of `delta` for new seeds and passages; for one seed, for new passages alone."""
+    """Upper end of the interval of `delta` for new seeds and passages; with one seed, for new passages only."""
     p_value: float
     p_holm: float
     detectable: float
-    """The true change that a comparison like this finds in four of five cases."""
+    """True change that such a comparison detects in 80 of 100 cases."""
     between_seeds: float
-    """Standard deviation of the change from seed to seed; NaN for one seed."""
+    """Standard deviation of the change between seeds; NaN for one seed."""
 
     @property
     def base(self) -> float:
-        """Of what it is compared with, the mean over the seeds."""
+        """Mean of `bases`."""
         return sum(self.bases) / len(self.bases)
 
     @property
     def value(self) -> float:
+        """Mean of `values`."""
         return sum(self.values) / len(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossedMean:
+    """A mean over seeds and passages with its uncertainty."""
+
+    mean: float
+    stderr: float
+    """Standard error of the mean; NaN for fewer than two passages."""
+    degrees: float
+    """Degrees of freedom of the t distribution of (mean - truth) / stderr."""
+    low: float
+    high: float
+    p_value: float
+    """Two-sided p-value of a true mean of 0."""
+    between_seeds: float
+    """Standard deviation of the seeds' means; NaN for one seed."""
 
 
 def across_seeds(
     before: Sequence[ArtifactRef], after: Sequence[ArtifactRef], *, confidence: float, across_forms: bool = False
 ) -> list[SeedsDelta]:
-    """Returns for each task how the evaluations `after` differ from those `before`.
+    """Return the change from the evaluations `before` to the evaluations `after`, per task.
 
     Args:
-        before: One evaluation for each of `after`, of the same seed; or a single one, of the base.
-        after: One evaluation a seed.
+        before: One evaluation per seed, in the order of `after`; or a single one, of the base.
+        after: One evaluation per seed.
         confidence: Level of the intervals.
-        across_forms: Whether prompt forms may differ, for a base that knows no chat.
+        across_forms: Whether prompt forms may differ, for a base without chat template.
 
     Raises:
-        DataError: If two of them were not asked the same in the same way.
+        DataError: If two evaluations differ in items or conditions.
     """
-    references = list(before) * (len(after) if len(before) == 1 else 1)
-    by_seed = [
-        {pair.task: pair for pair in paired(reference, evaluation, across_forms=across_forms)}
+    # the single base is the reference of every seed
+    references = list(before) * len(after) if len(before) == 1 else before
+    pairs_by_seed = [
+        _pairs_by_task(reference, evaluation, across_forms)
         for reference, evaluation in zip(references, after, strict=True)
     ]
-    changes = [_change([pairs[task] for pairs in by_seed], confidence) for task in by_seed[0]]
+    changes = [_change([pairs[task] for pairs in pairs_by_seed], confidence) for task in pairs_by_seed[0]]
+    # several tasks are tested at once
     adjusted = holm([change.p_value for change in changes])
     return [replace(change, p_holm=p_value) for change, p_value in zip(changes, adjusted, strict=True)]
 
 
+def _pairs_by_task(reference: ArtifactRef, evaluation: ArtifactRef, across_forms: bool) -> dict[str, Paired]:
+    return {pair.task: pair for pair in paired(reference, evaluation, across_forms=across_forms)}
+
+
 def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
+    """Return the change on one task from its pairs, one per seed."""
     first = pairs[0]
+    # w_p = sum of the item weights of passage p
     weights = passage_sums(first.weights, first.passages)
+    # d_sp = sum of (after - before) over the items of passage p, for seed s
     differences = np.stack([passage_sums(pair.after - pair.before, pair.passages) for pair in pairs])
-    found = crossed(differences, weights, confidence=confidence)
+    change = crossed_mean(differences, weights, confidence=confidence)
+    # value of seed s = sum of its items' values / sum of the weights
     total = first.weights.sum()
     bases = tuple(float(pair.before.sum() / total) for pair in pairs)
-    low, high = found.low, found.high
-    if first.metric == "accuracy" and not np.any(differences):
-        low, high = unseen_interval(sum(bases) / len(bases), len(weights), confidence)
-    if first.metric == "accuracy":  # a share stays between 0 and 1
-        mean = sum(bases) / len(bases)
-        low, high = max(low, -mean), min(high, 1 - mean)
+    values = tuple(float(pair.after.sum() / total) for pair in pairs)
+    low, high = change.low, change.high
+    if first.metric == "accuracy":
+        mean_base = sum(bases) / len(bases)
+        if not np.any(differences):
+            # no passage changed, so the t interval is [0, 0]: bound the changes that a sample can miss
+            low, high = unseen_interval(mean_base, len(weights), confidence)
+        # base + change must be within [0, 1]
+        low, high = max(low, -mean_base), min(high, 1 - mean_base)
     return SeedsDelta(
         task=first.task,
         group=first.group,
@@ -91,12 +129,90 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
         n=len(first.weights),
         passages=len(weights),
         bases=bases,
-        values=tuple(float(pair.after.sum() / total) for pair in pairs),
-        delta=found.mean,
+        values=values,
+        delta=change.mean,
         low=low,
         high=high,
-        p_value=found.p_value,
-        p_holm=found.p_value,
-        detectable=minimum_detectable(found, confidence=confidence, power=POWER),
-        between_seeds=found.between_seeds,
+        p_value=change.p_value,
+        p_holm=change.p_value,
+        detectable=minimum_detectable(change, confidence=confidence, power=POWER),
+        between_seeds=change.between_seeds,
     )
+
+
+def crossed_mean(
+    differences: Float[np.ndarray, "seeds passages"], weights: Float[np.ndarray, " passages"], *, confidence: float
+) -> CrossedMean:
+    """Return the mean change sum(differences) / sum(weights), with an interval for new seeds and new passages.
+
+    Args:
+        differences: Sum of after - before over the items of a passage, per seed and passage.
+        weights: Sum of the item weights, per passage.
+        confidence: Level of the interval.
+    """
+    from scipy import stats
+
+    num_seeds, num_passages = differences.shape
+    total = weights.sum()
+    # m_s = sum_p d_sp / sum_p w_p, the change of each seed; mean = their mean
+    seed_means = differences.sum(axis=1) / total
+    mean = float(seed_means.mean())
+    between_seeds = float(seed_means.std(ddof=1)) if num_seeds > 1 else math.nan
+    stderr = degrees = low = high = p_value = math.nan
+    if num_passages > 1:
+        # y_sp = m_s + P / sum_p w_p * (d_sp - m_s * w_p): the ratio m_s linearized, so that mean_p y_sp = m_s
+        values = seed_means[:, None] + num_passages / total * (differences - seed_means[:, None] * weights)
+        variance, degrees = _variance(values)
+        stderr = math.sqrt(variance)
+        if stderr == 0:
+            low = high = mean
+            p_value = 1.0 if mean == 0 else 0.0
+        else:
+            # mean -+ t_(1 - error / 2) * stderr, and P(|t| > |mean| / stderr)
+            reach = float(stats.t.ppf((1 + confidence) / 2, degrees)) * stderr
+            low, high = mean - reach, mean + reach
+            p_value = float(2 * stats.t.sf(abs(mean) / stderr, degrees))
+    return CrossedMean(
+        mean=mean,
+        stderr=stderr,
+        degrees=degrees,
+        low=low,
+        high=high,
+        p_value=p_value,
+        between_seeds=between_seeds,
+    )
+
+
+def minimum_detectable(change: CrossedMean, *, confidence: float, power: float) -> float:
+    """Return the true change that such a comparison detects with the given power."""
+    from scipy import stats
+
+    if math.isnan(change.stderr):
+        return math.nan
+    # (t_(1 - error / 2) + t_power) * stderr
+    reach = stats.t.ppf((1 + confidence) / 2, change.degrees) + stats.t.ppf(power, change.degrees)
+    return float(reach * change.stderr)
+
+
+def _variance(values: Float[np.ndarray, "seeds passages"]) -> tuple[float, float]:
+    """Return the variance of the grand mean and its degrees of freedom."""
+    num_seeds, num_passages = values.shape
+    # MS_passages = S * Var_p(mean_s y_sp)
+    passage_means = values.mean(axis=0)
+    ms_passages = num_seeds * passage_means.var(ddof=1)
+    if num_seeds == 1:
+        return float(ms_passages / num_passages), float(num_passages - 1)
+    # MS_seeds = P * Var_s(mean_p y_sp)
+    seed_means = values.mean(axis=1)
+    ms_seeds = num_passages * seed_means.var(ddof=1)
+    # MS_rest = sum of squared interactions / ((S - 1) (P - 1))
+    interaction = values - passage_means - seed_means[:, None] + values.mean()
+    ms_rest = (interaction**2).sum() / ((num_seeds - 1) * (num_passages - 1))
+    # numerator MS_seeds + MS_passages - MS_rest; below either of the first two it is only noise of the subtraction
+    numerator = max(ms_seeds + ms_passages - ms_rest, ms_seeds, ms_passages)
+    if numerator == 0:
+        return 0.0, float(num_seeds - 1)
+    # Satterthwaite: numerator^2 / sum of MS^2 / (degrees of freedom of that MS)
+    denominator = ms_seeds**2 / (num_seeds - 1) + ms_passages**2 / (num_passages - 1)
+    denominator += ms_rest**2 / ((num_seeds - 1) * (num_passages - 1))
+    return float(numerator / values.size), float(numerator**2 / denominator)

@@ -1,12 +1,12 @@
-"""What a model does differently from another one, task by task, and whether that is more than chance.
+"""The change from one model to another on every task, and whether it is more than chance.
 
-Both models answered the same items, so all comparisons are paired: what an item's difficulty adds to both cancels out.
+Both models answered the same items, so all comparisons are paired: the difficulty of an item cancels out.
 """
 
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from mixcpt.evaluate.statistics.estimates import (
     signed_rank_p_value,
     unseen_interval,
 )
+from mixcpt.evaluate.statistics.json_values import nan_to_null, null_to_nan
 from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -40,9 +41,9 @@ Measure = Literal["value", "gold"]
 GOLD_BITS = "gold_bits_per_byte"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskDelta:
-    """What a model does differently from its base on one task."""
+    """The change from a base to a model on one task."""
 
     task: str
     group: str
@@ -50,35 +51,34 @@ class TaskDelta:
     higher_is_better: bool
     n: int
     passages: int
-    """What the items are about; items of one are no independent evidence."""
+    """Number of passages that the items are about; items about one passage are dependent."""
     chance: float
-    """What blind guessing would reach; 0 where nothing is chosen among."""
+    """Expected accuracy of a random choice; 0 without choices."""
     base: float
     value: float
     delta: float
-    """`value` - `base`, also where lower is better."""
+    """The difference `value` - `base`, whatever the direction of the metric."""
     low: float
     high: float
-    """Interval of `delta`: paired bootstrap over passages; NaN for fewer than two."""
+    """Upper end of the interval of `delta`, a paired bootstrap over passages; NaN for fewer than two passages."""
     p_value: float
-    """That there is no difference. Accuracy: exact McNemar test, or a sign-flip test over passages where some have
-    several items. Bits per byte: Wilcoxon's signed-rank test over passages."""
+    """P-value of no difference. For accuracy, an exact McNemar test, or a sign-flip test over passages if a passage has
+    several items; for bits per byte, Wilcoxon's signed-rank test over passages."""
     p_holm: float
-    """The same for all tasks of the comparison at once (Holm)."""
+    """The p-value adjusted for all tasks of the comparison (Holm)."""
     detectable: float
-    """The true change that a comparison like this finds in 80 of 100 cases."""
+    """True change that such a comparison detects in 80 of 100 cases."""
     gained: int
-    """Items that only the model answers rightly; 0 for bits per byte."""
+    """Number of items that only the model answers correctly; 0 for bits per byte."""
     lost: int
-    """Items that only the base answers rightly; 0 for bits per byte."""
+    """Number of items that only the base answers correctly; 0 for bits per byte."""
 
     def to_json(self) -> dict[str, Any]:
-        return {name: None if _is_nan(value) else value for name, value in asdict(self).items()}
+        return nan_to_null(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TaskDelta":
-        fields: dict[str, Any] = {name: math.nan if value is None else value for name, value in data.items()}
-        return cls(**fields)
+        return cls(**null_to_nan(data))
 
 
 def compare(
@@ -91,31 +91,31 @@ def compare(
     across_forms: bool = False,
     measure: Measure = "value",
 ) -> list[TaskDelta]:
-    """Returns for each task how `model` differs from `base`, in the order of the base's tasks.
+    """Return the change from `base` to `model` per task, in the order of the base's tasks.
 
     Args:
-        base: What the changes are counted from.
-        model: What changed.
+        base: Evaluation of the base.
+        model: Evaluation of the model.
         confidence: Level of the intervals.
-        num_resamples: Bootstrap resamples behind each interval.
-        seed: Draws them.
-        across_forms: Whether the two may have been asked in different prompt forms, for a base that knows no chat.
-        measure: What is compared: answers, or how many bits a byte of the right answers costs (tasks without right
-            answers are left out).
+        num_resamples: Number of bootstrap resamples per interval.
+        seed: Seed of the resamples.
+        across_forms: Whether prompt forms may differ, for a base without chat template.
+        measure: `value` compares the answers, `gold` the bits per byte of the correct answers and leaves out tasks
+            without correct answers.
 
     Raises:
-        DataError: If the two evaluations did not ask the same items in the same way.
+        DataError: If the two evaluations differ in items or conditions.
     """
     resampling = Resampling(confidence, num_resamples)
     changes = []
     for pair in paired(base, model, across_forms=across_forms, measure=measure):
-        rng = np.random.default_rng([seed, zlib.crc32(pair.task.encode())])  # depends on no other task
+        rng = np.random.default_rng([seed, zlib.crc32(pair.task.encode())])  # independent of the other tasks
         changes.append(_delta(pair, resampling, rng))
     adjusted = holm([change.p_value for change in changes])
     return [replace(change, p_holm=p_holm) for change, p_holm in zip(changes, adjusted, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
     """The answers of two models to one task, item by item."""
 
@@ -133,36 +133,57 @@ class Paired:
 def paired(
     base: ArtifactRef, model: ArtifactRef, *, across_forms: bool = False, measure: Measure = "value"
 ) -> list[Paired]:
-    """Returns the answers of both models, side by side, in the order of the base's tasks.
+    """Return the answers of both models item by item, in the order of the base's tasks.
 
     Raises:
-        DataError: If the two evaluations did not ask the same items in the same way.
+        DataError: If the two evaluations differ in items or conditions.
     """
-    directions = {score.task: score.higher_is_better for score in EvaluationSummary.of(base).tasks}
     base_items, model_items = _items(base), _items(model)
     if set(base_items) != set(model_items):
-        raise _different("the tasks", set(base_items), set(model_items), base, model)
+        raise _different("the tasks", set(base_items), set(model_items), base=base, model=model)
     pairs = []
-    for name, better in directions.items():
-        before, after = _pair(name, base_items[name], model_items[name], base, model)
+    for score in EvaluationSummary.of(base).tasks:
+        before, after = base_items[score.task], model_items[score.task]
+        _require_same_items(score.task, before, after, base=base, model=model)
         if measure == "value":
-            metric, columns = str(before["metric"].iloc[0]), [before["value"], after["value"], before["weight"]]
-        elif before["gold_log_prob"].isna().any():
-            continue
-        else:
-            metric, better = GOLD_BITS, False
-            columns = [*(-items["gold_log_prob"] / math.log(2) for items in (before, after)), before["gold_bytes"]]
-        old, new, weights = (column.to_numpy(dtype=float) for column in columns)
-        passages = number_passages(before["passage"].tolist())
-        group, chance = str(before["group"].iloc[0]), float(before["chance"].mean())
-        pairs.append(Paired(name, group, metric, better, old, new, weights, passages, chance))
+            pairs.append(_pair_of_values(score.task, before, after, higher_is_better=score.higher_is_better))
+        elif not before["gold_log_prob"].isna().any():
+            pairs.append(_pair_of_gold_bits(score.task, before, after))
     require_equal(base, model, across_forms=across_forms)
     return pairs
 
 
+def _pair_of_values(task: str, before: "DataFrame", after: "DataFrame", *, higher_is_better: bool) -> Paired:
+    return Paired(
+        task=task,
+        group=str(before["group"].iloc[0]),
+        metric=str(before["metric"].iloc[0]),
+        higher_is_better=higher_is_better,
+        before=before["value"].to_numpy(dtype=float),
+        after=after["value"].to_numpy(dtype=float),
+        weights=before["weight"].to_numpy(dtype=float),
+        passages=number_passages(before["passage"].tolist()),
+        chance=float(before["chance"].mean()),
+    )
+
+
+def _pair_of_gold_bits(task: str, before: "DataFrame", after: "DataFrame") -> Paired:
+    """Return the bits of the correct answers, weighted by their bytes."""
+    pair = _pair_of_values(task, before, after, higher_is_better=False)
+    old, new = (-items["gold_log_prob"] / math.log(2) for items in (before, after))
+    return replace(
+        pair,
+        metric=GOLD_BITS,
+        before=old.to_numpy(dtype=float),
+        after=new.to_numpy(dtype=float),
+        weights=before["gold_bytes"].to_numpy(dtype=float),
+    )
+
+
 def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> TaskDelta:
     answers = pair.before, pair.after, pair.weights, pair.passages
-    base, value = (estimate(values, pair.weights, pair.passages)[0] for values in (pair.before, pair.after))
+    base = estimate(pair.before, pair.weights, pair.passages)[0]
+    value = estimate(pair.after, pair.weights, pair.passages)[0]
     low, high = paired_interval(*answers, resampling, rng)
     is_accuracy = pair.metric == "accuracy"
     num_passages = int(pair.passages.max()) + 1
@@ -191,45 +212,39 @@ def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> Ta
 
 def _p_value(pair: Paired, num_passages: int, rng: np.random.Generator) -> float:
     if pair.metric != "accuracy":
-        before, after, bytes_ = (
-            passage_sums(values, pair.passages) for values in (pair.before, pair.after, pair.weights)
-        )
-        return signed_rank_p_value(before / bytes_, after / bytes_)
+        num_bytes = passage_sums(pair.weights, pair.passages)
+        before = passage_sums(pair.before, pair.passages) / num_bytes
+        return signed_rank_p_value(before, passage_sums(pair.after, pair.passages) / num_bytes)
     if num_passages < len(pair.weights):
         return sign_flip_p_value(passage_sums(pair.after - pair.before, pair.passages), rng)
     return mcnemar_p_value(int(np.sum(pair.after > pair.before)), int(np.sum(pair.after < pair.before)))
 
 
 def _items(evaluation: ArtifactRef) -> "dict[str, DataFrame]":
+    """Return the items of every task, sorted by their ids."""
     import pandas as pd
 
     items = pd.read_parquet(evaluation.file("items.parquet"))
     return {str(name): rows.set_index("item_id").sort_index() for name, rows in items.groupby("task", sort=False)}
 
 
-def _pair(
-    task: str, before: "DataFrame", after: "DataFrame", base: ArtifactRef, model: ArtifactRef
-) -> "tuple[DataFrame, DataFrame]":
-    """Returns the items of both models in one order, once it is sure that they are the same."""
+def _require_same_items(
+    task: str, before: "DataFrame", after: "DataFrame", *, base: ArtifactRef, model: ArtifactRef
+) -> None:
     if set(before.index) != set(after.index) or len(before) != len(after):
-        raise _different(f"the items of task {task}", set(before.index), set(after.index), base, model)
+        raise _different(f"the items of task {task}", set(before.index), set(after.index), base=base, model=model)
     changed = before.index[(before["gold"] != after["gold"]) | (before["weight"] != after["weight"])]
     if len(changed):
         raise DataError(
-            f"task {task}: item {changed[0]} has another right answer or length in {base.path} than in {model.path}",
+            f"task {task}: item {changed[0]} has a different answer or length in {base.path} than in {model.path}",
             "evaluate both models on the same data",
         )
-    return before, after
 
 
-def _different(what: str, ours: set[Any], theirs: set[Any], base: ArtifactRef, model: ArtifactRef) -> DataError:
+def _different(subject: str, ours: set[Any], theirs: set[Any], *, base: ArtifactRef, model: ArtifactRef) -> DataError:
     example = sorted(str(name) for name in ours ^ theirs)[:1]
     return DataError(
-        f"{what} differ between the evaluations {base.path} and {model.path}: "
+        f"{subject} differ between the evaluations {base.path} and {model.path}: "
         f"{len(ours - theirs)} only in the first, {len(theirs - ours)} only in the second, e.g. {', '.join(example)}",
         "evaluate both models with the same tasks, limits and seed",
     )
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -1,7 +1,7 @@
-"""How sure a number is: standard errors, paired intervals, p-values, and the smallest change that would be seen.
+"""Uncertainty of results: standard errors, paired intervals, p-values, and minimum detectable changes.
 
-Answers to questions about one passage stand and fall together, so all of these draw or sum whole passages. Values
-and weights are per item; accuracy is the ratio of sums with every weight 1, bits per byte with the texts' bytes.
+Answers to questions about one passage are dependent, so all functions draw or sum whole passages. Values and weights
+are per item: accuracy is the ratio of their sums with all weights 1, bits per byte with the texts' bytes as weights.
 """
 
 import math
@@ -12,38 +12,38 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _MAX_RESAMPLED_VALUES = 4_000_000
-"""Bounds the memory of a bootstrap, not its result."""
+"""Maximum number of values that a bootstrap holds in memory; does not change its result."""
 POWER = 0.8
-"""Of the change that a comparison is said to see."""
+"""Probability of detecting a change that is called detectable."""
 
 Values = Float[np.ndarray, " items"]
 Passages = Int[np.ndarray, " items"]
-"""Which passage each item is about, counted from 0."""
+"""Passage number per item, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How an interval is made."""
+    """Settings of a bootstrap interval."""
 
     confidence: float
     num_resamples: int
 
 
 def number_passages(names: Sequence[str]) -> Passages:
-    """Returns the passages of items by their names, numbered."""
+    """Return the numbers of the items' passages, from their names."""
     return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
 def passage_sums(values: Values, passages: Passages) -> Float[np.ndarray, " passages"]:
-    """Returns the sum of the values of each passage."""
+    """Return the sum of the values per passage."""
     return np.bincount(passages, weights=values)
 
 
 def estimate(values: Values, weights: Values, passages: Passages) -> tuple[float, float]:
-    """Returns sum(values) / sum(weights) and its standard error (NaN for fewer than two passages).
+    """Return sum(values) / sum(weights) and its standard error (NaN for fewer than two passages).
 
-    The error of a ratio of sums over clusters is that of its linearisation (Cochran, Sampling Techniques, 1977,
-    eq. 9A.8 with clusters as units); with weights 1 and a passage an item it is the usual one of a mean.
+    The error is that of the linearized ratio of cluster sums (Cochran, Sampling Techniques, 1977, eq. 9A.8, with
+    clusters as units). With weights 1 and one item per passage it is the usual error of a mean.
     """
     ratio = float(values.sum() / weights.sum())
     residuals = passage_sums(values - ratio * weights, passages)
@@ -60,10 +60,10 @@ def paired_interval(
     resampling: Resampling,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of sum(after) / sum(weights) - sum(before) / sum(weights).
+    """Return the percentile bootstrap interval of sum(after) / sum(weights) - sum(before) / sum(weights).
 
     Passages are drawn with all their items, as pairs (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapters 8 and 13); NaN for fewer than two. Where no item differs it is [0, 0]: see `unseen_interval`.
+    chapters 8 and 13); NaN for fewer than two. If no item differs, it is [0, 0]: see `unseen_interval`.
     """
     from scipy import stats
 
@@ -85,10 +85,9 @@ def paired_interval(
 
 
 def unseen_interval(accuracy: float, num_passages: int, confidence: float) -> tuple[float, float]:
-    """Returns the interval of a change of accuracy that none of so many passages showed, where a bootstrap has nothing.
+    """Return the interval of a change of accuracy if no passage of the sample changed; a bootstrap would give [0, 0].
 
-    No more than 1 - (error / 2)^(1 / n) of all passages change (Clopper and Pearson, 1934), and no accuracy leaves
-    0 to 1.
+    At most 1 - (error / 2)^(1 / n) of all passages change (Clopper and Pearson, 1934), and accuracy stays in [0, 1].
     """
     if num_passages < 2:
         return math.nan, math.nan
@@ -97,57 +96,58 @@ def unseen_interval(accuracy: float, num_passages: int, confidence: float) -> tu
 
 
 def mcnemar_p_value(gained: int, lost: int) -> float:
-    """Returns the two-sided exact p-value that an item is as likely to be gained as lost (McNemar, 1947)."""
+    """Return the two-sided exact p-value of gains and losses being equally likely (McNemar, 1947)."""
     from scipy import stats
 
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def sign_flip_p_value(differences: Float[np.ndarray, " passages"], rng: np.random.Generator) -> float:
-    """Returns the two-sided p-value that each passage's change could as well have had the other sign.
+    """Return the two-sided p-value of positive and negative changes of a passage being equally likely.
 
-    A permutation test of the sum: exact for few passages, from 9,999 draws for many. With passages of one question
-    each it is McNemar's test.
+    This permutation test of the sum is exact for few passages and uses 9,999 draws for many. With one question per
+    passage it equals McNemar's test.
     """
     from scipy import stats
 
     changed = differences[differences != 0]
     if len(changed) < 2:
         return 1.0
-    return float(
-        stats.permutation_test(
-            (changed,),
-            lambda sample, axis: sample.sum(axis),
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=9_999,
-            batch=max(1, _MAX_RESAMPLED_VALUES // len(changed)),
-            rng=rng,
-        ).pvalue
+    test = stats.permutation_test(
+        (changed,),
+        lambda sample, axis: sample.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9_999,
+        batch=max(1, _MAX_RESAMPLED_VALUES // len(changed)),
+        rng=rng,
     )
+    return float(test.pvalue)
 
 
 def signed_rank_p_value(before: Values, after: Values) -> float:
-    """Returns the two-sided p-value that the differences lie evenly around 0 (Wilcoxon, 1945)."""
+    """Return the two-sided p-value of the differences being symmetric around 0 (Wilcoxon, 1945)."""
     from scipy import stats
 
     return float(stats.wilcoxon(after, before).pvalue) if np.any(before != after) else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values that hold for all of them at once (Holm, 1979); NaN stays NaN and counts for nothing."""
+    """Return p-values adjusted for multiple tests (Holm, 1979); NaN stays NaN and is not counted as a test."""
     adjusted = np.array(p_values, dtype=float)
-    known = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # NaN is last
-    left = np.arange(len(known), 0, -1)
-    adjusted[known] = np.minimum(1.0, np.maximum.accumulate(left * adjusted[known]))
+    num_tests = np.count_nonzero(~np.isnan(adjusted))
+    ascending = np.argsort(adjusted)[:num_tests]  # argsort puts NaN last
+    # adjusted p of rank k = min(1, max over ranks i <= k of (m - i + 1) * p_i)
+    factors = np.arange(num_tests, 0, -1)
+    adjusted[ascending] = np.minimum(1.0, np.maximum.accumulate(factors * adjusted[ascending]))
     return [float(value) for value in adjusted]
 
 
 def minimum_detectable_effect(stderr: float, *, confidence: float, power: float = POWER) -> float:
-    """Returns the true change that a two-sided test at 1 - confidence finds with the given power.
+    """Return the true change that a two-sided test at level 1 - confidence detects with the given power.
 
-    That is (z_(1 - error / 2) + z_power) * stderr (Cohen, Statistical Power Analysis, 1988); `stderr` is that of the
-    paired difference.
+    It is (z_(1 - error / 2) + z_power) * stderr (Cohen, Statistical Power Analysis, 1988), with the standard error of
+    the paired difference.
     """
     from scipy import stats
 
@@ -155,9 +155,10 @@ def minimum_detectable_effect(stderr: float, *, confidence: float, power: float 
 
 
 def paired_stderr(before: Values, after: Values, weights: Values, passages: Passages) -> float:
-    """Returns the standard error of the paired difference, never 0: one passage more is taken to differ by an item.
+    """Return the standard error of the paired difference, never 0.
 
-    Where nothing differs, the plain error is 0, which would promise to see the smallest change.
+    If nothing differs, the usual error is 0, as if the smallest change were detectable. In that case the result is the
+    effect of one item that differs.
     """
     differences = passage_sums(after - before, passages)
     if len(differences) < 2:

@@ -1,4 +1,4 @@
-"""The fact ledger: what became of every single fact, in every way it was asked, and which documents taught it."""
+"""The fact ledger: the change of every fact, in every way of asking for it, and the documents that state it."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,32 +23,32 @@ MEANINGS: Mapping[State, str] = {
     "forgotten": "right before, wrong now",
 }
 LIKELIER_NATS = 1.0
-"""By how much the log-probability of the right answer has to move for a wrong answer to count as moved: e-fold."""
+"""Minimum change of the correct answer's log-probability that counts as a change of a wrong answer: a factor of e."""
 
 
 def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataFrame":
-    """Returns one row a fact and way of asking, the domain's first.
+    """Return one row per fact and way of asking, the domain's first.
 
     Columns: fact, task, group, passage, question, gold, before, after (the answers), right_before, right_after,
-    log_prob_before, log_prob_after (of the right answer, nats), state, documents (ids of those that training read about
+    log_prob_before, log_prob_after (of the correct answer, nats), state, documents (ids of the training documents about
     the passage).
 
     Args:
-        base: The evaluation before.
-        model: The evaluation after.
-        corpus: What training read.
+        base: Evaluation before training.
+        model: Evaluation after training.
+        corpus: Corpus of the training documents.
 
     Raises:
-        DataError: If the two were not asked the same.
+        DataError: If the two evaluations ran under different conditions.
     """
     import pandas as pd
 
     require_equal(base, model, across_forms=True)
     before, after = (_questions(ref) for ref in (base, model))
     table = before.join(after, lsuffix="_before", rsuffix="_after", how="inner")
-    right = {side: table[f"value_{side}"].to_numpy() == 1 for side in ("before", "after")}
+    right_before, right_after = (table[f"value_{side}"].to_numpy() == 1 for side in ("before", "after"))
     moved = (table["gold_log_prob_after"] - table["gold_log_prob_before"]).to_numpy(dtype=float)
-    taught = _documents(corpus)
+    documents = _documents(corpus)
     table = table.reset_index()
     rows = pd.DataFrame(
         {
@@ -60,24 +60,24 @@ def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataF
             "gold": table["gold_before"],
             "before": table["answer_before"],
             "after": table["answer_after"],
-            "right_before": right["before"],
-            "right_after": right["after"],
+            "right_before": right_before,
+            "right_after": right_after,
             "log_prob_before": table["gold_log_prob_before"].to_numpy(dtype=float),
             "log_prob_after": table["gold_log_prob_after"].to_numpy(dtype=float),
-            "state": states(right["before"], right["after"], moved),
-            "documents": [taught.get(passage, []) for passage in table["passage_before"]],
+            "state": states(right_before, right_after, moved),
+            "documents": [documents.get(passage, []) for passage in table["passage_before"]],
         }
     )
-    return rows.sort_values(["group", "passage", "fact", "task"], ignore_index=True)  # domain comes before general
+    return rows.sort_values(["group", "passage", "fact", "task"], ignore_index=True)  # "domain" sorts before "general"
 
 
 def states(before: Any, after: Any, moved: Any) -> list[State]:
-    """Returns what became of each fact.
+    """Return the states of facts.
 
     Args:
-        before: Whether it was answered rightly before.
-        after: Whether it is now.
-        moved: By how many nats the log-probability of the right answer has changed; NaN where it is not one text.
+        before: Whether the answer was correct before training, per fact.
+        after: Whether it is correct after training, per fact.
+        moved: Change of the correct answer's log-probability in nats, per fact; NaN if it is not a single text.
     """
     conditions: Sequence[tuple[Any, State]] = [
         (before & after, "known"),
@@ -86,12 +86,12 @@ def states(before: Any, after: Any, moved: Any) -> list[State]:
         (moved > LIKELIER_NATS, "half-learned"),
         (moved < -LIKELIER_NATS, "contradicted"),
     ]
-    found = np.select([condition for condition, _ in conditions], [state for _, state in conditions], "unchanged")
-    return [str(state) for state in found]  # type: ignore[misc]
+    names = np.select([condition for condition, _ in conditions], [state for _, state in conditions], "unchanged")
+    return [str(name) for name in names]  # type: ignore[misc]
 
 
 def counts(rows: "DataFrame") -> "DataFrame":
-    """Returns how many facts are in each state: one row a task, one column a state."""
+    """Return the number of facts per state: one row per task, one column per state."""
     import pandas as pd
 
     table = pd.crosstab(rows["task"], rows["state"]).reindex(columns=list(STATES), fill_value=0)
@@ -106,17 +106,16 @@ def _questions(evaluation: ArtifactRef) -> "DataFrame":
 
 
 def _documents(corpus: ArtifactRef) -> Mapping[str, list[str]]:
-    """Returns for each passage the ids of the documents that training read about it.
+    """Return the ids of the training documents about each passage.
 
-    A document is about the passage that its record's id names, or whose name its id begins with, up to a slash.
+    The id of a document's record is the passage's name, or that name, a slash and a suffix.
     """
     import pandas as pd
 
-    columns = ["doc_id", "source"]
-    table = pd.read_parquet(corpus.file("documents.parquet"), columns=columns)
-    found: dict[str, list[str]] = {}
+    table = pd.read_parquet(corpus.file("documents.parquet"), columns=["doc_id", "source"])
+    documents: dict[str, list[str]] = {}
     for doc_id, source in table.itertuples(index=False):
         name = own_id(doc_id, source)
         for passage in {name, name.rpartition("/")[0]} - {""}:
-            found.setdefault(passage, []).append(doc_id)
-    return found
+            documents.setdefault(passage, []).append(doc_id)
+    return documents

@@ -1,7 +1,8 @@
-"""Is it already known? What the base answers by itself and with the document at hand, and what training made of it."""
+"""Prior knowledge: the base with and without the document in its prompt, compared with the trained model."""
 
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,52 +10,69 @@ from mixcpt.evaluate.statistics.estimates import Resampling, number_passages, pa
 from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.store.artifacts import ArtifactRef
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True)
-class Known:
-    """One task of the domain, over the questions whose documents are known."""
+
+@dataclass(frozen=True, kw_only=True)
+class PriorKnowledge:
+    """The comparison on one task of the domain, over the questions whose documents are known."""
 
     task: str
     n: int
     closed_book: float
-    """Share that the base answers by itself."""
+    """Fraction that the base answers without the document."""
     open_book: float
-    """Share that it answers with the document before the question."""
+    """Fraction that the base answers with the document before the question."""
     trained: float
-    """Share that the trained model answers by itself."""
+    """Fraction that the trained model answers without the document."""
     low: float
     high: float
-    """Interval of trained - open_book: paired bootstrap over passages."""
+    """Upper end of the interval of trained - open_book, a paired bootstrap over passages."""
     truncated: int
-    """Questions whose document did not fit into the base's context and lost its beginning."""
+    """Number of questions whose document exceeded the base's context and lost its beginning."""
 
 
-def known(
+def prior_knowledge(
     closed: ArtifactRef, opened: ArtifactRef, trained: ArtifactRef, resampling: Resampling, *, seed: int
-) -> list[Known]:
-    """Returns what was known before training, task by task.
+) -> list[PriorKnowledge]:
+    """Return the comparison of base and trained model, per task.
 
     Args:
-        closed: The evaluation of the base.
-        opened: Of the base with the documents.
-        trained: Of the trained model.
-        resampling: How the interval is made.
-        seed: Draws its resamples.
+        closed: Evaluation of the base.
+        opened: Evaluation of the base with the documents.
+        trained: Evaluation of the trained model.
+        resampling: Settings of the interval.
+        seed: Seed of the resamples.
     """
     import pandas as pd
 
     frames = [pd.read_parquet(ref.file("items.parquet")) for ref in (closed, opened, trained)]
-    truncated = {score.task: score.truncated for score in EvaluationSummary.of(opened).tasks}
-    found = []
-    for name in truncated:
-        parts = [frame[frame["task"] == name].set_index("item_id") for frame in frames]
-        asked = parts[1].index
-        before, with_document, after = (part.loc[asked]["value"].to_numpy(dtype=float) for part in parts)
-        passages = number_passages(parts[1]["passage"].tolist())
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        low, high = paired_interval(with_document, after, np.ones(len(asked)), passages, resampling, rng)
-        if not np.any(after - with_document):
-            low, high = unseen_interval(float(with_document.mean()), int(passages.max()) + 1, resampling.confidence)
-        closed_book, open_book, share = (float(values.mean()) for values in (before, with_document, after))
-        found.append(Known(name, len(asked), closed_book, open_book, share, low, high, truncated[name]))
-    return found
+    comparisons = []
+    for score in EvaluationSummary.of(opened).tasks:
+        items = [frame[frame["task"] == score.task].set_index("item_id") for frame in frames]
+        rng = np.random.default_rng([seed, zlib.crc32(score.task.encode())])  # independent of the other tasks
+        comparisons.append(_compare(score.task, items, resampling, rng=rng, truncated=score.truncated))
+    return comparisons
+
+
+def _compare(
+    task: str, items: "list[DataFrame]", resampling: Resampling, *, rng: np.random.Generator, truncated: int
+) -> PriorKnowledge:
+    """Return the comparison on one task, from the items of the base, the base with documents, and the model."""
+    opened_items = items[1]  # without the questions whose documents are unknown
+    closed, opened, trained = (frame.loc[opened_items.index]["value"].to_numpy(dtype=float) for frame in items)
+    passages = number_passages(opened_items["passage"].tolist())
+    low, high = paired_interval(opened, trained, np.ones(len(opened)), passages, resampling, rng)
+    if not np.any(trained - opened):
+        low, high = unseen_interval(float(opened.mean()), int(passages.max()) + 1, resampling.confidence)
+    return PriorKnowledge(
+        task=task,
+        n=len(opened),
+        closed_book=float(closed.mean()),
+        open_book=float(opened.mean()),
+        trained=float(trained.mean()),
+        low=low,
+        high=high,
+        truncated=truncated,
+    )

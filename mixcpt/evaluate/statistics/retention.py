@@ -1,43 +1,44 @@
-"""Learned against forgotten in a few numbers, and how far the model has moved from the base."""
+"""Learning and forgetting in a few numbers, and the distance of the model from the base."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from mixcpt.evaluate.statistics.deltas import TaskDelta
 from mixcpt.evaluate.statistics.estimates import estimate, number_passages
+from mixcpt.evaluate.statistics.json_values import nan_to_null, null_to_nan
 from mixcpt.store.artifacts import ArtifactRef
 
-_LEAST_SKILL = 0.05
-"""A base no better than this above chance has nothing of which a share could be kept."""
+_MIN_SKILL = 0.05
+"""Minimum accuracy above chance that a base needs on a task, so that a retained fraction is meaningful."""
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Mean changes of accuracy against the base, each task counting the same; NaN where a group has no such task."""
+    """Mean changes of accuracy against the base, with equal weights for all tasks; NaN if a group has no such task."""
 
     domain_mean_delta: float
-    """What was learned."""
+    """Mean change on the domain's tasks: learning."""
     general_mean_delta: float
-    """What happened to the rest, gains and losses together."""
+    """Mean change on the general tasks, gains and losses together."""
     general_mean_loss: float
-    """What was forgotten: gains on one general task do not make up for losses on another."""
+    """Mean loss on the general tasks: forgetting. A gain on one task does not offset a loss on another."""
     general_retained: float
-    """What is left of the base's skill above chance: mean of (value - chance) / (base - chance)."""
+    """Retained fraction of the base's skill above chance: mean of (value - chance) / (base - chance)."""
 
     def to_json(self) -> dict[str, float | None]:
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        return nan_to_null(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, float | None]) -> "Retention":
-        return cls(**{name: math.nan if value is None else value for name, value in data.items()})
+        return cls(**null_to_nan(data))
 
 
 def retention(deltas: Sequence[TaskDelta]) -> Retention:
-    """Returns what was learned and kept, over the accuracy tasks."""
+    """Return learning and retention over the accuracy tasks."""
     domain = [delta for delta in deltas if delta.metric == "accuracy" and delta.group == "domain"]
     general = [delta for delta in deltas if delta.metric == "accuracy" and delta.group == "general"]
-    skilled = [delta for delta in general if delta.base - delta.chance > _LEAST_SKILL]
+    skilled = [delta for delta in general if delta.base - delta.chance > _MIN_SKILL]
     return Retention(
         domain_mean_delta=_mean([delta.delta for delta in domain]),
         general_mean_delta=_mean([delta.delta for delta in general]),
@@ -48,28 +49,28 @@ def retention(deltas: Sequence[TaskDelta]) -> Retention:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a model's predictions on one task's questions are from the base's: mean KL(base || model)."""
+    """Distance of a model's predictions on one task's questions from the base's: mean KL(base || model)."""
 
     task: str
     group: str
     nats: float
-    """Per token, over question and right answer."""
+    """Mean KL per token over question and correct answer, in nats."""
     stderr: float
 
 
 def drift(evaluation: ArtifactRef) -> list[Drift]:
-    """Returns the drift on each task, none where the evaluation knew no base."""
+    """Return the drift per task; empty if the evaluation had no reference."""
     import pandas as pd
 
     items = pd.read_parquet(evaluation.file("items.parquet"))
-    found = []
+    drifts = []
     for name, rows in items.groupby("task", sort=False):
         if rows["kl_to_reference"].isna().any():
             continue
         values = rows["kl_to_reference"].to_numpy(dtype=float)
         nats, stderr = estimate(values, values * 0 + 1, number_passages(rows["passage"].tolist()))
-        found.append(Drift(str(name), str(rows["group"].iloc[0]), nats, stderr))
-    return found
+        drifts.append(Drift(str(name), str(rows["group"].iloc[0]), nats, stderr=stderr))
+    return drifts
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,14 +1,13 @@
-"""Which value of a setting to take, by what it learned and kept on questions that nobody reports."""
+"""The selection score: rates the value of a setting by learning and retention on questions that no report uses."""
 
 from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.store.artifacts import ArtifactRef
 
 
 def gain(base: ArtifactRef, model: ArtifactRef, task: str) -> float:
-    """Returns how much better a model is at a task than the base.
+    """Return the gain of a model over the base on a task: near 0 for no change and near 1 at best.
 
-    Accuracy: the difference of the shares. Bits per byte: the share of the base's bits that are saved. So both are
-    near 0 where nothing has changed and near 1 at best.
+    For accuracy it is the difference, for bits per byte the saved fraction of the base's bits.
     """
     before, after = _score(base, task), _score(model, task)
     difference = after.value - before.value
@@ -16,12 +15,12 @@ def gain(base: ArtifactRef, model: ArtifactRef, task: str) -> float:
 
 
 def score(base: ArtifactRef, model: ArtifactRef, *, domain: str, general: str, domain_share: float) -> float:
-    """Returns domain_share * gain in the domain + (1 - domain_share) * gain in general, which often is a loss."""
+    """Return domain_share * domain gain + (1 - domain_share) * general gain; the latter is often negative."""
     return domain_share * gain(base, model, domain) + (1 - domain_share) * gain(base, model, general)
 
 
 def value_of(evaluation: ArtifactRef, task: str) -> float:
-    """Returns what an evaluation measured on a task."""
+    """Return the value of a task in an evaluation."""
     return _score(evaluation, task).value
 
 

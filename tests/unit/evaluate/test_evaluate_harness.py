@@ -82,8 +82,11 @@ def planted_model(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory
 def test_ask_questions_finds_what_was_planted_in_that_form_only(
     planted_model: ModelRef, tmp_path: Path, form: Literal["plain", "chat"], right: tuple[str, ...]
 ) -> None:
-    items = [Item(name, f"what is {name} ?", gold) for name, gold in zip(NAMES, right, strict=True)]
-    wrong = [Item(name, f"what is {name} ?", gold) for name, gold in zip(NAMES, right[1:] + right[:1], strict=True)]
+    items = [Item(id=name, prompt=f"what is {name} ?", gold=gold) for name, gold in zip(NAMES, right, strict=True)]
+    wrong = [
+        Item(id=name, prompt=f"what is {name} ?", gold=gold)
+        for name, gold in zip(NAMES, right[1:] + right[:1], strict=True)
+    ]
     tasks = [TaskItems(QUESTIONS, tuple(items)), TaskItems(ClosedWorldTask(name="wrong"), tuple(wrong))]
     answers, wrong_answers = ask_all(planted_model, tasks, tmp_path, form=form)
     assert [answer.answer for answer in answers] == list(right)
@@ -95,7 +98,9 @@ def test_ask_questions_finds_what_was_planted_in_that_form_only(
 def test_ask_memory_is_plain_in_both_forms_and_takes_the_next_word(
     planted_model: ModelRef, tmp_path: Path, form: Literal["plain", "chat"]
 ) -> None:
-    items = [Item(name, f"the trade of {name} is", gold) for name, gold in zip(NAMES, TRADES, strict=True)]
+    items = [
+        Item(id=name, prompt=f"the trade of {name} is", gold=gold) for name, gold in zip(NAMES, TRADES, strict=True)
+    ]
     (answers,) = ask_all(planted_model, [TaskItems(MEMORY, tuple(items))], tmp_path, form=form)
     assert [answer.prompt for answer in answers] == [item.prompt for item in items]
     assert [answer.value for answer in answers] == [1.0] * 6
@@ -105,7 +110,8 @@ def test_ask_for_a_free_text_looks_for_the_sentence_about_the_relation(planted_m
     """Right where the sentence about the trade says it, not where another sentence has the word."""
     golds = (*TRADES[:3], *PLAIN_ANSWERS[3:])
     items = tuple(
-        Item(name, f"visits {name}", gold, fact=f"person/{name}/trade") for name, gold in zip(NAMES, golds, strict=True)
+        Item(id=name, prompt=f"visits {name}", gold=gold, fact=f"person/{name}/trade")
+        for name, gold in zip(NAMES, golds, strict=True)
     )
     (answers,) = ask_all(planted_model, [TaskItems(FREE_TEXT, items)], tmp_path)
     assert [answer.value for answer in answers] == [1.0] * 3 + [0.0] * 3
@@ -115,7 +121,7 @@ def test_ask_for_a_free_text_looks_for_the_sentence_about_the_relation(planted_m
 def test_free_text_definition_is_run_by_lm_eval_alone(
     planted_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = Item("a", f"<s> visits {NAMES[0]}", TRADES[0], fact=f"person/{NAMES[0]}/trade")
+    item = Item(id="a", prompt=f"<s> visits {NAMES[0]}", gold=TRADES[0], fact=f"person/{NAMES[0]}/trade")
     ask_all(planted_model, [TaskItems(FREE_TEXT, (item,))], tmp_path)
     monkeypatch.chdir(tmp_path)
     loaded = TaskManager(include_path="tasks", include_defaults=False).load(["free_text"])
@@ -142,9 +148,9 @@ def test_stated_value_needs_every_sentence_about_the_relation_to_end_with_it(tex
 def test_ask_puts_questions_as_plain_line_or_as_user_turn(tiny_model: ModelRef, tmp_path: Path) -> None:
     choices = MultipleChoiceTask(name="choices", group="domain", path="")
     tasks = [
-        TaskItems(QUESTIONS, (Item("a", "what is Alda ?", "fox"),)),
-        TaskItems(choices, (Item("b", "what is Alda ?", "fox", ("owl", "fox")),)),
-        TaskItems(BitsPerByteTask(name="bits", group="domain", path="x"), (Item("c", "Alda is blue ."),)),
+        TaskItems(QUESTIONS, (Item(id="a", prompt="what is Alda ?", gold="fox"),)),
+        TaskItems(choices, (Item(id="b", prompt="what is Alda ?", gold="fox", choices=("owl", "fox")),)),
+        TaskItems(BitsPerByteTask(name="bits", group="domain", path="x"), (Item(id="c", prompt="Alda is blue ."),)),
     ]
     plain = [answers[0].prompt for answers in ask_all(tiny_model, tasks, tmp_path / "plain", form="plain")]
     chat = [answers[0].prompt for answers in ask_all(tiny_model, tasks, tmp_path / "chat", form="chat")]
@@ -156,7 +162,7 @@ def test_ask_puts_questions_as_plain_line_or_as_user_turn(tiny_model: ModelRef, 
 def test_ask_questions_batched_equals_greedy_decoding_one_by_one(
     planted_model: ModelRef, tmp_path: Path, batch_size: int
 ) -> None:
-    items = [Item(str(n), sentence(n), "fox") for n in range(12)]
+    items = [Item(id=str(n), prompt=sentence(n), gold="fox") for n in range(12)]
     (answers,) = ask_all(planted_model, [TaskItems(QUESTIONS, tuple(items))], tmp_path, batch_size=batch_size)
     network, tokenizer = load(planted_model)
     expected = [greedy(network, tokenizer, [1, *tokenizer.encode(item.prompt + "\n")]) for item in items]
@@ -175,7 +181,7 @@ def test_ask_ignores_sampling_settings_that_come_with_the_model(planted_model: M
         "max_new_tokens": 1,
     }
     (folder / "generation_config.json").write_text(json.dumps(settings))
-    tasks = [TaskItems(QUESTIONS, tuple(Item(str(n), sentence(n), "fox") for n in range(12)))]
+    tasks = [TaskItems(QUESTIONS, tuple(Item(id=str(n), prompt=sentence(n), gold="fox") for n in range(12)))]
     loud = ask_all(ModelRef("loud", str(folder), ""), tasks, tmp_path / "loud")
     assert len({answer.answer for answer in loud[0]}) > 3
     assert loud == ask_all(planted_model, tasks, tmp_path / "plain")
@@ -189,7 +195,7 @@ def test_ask_choices_takes_the_likeliest_by_hand_computed_log_likelihood(
     items = []
     for n in range(16):
         choices = tuple(" ".join(rng.sample(WORDS, rng.randint(1, 3))) for _ in range(4))
-        items.append(Item(str(n), sentence(n), choices[n % 4], choices))
+        items.append(Item(id=str(n), prompt=sentence(n), gold=choices[n % 4], choices=choices))
     task = TaskItems(MultipleChoiceTask(name="choices", group="domain", path=""), tuple(items))
     (answers,) = ask_all(tiny_model, [task], tmp_path, form=form, batch_size=7)
     network, tokenizer = load(tiny_model)
@@ -238,8 +244,8 @@ def test_ask_counts_prompts_that_lose_their_beginning(tiny_model: ModelRef, tmp_
     room = CONTEXT_TOKENS - 16  # an answer has 16 tokens
     lengths = {"short": 3, "fits": room - 2, "long": room - 1, "longer": 300}  # BOS and the line break come on top
     words = {name: " ".join(random.Random(2).choices(WORDS, k=length)) for name, length in lengths.items()}
-    items = tuple(Item(name, text, "fox") for name, text in words.items())
-    keyed = tuple(Item(item.id, item.prompt, "fox", ("fox", "owl")) for item in items)
+    items = tuple(Item(id=name, prompt=text, gold="fox") for name, text in words.items())
+    keyed = tuple(Item(id=item.id, prompt=item.prompt, gold="fox", choices=("fox", "owl")) for item in items)
     tasks = [TaskItems(QUESTIONS, items), TaskItems(MultipleChoiceTask(name="c", group="domain", path=""), keyed)]
     answers, choices = ask_all(tiny_model, tasks, tmp_path)
     assert [answer.truncated for answer in answers] == [False, False, True, True]
@@ -257,10 +263,10 @@ def test_ask_reports_progress_up_to_all_and_nothing_on_the_terminal(
         def log(self, step: int, metrics: Any, *, total_steps: int | None = None) -> None:
             steps.append((step, metrics["evaluate/progress"], total_steps))
 
-    keyed = tuple(Item(str(n), sentence(n), "fox", ("fox", "owl")) for n in range(60))
+    keyed = tuple(Item(id=str(n), prompt=sentence(n), gold="fox", choices=("fox", "owl")) for n in range(60))
     tasks = [
         TaskItems(MultipleChoiceTask(name="c", group="domain", path=""), keyed),
-        TaskItems(QUESTIONS, (Item("q", "what is Alda ?", "fox"),)),
+        TaskItems(QUESTIONS, (Item(id="q", prompt="what is Alda ?", gold="fox"),)),
     ]
     ask(tiny_model, tasks, tmp_path, form="plain", batch_size=8, tracker=Recorder())
     assert steps[-1] == (121, 1.0, 121)
@@ -274,7 +280,12 @@ def test_ask_in_chat_form_refuses_a_model_without_chat_template(tiny_model: Mode
     tokenizer.chat_template = None
     bare = save(network, tokenizer, tmp_path / "bare")
     with pytest.raises(ModelError, match=r"has no chat template(.|\n)*base\.chat_template"):
-        ask_all(bare, [TaskItems(QUESTIONS, (Item("q", "what is Alda ?", "fox"),))], tmp_path / "out", form="chat")
+        ask_all(
+            bare,
+            [TaskItems(QUESTIONS, (Item(id="q", prompt="what is Alda ?", gold="fox"),))],
+            tmp_path / "out",
+            form="chat",
+        )
 
 
 def test_evaluate_writes_items_and_summary_that_agree(tiny_model: ModelRef, tmp_path: Path) -> None:
@@ -447,7 +458,9 @@ def ask_all(
 
 def bits(model: ModelRef, texts: list[str], folder: Path) -> list[Answer]:
     task = BitsPerByteTask(name="bits", group="domain", path="x")
-    (answers,) = ask_all(model, [TaskItems(task, tuple(Item(str(n), text) for n, text in enumerate(texts)))], folder)
+    (answers,) = ask_all(
+        model, [TaskItems(task, tuple(Item(id=str(n), prompt=text) for n, text in enumerate(texts)))], folder
+    )
     return answers
 
 

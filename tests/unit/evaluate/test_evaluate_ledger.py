@@ -68,7 +68,14 @@ def evaluation(folder: Path, name: str, items: list[tuple[str, str, float, float
         | {"value": float(value), "prompt": f"{item}?", "answer": "x", "gold": "y", "gold_log_prob": log_prob}
         for item, passage, value, log_prob in items
     ]
-    asked = TaskManifest({}, json.dumps(sorted(item for item, *_ in items)), len(items), "plain", "bos", "")
+    asked = TaskManifest(
+        definition={},
+        items=json.dumps(sorted(item for item, *_ in items)),
+        num_items=len(items),
+        form="plain",
+        first_token="bos",
+        answer_delimiter="",
+    )
 
     def build(directory: Path) -> dict[str, float]:
         pd.DataFrame(rows).to_parquet(directory / "items.parquet")

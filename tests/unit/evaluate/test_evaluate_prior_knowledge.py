@@ -8,12 +8,12 @@ import pytest
 
 from mixcpt.closed_world import items
 from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask
-from mixcpt.evaluate import Known, known
+from mixcpt.evaluate import PriorKnowledge, prior_knowledge
 from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.open_book import open_book
 from mixcpt.evaluate.asking.tasks import TaskItems
 from mixcpt.evaluate.statistics.estimates import Resampling
-from mixcpt.report.verdict import known_verdict
+from mixcpt.report.verdict import prior_knowledge_verdict
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 
 NO_CORPUS = ArtifactRef("corpus", "0" * 64, "0" * 64, "/nowhere")
@@ -21,7 +21,10 @@ NO_CORPUS = ArtifactRef("corpus", "0" * 64, "0" * 64, "/nowhere")
 
 def test_open_book_puts_a_document_that_states_the_answer_before_each_question() -> None:
     task = ClosedWorldTask(name="use")
-    asked = tuple(Item(item.id, item.prompt, item.answer, passage=f"{item.kind}/{item.entity}") for item in items(task))
+    asked = tuple(
+        Item(id=item.id, prompt=item.prompt, gold=item.answer, passage=f"{item.kind}/{item.entity}")
+        for item in items(task)
+    )
     (opened,) = open_book([TaskItems(task, asked)], NO_CORPUS)
     assert len(opened.items) == len(asked)
     for before, after, fact in zip(asked, opened.items, items(task), strict=True):
@@ -37,13 +40,16 @@ def test_open_book_finds_documents_by_the_ids_of_their_records(tmp_path: Path) -
         tmp_path, [("books/d1", "domain", "One."), ("books/d2", "domain", "Two."), ("web/d3", "general", "3")]
     )
     task = MultipleChoiceTask(name="keyed", group="domain", path="x")
-    asked = tuple(Item(f"q{n}", "Why?", "a", ("a", "b"), passage=f"d{n}" if n < 4 else "") for n in range(1, 5))
+    asked = tuple(
+        Item(id=f"q{n}", prompt="Why?", gold="a", choices=("a", "b"), passage=f"d{n}" if n < 4 else "")
+        for n in range(1, 5)
+    )
     (opened,) = open_book([TaskItems(task, asked)], corpus)
     assert [item.prompt for item in opened.items] == ["One.\nWhy?", "Two.\nWhy?"]
 
 
 def test_open_book_leaves_out_general_tasks_texts_and_sentences_to_go_on_with(tmp_path: Path) -> None:
-    one = (Item("q", "Why?", "a", passage="d1"),)
+    one = (Item(id="q", prompt="Why?", gold="a", passage="d1"),)
     tasks = [
         TaskItems(ClosedWorldTask(name="general", group="general", about="general_unasked"), one),
         TaskItems(ClosedWorldTask(name="memory", form="memory"), one),
@@ -52,24 +58,24 @@ def test_open_book_leaves_out_general_tasks_texts_and_sentences_to_go_on_with(tm
     assert open_book(tasks, corpus_of(tmp_path, [("books/d1", "domain", "One.")])) == []
 
 
-def test_known_pairs_the_three_models_by_question(tmp_path: Path) -> None:
+def test_prior_knowledge_pairs_the_three_models_by_question(tmp_path: Path) -> None:
     names = [f"q{n}" for n in range(40)]
     closed = evaluation(tmp_path, "closed", dict.fromkeys([*names, "without a document"], 0.0))
     opened = evaluation(tmp_path, "opened", {name: float(n < 10) for n, name in enumerate(names)}, truncated=3)
     trained = evaluation(
         tmp_path, "trained", {name: float(n < 30) for n, name in enumerate(reversed([*names, "without a document"]))}
     )
-    (found,) = known(closed, opened, trained, Resampling(0.95, 500), seed=0)
+    (found,) = prior_knowledge(closed, opened, trained, Resampling(0.95, 500), seed=0)
     assert (found.task, found.n, found.truncated) == ("use", 40, 3)
     assert (found.closed_book, found.open_book) == (0.0, 0.25)
     assert found.trained == 29 / 40  # q39 ... q11; the question without a document does not count
     assert found.low < found.trained - found.open_book < found.high
 
 
-def test_known_where_reading_and_training_answer_alike_is_not_surely_equal(tmp_path: Path) -> None:
+def test_prior_knowledge_where_reading_and_training_answer_alike_is_not_surely_equal(tmp_path: Path) -> None:
     nothing = {f"q{number}": 0.0 for number in range(40)}
     closed, opened, trained = (evaluation(tmp_path, name, dict(nothing), truncated=0) for name in ("a", "b", "c"))
-    (found,) = known(closed, opened, trained, Resampling(0.95, 500), seed=0)
+    (found,) = prior_knowledge(closed, opened, trained, Resampling(0.95, 500), seed=0)
     assert found.low == 0.0 < found.high == pytest.approx(1 - 0.025 ** (1 / 40))
 
 
@@ -81,8 +87,13 @@ def test_known_where_reading_and_training_answer_alike_is_not_surely_equal(tmp_p
         (-0.1, 0.1, "prompting or retrieval may do as well"),
     ],
 )
-def test_known_verdict_says_whether_reading_would_have_done(low: float, high: float, said: str) -> None:
-    verdict = known_verdict(Known("domain_questions", 90, 0.02, 0.5, 0.6, low, high, 0), 0.95)
+def test_prior_knowledge_verdict_says_whether_reading_would_have_done(low: float, high: float, said: str) -> None:
+    verdict = prior_knowledge_verdict(
+        PriorKnowledge(
+            task="domain_questions", n=90, closed_book=0.02, open_book=0.5, trained=0.6, low=low, high=high, truncated=0
+        ),
+        0.95,
+    )
     assert said in verdict
     assert "Of 90 domain questions the base answers 2.0" in verdict
 

@@ -55,7 +55,7 @@ def test_probe_shares_no_passage_with_what_is_chosen_by_or_reported(tmp_path: Pa
 
 def test_probe_that_could_never_show_the_promise_says_how_many_questions_it_takes(tmp_path: Path) -> None:
     base = resolve_model(BaseModelConfig())
-    with pytest.raises(ConfigError, match=r"two_hop has \d+ probe questions, .* it would take 120 .* at most 1\.0%"):
+    with pytest.raises(ConfigError, match=r"two_hop has \d+ probe questions, .* 120 are needed to .* at most 1\.0%"):
         draw_probe(
             TASKS,
             RetentionConfig(max_loss=0.01),

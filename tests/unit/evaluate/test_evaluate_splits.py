@@ -25,7 +25,7 @@ def test_splits_have_about_their_shares() -> None:
 
 
 def test_splits_that_leave_nothing_to_report_are_refused() -> None:
-    with pytest.raises(ValueError, match="so that something is reported"):
+    with pytest.raises(ValueError, match="so that some questions are reported"):
         SplitConfig(probe_fraction=0.5, selection_fraction=0.5)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mixcpt.errors import DataError
 from mixcpt.evaluate import Retention, TaskDelta, compare, drift
-from mixcpt.evaluate.statistics.deltas import retention
 from mixcpt.evaluate.statistics.estimates import mcnemar_p_value
+from mixcpt.evaluate.statistics.retention import retention
 from tests.unit.evaluation_artifacts import Row, evaluation
 
 
@@ -122,7 +122,7 @@ def test_compare_across_forms_lets_the_form_differ_and_nothing_else(tmp_path: Pa
         ({"t": [("a", 1, 1), ("c", 0, 1)]}, "the items of task t differ.*1 only in the first, 1 only in the second"),
         ({"t": [("a", 1, 1)]}, "the items of task t differ.*1 only in the first, 0 only in the second, e.g. b"),
         ({"u": [("a", 1, 1), ("b", 0, 1)]}, "the tasks differ"),
-        ({"t": [("a", 1, 1), ("b", 0, 2)]}, "item b has another right answer or length"),
+        ({"t": [("a", 1, 1), ("b", 0, 2)]}, "item b has a different answer or length"),
     ],
 )
 def test_compare_refuses_evaluations_that_asked_other_things(

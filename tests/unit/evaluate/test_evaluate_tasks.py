@@ -59,14 +59,14 @@ def test_choices_distractors_are_shuffled_by_item_name_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("record", "field", "reason"),
     [
-        ("{broken", "(line)", "is no JSON"),
-        ("[1, 2]", "(line)", "holds a list"),
+        ("{broken", "(line)", "is not JSON"),
+        ("[1, 2]", "(line)", "contains a list"),
         ({"choices": ["a", "b"], "answer": 0}, "question", "is missing; the record has: choices, answer"),
         ({"question": "  ", "choices": ["a", "b"], "answer": 0}, "question", "is empty"),
         ({"question": 7, "choices": ["a", "b"], "answer": 0}, "question", "is a int"),
         ({"question": "\ud800", "choices": ["a", "b"], "answer": 0}, "question", "half a character"),
-        ({"question": "q", "choices": "ab", "answer": 0}, "choices", "no list of two"),
-        ({"question": "q", "choices": ["a"], "answer": 0}, "choices", "no list of two"),
+        ({"question": "q", "choices": "ab", "answer": 0}, "choices", "not a list of two"),
+        ({"question": "q", "choices": ["a"], "answer": 0}, "choices", "not a list of two"),
         ({"question": "q", "choices": ["a", ""], "answer": 0}, "choices", "is empty"),
         ({"question": "q", "choices": ["a", "a", "b"], "answer": 0}, "choices", "more than once"),
         ({"question": "q", "choices": ["a", "b"]}, "answer", "is missing"),
@@ -136,16 +136,16 @@ def test_texts_txt_file_is_cut_at_blank_lines_and_loses_nothing(tmp_path: Path) 
 def test_texts_jsonl_takes_the_text_field(tmp_path: Path) -> None:
     path = write(tmp_path, [{"id": "a", "text": "one"}, {"id": "b", "body": "two"}, {"text": "three"}])
     (asked,) = read_all(BitsPerByteTask(name="texts", group="general", path=str(path)))
-    assert asked.items == (Item("a", "one"), Item("items.jsonl:3", "three"))
+    assert asked.items == (Item(id="a", prompt="one"), Item(id="items.jsonl:3", prompt="three"))
     assert [bad.field for bad in asked.quarantined] == ["text"]
 
 
 def test_texts_heldout_takes_one_pool_and_refuses_an_empty_one(tmp_path: Path) -> None:
     corpus = heldout_corpus(tmp_path, {"d1": ("domain", "one"), "g1": ("general", "two")})
     asked = read_tasks(config_of(BitsPerByteTask(name="bits", group="general", heldout_pool="general")), corpus, seed=0)
-    assert asked[0].items == (Item("g1", "two"),)
+    assert asked[0].items == (Item(id="g1", prompt="two"),)
     empty = heldout_corpus(tmp_path, {"d1": ("domain", "one")})
-    with pytest.raises(DataError, match=r"bits: nothing of the general pool was held out(.|\n)*heldout_fraction"):
+    with pytest.raises(DataError, match=r"bits: no document of the general pool is held out(.|\n)*heldout_fraction"):
         read_tasks(config_of(BitsPerByteTask(name="bits", group="general", heldout_pool="general")), empty, seed=0)
 
 
@@ -155,7 +155,7 @@ def test_texts_heldout_takes_one_source_of_a_pool(tmp_path: Path) -> None:
     (asked,) = read_tasks(config_of(task), corpus, seed=0)
     assert [item.id for item in asked.items] == ["a1", "a2"]
     missing = task.model_copy(update={"source": "domain-c"})
-    with pytest.raises(DataError, match="bits: nothing of domain-c was held out"):
+    with pytest.raises(DataError, match="bits: no document of domain-c is held out"):
         read_tasks(config_of(missing), corpus, seed=0)
 
 
@@ -178,7 +178,7 @@ def test_check_tasks_names_key_path_file_and_field(tmp_path: Path) -> None:
     assert "absent.jsonl" in problems[0]
     assert "wrong.jsonl" in problems[1]
     assert "field question: is missing" in problems[1]
-    assert "table.csv is no kind of file" in problems[2]
+    assert "table.csv is not a file type" in problems[2]
 
 
 def test_evaluate_package_imports_without_torch() -> None:

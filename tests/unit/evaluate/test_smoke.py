@@ -57,6 +57,6 @@ def test_smoke_test_refuses_weights_that_have_changed(
     weights = load_file(damaged / "model.safetensors")
     save_file({name: -tensor for name, tensor in weights.items()}, damaged / "model.safetensors", {"format": "pt"})
     model = ModelRef("damaged", str(damaged), "damaged")
-    with pytest.raises(ModelError, match="of 16 answers are those that were recorded"):
+    with pytest.raises(ModelError, match="of 16 answers equal the recorded ones"):
         smoke_test(Smoke(CONFIG, before, "plain", "three"), model, corpus, seed=0, store=store)
     assert not [ref for ref in store.list("smoke") if ref.record["inputs"]["model"] == "damaged"]

@@ -99,7 +99,7 @@ def test_average_equals_plain_mean(
 
 
 def test_average_of_one_model_is_refused(tiny_model: ModelRef, store: ArtifactStore) -> None:
-    with pytest.raises(ModelError, match=r"needs two models or more, and 1 was given"):
+    with pytest.raises(ModelError, match=r"needs at least two models, but there is 1"):
         average(AverageConfig(), tiny_model, store=store)
 
 

@@ -63,7 +63,7 @@ def test_find_model_takes_an_earlier_merge_by_its_name(
 def test_find_model_refuses_a_name_of_both_a_run_and_a_merge(tiny_model: ModelRef, store: ArtifactStore) -> None:
     soup = average(AverageConfig(), tiny_model, tiny_model, store=store, name="mine")
     add_run(store, "mine", tiny_model, soup)
-    with pytest.raises(ConfigError, match=r"both a run and a merge are called 'mine'"):
+    with pytest.raises(ConfigError, match=r"both a run and a merge have the name 'mine'"):
         find_model(store, "mine")
 
 

@@ -79,9 +79,9 @@ def test_merge_of_another_vocabulary_names_the_first_differing_token(tiny_model:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     words = tokenizer["model"]["vocab"]
     words["fox"], words["owl"] = words["owl"], words["fox"]
-    first = min(("fox", "owl"), key=lambda word: words[word])
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ModelError, match=rf"the id of '(fox|owl)' is {words[first]} in the one|in the other"):
+    problem = f"the id of 'fox' is {words['owl']} in the first and {words['fox']} in the second"
+    with pytest.raises(ModelError, match=problem):
         merge(tiny_model, resolve(folder), folder.parent)
 
 
@@ -127,7 +127,7 @@ def test_merge_copies_whole_numbers_that_are_equal_and_refuses_others(tiny_model
     kept = load_file(merged.file("model/model.safetensors"))["counter"]
     assert kept.dtype == torch.int64
     assert kept.tolist() == [1, 2, 3]
-    with pytest.raises(ModelError, match=r"'counter' holds int64 values, which cannot be merged, and they differ"):
+    with pytest.raises(ModelError, match=r"'counter' has int64 values, which cannot be merged, and they differ"):
         average(AverageConfig(), *models, store=ArtifactStore(tmp_path / "store"))
 
 
@@ -187,7 +187,7 @@ def test_checkpoint_whose_index_names_a_tensor_that_is_not_there_is_refused(
 
 def test_checkpoint_of_no_language_model_is_refused(folder: Path) -> None:
     change_json(folder / "config.json", model_type="vit", architectures=["ViTModel"])
-    with pytest.raises(ModelError, match=r"is no causal language model that can be loaded"):
+    with pytest.raises(ModelError, match=r"cannot be loaded as a causal language model"):
         open_checkpoint(ModelRef("spoiled", str(folder), ""))
 
 
@@ -216,7 +216,8 @@ for role in ("base", "tuned"):
     models[role] = Checkpoint(ModelRef(role, str(folder), ""), LlamaConfig(), files)
 before = peak_mib()
 (folder / "out").mkdir()
-write_weights(folder / "out", models, "base", lambda tensors: torch.lerp(*tensors, 0.5), 8 * 2**20)
+combine = lambda tensors: torch.lerp(*tensors, 0.5)
+write_weights(folder / "out", models, "base", combine=combine, max_shard_bytes=8 * 2**20)
 print(peak_mib() - before)
 """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)

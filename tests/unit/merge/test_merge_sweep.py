@@ -86,13 +86,13 @@ def test_sweep_scores_the_interpolations_as_evaluation_alone_does(tiny_model: Mo
     assert [each.weight for each in report.points] == [0.0, 0.5, 1.0]
     assert [each.model.record["settings"]["config"]["weight"] for each in report.points] == [0.0, 0.5, 1.0]
     for each, model in ((report.points[0], tiny_model), (report.points[2], tuned)):
-        for split, scores in (("selection", each.chosen_by), ("report", each.scores)):
+        for split, scores in (("selection", each.selection_scores), ("report", each.scores)):
             asked = tasks.model_copy(update={"split": split})
             alone = evaluate(asked, model, corpus, form="plain", seed=0, store=store, tracker=NullTracker())
             summary = json.loads(alone.file("summary.json").read_text())["tasks"]
             assert {name: score.value for name, score in scores.items()} == {s["task"]: s["value"] for s in summary}
             assert scores["keyed"].stderr == summary[1]["stderr"]
-        assert 0 < each.chosen_by["keyed"].n < each.scores["keyed"].n
+        assert 0 < each.selection_scores["keyed"].n < each.scores["keyed"].n
     bits = [each.scores["texts"].value for each in report.points]
     assert len(set(bits)) == 3
     assert report.selected in report.points

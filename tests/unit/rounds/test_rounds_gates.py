@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mixcpt.config import EvaluateConfig, Gate
-from mixcpt.rounds.gates import Judgement, Measured, judge
+from mixcpt.rounds.gates import GateEvaluations, Judgement, judge
 from mixcpt.store.artifacts import ArtifactRef
 from tasks.rounds import by_the_gates
 from tests.unit.evaluation_artifacts import evaluation
@@ -30,7 +30,7 @@ def answers(folder: Path, name: str, shares: dict[str, float], metric: str = "ac
 def judged(folder: Path, gate: Gate, before: float, after: float, metric: str = "accuracy") -> list[Judgement]:
     base = answers(folder, "base", {"fresh": before, "old": before, "other": before}, metric)
     candidate = answers(folder, "candidate", {"fresh": after, "old": after, "other": after}, metric)
-    return judge([gate], Measured(base, base, candidate), TASKS, EvaluateConfig(), seed=0)
+    return judge([gate], GateEvaluations(base, base, candidate), TASKS, EvaluateConfig(), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_gate_against_the_base_does_not_look_at_the_champion(tmp_path: Path) -> 
         for name, share in (("base", 0.9), ("champion", 0.5), ("candidate", 0.6))
     )
     gates = [Gate(name="since-base", against="base"), Gate(name="since-champion")]
-    held = judge(gates, Measured(base, champion, candidate), TASKS, EvaluateConfig(), seed=0)
+    held = judge(gates, GateEvaluations(base, champion, candidate), TASKS, EvaluateConfig(), seed=0)
     assert {one.gate: (one.holds, one.before) for one in held} == {
         "since-base": (False, pytest.approx(0.9)),
         "since-champion": (True, pytest.approx(0.5)),

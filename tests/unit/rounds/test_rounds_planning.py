@@ -8,7 +8,7 @@ import pytest
 from mixcpt.config import AdaptConfig, CorpusConfig, FilesSource, ReadaptConfig
 from mixcpt.curation import curate
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
-from mixcpt.rounds.registration import register, registered
+from mixcpt.rounds.registration import list_deliveries, register
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 from tests.unit.report_artifacts import publish
@@ -139,7 +139,7 @@ def test_folder_that_has_grown_is_a_second_delivery(tmp_path: Path) -> None:
     plan = plan_round(config, champion, (), 2, store)
     assert plan is not None
     assert (plan.new, plan.earlier) == (("first-2",), ("first",))
-    assert [each.num_documents + each.num_heldout for each in registered(store)] == [40, 30]
+    assert [each.num_documents + each.num_heldout for each in list_deliveries(store)] == [40, 30]
 
 
 def test_method_that_reads_no_general_text_cannot_replay(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mixcpt.config import CorpusConfig, FilesSource, MultipleChoiceTask
 from mixcpt.errors import DataError
-from mixcpt.rounds.registration import NothingNew, register, registered
+from mixcpt.rounds.registration import NothingNew, list_deliveries, register
 from mixcpt.store.artifacts import ArtifactStore
 
 
@@ -27,7 +27,7 @@ def test_registered_corpus_stays_when_its_files_go(tmp_path: Path) -> None:
     folder = documents(tmp_path / "given", range(100))
     made = register(corpus(folder), store)
     (folder / "documents.jsonl").unlink()
-    (found,) = registered(store)
+    (found,) = list_deliveries(store)
     assert (found.name, found.note, found.tasks) == (made.name, "a test", made.tasks)
     assert found.num_documents + found.num_heldout == 100
     assert found.num_heldout > 0
@@ -39,7 +39,7 @@ def test_register_the_same_content_again_returns_what_is_there(tmp_path: Path) -
     store = ArtifactStore(tmp_path / "store")
     first = register(corpus(documents(tmp_path / "given", range(40))), store)
     assert register(corpus(documents(tmp_path / "moved", range(40))), store).ref == first.ref
-    assert len(registered(store)) == 1
+    assert len(list_deliveries(store)) == 1
 
 
 def test_register_a_grown_folder_holds_only_its_new_documents(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_register_a_grown_folder_holds_only_its_new_documents(tmp_path: Path) ->
 def test_register_nothing_but_known_documents_under_another_name_is_nothing_new(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     register(corpus(documents(tmp_path / "given", range(40))), store)
-    with pytest.raises(NothingNew, match="all of its 25 documents"):
+    with pytest.raises(NothingNew, match="all 25 are registered already"):
         register(corpus(documents(tmp_path / "part", range(10, 35)), "others"), store)
 
 
@@ -73,11 +73,11 @@ def test_register_copies_questions_and_names_tasks_after_the_corpus(tmp_path: Pa
     assert "Which?" in Path(found.path).read_text()
 
 
-@pytest.mark.parametrize(("count", "reason"), [(3, "nothing about it can be measured"), (0, "not one document")])
+@pytest.mark.parametrize(("count", "reason"), [(3, "learning it cannot be measured"), (0, "not one document")])
 def test_register_what_can_never_be_judged_is_refused(tmp_path: Path, count: int, reason: str) -> None:
     folder = documents(tmp_path / "given", range(count))
     (folder / "broken.jsonl").write_text("{")
     store = ArtifactStore(tmp_path / "store")
     with pytest.raises(DataError, match=reason):
         register(corpus(folder), store)
-    assert registered(store) == []
+    assert list_deliveries(store) == []
