@@ -1,13 +1,13 @@
-"""Forward KL to a teacher of which only the likeliest tokens were kept, written in place over a chunk's logits.
+"""Forward KL to a cached teacher that keeps only its likeliest tokens, computed in place over a chunk's logits.
 
-The vocabulary falls into buckets: each of the teacher's top k tokens, the true token y where it is not among them, and
-all the rest together. The divergence is that of the buckets (never more than that of the tokens, and equal to it where
-k is the vocabulary), T = 1:
+The vocabulary is divided into buckets: one for each of the teacher's top k tokens, one for the true token y if it is
+not among them, and one for all remaining tokens (the rest). The divergence is computed over buckets at T = 1. It is
+never more than the divergence over tokens, and equal to it if k is the vocabulary:
 
     KL = sum(q_i * log(q_i / p_i)) + q_rest * log(q_rest / p_rest)
-    gradient: p_i - q_i in a bucket of its own, p_j * (1 - q_rest / p_rest) = r_j * (p_rest - q_rest) in the rest,
+    gradient: p_i - q_i in a bucket of one token; p_j * (1 - q_rest / p_rest) = r_j * (p_rest - q_rest) in the rest
 
-r being the student's softmax over the rest alone: nothing is divided by p_rest, which may be 0.
+with r the student's softmax over the rest only. Nothing is divided by p_rest, which may be 0.
 """
 
 from dataclasses import dataclass
@@ -16,120 +16,154 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mixcpt.config import ObjectiveConfig
 from mixcpt.distill.chunk import ChunkResult, softmax_, weighted
-from mixcpt.distill.objective import Objective
 from mixcpt.distill.targets import TRANSFORMS, Choices, Correction
 
 
 @dataclass(frozen=True)
 class CachedTargets:
-    """What was kept of a teacher's predictions at temperature 1, one row for each of the student's hidden states.
+    """A teacher's stored predictions at temperature 1, one row for each of the student's hidden states.
 
-    The log-probabilities are finite. Those of the k tokens and of a true token outside of them sum to at most 1; what
-    is missing is the rest. Rows that are not scored may hold anything.
+    The log-probabilities are finite. The probabilities of the k tokens, and of a true token that is not among them, sum
+    to at most 1; the remainder is the rest. Rows that are not scored may hold any values.
     """
 
     token_ids: Int[Tensor, "tokens topk"]
     """The teacher's likeliest tokens, no token twice, in any order."""
     log_probs: Float[Tensor, "tokens topk"]
     label_log_probs: Float[Tensor, " tokens"]
-    """Of the true token: the swap needs it, however unlikely it is."""
+    """Log-probability of the true token. The swap needs it even if the token is unlikely."""
 
     def select(self, rows: Int[Tensor, " rows"], dtype: torch.dtype) -> "CachedTargets":
-        """Returns the given rows, the log-probabilities in `dtype`."""
-        ids = self.token_ids.index_select(0, rows).long()
-        log_probs, of_label = self.log_probs.index_select(0, rows), self.label_log_probs.index_select(0, rows)
-        return CachedTargets(ids, log_probs.to(dtype), of_label.to(dtype))
+        """Return some of the rows, the log-probabilities in `dtype`."""
+        token_ids = self.token_ids.index_select(0, rows).long()
+        log_probs = self.log_probs.index_select(0, rows).to(dtype)
+        label_log_probs = self.label_log_probs.index_select(0, rows).to(dtype)
+        return CachedTargets(token_ids, log_probs, label_log_probs)
 
 
 def cached_kl_(
-    student: Float[Tensor, "rows vocab"], cached: CachedTargets, labels: Int[Tensor, " rows"], objective: Objective
+    student: Float[Tensor, "rows vocab"],
+    cached: CachedTargets,
+    *,
+    labels: Int[Tensor, " rows"],
+    objective: ObjectiveConfig,
 ) -> ChunkResult:
-    """Returns what CE and KL measure; `student` turns from logits into their gradient."""
+    """Compute CE and KL over buckets; overwrite the student's logits with their gradient."""
     index = labels.unsqueeze(1)
-    target = _target(cached, index, objective, student.shape[1])
+    # q over the buckets
+    target = _target(cached, index, objective=objective, vocab=student.shape[1])
+    # s_y, and s of the top tokens other than y
     at_label = student.gather(1, index)
-    masked = student.gather(1, cached.token_ids).masked_fill_(~target.others, -torch.inf)
-    lowest = torch.finfo(student.dtype).min  # not -inf: where no token is left, the softmax of the rest stays finite
-    rest = softmax_(student.scatter_(1, cached.token_ids, lowest).scatter_(1, index, lowest))
-    normaliser = torch.logaddexp(rest, torch.cat([masked, at_label], dim=1).logsumexp(dim=1))
-    log_p = _Buckets(masked - normaliser.unsqueeze(1), at_label.squeeze(1) - normaliser, rest - normaliser)
-    _gradient_(student, cached.token_ids, index, log_p, target, objective)
+    at_others = student.gather(1, cached.token_ids).masked_fill_(~target.others, -torch.inf)
+    # student <- r, the softmax over the rest; lowest instead of -inf keeps r finite if no token is left
+    lowest = torch.finfo(student.dtype).min
+    student.scatter_(1, cached.token_ids, lowest).scatter_(1, index, lowest)
+    rest = softmax_(student)  # logsumexp of the rest
+    # logsumexp(s) over all buckets
+    normaliser = torch.logaddexp(rest, torch.cat([at_others, at_label], dim=1).logsumexp(dim=1))
+    # log p of each bucket
+    log_p = _Buckets(
+        top=at_others - normaliser.unsqueeze(1), label=at_label.squeeze(1) - normaliser, rest=rest - normaliser
+    )
+    # student <- gradient
+    _gradient_(student, cached.token_ids, index, log_p=log_p, target=target, objective=objective)
     choices = target.choices
-    correct, gap = choices.is_top.to(rest.dtype), choices.q_top - choices.q_label
-    return ChunkResult(-log_p.label, weighted(target.kl(log_p), target.correction), correct, gap, 1.0)
+    return ChunkResult(
+        ce=-log_p.label,
+        kl=weighted(target.kl(log_p), target.correction),
+        correct=choices.is_top.to(rest.dtype),
+        gap=choices.q_top - choices.q_label,
+        factor=1.0,
+    )
 
 
 @dataclass(frozen=True)
 class _Buckets:
-    """One number a bucket."""
+    """One number per bucket."""
 
     top: Float[Tensor, "rows topk"]
-    """Means nothing at the true token, which has a bucket of its own."""
+    """Meaningless at the true token, which has a bucket of its own."""
     label: Float[Tensor, " rows"]
     rest: Float[Tensor, " rows"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Target:
     """The corrected teacher of a chunk."""
 
     q: _Buckets
     log_top: Float[Tensor, "rows topk"]
-    """log(q.top)"""
+    """Logarithm of q.top."""
     others: Bool[Tensor, "rows topk"]
-    """Which of the top tokens are not the true one."""
+    """Whether the top token is another token than the true one."""
     choices: Choices
     correction: Correction
 
     def kl(self, log_p: _Buckets) -> Float[Tensor, " rows"]:
-        """Returns KL(q || p) over the buckets."""
-        top = (self.q.top * (self.log_top - log_p.top)).masked_fill(~self.others, 0).sum(dim=1)
-        label = self.q.label * (self.correction.log_label - log_p.label)
-        rest = torch.where(self.q.rest > 0, self.q.rest * (self.q.rest.log() - log_p.rest), 0)
+        """Return KL(q || p) over the buckets."""
+        q = self.q
+        # sum(q_i * log(q_i / p_i)) over the top tokens other than y
+        top = (q.top * (self.log_top - log_p.top)).masked_fill(~self.others, 0).sum(dim=1)
+        # q_y * log(q_y / p_y)
+        label = q.label * (self.correction.log_label - log_p.label)
+        # q_rest * log(q_rest / p_rest)
+        rest = torch.where(q.rest > 0, q.rest * (q.rest.log() - log_p.rest), 0)
         return top + label + rest
 
 
-def _target(cached: CachedTargets, index: Int[Tensor, "rows 1"], objective: Objective, vocab: int) -> _Target:
-    """Returns the corrected teacher for the true tokens `index`."""
+def _target(cached: CachedTargets, index: Int[Tensor, "rows 1"], *, objective: ObjectiveConfig, vocab: int) -> _Target:
+    """Return the corrected teacher for the true tokens `index`."""
     others = cached.token_ids != index
-    first = _first(cached)
+    first = _first(cached)  # column of a
     choices = _choices(cached, first, index)
-    change = TRANSFORMS[objective.transform](choices, objective.margin)
+    correction = TRANSFORMS[objective.transform](choices, objective.margin)
+    # q0_rest = 1 - sum(q0_i) - q0_y; rounding must not give it mass if every token has its own bucket
     q0 = cached.log_probs.exp()
     rest = 1 - q0.masked_fill(~others, 0).sum(dim=1) - choices.q_label
-    rest = rest.clamp_min(0) * (others.sum(dim=1) + 1 < vocab)  # what rounding leaves over is no token's
-    log_top = (cached.log_probs + change.log_scale.unsqueeze(1)).scatter(1, first, change.log_top.unsqueeze(1))
-    scale = 1.0 if change.scale is None else change.scale
-    buckets = _Buckets(log_top.exp(), change.log_label.exp(), scale * rest)
-    return _Target(buckets, log_top, others, choices, change)
+    has_rest = others.sum(dim=1) + 1 < vocab
+    rest = rest.clamp_min(0) * has_rest
+    # log q_i = log(scale * q0_i), and the corrected log q[a] in the column of a
+    log_scaled = cached.log_probs + correction.log_scale.unsqueeze(1)
+    log_top = log_scaled.scatter(1, first, correction.log_top.unsqueeze(1))
+    # q_rest = scale * q0_rest
+    scale = 1.0 if correction.scale is None else correction.scale
+    q = _Buckets(top=log_top.exp(), label=correction.log_label.exp(), rest=scale * rest)
+    return _Target(q=q, log_top=log_top, others=others, choices=choices, correction=correction)
 
 
 def _first(cached: CachedTargets) -> Int[Tensor, "rows 1"]:
-    """Returns the column of the teacher's first choice: of equal maxima the smallest token id, as in the dense loss."""
+    """Return the column of the teacher's first choice: the smallest token id of equal maxima, as in the dense loss."""
     largest = cached.log_probs == cached.log_probs.amax(dim=1, keepdim=True)
     beyond = torch.iinfo(cached.token_ids.dtype).max
     return cached.token_ids.masked_fill(~largest, beyond).argmin(dim=1, keepdim=True)
 
 
 def _choices(cached: CachedTargets, first: Int[Tensor, "rows 1"], index: Int[Tensor, "rows 1"]) -> Choices:
+    """Return the teacher's probabilities of the true token and of its first choice."""
     log_label, log_top = cached.label_log_probs, cached.log_probs.gather(1, first).squeeze(1)
     is_top = (cached.token_ids.gather(1, first) == index).squeeze(1)
-    return Choices(log_label.exp(), log_top.exp(), log_label, log_top, is_top)
+    return Choices(q_label=log_label.exp(), q_top=log_top.exp(), log_label=log_label, log_top=log_top, is_top=is_top)
 
 
 def _gradient_(
     student: Float[Tensor, "rows vocab"],
     token_ids: Int[Tensor, "rows topk"],
     index: Int[Tensor, "rows 1"],
+    *,
     log_p: _Buckets,
     target: _Target,
-    objective: Objective,
+    objective: ObjectiveConfig,
 ) -> None:
-    """Turns `student` from the softmax over the rest into the gradient."""
-    ce = objective.ce_weight
+    """Overwrite `student`, the softmax r over the rest, with ce * (p - onehot(y)) + pull * (gradient of KL)."""
+    ce, q = objective.ce_weight, target.q
+    # pull = kl_weight * weight
     pull = weighted(torch.full_like(log_p.label, objective.kl_weight), target.correction)
-    student.mul_(((ce + pull) * log_p.rest.exp() - pull * target.q.rest).unsqueeze(1))
-    at_top = (ce + pull).unsqueeze(1) * log_p.top.exp() - pull.unsqueeze(1) * target.q.top
-    at_label = (ce + pull) * log_p.label.exp() - pull * target.q.label - ce
+    # rest: r_j * ((ce + pull) * p_rest - pull * q_rest)
+    student.mul_(((ce + pull) * log_p.rest.exp() - pull * q.rest).unsqueeze(1))
+    # top tokens: (ce + pull) * p_i - pull * q_i
+    at_top = (ce + pull).unsqueeze(1) * log_p.top.exp() - pull.unsqueeze(1) * q.top
+    # true token: (ce + pull) * p_y - pull * q_y - ce; written last, because y may be a top token too
+    at_label = (ce + pull) * log_p.label.exp() - pull * q.label - ce
     student.scatter_(1, token_ids, at_top).scatter_(1, index, at_label.unsqueeze(1))

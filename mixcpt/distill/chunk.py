@@ -1,12 +1,13 @@
-"""Loss and gradient of one chunk of rows, written in place over its logits: cross-entropy, and forward KL.
+"""Loss and gradient of one chunk of rows, computed in place over its logits: cross-entropy, and forward KL.
 
-The gradient with respect to the student's logits s, for teacher logits z and temperature T, is (METHODS 1.2)
+The gradient with respect to the student's logits s, for teacher logits z and temperature T, is
+(docs/algorithms.md#label-corrected-teachers)
 
     ce * p + pull * p_T - pull * scale * q0 - (ce + pull * at_label) * onehot(y) - pull * at_top * onehot(a)
 
 with p = softmax(s), p_T = softmax(s / T), q0 = softmax(z / T), pull = kl_weight * T * weight; scale, at_label, at_top
-and weight come from the target's `Correction`. Its dense part is returned divided by a factor that the next matrix
-product takes in.
+and weight come from the target's `Correction`. The buffer holds the gradient divided by a factor, which the next
+matrix product applies.
 """
 
 from dataclasses import dataclass
@@ -20,29 +21,32 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mixcpt.distill.objective import Objective
+from mixcpt.config import ObjectiveConfig
 from mixcpt.distill.targets import TRANSFORMS, Choices, Correction, negative_entropy_shift
 
 MEASURES = ("tokens", "ce", "kl", "correct", "gap", "loss")
-"""Per row: 1, CE, T^2 times the divergence (0 where a mask drops it), whether the teacher's first choice is right,
-d = q0[a] - q0[y], and the row's part of the loss, with its weight and before it is normalised."""
-
+"""Columns of the measures per row: 1; CE; T^2 * KL, or 0 if a mask drops it; whether the teacher's first choice is the
+true token; d = q0[a] - q0[y]; the row's loss with its weight, before normalisation."""
 
 _STRIPE = 256
 _FEW_STRIPES = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChunkResult:
+    """Measures of a chunk's rows, and the scale of its gradient."""
+
     ce: Float[Tensor, " rows"]
     kl: Float[Tensor, " rows"]
     correct: Float[Tensor, " rows"]
     gap: Float[Tensor, " rows"]
     factor: float
-    """The gradient is the buffer's content times this."""
+    """Ratio of the gradient to the content of the buffer."""
 
-    def measures(self, objective: Objective, weights: Float[Tensor, " rows"] | None) -> Float[Tensor, "rows measures"]:
-        """Returns the columns of `MEASURES` in float64; `weights` multiply the loss."""
+    def measures(
+        self, objective: ObjectiveConfig, weights: Float[Tensor, " rows"] | None
+    ) -> Float[Tensor, "rows measures"]:
+        """Return the columns of `MEASURES` in float64; `weights` multiply the loss."""
         ce, kl = self.ce.double(), self.kl.double()
         loss = objective.ce_weight * ce + objective.kl_weight * kl
         if weights is not None:
@@ -51,54 +55,63 @@ class ChunkResult:
 
 
 def cross_entropy_(student: Float[Tensor, "rows vocab"], labels: Int[Tensor, " rows"], ce_weight: float) -> ChunkResult:
-    """Returns what plain cross-entropy measures; `student` turns from logits into their gradient."""
+    """Compute the plain cross-entropy; overwrite the student's logits with their gradient."""
     index = labels.unsqueeze(1)
-    at_label = student.gather(1, index).squeeze(1)
-    nothing, kernels = torch.zeros_like(at_label), kernels_for(student.device, student.dtype)
+    at_label = student.gather(1, index).squeeze(1)  # s_y
+    zero, kernels = torch.zeros_like(at_label), kernels_for(student.device, student.dtype)
     if kernels is None:
-        ce = softmax_(student) - at_label
-        student.scatter_add_(1, index, -torch.ones_like(index, dtype=student.dtype))
+        ce = softmax_(student) - at_label  # logsumexp(s) - s_y; student <- p
+        student.scatter_add_(1, index, -torch.ones_like(index, dtype=student.dtype))  # p - onehot(y)
     else:
-        found = kernels.statistics(student, None, 1.0)
-        ce, one = found.plain.log_sum_exp(1.0) - at_label, torch.ones_like(at_label)
-        kernels.gradient_(student, None, labels, found, kernels.RowGradient(one, nothing, nothing, one, nothing), 1.0)
-    return ChunkResult(ce, nothing, nothing, nothing, ce_weight)
+        stats, one = kernels.statistics(student, None, 1.0), torch.ones_like(at_label)
+        ce = stats.plain.log_sum_exp(1.0) - at_label  # logsumexp(s) - s_y
+        gradient = kernels.RowGradient(plain=one, tempered=zero, teacher=zero, at_label=one, at_top=zero)
+        kernels.gradient_(student, None, labels=labels, stats=stats, gradient=gradient, temperature=1.0)
+    return ChunkResult(ce=ce, kl=zero, correct=zero, gap=zero, factor=ce_weight)
 
 
 def forward_kl_(
     student: Float[Tensor, "rows vocab"],
     teacher: Float[Tensor, "rows vocab"],
     spare: Float[Tensor, "rows vocab"] | None,
+    *,
     labels: Int[Tensor, " rows"],
-    objective: Objective,
+    objective: ObjectiveConfig,
 ) -> ChunkResult:
-    """Returns what CE and KL measure; `student` turns from logits into their gradient, the others are used up.
+    """Compute CE and KL(q || p_T); overwrite the student's logits with their gradient, and the other matrices.
 
-    No `spare` is needed where there are `kernels_for` the logits.
+    If there are `kernels_for` the logits, `spare` may be None.
     """
     kernels = kernels_for(student.device, student.dtype)
     if kernels is not None:
-        return _forward_kl_with_(kernels, student, teacher, labels, objective)
+        return _forward_kl_with_(kernels, student, teacher, labels=labels, objective=objective)
     assert spare is not None
     temperature, index = objective.temperature, labels.unsqueeze(1)
-    target = target_(teacher, spare, index, objective)
+    # spare <- q0; teacher <- z / T; a, and the corrections of q
+    target = target_(teacher, spare, index, objective=objective)
+    correction = target.correction
+    # s_y and s_a
     at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, target.top).squeeze(1)
-    # sum(q0 * (z - s)) rather than two sums: a student that equals its teacher then measures exactly 0
+    # sum(q0 * (z - s) / T) in one sum, not two: it is exactly 0 if the student equals its teacher; teacher is free now
     difference = teacher.sub_(student, alpha=1 / temperature).mul_(spare).sum(dim=1)
-    normalisers, factor = _dense_gradient_(student, teacher, spare, target.correction, objective)
+    # student <- (ce * p + pull * (p_T - scale * q0)) / factor
+    normalisers, factor = _dense_gradient_(student, teacher, spare, correction=correction, objective=objective)
+    # CE = logsumexp(s) - s_y
     ce = normalisers.plain - at_label
-    kl = target.kl(difference, normalisers.tempered, at_label / temperature, at_top / temperature)
-    change = target.correction
+    # KL(q || p_T)
+    kl = target.kl(difference, normalisers.tempered, at_label=at_label / temperature, at_top=at_top / temperature)
+    # student -= (ce + pull * at_label) / factor at y
     pull = objective.kl_weight * temperature
-    student.scatter_add_(
-        1, index, -((objective.ce_weight + pull * weighted(change.at_label, change)) / factor).unsqueeze(1)
-    )
-    student.scatter_add_(1, target.top, -(pull * weighted(change.at_top, change) / factor).unsqueeze(1))
+    label_term = objective.ce_weight + pull * weighted(correction.at_label, correction)
+    student.scatter_add_(1, index, -(label_term / factor).unsqueeze(1))
+    # student -= pull * at_top / factor at a
+    top_term = pull * weighted(correction.at_top, correction)
+    student.scatter_add_(1, target.top, -(top_term / factor).unsqueeze(1))
     return target.result(ce, temperature**2 * kl, factor)
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """Returns the Triton kernels where they can take such logits: in fp32, on a GPU, with triton installed."""
+    """Return the Triton kernels if they can process such logits: fp32, on a GPU, with triton installed."""
     return _triton_kernels() if device.type == "cuda" and dtype == torch.float32 else None
 
 
@@ -113,44 +126,65 @@ def _forward_kl_with_(
     kernels: ModuleType,
     student: Float[Tensor, "rows vocab"],
     teacher: Float[Tensor, "rows vocab"],
+    *,
     labels: Int[Tensor, " rows"],
-    objective: Objective,
+    objective: ObjectiveConfig,
 ) -> ChunkResult:
-    """Returns what `forward_kl_` returns, from two passes by `mixcpt.distill.triton_kernels`."""
+    """Compute the result of `forward_kl_` in two passes of `mixcpt.distill.triton_kernels`."""
     temperature, index = objective.temperature, labels.unsqueeze(1)
-    found = kernels.statistics(student, teacher, temperature)
-    at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, found.top).squeeze(1)
-    log_normaliser = found.teacher.log_sum_exp(temperature)
+    # first pass: normalisers of s, s / T and z / T; a; sum(q0 * (z - s) / T)
+    stats = kernels.statistics(student, teacher, temperature)
+    # s_y and s_a
+    at_label, at_top = student.gather(1, index).squeeze(1), student.gather(1, stats.top).squeeze(1)
+    # log q0[y] = z_y / T - logsumexp(z / T)
+    log_normaliser = stats.teacher.log_sum_exp(temperature)
     log_label = teacher.gather(1, index).squeeze(1) / temperature - log_normaliser
-    log_top = -found.teacher.total.log()  # its logit is the largest
-    choices = Choices(log_label.exp(), 1 / found.teacher.total, log_label, log_top, (found.top == index).squeeze(1))
-    change = TRANSFORMS[objective.transform](choices, objective.margin)
-    target = Target(log_normaliser, found.top, choices, change)
-    gradient = _row_gradient(kernels, change, objective)
-    kernels.gradient_(student, teacher, labels, found, gradient, temperature)
-    ce = found.plain.log_sum_exp(1.0) - at_label
-    normaliser = found.tempered.log_sum_exp(temperature)
-    kl = target.kl(found.difference, normaliser, at_label / temperature, at_top / temperature)
+    # log q0[a] = -log(total), because the total is relative to the largest logit
+    log_top = -stats.teacher.total.log()
+    choices = Choices(
+        q_label=log_label.exp(),
+        q_top=1 / stats.teacher.total,
+        log_label=log_label,
+        log_top=log_top,
+        is_top=(stats.top == index).squeeze(1),
+    )
+    correction = TRANSFORMS[objective.transform](choices, objective.margin)
+    target = Target(log_normaliser=log_normaliser, top=stats.top, choices=choices, correction=correction)
+    # second pass: student <- gradient
+    gradient = _row_gradient(kernels, correction, objective)
+    kernels.gradient_(student, teacher, labels=labels, stats=stats, gradient=gradient, temperature=temperature)
+    # CE = logsumexp(s) - s_y, and KL(q || p_T)
+    ce = stats.plain.log_sum_exp(1.0) - at_label
+    normaliser = stats.tempered.log_sum_exp(temperature)
+    kl = target.kl(stats.difference, normaliser, at_label=at_label / temperature, at_top=at_top / temperature)
     return target.result(ce, temperature**2 * kl, 1.0)
 
 
-def _row_gradient(kernels: ModuleType, change: Correction, objective: Objective) -> Any:
-    """Returns the `RowGradient` of the formula on top."""
-    ce = torch.full_like(change.at_label, objective.ce_weight)
-    pull = weighted(torch.full_like(ce, objective.kl_weight * objective.temperature), change)
-    of_teacher = pull if change.scale is None else pull * change.scale
-    one_softmax = objective.temperature == 1
-    plain, tempered = (ce + pull, torch.zeros_like(pull)) if one_softmax else (ce, pull)
-    return kernels.RowGradient(plain, tempered, of_teacher, ce + pull * change.at_label, pull * change.at_top)
+def _row_gradient(kernels: ModuleType, correction: Correction, objective: ObjectiveConfig) -> Any:
+    """Return the coefficients of the gradient (see the module's formula) as a `RowGradient`."""
+    ce = torch.full_like(correction.at_label, objective.ce_weight)
+    # pull = kl_weight * T * weight
+    pull = weighted(torch.full_like(ce, objective.kl_weight * objective.temperature), correction)
+    scaled_pull = pull if correction.scale is None else pull * correction.scale
+    # at T = 1 p and p_T are one softmax
+    is_plain = objective.temperature == 1
+    return kernels.RowGradient(
+        plain=ce + pull if is_plain else ce,
+        tempered=torch.zeros_like(pull) if is_plain else pull,
+        teacher=scaled_pull,
+        at_label=ce + pull * correction.at_label,
+        at_top=pull * correction.at_top,
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
-    """The teacher's side of a chunk, at the temperature of the KL term."""
+    """The corrected teacher of a chunk, at the temperature of the KL term."""
 
     log_normaliser: Float[Tensor, " rows"]
+    """Value of logsumexp(z / T)."""
     top: Int[Tensor, "rows 1"]
-    """The teacher's first choice; of equal maxima the first."""
+    """The teacher's first choice a; the first of equal maxima."""
     choices: Choices
     correction: Correction
 
@@ -158,26 +192,43 @@ class Target:
         self,
         difference: Float[Tensor, " rows"],
         student_normaliser: Float[Tensor, " rows"],
+        *,
         at_label: Float[Tensor, " rows"],
         at_top: Float[Tensor, " rows"],
     ) -> Float[Tensor, " rows"]:
-        """Returns KL(q || p) = sum(q log q) - sum(q * s) + logsumexp(s), from sum(q0 * (z - s)) and s at y and a."""
-        change = self.correction
+        """Return KL(q || p_T) = sum(q log q) - sum(q * s / T) + logsumexp(s / T).
+
+        Args:
+            difference: sum(q0 * (z - s) / T).
+            student_normaliser: logsumexp(s / T).
+            at_label: s_y / T.
+            at_top: s_a / T.
+        """
+        correction = self.correction
+        # sum(q0 log q0) - sum(q0 * s / T), because log q0 = z / T - logsumexp(z / T)
         kl = difference - self.log_normaliser
-        if change.scale is not None:
-            kl = change.scale * kl + torch.xlogy(change.scale, change.scale)
-        kl = kl + negative_entropy_shift(change, self.choices)
-        return kl + student_normaliser - change.at_label * at_label - change.at_top * at_top
+        # the same for scale * q0: scale * kl + scale * log(scale)
+        if correction.scale is not None:
+            kl = correction.scale * kl + torch.xlogy(correction.scale, correction.scale)
+        # + change of sum(q log q) at y and a
+        kl = kl + negative_entropy_shift(correction, self.choices)
+        # + logsumexp(s / T) - change of sum(q * s / T) at y and a
+        return kl + student_normaliser - correction.at_label * at_label - correction.at_top * at_top
 
     def result(self, ce: Float[Tensor, " rows"], kl: Float[Tensor, " rows"], factor: float) -> ChunkResult:
-        """Returns the result of a chunk with this target."""
+        """Return the result of a chunk with this target."""
         choices = self.choices
-        correct, gap = choices.is_top.to(ce.dtype), choices.q_top - choices.q_label
-        return ChunkResult(ce, weighted(kl, self.correction), correct, gap, factor)
+        return ChunkResult(
+            ce=ce,
+            kl=weighted(kl, self.correction),
+            correct=choices.is_top.to(ce.dtype),
+            gap=choices.q_top - choices.q_label,
+            factor=factor,
+        )
 
 
 def weighted(values: Float[Tensor, " rows"], correction: Correction) -> Float[Tensor, " rows"]:
-    """Returns the values times the correction's weight."""
+    """Return the values times the correction's weight."""
     return values if correction.weight is None else values * correction.weight
 
 
@@ -185,82 +236,102 @@ def target_(
     teacher: Float[Tensor, "rows vocab"],
     spare: Float[Tensor, "rows vocab"],
     index: Int[Tensor, "rows 1"],
-    objective: Objective,
+    *,
+    objective: ObjectiveConfig,
 ) -> Target:
-    """Returns the target for the true tokens `index`; `spare` becomes q0, `teacher` is left as logits / T."""
+    """Compute the target for the true tokens `index`; overwrite `spare` with q0 and `teacher` with z / T."""
+    # a = argmax z
     top = first_choice(teacher)
     if objective.temperature != 1:
         teacher.div_(objective.temperature)
+    # z_y / T and z_a / T
     teacher_label, teacher_top = teacher.gather(1, index).squeeze(1), teacher.gather(1, top).squeeze(1)
+    # q0 = softmax(z / T), q0[y] and q0[a]
     q = torch.softmax(teacher, dim=1, out=spare)
     q_label, q_top = q.gather(1, index).squeeze(1), q.gather(1, top).squeeze(1)
+    # logsumexp(z / T) = z_a / T - log q0[a], safe because q0[a] >= 1 / vocab
     log_top = q_top.log()
     log_normaliser = teacher_top - log_top
-    choices = Choices(q_label, q_top, teacher_label - log_normaliser, log_top, (top == index).squeeze(1))
+    # log q0[y] = z_y / T - logsumexp(z / T)
+    log_label = teacher_label - log_normaliser
+    is_top = (top == index).squeeze(1)
+    choices = Choices(q_label=q_label, q_top=q_top, log_label=log_label, log_top=log_top, is_top=is_top)
     correction = TRANSFORMS[objective.transform](choices, objective.margin)
-    return Target(log_normaliser, top, choices, correction)
+    return Target(log_normaliser=log_normaliser, top=top, choices=choices, correction=correction)
 
 
 @dataclass(frozen=True)
 class _Normalisers:
     plain: Float[Tensor, " rows"]
-    """logsumexp(s)"""
+    """Value of logsumexp(s)."""
     tempered: Float[Tensor, " rows"]
-    """logsumexp(s / T)"""
+    """Value of logsumexp(s / T)."""
 
 
 def _dense_gradient_(
     student: Float[Tensor, "rows vocab"],
     spare: Float[Tensor, "rows vocab"],
     q: Float[Tensor, "rows vocab"],
+    *,
     correction: Correction,
-    objective: Objective,
+    objective: ObjectiveConfig,
 ) -> tuple[_Normalisers, float]:
-    """Returns the normalisers and the factor; `student` becomes the dense part of the gradient / factor."""
+    """Overwrite the student's logits with the dense gradient / factor; return the normalisers and the factor.
+
+    dense = ce * p + pull * (p_T - scale * q0) with pull = kl_weight * T * weight; `q` is q0 at the start.
+    """
+    ce_weight, kl_weight, temperature = objective.ce_weight, objective.kl_weight, objective.temperature
     weight = correction.weight
-    for share in (correction.scale, weight):
-        if share is not None:
-            q.mul_(share.unsqueeze(1))
-    if objective.temperature == 1:  # p and p_T are one: a single softmax and a single subtraction
-        factor = objective.ce_weight + objective.kl_weight
-        normaliser = softmax_(student)
+    # q <- weight * scale * q0
+    for row_factor in (correction.scale, weight):
+        if row_factor is not None:
+            q.mul_(row_factor.unsqueeze(1))
+
+    if temperature == 1:
+        # p = p_T: dense / (ce + kl) = p * (ce + kl * weight) / (ce + kl) - q * kl / (ce + kl), one softmax
+        factor = ce_weight + kl_weight
+        normaliser = softmax_(student)  # student <- p
         if weight is not None:
-            student.mul_(((objective.ce_weight + objective.kl_weight * weight) / factor).unsqueeze(1))
-        student.sub_(q, alpha=objective.kl_weight / factor)
+            student.mul_(((ce_weight + kl_weight * weight) / factor).unsqueeze(1))
+        student.sub_(q, alpha=kl_weight / factor)
         return _Normalisers(normaliser, normaliser), factor
-    factor = objective.kl_weight * objective.temperature
-    plain = softmax_(spare.copy_(student))
-    tempered = softmax_(student.div_(objective.temperature))
+
+    # dense / (kl * T) = weight * p_T - q + p * ce / (kl * T)
+    factor = kl_weight * temperature
+    plain = softmax_(spare.copy_(student))  # spare <- p
+    tempered = softmax_(student.div_(temperature))  # student <- p_T
     if weight is not None:
         student.mul_(weight.unsqueeze(1))
-    student.sub_(q).add_(spare, alpha=objective.ce_weight / factor)
+    student.sub_(q).add_(spare, alpha=ce_weight / factor)
     return _Normalisers(plain, tempered), factor
 
 
 def softmax_(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:
-    """Returns logsumexp(logits), which become their softmax.
-
-    The largest probability is at least 1 / vocab, so its logarithm is safe; this saves the second exponential.
-    """
+    """Compute logsumexp(logits); overwrite the logits with their softmax."""
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
+    # logsumexp = max - log(max p); max p >= 1 / vocab, so its logarithm is safe, and no second exponential is needed
     return largest - logits.amax(dim=1).log()
 
 
 def first_choice(logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
-    """Returns where the largest logit of each row is; of equal ones the first.
+    """Return per row the index of the largest logit, the first of equal maxima.
 
-    On a CPU, argmax over a long row takes five times as long as amax. So the row is cut into stripes, and only the
-    first of those that hold the maximum is searched.
+    On a CPU, argmax over a long row takes five times as long as amax. Therefore the row is cut into stripes, and only
+    the first stripe that contains the maximum is searched.
     """
     vocab = logits.shape[1]
     whole = vocab - vocab % _STRIPE
     if logits.device.type != "cpu" or whole < _FEW_STRIPES * _STRIPE:
         return logits.argmax(dim=1, keepdim=True)
+    # maximum of each stripe; the ragged last stripe separately
     largest = logits[:, :whole].unflatten(1, (-1, _STRIPE)).amax(dim=2)
     if whole < vocab:
         largest = torch.cat([largest, logits[:, whole:].amax(dim=1, keepdim=True)], dim=1)
+    # columns of the first stripe that contains the row's maximum
     start = _STRIPE * largest.argmax(dim=1, keepdim=True)
     columns = (start + torch.arange(_STRIPE, device=logits.device)).clamp_(max=vocab - 1)
-    found: Tensor = columns.gather(1, logits.gather(1, columns).argmax(dim=1, keepdim=True))
-    return found
+    # first maximum within the stripe
+    place = logits.gather(1, columns).argmax(dim=1, keepdim=True)
+    choice: Tensor = columns.gather(1, place)
+    return choice

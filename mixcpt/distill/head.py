@@ -1,4 +1,4 @@
-"""The last layer of a language model apart from the model, so that no full logits need appear."""
+"""The last layer of a language model, separate from the model, so that full logits are never computed."""
 
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -21,18 +21,18 @@ class Head:
 
     weight: Float[Tensor, "vocab hidden"]
     logit_scale: float = 1.0
-    """Cohere and Granite scale their logits."""
+    """Factor of the logits (Cohere, Granite)."""
     soft_cap: float = 0.0
-    """Gemma bends its logits into +-soft_cap; 0 for none."""
+    """Bound of the logits (Gemma); 0 means no soft cap."""
 
     def to(self, dtype: torch.dtype) -> "Head":
-        """Returns the head with its weight in the given type, without its history; itself where it has that already."""
+        """Return the head with its weight in another type, detached; the head itself if the type is the same."""
         return self if self.weight.dtype == dtype else replace(self, weight=self.weight.detach().to(dtype))
 
     def logits(
         self, hidden: Float[Tensor, "rows hidden"], out: Float[Tensor, "rows vocab"]
     ) -> Float[Tensor, "rows vocab"]:
-        """Returns `out`, filled; the product runs in the type of `hidden`."""
+        """Compute the logits into `out` and return it; the product runs in the type of `hidden`."""
         weight = self.weight.to(hidden.dtype)
         if hidden.dtype == out.dtype:
             torch.mm(hidden, weight.T, out=out)
@@ -46,7 +46,7 @@ class Head:
 
 
 def head_of(model: CausalModel) -> Head:
-    """Returns the head of a causal language model.
+    """Return the head of a causal language model.
 
     Raises:
         ModelError: If the model has no output layer, or one with a bias.
@@ -56,7 +56,7 @@ def head_of(model: CausalModel) -> Head:
         raise ModelError(f"{type(model).__name__} has no output layer", "only causal language models can be trained")
     if getattr(layer, "bias", None) is not None:
         raise ModelError(
-            f"the output layer of {type(model).__name__} has a bias, which the fused loss does not know",
+            f"the output layer of {type(model).__name__} has a bias, which the fused loss does not support",
             "choose a model whose lm_head has no bias",
         )
     config = model.config.get_text_config()

@@ -1,8 +1,11 @@
-"""How a teacher's distribution becomes the student's target: one scale and two corrections per row.
+"""Target distributions made from a teacher's distribution by one scale and two corrections per row.
 
 With q0 the teacher's probabilities, y the true token and a the teacher's first choice, every target is
-    q = scale * q0 + at_label * onehot(y) + at_top * onehot(a),
-so that a new transform costs at most one more pass over the vocabulary, and none where the scale is 1.
+
+    q = scale * q0 + at_label * onehot(y) + at_top * onehot(a)
+
+so a transform costs at most one more pass over the vocabulary, and none if the scale is 1.
+docs/algorithms.md#label-corrected-teachers derives the transforms.
 """
 
 from collections.abc import Callable
@@ -13,88 +16,95 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the teacher holds of the true token (label) and of its own first choice (top), at the KL's temperature."""
+    """The teacher's probabilities of the true token (label) and of its first choice (top), at the KL's temperature."""
 
     q_label: Float[Tensor, " rows"]
+    """Value of q0[y]."""
     q_top: Float[Tensor, " rows"]
+    """Value of q0[a]."""
     log_label: Float[Tensor, " rows"]
-    """log(q_label), taken from the logits: finite where the probability is rounded to 0."""
+    """Value of log(q0[y]), computed from the logits: finite even if the probability rounds to 0."""
     log_top: Float[Tensor, " rows"]
+    """Value of log(q0[a])."""
     is_top: Bool[Tensor, " rows"]
-    """Whether the teacher's first choice is the true token."""
+    """Whether the teacher's first choice is the true token: a = y."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Correction:
-    """The numbers of the formula above; the target must still sum to 1."""
+    """Terms of the formula above, one per row; the target still sums to 1."""
 
     at_label: Float[Tensor, " rows"]
     at_top: Float[Tensor, " rows"]
     log_label: Float[Tensor, " rows"]
-    """log(q) of the true token: 0 < q, which a sum of probabilities could not promise."""
+    """Value of log(q[y]), finite even if q[y] rounds to 0."""
     log_top: Float[Tensor, " rows"]
-    """log(q) of the teacher's first choice."""
+    """Value of log(q[a])."""
     scale: Float[Tensor, " rows"] | None = None
-    """None stands for 1 and saves a pass."""
+    """Factor of q0; None means 1 and saves a pass."""
     weight: Float[Tensor, " rows"] | None = None
-    """How much the row's divergence counts; None stands for 1 and saves two passes."""
+    """Factor of the row's divergence in the loss; None means 1 and saves two passes."""
 
     @property
     def log_scale(self) -> Float[Tensor, " rows"]:
-        """Returns log(scale), finite where the scale is 0."""
+        """Return log(scale), finite even if the scale is 0."""
         if self.scale is None:
             return torch.zeros_like(self.at_label)
         return self.scale.clamp_min(torch.finfo(self.scale.dtype).tiny).log()
 
 
 Transform = Callable[[Choices, float], Correction]
-"""From the teacher's two probabilities and `Objective.margin`."""
+"""Function of the teacher's two probabilities and `ObjectiveConfig.margin`."""
 
 
 def keep(choices: Choices, margin: float) -> Correction:
-    """Returns the correction that leaves the teacher as it is: plain distillation."""
-    nothing = torch.zeros_like(choices.q_label)
-    return Correction(nothing, nothing, choices.log_label, choices.log_top)
+    """Return the correction for q = q0: plain distillation."""
+    zero = torch.zeros_like(choices.q_label)
+    return Correction(at_label=zero, at_top=zero, log_label=choices.log_label, log_top=choices.log_top)
 
 
 def swap(choices: Choices, margin: float) -> Correction:
-    """Returns the correction that exchanges the logits of y and a: logit swap self-distillation (Mix-CPT, 2407.10804).
+    """Return the correction that exchanges the logits of y and a: logit swap self-distillation (Mix-CPT, 2407.10804).
 
     The swap permutes two logits, so the normaliser stays and q = q0 + d * (onehot(y) - onehot(a)), d = q0[a] - q0[y].
     """
-    gap = choices.q_top - choices.q_label
-    return Correction(gap, -gap, choices.log_top, choices.log_label)
+    gap = choices.q_top - choices.q_label  # d
+    return Correction(at_label=gap, at_top=-gap, log_label=choices.log_top, log_top=choices.log_label)
 
 
 def mix_in(choices: Choices, margin: float) -> Correction:
-    """Returns q = (1 - margin) * q0 + margin * onehot(y), the same share in every row (METHODS 1.2, `margin`)."""
+    """Return q = (1 - margin) * q0 + margin * onehot(y), the same share in every row."""
     return _mixed(choices, torch.full_like(choices.q_label, margin))
 
 
 def lead(choices: Choices, margin: float) -> Correction:
-    """Returns q = (1 - m) * q0 + m * onehot(y) with the m of each row that `margin` asks for ("minifinetuning").
+    """Return q = (1 - m) * q0 + m * onehot(y) with the smallest m per row that satisfies `margin` ("minifinetuning").
 
-    Where the teacher is wrong, m = (d + margin) / (1 + d) with d = q0[a] - q0[y] makes q[y] = q[a] + margin; where it
-    is right, q[y] = min(1, q0[y] + margin). arXiv 2506.15702, read in NVIDIA's own `MFTLoss` (Model-Optimizer).
+    If the teacher is wrong, m = (d + margin) / (1 + d) with d = q0[a] - q0[y] makes q[y] = q[a] + margin; if it is
+    right, q[y] = min(1, q0[y] + margin). arXiv 2506.15702, taken from NVIDIA's own `MFTLoss` (Model-Optimizer).
     """
-    gap = choices.q_top - choices.q_label
+    gap = choices.q_top - choices.q_label  # d
     tiny = torch.finfo(gap.dtype).tiny
-    right = (margin / (1 - choices.q_label).clamp_min(tiny)).clamp_max(1)
-    return _mixed(choices, torch.where(choices.is_top, right, (gap + margin) / (1 + gap)))
+    # a = y: (1 - m) * q0[y] + m = q0[y] + margin, hence m = margin / (1 - q0[y])
+    share_if_right = (margin / (1 - choices.q_label).clamp_min(tiny)).clamp_max(1)
+    share_if_wrong = (gap + margin) / (1 + gap)
+    return _mixed(choices, torch.where(choices.is_top, share_if_right, share_if_wrong))
 
 
 def drop_wrong(choices: Choices, margin: float) -> Correction:
-    """Returns the teacher as it is where its first choice is the true token, and no teacher elsewhere."""
+    """Return q = q0 if the teacher's first choice is the true token; otherwise the row's divergence has weight 0."""
     return replace(keep(choices, margin), weight=choices.is_top.to(choices.q_label.dtype))
 
 
 def _mixed(choices: Choices, share: Float[Tensor, " rows"]) -> Correction:
-    """Returns q = (1 - share) * q0 + share * onehot(y)."""
-    nothing = torch.zeros_like(share)
-    correction = Correction(share, nothing, nothing, nothing, 1 - share)
+    """Return the correction for q = (1 - share) * q0 + share * onehot(y)."""
+    zero = torch.zeros_like(share)
+    correction = Correction(at_label=share, at_top=zero, log_label=zero, log_top=zero, scale=1 - share)
+    # log(q[y]) = log((1 - share) * q0[y] + share)
     log_label = torch.logaddexp(correction.log_scale + choices.log_label, share.log())
+    # log(q[a]) = log((1 - share) * q0[a]), or log(q[y]) if a = y
     log_top = torch.where(choices.is_top, log_label, correction.log_scale + choices.log_top)
     return replace(correction, log_label=log_label, log_top=log_top)
 
@@ -109,14 +119,17 @@ TRANSFORMS: dict[str, Transform] = {
 
 
 def negative_entropy_shift(correction: Correction, choices: Choices) -> Float[Tensor, " rows"]:
-    """Returns what the two corrections add to sum(q log q), beyond scale * (log(scale) + sum(q0 log q0)).
+    """Return the change of sum(q log q) by the two corrections, relative to the scaled teacher scale * q0.
 
-    Where the true token is the teacher's first choice, both corrections meet in one entry.
+    If a = y, both corrections apply to the same entry.
     """
     scale = 1.0 if correction.scale is None else correction.scale
+    # entries y and a of scale * q0
     label, top = scale * choices.q_label, scale * choices.q_top
+    # corrections of entries y and a; if a = y all of it at y
     at_label = torch.where(choices.is_top, correction.at_label + correction.at_top, correction.at_label)
     at_top = torch.where(choices.is_top, 0.0, correction.at_top)
+    # x log x after minus before, at y and at a
     return _x_log_x(label + at_label) - _x_log_x(label) + _x_log_x(top + at_top) - _x_log_x(top)
 
 

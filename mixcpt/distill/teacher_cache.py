@@ -1,17 +1,17 @@
-"""What a teacher said of every token of a corpus, kept on disk: its likeliest tokens and the true one.
+"""A teacher's predictions of every token of a corpus, on disk: its likeliest tokens and the true one.
 
     token_ids.npy        [tokens, top_k]  uint16, int32 for vocabularies above 65,536: the likeliest first
     root_probs.npy       [tokens, top_k]  uint16: 65,535 times the fourth root of the probability
-    log_mass.npy         [tokens]         float32: log of what the kept probabilities sum to
+    log_mass.npy         [tokens]         float32: log of the sum of the kept probabilities
     label_log_probs.npy  [tokens]         float32: log-probability of the true token
-    cache.json                            of which texts, teacher and size
+    cache.json                            texts, teacher and size (`CacheIdentity`)
 
-Entries are found by the index of the token in the corpus, so packing, order, seed, epochs and world size may change.
-Those of a document's first token, which nothing predicts, mean nothing.
+The index of an entry is the index of its token in the corpus, so packing, order, seed, epochs and world size may
+change. Entries of a document's first token are meaningless, because nothing predicts it.
 
-A probability q is read as its stored fourth power, divided by the sum of the entry's fourth powers and multiplied by
-the mass: what rounding does to one of the kept tokens, the others make good, and the rest of the vocabulary keeps its
-exact share. Rounding changes q by at most 0.003 % / q^(1/4), which is 0.3 % at 1e-8.
+A probability q is read as the fourth power of its stored root, normalised so that an entry's probabilities sum to its
+mass. Therefore rounding never changes the probability of the remaining vocabulary. It changes q by at most
+0.003 % / q^(1/4), for instance by 0.3 % at 1e-8.
 """
 
 import json
@@ -38,12 +38,12 @@ _SCALE = np.iinfo(np.uint16).max
 
 
 def cache_bytes(num_tokens: int, top_k: int, vocab_size: int) -> int:
-    """Returns the size of a cache without its headers, in bytes: per token 4 * top_k + 8, or 6 * top_k + 8."""
+    """Return the bytes of a cache without file headers: per token 4 * top_k + 8, or 6 * top_k + 8."""
     return num_tokens * sum(entry.itemsize for entry in _entry_types(top_k, vocab_size).values())
 
 
 def _entry_types(top_k: int, vocab_size: int) -> dict[str, np.dtype[Any]]:
-    """Returns what a token's entry is made of, by the name of the file."""
+    """Return the type of one token's entry in each file, by the file's name without suffix."""
     ids = np.uint16 if vocab_size <= 1 << 16 else np.int32
     kinds = {"token_ids": (ids, (top_k,)), "root_probs": (np.uint16, (top_k,))}
     return {name: np.dtype(kind) for name, kind in kinds.items()} | {
@@ -52,9 +52,9 @@ def _entry_types(top_k: int, vocab_size: int) -> dict[str, np.dtype[Any]]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CacheIdentity:
-    """Of which texts, teacher and size a cache is."""
+    """Texts, teacher and size of a cache."""
 
     tokens_digest: str
     teacher_digest: str
@@ -73,7 +73,7 @@ class CacheIdentity:
 
 @dataclass(frozen=True)
 class Entries:
-    """The teacher's predictions of successive tokens, as they are stored."""
+    """The teacher's predictions of successive tokens in stored form."""
 
     token_ids: Integer[np.ndarray, "tokens topk"]
     root_probs: UInt16[np.ndarray, "tokens topk"]
@@ -82,7 +82,7 @@ class Entries:
 
     @classmethod
     def blank(cls, num_tokens: int, identity: CacheIdentity) -> "Entries":
-        """Returns entries that mean nothing; all that is read of them is finite."""
+        """Return placeholder entries, whose values are meaningless but finite."""
         entries = cls(**{name: np.zeros(num_tokens, entry) for name, entry in identity.entry_types.items()})
         entries.root_probs.fill(1)
         return entries
@@ -90,7 +90,7 @@ class Entries:
     def put(
         self, places: Int[np.ndarray, " rows"], log_probs: Float[Tensor, "rows vocab"], labels: Int[Tensor, " rows"]
     ) -> None:
-        """Writes the predictions of the tokens `labels`, which stand at `places`.
+        """Write the predictions of the tokens `labels` into the entries `places`.
 
         Raises:
             ModelError: If they are not finite.
@@ -100,25 +100,25 @@ class Entries:
         if not np.isfinite(log_mass).all():
             raise ModelError("the teacher's predictions are not finite", "check its weights and pretrain.precision")
         roots = (top.values / _ROOT).exp().mul(_SCALE).round().clamp_min(1)
-        of_label = log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
+        label_log_probs = log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
         self.token_ids[places] = top.indices.cpu().numpy()
         self.root_probs[places] = roots.cpu().numpy()
         self.log_mass[places] = log_mass
-        self.label_log_probs[places] = of_label.clamp_min(torch.finfo(torch.float32).min).cpu().numpy()
+        self.label_log_probs[places] = label_log_probs.clamp_min(torch.finfo(torch.float32).min).cpu().numpy()
 
 
 class CacheWriter:
-    """The files of a cache while they grow; what was appended before a crash is kept."""
+    """Writer of a cache's files; appended entries survive a crash."""
 
     def __init__(self, folder: Path, identity: CacheIdentity) -> None:
         self._identity = identity
         self._paths = {name: folder / f"{name}.npy" for name in identity.entry_types}
         self._progress = folder / _PROGRESS
         self.num_tokens = self._resume()
-        """How many tokens have their entries."""
+        """Number of tokens whose entries are written."""
 
     def append(self, entries: Entries) -> None:
-        """Adds the entries of the next tokens; a crash after the return does not lose them."""
+        """Append the entries of the next tokens; after the return a crash does not lose them."""
         for name, path in self._paths.items():
             with path.open("ab") as stream:
                 stream.write(getattr(entries, name).data)
@@ -128,16 +128,16 @@ class CacheWriter:
         self._mark()
 
     def publish(self, folder: Path) -> None:
-        """Puts the files into `folder`; they stay here too, so that a crash while it is published costs no work."""
+        """Link the files into `folder`. The originals stay, so that a crash during publishing loses no work."""
         for path in self._paths.values():
             try:
                 os.link(path, folder / path.name)
-            except OSError:  # a file system without hard links
+            except OSError:  # the file system has no hard links
                 shutil.move(path, folder / path.name)
         (folder / _DESCRIPTION).write_text(json.dumps(asdict(self._identity), indent=2))
 
     def _resume(self) -> int:
-        """Returns how many tokens an earlier attempt has finished; what it left of others is cut off."""
+        """Truncate the files after the last complete block, and return its number of tokens; 0 starts new files."""
         done, types = self._marked(), self._identity.entry_types
         headers = {name: _header(entry, self._identity.num_tokens) for name, entry in types.items()}
         sizes = {name: len(headers[name]) + done * entry.itemsize for name, entry in types.items()}
@@ -166,7 +166,7 @@ class CacheWriter:
 
 
 def _header(entry: np.dtype[Any], num_tokens: int) -> bytes:
-    """Returns how an .npy file of so many entries begins."""
+    """Return the header of an .npy file of `num_tokens` entries."""
     stream = BytesIO()
     kind = np.lib.format.dtype_to_descr(entry.base)
     shape = (num_tokens, *entry.shape)
@@ -175,37 +175,39 @@ def _header(entry: np.dtype[Any], num_tokens: int) -> bytes:
 
 
 class TeacherCache:
-    """A finished cache, read where it lies."""
+    """A published cache; entries are read from disk on access."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
 
     @classmethod
     def open(cls, ref: ArtifactRef, *, tokens_digest: str, teacher_digest: str, vocab_size: int) -> "TeacherCache":
-        """Returns the cache of an artifact.
+        """Open the cache of an artifact.
 
         Raises:
-            ConfigError: If it was made of other texts, with another tokenizer or by another teacher.
+            ConfigError: If the cache has other texts, another tokenizer or another teacher.
         """
         identity = CacheIdentity(**json.loads(ref.file(_DESCRIPTION).read_text()))
         wanted = {"tokens_digest": tokens_digest, "teacher_digest": teacher_digest, "vocab_size": vocab_size}
         wrong = [name for name, value in wanted.items() if getattr(identity, name) != value]
         if wrong:
             names = {"tokens_digest": "texts or tokenizer", "teacher_digest": "teacher", "vocab_size": "vocabulary"}
+            differences = " and another ".join(names[name] for name in wrong)
             raise ConfigError(
-                f"the teacher's cache {ref.path} is of another {' and another '.join(names[name] for name in wrong)}",
-                "make one of this mixture by this model (job `cache`), or set pretrain.teacher to frozen",
+                f"the teacher's cache {ref.path} has another {differences}",
+                "create the cache of this mixture with this model (job `cache`), or set pretrain.teacher to frozen",
             )
         paths = {name: ref.file(f"{name}.npy") for name in identity.entry_types}
         return cls(Entries(**{name: np.load(path, "r", allow_pickle=False) for name, path in paths.items()}))
 
     def targets(self, token_index: Int[Tensor, " tokens"], device: torch.device) -> CachedTargets:
-        """Returns the teacher's predictions of these tokens of the corpus; of -1, which is not scored, any."""
-        places, kept = token_index.clamp_min(0).cpu().numpy(), self._entries
-        token_ids = torch.from_numpy(kept.token_ids[places].astype(np.int32)).to(device).long()
-        roots = torch.from_numpy(kept.root_probs[places].astype(np.float32)).to(device)
-        log_mass, of_label = (
-            torch.from_numpy(np.asarray(column[places])).to(device) for column in (kept.log_mass, kept.label_log_probs)
-        )
+        """Return the teacher's predictions of tokens of the corpus; for -1, which is not scored, any prediction."""
+        places, entries = token_index.clamp_min(0).cpu().numpy(), self._entries
+        token_ids = torch.from_numpy(entries.token_ids[places].astype(np.int32)).to(device).long()
+        roots = torch.from_numpy(entries.root_probs[places].astype(np.float32)).to(device)
+        log_mass = torch.from_numpy(np.asarray(entries.log_mass[places])).to(device)
+        label_log_probs = torch.from_numpy(np.asarray(entries.label_log_probs[places])).to(device)
+        # log q = 4 * log(root) + log(mass) - log(sum of root^4)
         shift = log_mass - (roots / _SCALE).pow(_ROOT).sum(dim=1).log()
-        return CachedTargets(token_ids, _ROOT * (roots / _SCALE).log() + shift.unsqueeze(1), of_label)
+        log_probs = _ROOT * (roots / _SCALE).log() + shift.unsqueeze(1)
+        return CachedTargets(token_ids, log_probs, label_log_probs)

@@ -1,7 +1,7 @@
-"""Triton kernels for a chunk's logits on a GPU: the statistics of each row in one pass, the gradient in a second one.
+"""Triton kernels for a chunk's logits on a GPU: row statistics in one pass, the gradient in a second one.
 
-The torch operations of `chunk.py` read and write the logits nine times at T = 1; here they are read twice and written
-once, and no third matrix is needed. Importing this needs triton.
+At T = 1 the torch operations of `chunk.py` read or write the logits nine times. These kernels read them twice and write
+them once, and need no third matrix. Importing this module needs triton.
 """
 
 import inspect
@@ -21,33 +21,38 @@ _NUM_WARPS = 8
 
 @dataclass(frozen=True)
 class Softmax:
-    """Of each row: softmax(x / T) = exp((x - largest) / T) / total."""
+    """Numbers per row that give softmax(x / T) = exp((x - largest) / T) / total."""
 
     largest: Float[Tensor, " rows"]
     total: Float[Tensor, " rows"]
 
     def log_sum_exp(self, temperature: float) -> Float[Tensor, " rows"]:
-        """Returns logsumexp(x / T)."""
+        """Return logsumexp(x / T)."""
         return self.largest / temperature + self.total.log()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
+    """Statistics of the logits. Without a teacher, `teacher`, `top` and `difference` are meaningless."""
+
     plain: Softmax
-    """The student's at T = 1."""
+    """The student's softmax at T = 1."""
     tempered: Softmax
-    """The student's at T; the same object where T = 1."""
+    """The student's softmax at T; the same object as `plain` at T = 1."""
     teacher: Softmax
-    """At T. Without a teacher, this and what follows means nothing."""
+    """The teacher's softmax at T."""
     top: Int[Tensor, "rows 1"]
-    """Where the teacher's largest logit is; of equal ones the first."""
+    """Index a of the teacher's largest logit; the first of equal maxima."""
     difference: Float[Tensor, " rows"]
-    """sum(q0 * (z - s) / T)"""
+    """Value of sum(q0 * (z - s) / T)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowGradient:
-    """The gradient of a row: plain * p + tempered * p_T - teacher * q0 - at_label * onehot(y) - at_top * onehot(a)."""
+    """Coefficients of a row's gradient.
+
+    gradient = plain * p + tempered * p_T - teacher * q0 - at_label * onehot(y) - at_top * onehot(a)
+    """
 
     plain: Float[Tensor, " rows"]
     tempered: Float[Tensor, " rows"]
@@ -59,14 +64,14 @@ class RowGradient:
 def statistics(
     student: Float[Tensor, "rows vocab"], teacher: Float[Tensor, "rows vocab"] | None, temperature: float
 ) -> Statistics:
-    """Returns what the loss needs of the logits, read once."""
+    """Return the statistics that the loss needs, from one pass over the logits."""
     rows, vocab = student.shape
-    found = torch.empty(6, rows, dtype=torch.float32, device=student.device)
+    numbers = torch.empty(6, rows, dtype=torch.float32, device=student.device)
     top = torch.empty(rows, 1, dtype=torch.int64, device=student.device)
     _statistics_kernel[(rows,)](
         student,
         student if teacher is None else teacher,
-        found,
+        numbers,
         top,
         vocab,
         student.stride(0),
@@ -77,34 +82,36 @@ def statistics(
         BLOCK=_BLOCK,
         num_warps=_NUM_WARPS,
     )
-    largest, total, tempered, teacher_largest, teacher_total, difference = found
+    largest, total, tempered_total, teacher_largest, teacher_total, difference = numbers
     plain = Softmax(largest, total)
     return Statistics(
-        plain,
-        Softmax(largest, tempered) if temperature != 1 else plain,
-        Softmax(teacher_largest, teacher_total),
-        top,
-        difference,
+        plain=plain,
+        tempered=Softmax(largest, tempered_total) if temperature != 1 else plain,
+        teacher=Softmax(teacher_largest, teacher_total),
+        top=top,
+        difference=difference,
     )
 
 
 def gradient_(
     student: Float[Tensor, "rows vocab"],
     teacher: Float[Tensor, "rows vocab"] | None,
+    *,
     labels: Int[Tensor, " rows"],
-    found: Statistics,
+    stats: Statistics,
     gradient: RowGradient,
     temperature: float,
 ) -> None:
-    """Turns the student's logits into their gradient; the teacher's stay."""
+    """Overwrite the student's logits with their gradient; the teacher's logits stay."""
     rows, vocab = student.shape
+    # p = exp(s - largest) / total: the kernel gets each coefficient already divided by its total
     numbers = torch.stack(
         [
-            found.plain.largest,
-            gradient.plain / found.plain.total,
-            gradient.tempered / found.tempered.total,
-            found.teacher.largest,
-            gradient.teacher / found.teacher.total,
+            stats.plain.largest,
+            gradient.plain / stats.plain.total,
+            gradient.tempered / stats.tempered.total,
+            stats.teacher.largest,
+            gradient.teacher / stats.teacher.total,
             gradient.at_label,
             gradient.at_top,
         ]
@@ -114,7 +121,7 @@ def gradient_(
         student if teacher is None else teacher,
         numbers,
         labels,
-        found.top,
+        stats.top,
         rows,
         vocab,
         student.stride(0),
@@ -128,13 +135,13 @@ def gradient_(
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
-    """Returns the compiled function, without the wrapper that checks shapes in tests: triton reads its source."""
+    """Return the compiled function, without the wrapper that checks shapes in tests: triton reads the source."""
     return triton.jit(inspect.unwrap(function))
 
 
 @_kernel
 def _over(x, temperature, IS_TEMPERED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Returns x / T; where T = 1 x itself, so that equal logits of student and teacher have equal sums to the bit."""
+    """Return x / T, and x itself at T = 1: equal logits of student and teacher then have bitwise equal sums."""
     if IS_TEMPERED:
         x = x / temperature
     return x
@@ -144,7 +151,7 @@ def _over(x, temperature, IS_TEMPERED: tl.constexpr):  # type: ignore[no-untyped
 def _statistics_kernel(  # type: ignore[no-untyped-def]
     student,
     teacher,
-    found,
+    numbers,
     top,
     vocab,
     student_stride,
@@ -154,44 +161,49 @@ def _statistics_kernel(  # type: ignore[no-untyped-def]
     IS_TEMPERED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Writes a column of `found` and of `top`: one program goes through one row, with running maxima and sums."""
+    """Write one column of `numbers` and of `top`: each program reads one row, with running maxima and sums."""
     row = tl.program_id(0).to(tl.int64)
     rows = tl.num_programs(0)
     student += row * student_stride
     teacher += row * teacher_stride
-    nothing = tl.zeros([], tl.float32)
-    lowest = nothing - float("inf")
-    s_largest, s_total, s_tempered = lowest, nothing, nothing
-    z_largest, z_total, difference = lowest, nothing, nothing
+    zero = tl.zeros([], tl.float32)
+    lowest = zero - float("inf")
+    s_largest, s_total, s_tempered = lowest, zero, zero
+    z_largest, z_total, difference = lowest, zero, zero
     first = tl.zeros([], tl.int64)
     for start in range(0, vocab, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < vocab
         s = tl.load(student + columns, mask=inside, other=-float("inf"))
+        # max s, and sum(exp(s - max s)): a larger maximum shrinks the sum so far
         larger = tl.maximum(s_largest, tl.max(s, axis=0))
         s_total = s_total * tl.exp(s_largest - larger) + tl.sum(tl.exp(s - larger), axis=0)
+        # sum(exp((s - max s) / T))
         if IS_TEMPERED:
             shrink = tl.exp((s_largest - larger) / temperature)
             s_tempered = s_tempered * shrink + tl.sum(tl.exp((s - larger) / temperature), axis=0)
         s_largest = larger
         if HAS_TEACHER:
             z = tl.load(teacher + columns, mask=inside, other=-float("inf"))
-            here, place = tl.max(z, axis=0, return_indices=True, return_indices_tie_break_left=True)
-            first = tl.where(here > z_largest, start + place, first).to(tl.int64)
-            larger = tl.maximum(z_largest, here)
+            # a = argmax z; only a strictly larger maximum replaces the first one
+            block_largest, place = tl.max(z, axis=0, return_indices=True, return_indices_tie_break_left=True)
+            first = tl.where(block_largest > z_largest, start + place, first).to(tl.int64)
+            larger = tl.maximum(z_largest, block_largest)
             shrink = tl.exp(_over(z_largest - larger, temperature, IS_TEMPERED))
+            # sum(exp((z - max z) / T)), and the same sum weighted by (z - s) / T
             q = tl.exp(_over(z - larger, temperature, IS_TEMPERED))
             gap = _over(tl.where(inside, z - s, 0.0), temperature, IS_TEMPERED)
             z_total = z_total * shrink + tl.sum(q, axis=0)
             difference = difference * shrink + tl.sum(q * gap, axis=0)
             z_largest = larger
-    tl.store(found + row, s_largest)
-    tl.store(found + rows + row, s_total)
-    tl.store(found + 2 * rows + row, s_tempered)
+    tl.store(numbers + row, s_largest)
+    tl.store(numbers + rows + row, s_total)
+    tl.store(numbers + 2 * rows + row, s_tempered)
     if HAS_TEACHER:
-        tl.store(found + 3 * rows + row, z_largest)
-        tl.store(found + 4 * rows + row, z_total)
-        tl.store(found + 5 * rows + row, difference / z_total)
+        tl.store(numbers + 3 * rows + row, z_largest)
+        tl.store(numbers + 4 * rows + row, z_total)
+        # sum(q0 * (z - s) / T), q0 = exp((z - max z) / T) / total
+        tl.store(numbers + 5 * rows + row, difference / z_total)
         tl.store(top + row, first)
 
 
@@ -211,19 +223,24 @@ def _gradient_kernel(  # type: ignore[no-untyped-def]
     IS_TEMPERED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Overwrites a block of a row of the student's logits; `numbers` are those of `gradient_`, row after row."""
+    """Overwrite one block of one row of the student's logits; `gradient_` defines the rows of `numbers`."""
     row = tl.program_id(0).to(tl.int64)
     numbers += row
     student += row * student_stride
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < vocab
+    # plain * p
     s = tl.load(student + columns, mask=inside, other=0.0) - tl.load(numbers)
     gradient = tl.load(numbers + rows) * tl.exp(s)
+    # + tempered * p_T
     if IS_TEMPERED:
         gradient += tl.load(numbers + 2 * rows) * tl.exp(s / temperature)
     if HAS_TEACHER:
+        # - teacher * q0
         z = tl.load(teacher + row * teacher_stride + columns, mask=inside, other=0.0) - tl.load(numbers + 3 * rows)
         gradient -= tl.load(numbers + 4 * rows) * tl.exp(_over(z, temperature, IS_TEMPERED))
+        # - at_top * onehot(a)
         gradient -= tl.where(columns == tl.load(top + row), tl.load(numbers + 6 * rows), 0.0)
+    # - at_label * onehot(y)
     gradient -= tl.where(columns == tl.load(labels + row), tl.load(numbers + 5 * rows), 0.0)
     tl.store(student + columns, gradient, mask=inside)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixcpt.align.scoring import MAX_LOGITS
-from mixcpt.config import DpoConfig, PretrainConfig, RuntimeConfig, SftConfig
+from mixcpt.config import DpoConfig, PretrainConfig, RuntimeConfig, SftConfig, StreamConfig
 from mixcpt.distill.buffers import Needs, buffer_bytes
-from mixcpt.distill.objective import objective_of
 from mixcpt.planning.shape import ActivationBytes, ModelShape
 from mixcpt.records.plan import Memory
 
@@ -140,19 +139,16 @@ def _head_bytes(shape: ModelShape, config: PretrainConfig, tokens: int, device: 
     width = BF16 if config.precision == "bf16" else FP32
     copies = BF16 if config.precision == "bf16" else 0
     chunks = max(
-        buffer_bytes(tokens, shape.vocab, Needs(*_matrices(config, index, device), copies), device_type=device)
-        for index in range(len(config.method.streams()))
+        buffer_bytes(tokens, shape.vocab, Needs(*_matrices(config, stream, device), copies), device_type=device)
+        for stream in config.method.streams()
     )
     teacher_states = tokens * shape.hidden * width if teacher_runs(config) else 0
     of_weight = shape.vocab * shape.hidden * FP32 if shape.head_is_trained else 0
     return chunks + tokens * shape.hidden * width + teacher_states + of_weight
 
 
-def _matrices(config: PretrainConfig, index: int, device: DeviceKind) -> tuple[int, int]:
-    """Returns how many matrices of logits a chunk of a stream takes, and how many spares."""
-    from mixcpt.distill.mixture_divergence import num_spares
-
-    objective = objective_of(config.method.streams()[index])
-    if not objective.needs_teacher or config.teacher.kind == "cached":
+def _matrices(config: PretrainConfig, stream: StreamConfig, device: DeviceKind) -> tuple[int, int]:
+    """Return the numbers of logit matrices and of spare matrices that a chunk of a stream needs."""
+    if not stream.needs_teacher or config.teacher.kind == "cached":
         return 1, 0
-    return 2, 0 if device == "cuda" and objective.divergence == "forward" else num_spares(objective)
+    return 2, 0 if device == "cuda" else 1

@@ -1,4 +1,4 @@
-"""From our optimiser settings to the arguments of a `transformers.Trainer`, for pre-training, SFT and DPO alike."""
+"""Translates optimiser settings to the arguments of a `transformers.Trainer`, for pre-training, SFT and DPO."""
 
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ def training_arguments(
     precision: str = "fp32",
     gradient_checkpointing: bool = False,
 ) -> dict[str, Any]:
-    """Returns keyword arguments for `TrainingArguments` and its children in TRL.
+    """Return keyword arguments for `TrainingArguments` and its subclasses in TRL.
 
-    The schedule is not among them: `ScheduledTrainer` has its own. Checkpoints go to `folder`, the newest two are kept:
-    one may be cut by a crash.
+    They contain no schedule, because `ScheduledTrainer` has its own. The newest two checkpoints are kept in `folder`,
+    because a crash may cut one of them.
 
     Raises:
-        ConfigError: If the library that the optimiser needs is missing.
+        ConfigError: If the library of the optimiser is missing.
     """
     require_optimizer(optimizer)
     on_gpu = torch.cuda.is_available()

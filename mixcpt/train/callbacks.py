@@ -1,4 +1,4 @@
-"""What our trainings add to a `transformers.Trainer`: measurements, and checkpoints that are whole or ignored."""
+"""Callbacks for a `transformers.Trainer`: metrics for a tracker, and checkpoints with a completeness marker."""
 
 import json
 import shutil
@@ -15,18 +15,18 @@ _MARKER = "COMPLETE"
 _PREFIX = "train/"
 _NO_METRICS = {"step", "epoch", "total_flos"}
 _SUMMARY = "train_runtime"
-"""Only the summary that Trainer logs at its very end has this key."""
+"""Key that only the summary at the end of a training contains."""
 
 
 def observe(trainer: Trainer, tracker: Tracker) -> None:
-    """Sends what `trainer` measures to `tracker`, marks its checkpoints when whole, and keeps it from printing."""
+    """Send the trainer's metrics to `tracker`, mark its complete checkpoints, and disable its printing."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(SpoolCallback(tracker))
     trainer.add_callback(CheckpointCallback())
 
 
 class SpoolCallback(TrainerCallback):
-    """Sends every measurement to a tracker under `train/`, from the first process alone."""
+    """Sends all metrics to a tracker under `train/`, from the first process only."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -45,10 +45,10 @@ class SpoolCallback(TrainerCallback):
 
 
 class CheckpointCallback(TrainerCallback):
-    """Measures at every checkpoint, marks it when all of its files are written, sweeps away those that a crash cut."""
+    """Logs at every checkpoint, marks it once all files are written, and removes checkpoints that a crash has cut."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Removes cut checkpoints, which would be counted among those to keep; every process has resumed by now."""
+        """Remove cut checkpoints, which `save_total_limit` would count. Every process has resumed by now."""
         for path in Path(str(args.output_dir)).glob("checkpoint-*"):
             if state.is_world_process_zero and not _is_complete(path):
                 shutil.rmtree(path)
@@ -56,7 +56,7 @@ class CheckpointCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Ends the measuring window at a checkpoint, so that a resumed run measures the same windows."""
+        """End the measuring window at a checkpoint, so that a resumed run measures the same windows."""
         control.should_log = control.should_log or control.should_save
         return control
 
@@ -67,7 +67,7 @@ class CheckpointCallback(TrainerCallback):
 
 
 def measurements(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the metrics of one log of Trainer, named `train/...`; nothing for its summary at the end."""
+    """Return the metrics of one Trainer log, named `train/...`; none for the summary at the end."""
     if _SUMMARY in logs:
         return {}
     return {
@@ -78,20 +78,20 @@ def measurements(logs: Mapping[str, Any]) -> dict[str, float]:
 
 
 def history(logs: Iterable[Mapping[str, Any]]) -> list[dict[str, int | float]]:
-    """Returns the measurements of `trainer.state.log_history`, each with its `step`.
+    """Return the metrics of `trainer.state.log_history`, each with its `step`.
 
-    The log history travels with the checkpoints, so no step is there twice after a resume.
+    Checkpoints contain the log history, so no step occurs twice after a resume.
     """
     return [{"step": log["step"], **metrics} for log in logs if (metrics := measurements(log))]
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest whole checkpoint in `folder`, or None; one cut by a crash does not count."""
+    """Return the newest complete checkpoint in `folder`, or None."""
     return max((path for path in folder.glob("checkpoint-*") if _is_complete(path)), key=_step, default=None)
 
 
 def _mark_complete(checkpoint: Path) -> None:
-    """Writes the marker, in one step, with the size of each file: a disk that lost a file's end is noticed."""
+    """Write the marker atomically, with the size of every file, which reveals truncated files."""
     draft = checkpoint / f".{_MARKER}"
     draft.write_text(json.dumps(_sizes(checkpoint)))
     draft.replace(checkpoint / _MARKER)

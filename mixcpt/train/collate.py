@@ -1,4 +1,4 @@
-"""From rows of several streams to one batch: what the student reads, what the teacher reads, how they correspond."""
+"""Collates rows of several streams into one batch: the student's rows, the teacher's rows, and their correspondence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,31 @@ from mixcpt.mixture.views import pack_segments
 from mixcpt.train.data import Row
 
 Batch = dict[str, Tensor]
-"""Of the student, each [rows, seq]: `input_ids`, `labels` (not shifted), `position_ids`, `source_ids`, `token_index`;
-and `stream_ids` [rows]. Where the teacher reads other rows than the student also, each [teacher_rows, seq],
-`teacher_input_ids` and `teacher_position_ids`; and `teacher_index` [rows, seq]: which of all the teacher's tokens the
-student's token is, -1 where it is not scored."""
+"""Tensors by name. The student's have shape [rows, seq]: `input_ids`, `labels` (not shifted), `position_ids`,
+`source_ids`, `token_index`; `stream_ids` has shape [rows]. If the teacher reads other rows than the student, there are
+also `teacher_input_ids` and `teacher_position_ids` [teacher_rows, seq], and `teacher_index` [rows, seq]: the index of
+the student's token among all tokens of the teacher, -1 if it is not scored."""
 Block = dict[str, Int[np.ndarray, "rows seq"]]
 _FILL = {"input_ids": 0, "labels": IGNORE_INDEX, "source_ids": NO_SOURCE, "token_index": -1, "teacher_index": -1}
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Puts rows together; there is no attention mask, which would let packed documents see each other."""
+    """Collates rows. The batch has no attention mask, because a mask would make packed documents see each other."""
 
     row_tokens: int
     needs_teacher: tuple[bool, ...]
-    """Of each stream."""
+    """Whether a stream needs a teacher, by stream."""
     apart: bool
-    """Whether the teacher reads other rows than the student: of other views, or of some streams only."""
+    """Whether the teacher reads other rows than the student: other views, or the rows of some streams only."""
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        """Returns the batch; pairs give as many rows of the student as their parts fill."""
+        """Return the batch; the student's parts of pairs are packed into as few rows as they need."""
         texts = [row for row in rows if not row.is_pair]
         taught = [row for row in texts if self.needs_teacher[row.stream]]
         pairs = [row for row in rows if row.is_pair]
-        teacher_rows = taught + pairs or list(rows[:1])  # one, so that every process runs its teacher equally often
+        # at least one row: processes with a sharded teacher must all run it
+        teacher_rows = taught + pairs or list(rows[:1])
         first_token = {id(row): number * self.row_tokens for number, row in enumerate(teacher_rows)}
         blocks = [_text_block(texts, first_token)] if texts else []
         for stream in sorted({row.stream for row in pairs}):
@@ -50,7 +51,7 @@ class Collator:
         return {name: torch.from_numpy(values.astype(np.int64)) for name, values in batch.items()}
 
     def _pair_block(self, pairs: Sequence[Row], first_token: Mapping[int, int]) -> Block:
-        """Returns the student's parts of some pairs of one stream, packed into as few rows as they need."""
+        """Return the student's parts of some pairs of one stream, packed into as few rows as they need."""
         columns = {
             "input_ids": _joined(pairs, "student_ids"),
             "labels": np.concatenate([_labels(row, "student_labels") for row in pairs]),
@@ -64,13 +65,13 @@ class Collator:
         block: Block = {name: np.full(shape, fill) for name, fill in _FILL.items()}
         for name, values in columns.items():
             block[name][row, column] = values
-        block["position_ids"] = np.arange(shape[1]) - used[:, None]  # padding is one more segment
+        block["position_ids"] = np.arange(shape[1]) - used[:, None]  # padding forms a segment of its own
         block["position_ids"][row, column] = positions
         return block | {"stream_ids": np.full(shape[0], pairs[0].stream)}
 
 
 def _text_block(rows: Sequence[Row], first_token: Mapping[int, int]) -> Block:
-    """Returns rows that teacher and student both read."""
+    """Return rows that both teacher and student read."""
     block = {name: np.stack([row.columns[name] for row in rows]) for name in rows[0].columns}
     block["labels"] = np.stack([_labels(row, "labels") for row in rows])
     width = block["input_ids"].shape[1]

@@ -1,4 +1,4 @@
-"""What a training cost: memory and floating-point operations."""
+"""Cost of a training: memory and floating-point operations."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def peak_memory_bytes() -> int:
-    """Returns the most memory this process has held: on the GPU where it trains on one, else resident."""
+    """Return the peak memory of this process: on the GPU if there is one, otherwise resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def training_flops(trainer: DistillationTrainer, model: CausalModel) -> int:
-    """Returns the operations of a training: of the student on what it reads, of the teacher on what that reads."""
+    """Return the operations of a training: the student's on its tokens plus the teacher's on its own."""
     fsdp = cast(dict[str, Any], trainer.args.fsdp_config or {})
     recompute = bool(trainer.args.activation_checkpointing or fsdp.get("activation_checkpointing"))
     student_tokens = sum(stream.student_tokens for stream in trainer.rows.streams)
     flops = student_tokens * student_flops_per_token(model, recompute=recompute)
     if trainer.teacher is None or not trainer.teacher.runs:
         return flops
-    taught = zip(trainer.streams, trainer.rows.streams, strict=True)
-    teacher_tokens = sum(rows.num_tokens for stream, rows in taught if stream.objective.needs_teacher)
+    streams = zip(trainer.streams, trainer.rows.streams, strict=True)
+    teacher_tokens = sum(rows.num_tokens for stream, rows in streams if stream.needs_teacher)
     return flops + 2 * teacher_tokens * multiplied_weights(model)
 
 
 def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:
-    """Returns 4 N + 2 N_trained, and 2 N more with recomputed activations: 6 N where all weights are trained.
+    """Return 4 N + 2 N_trained (6 N if all weights are trained), plus 2 N if activations are recomputed.
 
-    N counts the weights that tokens are multiplied with (Kaplan et al., arXiv 2001.08361, section 2.1): all but an
-    embedding table that is not the head as well. A frozen weight needs no gradient of its own, but passes one on.
-    Attention scores are left out.
+    N counts the weights that tokens are multiplied with (Kaplan et al., arXiv 2001.08361, section 2.1): all weights
+    except an embedding table that is not also the head. A frozen weight needs no gradient of its own, but gradients
+    pass through it. Attention scores are left out.
     """
     passes = 6 if recompute else 4
     return passes * multiplied_weights(model) + 2 * multiplied_weights(model, trained_only=True)
 
 
 def multiplied_weights(model: CausalModel, *, trained_only: bool = False) -> int:
-    """Returns how many weights each token is multiplied with: N above, or those of them that are trained."""
+    """Return the number of weights that a token is multiplied with (N above), or of the trained ones among them."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = any(weight is head.weight for weight in embedding.parameters())
     unused = set() if tied else {id(weight) for weight in embedding.parameters()}
-    # what adapters train as a whole is trained in a copy, beside which the original rests
+    # modules that adapters train as a whole are trained in a copy; the original is kept but unused
     unused |= {id(weight) for name, weight in model.named_parameters() if ".original_module." in name}
     return sum(
         weight.numel()

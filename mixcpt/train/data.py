@@ -1,4 +1,4 @@
-"""The rows of a mixture as a dataset for Trainer: its streams side by side, every step of the same number of rows."""
+"""The rows of a mixture as a dataset for Trainer: streams interleaved, the same number of rows in every step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ PAIR_COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One record of one stream, as its file has it."""
+    """One record of a stream's file."""
 
     stream: int
     is_pair: bool
-    """Whether teacher and student read different things."""
+    """Whether teacher and student read different text."""
     is_blank: bool
-    """Whether nothing in it is scored: it fills a batch up."""
+    """Whether the row only fills a batch, so that none of its tokens is scored."""
     columns: Mapping[str, Int[np.ndarray, " _"]]
 
 
@@ -44,33 +44,33 @@ class StreamRows:
 
     @property
     def num_tokens(self) -> int:
-        """What the teacher reads, padding included; without pairs the student too."""
+        """Number of tokens that the teacher reads, padding included; without pairs the student reads the same."""
         return self.columns["input_ids"].num_values
 
     @property
     def student_tokens(self) -> int:
-        """What the student reads."""
+        """Number of tokens that the student reads."""
         return self.columns["student_ids" if self.is_pair else "input_ids"].num_values
 
 
 class MixtureRows:
-    """The rows of all streams in the order in which they are read, phase after phase.
+    """The rows of all streams in the order of training, phase after phase.
 
-    Within a phase the rows of every stream come up evenly from beginning to end. Each phase is filled up to whole
-    batches by blank rows; as a loss is divided by the number of scored tokens, these change no result.
+    Within a phase the rows of every stream are spread evenly. Each phase is filled to whole batches by blank rows. They
+    change no result, because a loss is divided by the number of scored tokens.
     """
 
     def __init__(self, folder: Path, batch_rows: int) -> None:
         account = MixtureAccount.read(folder)
         self.streams = [_read(folder / stream.file, stream) for stream in account.streams]
         if not all(len(stream) for stream in self.streams):
-            raise DataError(f"{folder} has a stream without rows", "the mixture is empty: check sources and weights")
+            raise DataError(f"{folder} has a stream without rows", "check the mixture's sources and weights")
         self.row_tokens = account.row_tokens
         self.source_names = [source.name for source in account.sources]
         self.domain_sources = [source.id for source in account.sources if source.pool == "domain"]
-        """Which of the sources are new knowledge."""
+        """Ids of the sources of domain text."""
         self.num_rows = sum(len(stream) for stream in self.streams)
-        """Rows of the mixture, without blank ones."""
+        """Number of rows of the mixture, without blank rows."""
         self._stream, self._record = _order([(len(stream), stream.phase) for stream in self.streams], batch_rows)
         self.num_blank_rows = len(self._stream) - self.num_rows
 
@@ -87,20 +87,18 @@ class MixtureRows:
 def _order(
     streams: Sequence[tuple[int, int]], batch_rows: int
 ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-    """Returns stream and record of every row, -1 for the record of a blank one.
+    """Return stream and record of every row; the record of a blank row is -1.
 
     Args:
-        streams: Number of rows and phase of each.
-        batch_rows: Of which the rows of a phase become a multiple.
+        streams: Number of rows and phase of every stream.
+        batch_rows: Rows per batch; every phase is filled to a multiple of it.
     """
     order: list[tuple[int, int]] = []
     for phase in sorted({phase for _, phase in streams}):
-        places = [
-            ((record + 0.5) / length, number, record)
-            for number, (length, of) in enumerate(streams)
-            if of == phase
-            for record in range(length)
-        ]
+        places = []
+        for number, (length, stream_phase) in enumerate(streams):
+            if stream_phase == phase:
+                places += [((record + 0.5) / length, number, record) for record in range(length)]
         rows = [(number, record) for _, number, record in sorted(places)]
         order += rows + [(rows[-1][0], -1)] * (-len(rows) % batch_rows)
     stream, record = np.array(order).T
@@ -108,7 +106,7 @@ def _order(
 
 
 class _Lists:
-    """A column of lists, each of its own length."""
+    """A column of lists of any lengths."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         chunk = column.combine_chunks()

@@ -1,4 +1,4 @@
-"""What a training measures between two logs: loss, terms and teacher, per stream and source, and the speed."""
+"""Metrics of a training between two logs: loss, its terms and the teacher, per stream and source, and speed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,19 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mixcpt.config import ObjectiveConfig, StreamConfig
 from mixcpt.distill.chunk import MEASURES
-from mixcpt.distill.objective import Objective
-from mixcpt.train.streams import Stream
 
 
 class Diagnostics:
-    """Adds up the sums of the fused loss over a window of steps.
+    """Accumulates the sums of the fused loss over a window of steps.
 
-    A training of one stream measures `loss`, `ce`, ... and `<source>/ce`; one of several measures `loss`, which is
-    their weighted sum, and all else per stream, as `<stream>/ce` and `<stream>/<source>/ce`.
+    A training of one stream has the metrics `loss`, `ce`, ... and `<source>/ce`. A training of several streams has
+    `loss`, the weighted sum of the streams' losses, and all others per stream: `<stream>/ce`, `<stream>/<source>/ce`.
     """
 
-    def __init__(self, source_names: Sequence[str], streams: Sequence[Stream], device: torch.device) -> None:
+    def __init__(self, source_names: Sequence[str], streams: Sequence[StreamConfig], device: torch.device) -> None:
         self._names = tuple(source_names)
         self._streams = tuple(streams)
         shape = len(self._streams), len(self._names), len(MEASURES)
@@ -28,25 +27,25 @@ class Diagnostics:
         self._started: float | None = None
 
     def begin(self) -> None:
-        """Starts the clock, unless it runs already: time between two windows (checkpoints) is not counted."""
+        """Start the clock unless it is running. Time between two windows (checkpoints) is not counted."""
         if self._started is None:
             self._started = time.perf_counter()
 
     def add(self, stream: int, sums: Float[Tensor, "sources measures"]) -> None:
-        """Takes in what a stream of a micro-batch measured."""
+        """Add the measures of one stream of a micro-batch."""
         self._sums[stream] += sums
 
     def end_batch(self, num_tokens: int) -> None:
-        """Counts a micro-batch of `num_tokens` tokens, padding included."""
+        """Count a micro-batch of `num_tokens` tokens, padding included."""
         self._num_tokens += num_tokens
 
     def drain(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Returns the metrics of the window and ends it; `over_processes` adds a tensor up over all processes."""
+        """End the window and return its metrics; `over_processes` sums a tensor over all processes."""
         seconds = time.perf_counter() - (self._started or 0.0)
         sums = over_processes(self._sums).cpu()
         num_tokens = over_processes(self._sums.new_tensor(self._num_tokens)).item()
         metrics = {"seconds": seconds, "tokens_per_second": num_tokens / seconds}
-        parts = [self._of_stream(stream, of) for stream, of in zip(self._streams, sums, strict=True)]
+        parts = [self._of_stream(*pair) for pair in zip(self._streams, sums, strict=True)]
         if len(parts) == 1:
             metrics |= parts[0]
         else:
@@ -57,16 +56,16 @@ class Diagnostics:
         self._sums, self._num_tokens, self._started = torch.zeros_like(self._sums), 0, None
         return metrics
 
-    def _of_stream(self, stream: Stream, sums: Float[Tensor, "sources measures"]) -> dict[str, float]:
-        metrics = _means(sums.sum(dim=0), stream.objective)
+    def _of_stream(self, stream: StreamConfig, sums: Float[Tensor, "sources measures"]) -> dict[str, float]:
+        metrics = _means(sums.sum(dim=0), stream)
         for name, row in zip(self._names, sums, strict=True):
             if row[0] > 0:
-                metrics |= {f"{name}/{metric}": value for metric, value in _means(row, stream.objective).items()}
+                metrics |= {f"{name}/{metric}": value for metric, value in _means(row, stream).items()}
         return metrics
 
 
-def _means(row: Float[Tensor, " measures"], objective: Objective) -> dict[str, float]:
-    """Returns the means over the scored tokens."""
+def _means(row: Float[Tensor, " measures"], objective: ObjectiveConfig) -> dict[str, float]:
+    """Return the means over the scored tokens."""
     sums = dict(zip(MEASURES, row.tolist(), strict=True))
     tokens = sums["tokens"]
     loss, ce, kl, correct, gap = (sums[name] / max(tokens, 1) for name in ("loss", "ce", "kl", "correct", "gap"))

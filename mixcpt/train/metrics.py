@@ -15,7 +15,7 @@ class RetentionOutcome:
     share_of_change: float
     """Fraction of the change by training that remains in the weights; 1 is all of it."""
     pressure: float
-    """Weight of the retention term at the end of training."""
+    """Pressure at the end of training; 0 if the losses never exceeded the promise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class TrainingMetrics:
     """Effort of a training; None if its stage does not record the value."""
 
     steps: int | None = None
-    """Number of optimizer steps."""
+    """Number of optimiser steps."""
     rows: int | None = None
     """Number of rows of the mixture."""
     num_samples: int | None = None

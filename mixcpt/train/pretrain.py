@@ -1,4 +1,4 @@
-"""Stage 1, continual pre-training: a mixture and a base model in, an adapted model out."""
+"""Stage 1, continual pre-training: trains a base model on a mixture and publishes the adapted model."""
 
 import logging
 import shutil
@@ -10,13 +10,13 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
-from mixcpt.config import PretrainConfig, Sharding
+from mixcpt.config import PretrainConfig, Sharding, StreamConfig
 from mixcpt.distill.body import check_model
 from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
 from mixcpt.mixture.account import MixtureAccount
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
 from mixcpt.train.arguments import training_arguments
@@ -26,11 +26,10 @@ from mixcpt.train.publishing import publish
 from mixcpt.train.retention import Probe, RetentionCallback, RetentionController, draw_back
 from mixcpt.train.scope import apply_scope, scope_summary
 from mixcpt.train.sharding import environment, gathered_state, shard_over_all, sharding_arguments
-from mixcpt.train.streams import Stream
+from mixcpt.train.stage import pretrain_key
 from mixcpt.train.teachers import AdapterOffTeacher, CachedTeacher, FrozenTeacher, TeacherSource
 from mixcpt.train.trainer import DistillationTrainer
 
-_VERSION = 2
 _log = logging.getLogger("mixcpt.train")
 
 
@@ -46,33 +45,46 @@ def pretrain(
     sharding: Sharding = "none",
     probe: Probe | None = None,
 ) -> ArtifactRef:
-    """Returns the adapted model, in the folder `model` of its artifact, with `history.json` beside it.
+    """Train the base model on the mixture, and publish the model (folder `model`) with its `history.json`.
 
-    One pass over the rows of the mixture in their order; a last batch that is not full is kept. After an interruption
-    it goes on from the last whole checkpoint, bit for bit on CPU. Under torchrun every process calls this, and the
-    first one publishes.
+    The training is one pass over the rows of the mixture in their order, including an incomplete last batch. After an
+    interruption it continues from the last complete checkpoint, on a CPU to the bit. Under torchrun every process calls
+    this function, and the first one publishes.
 
     Args:
-        cache: What `cache_teacher` made of the mixture; needed by the teacher `cached`.
-        sharding: How several devices share the parameters; it changes no result.
-        probe: Asks after the skills that `config.retention` promises to keep; needed where it promises anything.
+        config: Settings of the training.
+        mixture: The rows, mixed for the streams of `config.method`.
+        base: The model to train.
+        seed: Seed of the training.
+        store: Store of the result and of the checkpoints.
+        tracker: Receiver of the metrics.
+        cache: The teacher's cache of this mixture, required by the teacher `cached`.
+        sharding: Distribution of the parameters over devices; it changes no result.
+        probe: Questions about the skills to keep, required if `config.retention` limits their loss.
 
     Raises:
-        ConfigError: If micro_batch_rows times the number of processes does not divide batch_rows, or the mixture was
-            made for other streams.
-        ModelError: If the model cannot be trained on packed rows, or not in the scope.
+        ConfigError: If micro_batch_rows times the number of processes does not divide batch_rows, or the mixture has
+            other streams than the method.
+        ModelError: If the model cannot be trained on packed rows or in this scope.
         ArtifactError: If the result could not be written.
     """
-    inputs = {"mixture": mixture.digest, "base": base.digest} | ({"cache": cache.digest} if cache else {})
-    inputs |= {"probe": probe.digest} if probe else {}
-    key = StageKey("model", _VERSION, {"stage": "pretrain", "pretrain": config, "seed": seed}, inputs)
-    checkpoints = store.work_directory(key) / "checkpoints"
-    work = _Work(config, mixture, base, cache, seed, sharding, checkpoints, tracker, probe)
+    key = pretrain_key(config, mixture, base, seed=seed, cache=cache, probe_digest=probe.digest if probe else None)
+    work = _Work(
+        config=config,
+        mixture=mixture,
+        base=base,
+        cache=cache,
+        seed=seed,
+        sharding=sharding,
+        checkpoints=store.work_directory(key) / "checkpoints",
+        tracker=tracker,
+        probe=probe,
+    )
 
     def build(folder: Path) -> dict[str, Any]:
         trainer = _train(work)
-        kept = _keep_promise(trainer, work)
-        return publish(trainer, _whole_model(trainer, work), base, folder) | kept
+        outcome = _enforce_retention(trainer, work)
+        return publish(trainer, _whole_model(trainer, work), base, folder) | outcome
 
     if environment("RANK", 0) == 0:
         ref = store.produce(key, build, lineage={"base": base.name})
@@ -81,17 +93,17 @@ def pretrain(
         return ref
     if store.find(key.kind, key.fingerprint) is None:
         trainer = _train(work)
-        _keep_promise(trainer, work)
+        _enforce_retention(trainer, work)
         _whole_model(trainer, work)
     _wait()
     if published := store.find(key.kind, key.fingerprint):
         return published
-    raise ArtifactError("the first process has not published the model", "see its own error")
+    raise ArtifactError("the first process has not published the model", "see the error of that process")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What a training is made of."""
+    """Arguments of one training."""
 
     config: PretrainConfig
     mixture: ArtifactRef
@@ -105,7 +117,7 @@ class _Work:
 
 
 def _train(work: _Work) -> DistillationTrainer:
-    """Returns the trainer when all steps are done, whether in this process or, before an interruption, in another."""
+    """Run all steps that are not in the last complete checkpoint, and return the trainer."""
     config = work.config
     arguments = _arguments(work)
     rows = MixtureRows(Path(work.mixture.path), config.batch_rows)
@@ -114,55 +126,56 @@ def _train(work: _Work) -> DistillationTrainer:
     check_model(base)
     student = apply_scope(base, config.scope, seed=work.seed)
     _log.info(scope_summary(student))
-    is_taught = any(stream.objective.needs_teacher for stream in streams)
-    keeper = _keeper(work, rows)
+    needs_teacher = any(stream.needs_teacher for stream in streams)
+    retention = _retention(work, rows)
     trainer = DistillationTrainer(
         student,
         arguments,
         rows,
         streams=streams,
         schedule=config.optimizer,
-        teacher=_teacher(work, student) if is_taught else None,
-        keeper=keeper,
+        teacher=_teacher(work, student) if needs_teacher else None,
+        retention=retention,
     )
-    if keeper:
-        trainer.add_callback(RetentionCallback(trainer, keeper))
+    if retention:
+        trainer.add_callback(RetentionCallback(trainer, retention))
     observe(trainer, work.tracker)
     checkpoint = last_complete_checkpoint(work.checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
 
-def _keeper(work: _Work, rows: MixtureRows) -> RetentionController | None:
+def _retention(work: _Work, rows: MixtureRows) -> RetentionController | None:
     if not work.config.retention.max_loss:
         return None
     if work.probe is None:
-        raise ConfigError("pretrain.retention promises something and there is no probe", "draw one: `draw_probe`")
+        raise ConfigError("pretrain.retention.max_loss needs a probe, and there is no probe", "create it: `draw_probe`")
     return RetentionController(work.config.retention, work.probe, torch.tensor(rows.domain_sources))
 
 
-def _keep_promise(trainer: DistillationTrainer, work: _Work) -> dict[str, Any]:
-    """Returns what became of the promise, after moving the weights back towards the base as far as it asks for."""
-    if trainer.keeper is None:
+def _enforce_retention(trainer: DistillationTrainer, work: _Work) -> dict[str, Any]:
+    """Move the weights back towards the base as far as the retention limit requires, and return the outcome."""
+    controller = trainer.retention
+    if controller is None:
         return {}
     model = trainer.accelerator.unwrap_model(trainer.model)
-    pressure, share = trainer.keeper.pressure, 1.0
-    if not trainer.keeper.holds(model):
+    pressure, fraction = controller.pressure, 1.0
+    if not controller.holds(model):
         start = apply_scope(load_model(work.base), work.config.scope, seed=work.seed)
         before = {name: weight.detach() for name, weight in start.named_parameters() if weight.requires_grad}
-        share = draw_back(model, before, trainer.keeper)
-    return {"retention": {"share_of_change": share, "pressure": pressure, **trainer.keeper.measures}}
+        fraction = draw_back(model, before, controller)
+    return {"retention": {"share_of_change": fraction, "pressure": pressure, **controller.metrics}}
 
 
-def _streams(config: PretrainConfig, rows: MixtureRows) -> list[Stream]:
+def _streams(config: PretrainConfig, rows: MixtureRows) -> tuple[StreamConfig, ...]:
+    """Return the streams of the method; raise `ConfigError` if the mixture has others."""
     streams = config.method.streams()
-    views = [stream.view != "text" for stream in streams]
-    if views != [stream.is_pair for stream in rows.streams]:
+    if [stream.view != "text" for stream in streams] != [stream.is_pair for stream in rows.streams]:
         raise ConfigError(
-            f"the mixture has {len(rows.streams)} streams, which are not those of method {config.method.kind}",
+            f"the mixture has {len(rows.streams)} streams, but not the streams of method {config.method.kind}",
             "mix the corpus with the streams of the same method",
         )
-    return [Stream.of(stream) for stream in streams]
+    return streams
 
 
 def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
@@ -173,7 +186,7 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
         frozen = load_model(work.base, dtype="bfloat16" if config.precision == "bf16" else "float32")
         return FrozenTeacher(frozen if work.sharding == "none" else shard_over_all(frozen))
     if work.cache is None:
-        raise ConfigError("teacher cached needs what `cache_teacher` made of this mixture", "run it first")
+        raise ConfigError("the teacher `cached` needs a cache of this mixture", "create it: `cache_teacher`")
     tokens_digest = MixtureAccount.of(work.mixture).tokens_digest
     return CachedTeacher(
         TeacherCache.open(
@@ -191,8 +204,8 @@ def _arguments(work: _Work) -> TrainingArguments:
     accumulation_steps, rest = divmod(config.batch_rows, config.micro_batch_rows * num_processes)
     if rest:
         raise ConfigError(
-            f"pretrain.batch_rows is {config.batch_rows}, which {num_processes} processes with "
-            f"{config.micro_batch_rows} rows each (pretrain.micro_batch_rows) do not divide",
+            f"pretrain.batch_rows is {config.batch_rows}, which is not divisible by {num_processes} processes x "
+            f"{config.micro_batch_rows} rows (pretrain.micro_batch_rows)",
             "choose batch_rows as a multiple of micro_batch_rows x processes",
         )
     common = training_arguments(
@@ -213,7 +226,7 @@ def _arguments(work: _Work) -> TrainingArguments:
 
 
 def _whole_model(trainer: DistillationTrainer, work: _Work) -> CausalModel:
-    """Returns the trained model with all its parameters; where they are sharded, every process has to take part."""
+    """Return the trained model with all parameters; gather them if they are sharded, which needs every process."""
     model: CausalModel = trainer.accelerator.unwrap_model(trainer.model)
     state = gathered_state(trainer.accelerator, model)
     if state is None:
@@ -225,6 +238,6 @@ def _whole_model(trainer: DistillationTrainer, work: _Work) -> CausalModel:
 
 
 def _wait() -> None:
-    """Waits for the other processes, where there are any."""
+    """Wait for the other processes of torchrun."""
     if environment("WORLD_SIZE", 1) > 1:
         PartialState().wait_for_everyone()

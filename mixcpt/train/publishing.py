@@ -1,4 +1,4 @@
-"""What a finished training leaves behind: the model, what was measured, what it cost."""
+"""Publishes a finished training: the model, its history of metrics, and its cost."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ _TOKENIZER_FILES = (
 
 
 def publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef, folder: Path) -> dict[str, Any]:
-    """Writes model, tokenizer and history into `folder`; returns the metrics of the record."""
+    """Write model, tokenizer and history into `folder`, and return the metrics of the record."""
     steps = history(trainer.state.log_history)
     metrics = _metrics(trainer, trained, steps)
     model = merged(trained)
@@ -31,7 +31,7 @@ def publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef, 
     for pattern in _TOKENIZER_FILES:
         for path in base.directory.glob(pattern):
             shutil.copy2(path, folder / "model" / path.name)
-    # Equal trainings give equal files, so that what is built on them is found again; times go into the record.
+    # The history has no times, so equal trainings publish equal files and later stages find their results.
     timeless = [{name: value for name, value in step.items() if name not in _TIMES} for step in steps]
     (folder / "history.json").write_text(json.dumps(timeless, indent=1, sort_keys=True))
     return metrics
@@ -39,7 +39,7 @@ def publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef, 
 
 def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dict[str, int | float]]) -> dict[str, Any]:
     rows = trainer.rows
-    done = trainer.state.global_step / trainer.state.max_steps  # below 1 where a promise has ended it
+    done = trainer.state.global_step / trainer.state.max_steps  # below 1 if the retention control stopped the training
     num_tokens = round(done * rows.num_rows * rows.row_tokens)
     seconds = sum(step["train/seconds"] for step in steps)
     return {

@@ -1,13 +1,12 @@
-"""Keeps a promise while it trains: looks at probe questions, and gives way before too much of a skill is lost.
+"""Limits the loss of skills during training, measured on probe questions (docs/algorithms.md#retention-control).
 
-While it trains, what is seen decides: where the questions lost, less those gained, are more than promised, the pressure
-rises, and it falls again slowly where they are not. In the end what can be shown decides: the weights go back towards
-the base until the one-sided bound of Clopper and Pearson on the share that is lost, less what was gained, is within the
-promise. The first part of that way costs little of what was learned (Wortsman et al., arXiv 2109.01903).
+During training the measured loss decides: if the questions lost, minus those gained, exceed the promised limit, the
+pressure rises; otherwise it slowly falls. At the end the proven loss decides: the weights move back towards the base
+until the one-sided bound of Clopper and Pearson on the fraction lost, minus the fraction gained, is within the limit.
+The first part of that way costs little of the new knowledge (Wortsman et al., arXiv 2109.01903).
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,73 +14,78 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixcpt.config import RetentionConfig
-from mixcpt.distill.objective import Objective
+from mixcpt.config import ObjectiveConfig, RetentionConfig
 from mixcpt.train.tally import Tally
 
-RISE, FALL, MOST = 0.1, 0.05, 0.5
-"""By how much the pressure changes at a look, and how far it rises: at 1 nothing of the domain would be learned."""
-STEPS_BACK = 20
-"""The way back to the base is gone in steps of one twentieth."""
+PRESSURE_RISE, PRESSURE_FALL = 0.1, 0.05
+"""Change of the pressure at a check that exceeds the limit, and at one that does not."""
+MAX_PRESSURE = 0.5
+"""Maximum pressure; at 1 the training would learn nothing of the domain."""
+NUM_BACK_STEPS = 20
+"""Number of equal steps in which the weights move back to the base."""
 _PRESSURE = "retention/pressure"
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """Questions whose answers by the base are known."""
+    """Questions with known answers of the base model."""
 
     @property
     def digest(self) -> str:
-        """What the questions and the base's answers are."""
+        """Digest of the questions and of the base model's answers."""
 
     def ask(self, model: nn.Module) -> Mapping[str, Tally]:
-        """Returns how each skill has changed."""
+        """Return the change of every task's answers since the base model."""
 
 
 class RetentionController:
-    """Watches over a promise: changes the objective by as much pressure as the probe asks for."""
+    """Keeps the losses of skills within a limit by adjusting the objective according to the probe."""
 
-    def __init__(self, promise: RetentionConfig, probe: Probe, domain_sources: Int[Tensor, " domain"]) -> None:
-        self.promise = promise
+    def __init__(self, config: RetentionConfig, probe: Probe, domain_sources: Int[Tensor, " domain"]) -> None:
+        self.config = config
         self.probe = probe
         self.pressure = 0.0
-        self.measures: dict[str, float] = {_PRESSURE: 0.0}
-        """Of the last look."""
+        self.metrics: dict[str, float] = {_PRESSURE: 0.0}
+        """Metrics of the last check."""
         self._domain_sources = domain_sources
 
-    def objective(self, objective: Objective) -> Objective:
-        """Returns the objective under the pressure: so much of the true token's weight is given to the teacher."""
-        if self.promise.act != "alpha" or not objective.needs_teacher:
+    def objective(self, objective: ObjectiveConfig) -> ObjectiveConfig:
+        """Return the objective with the fraction `pressure` of the CE weight moved to the teacher."""
+        if self.config.action != "alpha" or not objective.needs_teacher:
             return objective
         moved = self.pressure * objective.ce_weight
-        return replace(objective, ce_weight=objective.ce_weight - moved, kl_weight=objective.kl_weight + moved)
+        weights = {"ce_weight": objective.ce_weight - moved, "kl_weight": objective.kl_weight + moved}
+        return objective.model_copy(update=weights)
 
     def token_weights(self, source_ids: Int[Tensor, " tokens"]) -> Float[Tensor, " tokens"] | None:
-        """Returns the weight of each token under the pressure: less for the domain, more for the rest."""
-        if self.promise.act != "replay" or not self.pressure:
+        """Return the weights 1 - pressure for domain tokens and 1 + pressure for the others; None if all are 1."""
+        if self.config.action != "replay" or not self.pressure:
             return None
         is_domain = torch.isin(source_ids, self._domain_sources.to(source_ids.device))
         return torch.where(is_domain, 1 - self.pressure, 1 + self.pressure)
 
-    def look(self, model: nn.Module) -> bool:
-        """Returns whether no skill is seen to have lost more than promised, after setting the pressure by it."""
-        is_safe = all(tally.net_loss <= self.promise.max_loss for tally in self._measured(model).values())
-        self.pressure = max(0.0, self.pressure - FALL) if is_safe else min(MOST, self.pressure + RISE)
-        self.measures[_PRESSURE] = self.pressure
+    def check(self, model: nn.Module) -> bool:
+        """Measure the losses, adjust the pressure, and return whether all losses are within the limit."""
+        is_safe = all(tally.net_loss <= self.config.max_loss for tally in self._measure(model).values())
+        if is_safe:
+            self.pressure = max(0.0, self.pressure - PRESSURE_FALL)
+        else:
+            self.pressure = min(MAX_PRESSURE, self.pressure + PRESSURE_RISE)
+        self.metrics[_PRESSURE] = self.pressure
         return is_safe
 
     def holds(self, model: nn.Module) -> bool:
-        """Returns whether the probe is sure enough that every skill has lost no more than promised."""
-        tallies = self._measured(model).values()
-        return all(tally.bound(self.promise.sure) <= self.promise.max_loss for tally in tallies)
+        """Measure the losses, and return whether the bounds on all losses are within the limit."""
+        tallies = self._measure(model).values()
+        return all(tally.bound(self.config.confidence) <= self.config.max_loss for tally in tallies)
 
     def resume(self, logs: list[dict[str, Any]]) -> None:
-        """Takes up the measures of an interrupted training; they travel with its log history."""
+        """Restore metrics and pressure from the log history of an interrupted training."""
         for log in logs:
-            self.measures |= {name: value for name, value in log.items() if name.startswith("retention/")}
-        self.pressure = self.measures[_PRESSURE]
+            self.metrics |= {name: value for name, value in log.items() if name.startswith("retention/")}
+        self.pressure = self.metrics[_PRESSURE]
 
-    def _measured(self, model: nn.Module) -> Mapping[str, Tally]:
+    def _measure(self, model: nn.Module) -> Mapping[str, Tally]:
         was_training = model.training
         model.eval()
         try:
@@ -89,56 +93,58 @@ class RetentionController:
         finally:
             model.train(was_training)
         for task, tally in tallies.items():
-            self.measures |= {
-                f"retention/{task}/lost": tally.net_loss,
-                f"retention/{task}/lost_at_most": tally.bound(self.promise.sure),
-            }
+            self.metrics[f"retention/{task}/lost"] = tally.net_loss
+            self.metrics[f"retention/{task}/lost_at_most"] = tally.bound(self.config.confidence)
         return tallies
 
 
 class RetentionCallback(TrainerCallback):
-    """Looks at the probe between steps."""
+    """Runs the controller's checks between steps."""
 
-    def __init__(self, trainer: Trainer, keeper: RetentionController) -> None:
+    def __init__(self, trainer: Trainer, controller: RetentionController) -> None:
         self._trainer = trainer
-        self._keeper = keeper
+        self._controller = controller
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Goes on where an interrupted training was."""
-        self._keeper.resume(state.log_history)
+        """Restore the state of an interrupted training."""
+        self._controller.resume(state.log_history)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Looks every so many steps; where the promise says so, training ends instead of giving way."""
-        if state.global_step % self._keeper.promise.check_steps == 0:
-            is_safe = self._keeper.look(self._trainer.accelerator.unwrap_model(self._trainer.model))
-            if self._keeper.promise.act == "stop" and not is_safe:
+        """Check every `check_steps` steps; with the action `stop`, end the training if a loss exceeds the limit."""
+        config = self._controller.config
+        if state.global_step % config.check_steps == 0:
+            is_safe = self._controller.check(self._trainer.accelerator.unwrap_model(self._trainer.model))
+            if config.action == "stop" and not is_safe:
                 control.should_training_stop = True
         control.should_log = control.should_log or control.should_training_stop
         return control
 
 
-def draw_back(model: nn.Module, start: Mapping[str, Tensor], keeper: RetentionController) -> float:
-    """Returns the share of the way from the base that the weights are left at: the furthest at which the promise holds.
+def draw_back(model: nn.Module, start: Mapping[str, Tensor], controller: RetentionController) -> float:
+    """Move the trained weights back towards the base until the limit holds; return the fraction of the change kept.
 
     Args:
         model: The trained model; its trained weights are changed in place.
-        start: What those weights were before training, by name.
-        keeper: Knows the promise and asks the probe.
+        start: The trained weights before training, by name.
+        controller: The controller, which decides whether the limit holds.
     """
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if name in start}
-    for step in range(STEPS_BACK, 0, -1):
-        share = step / STEPS_BACK
-        _place(model, start, trained, share)
-        if keeper.holds(model):
-            return share
-    _place(model, start, trained, 0.0)
+    for step in range(NUM_BACK_STEPS, 0, -1):
+        fraction = step / NUM_BACK_STEPS
+        _interpolate(model, start, trained, fraction=fraction)
+        if controller.holds(model):
+            return fraction
+    _interpolate(model, start, trained, fraction=0.0)
     return 0.0
 
 
-def _place(model: nn.Module, start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> None:
+def _interpolate(
+    model: nn.Module, start: Mapping[str, Tensor], trained: Mapping[str, Tensor], *, fraction: float
+) -> None:
+    """Set the weights to start + fraction * (trained - start)."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name in start:
-                weight.copy_(torch.lerp(start[name].to(weight), trained[name], share))
+                weight.copy_(torch.lerp(start[name].to(weight), trained[name], fraction))

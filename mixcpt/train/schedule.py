@@ -1,4 +1,4 @@
-"""Learning-rate schedules for every trainer of ours: constant, linear, cosine with re-warming, warm-up-stable-decay."""
+"""Learning-rate schedules of all trainers: constant, linear, cosine with re-warming, warm-up-stable-decay."""
 
 import math
 from functools import partial
@@ -12,10 +12,10 @@ from mixcpt.config import OptimizerConfig
 
 
 def rate_factor(step: int, total_steps: int, optimizer: OptimizerConfig) -> float:
-    """Returns the share of the peak rate at which a step is taken; steps count from 0, and none has rate 0.
+    """Return the learning rate of a step as a fraction of the peak rate; steps count from 0, and no rate is 0.
 
-    The warm-up climbs to 1 at its last step. `linear` and `cosine` then fall towards `final_fraction`, which they would
-    reach one step behind the last; `wsd` does so in the last steps only (MiniCPM, arXiv 2404.06395).
+    The warm-up rises to 1 at its last step. `linear` and `cosine` then fall towards `final_fraction`, which they would
+    reach one step after the last; `wsd` falls in the last steps only (MiniCPM, arXiv 2404.06395).
     """
     warmup = _num_steps(optimizer.warmup_fraction, total_steps)
     if step < warmup:
@@ -31,22 +31,22 @@ def rate_factor(step: int, total_steps: int, optimizer: OptimizerConfig) -> floa
 
 
 def _num_steps(fraction: float, total_steps: int) -> int:
-    """Returns a share of the steps, rounded up; 0.07 * 100 is 7.000000000000001 in floating point, but 7 steps."""
+    """Return a fraction of the steps, rounded up; 0.07 * 100 gives 7 steps, although its float is 7.000000000000001."""
     return math.ceil(round(fraction * total_steps, 9))
 
 
 class ScheduledTrainer(Trainer):
-    """A `Trainer` whose rate follows `rate_factor`; its own schedules take the first step at rate 0."""
+    """A `Trainer` whose rate follows `rate_factor`, because Trainer's own schedules take the first step at rate 0."""
 
     def __init__(self, *args: Any, schedule: OptimizerConfig, **kwargs: Any) -> None:
         self.schedule = schedule
         super().__init__(*args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """Returns the schedule; its state travels with the checkpoints."""
+        """Create the schedule, whose state is part of the checkpoints, and return it."""
         if self.lr_scheduler is None:
             factor = partial(rate_factor, total_steps=num_training_steps, optimizer=self.schedule)
-            chosen: Any = optimizer or self.optimizer
-            self.lr_scheduler = LambdaLR(chosen, factor)
+            scheduled: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(scheduled, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -1,4 +1,4 @@
-"""Which parameters are trained: all of them, or low-rank adapters and what is named beside them."""
+"""Selects the trained parameters: all of them, or low-rank adapters and some whole modules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,25 +9,25 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from mixcpt.config import LoraScope, Scope
+from mixcpt.config import LoraScopeConfig, Scope
 from mixcpt.distill.head import CausalModel
 from mixcpt.errors import ModelError
 
 
 def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalModel:
-    """Returns the model whose parameters in scope alone are trained; adapters come up with `adapter_off` and `merged`.
+    """Add adapters to the model if the scope needs them, and return the model; only parameters in scope are trained.
 
-    LoRA (arXiv 2106.09685) adapts every linear layer but the head. What is trained as a whole is trained in a copy, so
-    that the base model stays in reach.
+    LoRA (arXiv 2106.09685) adapts every linear layer except the head. Modules trained as a whole are trained in a copy,
+    so `adapter_off` can restore the base model.
 
     Args:
         model: The base model.
-        scope: Which parameters.
-        seed: Of the adapters' random half; the other half is zero, so training starts at the base model.
+        scope: The parameters to train.
+        seed: Seed of the adapters' random half; the other half is zero, so training starts at the base model.
 
     Raises:
-        ModelError: If the scope asks for what the model does not have (a head apart from its embeddings, normalisation
-            weights), or adapters cannot do (dropout on weights that are no layer, such as fused experts).
+        ModelError: If the model lacks modules that the scope names (a head separate from the embeddings, normalisation
+            weights), or if adapters do not support the settings (dropout on fused experts).
     """
     if scope.kind == "full":
         return model
@@ -54,7 +54,7 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
 
 @contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
-    """Makes the model exactly its base for a while: no adapters, no copies, no dropout."""
+    """Make the model exactly its base model within the context: no adapters, no copies, no dropout."""
     if not isinstance(model, PeftModel):
         raise ModelError("there are no adapters to switch off", "set pretrain.scope to lora")
     training = model.training
@@ -67,12 +67,12 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
 
 
 def merged(model: CausalModel) -> PreTrainedModel:
-    """Returns the plain model with what was trained inside its own weights."""
+    """Merge adapters and trained copies into the model's own weights, and return the plain model."""
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def scope_summary(model: nn.Module) -> str:
-    """Returns what is trained, as text: the sum, then every kind of parameter with its shapes."""
+    """Return a text about the trained parameters: their number, then every kind of parameter with its shapes."""
     parameters = list(model.named_parameters())
     trained = [(_kind(name), tuple(weight.shape)) for name, weight in parameters if weight.requires_grad]
     count = sum(weight.numel() for _, weight in parameters if weight.requires_grad)
@@ -84,10 +84,10 @@ def scope_summary(model: nn.Module) -> str:
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Proves after a backward pass that every parameter in scope has a gradient.
+    """Check after a backward pass that every parameter in scope has a gradient.
 
     Raises:
-        ModelError: Naming those that have none: they would stay what they are without anybody noticing.
+        ModelError: If parameters have none; they would silently stay unchanged.
     """
     missing = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     if missing:
@@ -95,17 +95,17 @@ def check_gradients(model: nn.Module) -> None:
         raise ModelError(f"{len(missing)} parameters in scope get no gradient: {listed}", "leave them out of the scope")
 
 
-def _require_separable(model: PreTrainedModel, scope: LoraScope) -> None:
+def _require_separable(model: PreTrainedModel, scope: LoraScopeConfig) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embedding.weight is head.weight and (scope.train_head or scope.train_embeddings):
         raise ModelError(
-            f"the head of {type(model).__name__} is its embedding table, which LoRA cannot train one without the other",
+            f"the head of {type(model).__name__} is its embedding table, and LoRA cannot train only one of the two",
             "set pretrain.scope.train_head and train_embeddings to false, or pretrain.scope to full",
         )
 
 
-def _whole_modules(model: PreTrainedModel, scope: LoraScope) -> list[str]:
-    """Returns the names of the modules that are trained as a whole."""
+def _whole_modules(model: PreTrainedModel, scope: LoraScopeConfig) -> list[str]:
+    """Return the names of the modules that are trained as a whole."""
     names = {module: name for name, module in model.named_modules()}
     whole: list[nn.Module] = []
     if scope.train_embeddings:
@@ -118,7 +118,7 @@ def _whole_modules(model: PreTrainedModel, scope: LoraScope) -> list[str]:
 
 
 def _norms(model: PreTrainedModel) -> list[nn.Module]:
-    """Returns the normalisations that have weights, known by their class: GPT-2 calls its own `ln_1`."""
+    """Return the normalisation layers with weights, identified by class name: in GPT-2 they are named `ln_1`."""
     norms = [
         module
         for module in model.modules()
@@ -132,5 +132,5 @@ def _norms(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def _kind(name: str) -> str:
-    """Returns a parameter's name without the number of its layer."""
+    """Return a parameter's name without the number of its layer."""
     return ".".join(part for part in name.split(".") if not part.isdigit())

@@ -17,13 +17,13 @@ from mixcpt.errors import ConfigError
 
 
 def sharding_arguments(sharding: Sharding, *, recompute: bool) -> dict[str, Any]:
-    """Returns the keyword arguments of `TrainingArguments` for a way of sharding.
+    """Return the keyword arguments of `TrainingArguments` for a kind of sharding.
 
-    Checkpoints are then sharded too (DCP): each process writes its own part, and another number of processes can read
-    them. Recomputed activations are FSDP's own business, which gathers the parameters once less.
+    Checkpoints are then sharded too (DCP): each process writes its own part, and any number of processes can read them.
+    FSDP itself recomputes activations, which saves one gathering of the parameters.
 
     Raises:
-        ConfigError: If there is but one process, or no GPU: accelerate would replicate instead of shard.
+        ConfigError: If there is only one process or no GPU; accelerate would replicate instead of shard.
     """
     if sharding == "none":
         return {}
@@ -49,9 +49,9 @@ def sharding_arguments(sharding: Sharding, *, recompute: bool) -> dict[str, Any]
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh) -> PreTrainedModel:
-    """Returns the model, its parameters sharded over `mesh`: every decoder layer by itself, the rest together.
+    """Shard the model's parameters over `mesh`, each decoder layer separately, and return the model.
 
-    What accelerate does to the student; a teacher is not trained, so accelerate does not know it.
+    This function is for the teacher: accelerate shards only the trained model, in the same way.
     """
     for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh)
@@ -60,17 +60,17 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh) -> PreTrainedModel:
 
 
 def shard_over_all(model: PreTrainedModel) -> PreTrainedModel:
-    """Returns the model, moved to this process's GPU and sharded over all processes."""
+    """Move the model to this process's GPU, shard it over all processes, and return it."""
     device = torch.device("cuda", environment("LOCAL_RANK", 0))
     torch.nn.Module.to(model, device)
     return shard(model, init_device_mesh("cuda", (environment("WORLD_SIZE", 1),)))
 
 
 def through(wrapper: nn.Module, module: nn.Module, function: Callable[[], Any]) -> Any:
-    """Returns `function()`, called through the forward of `wrapper` where that does more than compute.
+    """Call `function` within the forward of `wrapper` if that is DDP or FSDP, and return its result.
 
-    DDP gathers gradients only for what happens inside its own forward, and FSDP holds the parameters that are in no
-    layer of their own, such as the head, only there.
+    DDP reduces gradients only for operations inside its own forward, and FSDP gathers the parameters outside of the
+    decoder layers, such as the head, only there.
     """
     if wrapper is module and not isinstance(module, FSDPModule):
         return function()
@@ -85,7 +85,7 @@ def through(wrapper: nn.Module, module: nn.Module, function: Callable[[], Any]) 
 
 
 def gathered_state(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor] | None:
-    """Returns all parameters on the first process's CPU; None where they are whole already. All processes take part."""
+    """Gather all parameters on the first process's CPU, or return None if they are not sharded. A collective call."""
     if not isinstance(model, FSDPModule):
         return None
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -94,5 +94,5 @@ def gathered_state(accelerator: Accelerator, model: nn.Module) -> dict[str, Tens
 
 
 def environment(name: str, default: int) -> int:
-    """Returns one of the numbers that torchrun hands to its processes."""
+    """Return a number from the environment variables that torchrun sets."""
     return int(os.environ.get(name, default))

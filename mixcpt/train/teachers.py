@@ -1,4 +1,4 @@
-"""Where the teacher's predictions come from: a frozen copy, the student without its adapters, or a cache."""
+"""Sources of the teacher's predictions: a frozen copy, the student without its adapters, or a cache."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -21,25 +21,25 @@ from mixcpt.train.sharding import through
 
 @runtime_checkable
 class Predictions(Protocol):
-    """What a teacher says of a batch."""
+    """A teacher's predictions for a batch."""
 
-    def of(self, rows: Bool[Tensor, " rows"] | None) -> Teacher | CachedTargets:
-        """Returns its predictions, aligned with the hidden states of these rows of the student; None takes all."""
+    def select(self, rows: Bool[Tensor, " rows"] | None) -> Teacher | CachedTargets:
+        """Return the predictions for the hidden states of some rows of the student; None selects all rows."""
         ...
 
 
 @runtime_checkable
 class TeacherSource(Protocol):
-    """A teacher."""
+    """A source of predictions."""
 
     @property
     def model(self) -> PreTrainedModel | None:
-        """The second model that it holds, where it does."""
+        """The teacher's own model; None if it needs no second model."""
         ...
 
     @property
     def runs(self) -> bool:
-        """Whether a model computes its predictions beside the student."""
+        """Whether a model computes the predictions during training."""
         ...
 
     def predict(self, batch: Batch) -> Predictions: ...
@@ -47,25 +47,25 @@ class TeacherSource(Protocol):
 
 @dataclass(frozen=True)
 class _HiddenStates:
-    """Predictions as hidden states, which the fused loss turns into logits chunk by chunk."""
+    """Predictions as hidden states; the fused loss computes their logits chunk by chunk."""
 
     hidden: Float[Tensor, "teacher_rows seq hidden"]
     head: Head
     index: Int[Tensor, "rows seq"] | None
-    """For each token of the student, which of the teacher's it is; None where both read the same."""
+    """Index of the student's token among all tokens of the teacher; None if both read the same rows."""
 
-    def of(self, rows: Bool[Tensor, " rows"] | None) -> Teacher:
+    def select(self, rows: Bool[Tensor, " rows"] | None) -> Teacher:
         if self.index is None:
             hidden = self.hidden if rows is None else self.hidden[rows]
             return Teacher(hidden.flatten(0, 1), self.head)
         index = self.index if rows is None else self.index[rows]
-        # the student's state at t - 1 and the teacher's before its own token both predict the student's token at t
+        # The student's state at t - 1 predicts its token at t; so does the teacher's state before the same token.
         predictors = functional.pad(index[:, 1:], (0, 1), value=0).sub(1).clamp_min(0)
         return Teacher(self.hidden.flatten(0, 1).index_select(0, predictors.flatten()), self.head)
 
 
 class FrozenTeacher:
-    """A copy of the base model that runs beside the student."""
+    """A copy of the base model that runs during training."""
 
     runs = True
 
@@ -73,11 +73,11 @@ class FrozenTeacher:
         self.model = model.eval().requires_grad_(False)
 
     def predict(self, batch: Batch) -> Predictions:
-        return _read(self.model, batch)
+        return _forward(self.model, batch)
 
 
 class AdapterOffTeacher:
-    """The student itself while its adapters are off: exactly the base model, and no second copy of it."""
+    """The student itself with its adapters disabled: exactly the base model, without a second copy."""
 
     model = None
     runs = True
@@ -89,11 +89,11 @@ class AdapterOffTeacher:
     def predict(self, batch: Batch) -> Predictions:
         device = batch["input_ids"].device.type
         with adapter_off(self._student), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
-            return _read(self._student, batch)
+            return _forward(self._student, batch)
 
 
 class CachedTeacher:
-    """What the base model said of every token of the corpus, read from disk."""
+    """The base model's stored predictions of every token of the corpus."""
 
     model = None
     runs = False
@@ -102,26 +102,27 @@ class CachedTeacher:
         self._cache = cache
 
     def predict(self, batch: Batch) -> Predictions:
-        return _Kept(self._cache, batch["token_index"])
+        return _CachedPredictions(self._cache, batch["token_index"])
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _CachedPredictions:
     cache: TeacherCache
     token_index: Int[Tensor, "rows seq"]
 
-    def of(self, rows: Bool[Tensor, " rows"] | None) -> CachedTargets:
+    def select(self, rows: Bool[Tensor, " rows"] | None) -> CachedTargets:
         index = self.token_index if rows is None else self.token_index[rows]
         return self.cache.targets(functional.pad(index[:, 1:], (0, 1), value=-1).flatten(), index.device)
 
 
-def _read(model: CausalModel, batch: Batch) -> _HiddenStates:
+def _forward(model: CausalModel, batch: Batch) -> _HiddenStates:
+    """Run the teacher on its rows of the batch."""
     prefix = "teacher_" if "teacher_input_ids" in batch else ""
 
-    def read() -> _HiddenStates:
+    def compute() -> _HiddenStates:
         hidden = hidden_states(model, batch[f"{prefix}input_ids"], batch[f"{prefix}position_ids"])
         return _HiddenStates(hidden, head_of(model), batch.get("teacher_index"))
 
     with torch.no_grad():
-        states: _HiddenStates = through(model, model, read)
+        states: _HiddenStates = through(model, model, compute)
         return states

@@ -1,4 +1,7 @@
-"""Trainer with the fused loss: student and teacher run to their hidden states, the heads inside the loss."""
+"""Trainer with the fused loss: student and teacher compute hidden states, and the loss applies their heads.
+
+`examples/lssd_in_100_lines.py` is the place to read first: the same loss in one plain loop.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,10 +14,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 from transformers import TrainingArguments
 
-from mixcpt.config import OptimizerConfig
+from mixcpt.config import OptimizerConfig, StreamConfig
 from mixcpt.distill.body import hidden_states
+from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.head import CausalModel, Head, head_of
-from mixcpt.distill.loss import distillation_loss, token_cross_entropy
+from mixcpt.distill.loss import Teacher, distillation_loss, token_cross_entropy
 from mixcpt.distill.token_weights import talr_weights
 from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.train.collate import Batch, Collator
@@ -24,16 +28,17 @@ from mixcpt.train.retention import RetentionController
 from mixcpt.train.schedule import ScheduledTrainer
 from mixcpt.train.scope import check_gradients
 from mixcpt.train.sharding import through
-from mixcpt.train.streams import Stream
-from mixcpt.train.teachers import Predictions, TeacherSource
+from mixcpt.train.teachers import TeacherSource
+
+_LOSS_COLUMNS = ("labels", "source_ids", "position_ids")
 
 
 class DistillationTrainer(ScheduledTrainer):
-    """Trains a causal language model on the rows of a mixture, each stream towards its own objective.
+    """Trains a causal language model on the rows of a mixture, each stream with its own objective.
 
-    The loss of an optimiser step is the weighted sum of the streams' means over their scored tokens. What a micro-batch
-    adds to it is divided by the tokens of the whole step, so that accumulation and several processes give the same
-    gradient as one large batch.
+    The loss of an optimiser step is the weighted sum of the streams' mean losses over their scored tokens. The loss of
+    a micro-batch is divided by the scored tokens of the whole step, so that accumulation and several processes give the
+    same gradient as one large batch.
     """
 
     loss_is_scaled_for_ga = True
@@ -44,12 +49,12 @@ class DistillationTrainer(ScheduledTrainer):
         args: TrainingArguments,
         rows: MixtureRows,
         *,
-        streams: Sequence[Stream],
+        streams: Sequence[StreamConfig],
         schedule: OptimizerConfig,
         teacher: TeacherSource | None = None,
-        keeper: RetentionController | None = None,
+        retention: RetentionController | None = None,
     ) -> None:
-        needs_teacher = tuple(stream.objective.needs_teacher for stream in streams)
+        needs_teacher = tuple(stream.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:
             raise ValueError("a stream with a KL term needs a teacher")
         apart = any(stream.is_pair for stream in rows.streams) or (any(needs_teacher) and not all(needs_teacher))
@@ -63,8 +68,8 @@ class DistillationTrainer(ScheduledTrainer):
         self.rows = rows
         self.streams = tuple(streams)
         self.teacher = teacher
-        self.keeper = keeper
-        self._is_checked = False
+        self.retention = retention
+        self._has_checked_gradients = False
         self.diagnostics = Diagnostics(rows.source_names, streams, args.device)
         if teacher is not None and teacher.model is not None and not isinstance(teacher.model, FSDPModule):
             self._move_model_to_device(teacher.model, args.device)
@@ -72,7 +77,7 @@ class DistillationTrainer(ScheduledTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Int[Tensor, " streams"]]:
-        """Returns the micro-batches of one optimiser step, and how many tokens each stream scores in all of it."""
+        """Draw the micro-batches of one optimiser step; return them and the step's scored tokens of every stream."""
         batches = list(islice(epoch_iterator, num_batches))
         self.diagnostics.begin()
         num_scored = torch.zeros(len(self.streams), dtype=torch.long)
@@ -87,21 +92,21 @@ class DistillationTrainer(ScheduledTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Float[Tensor, ""]:
-        """Returns the loss of a micro-batch; `num_items_in_batch` are the scored tokens of each stream in the step."""
+        """Return the loss of a micro-batch; `num_items_in_batch` holds the step's scored tokens of every stream."""
         if not isinstance(num_items_in_batch, Tensor) or return_outputs:
-            raise NotImplementedError("this trainer only trains: it has no logits to return")
-        # the wrapper of several processes averages their gradients, where a sum is wanted
+            raise NotImplementedError("this trainer only trains and returns no logits")
+        # DDP and FSDP average the gradients of all processes, but the step needs their sum
         normalisers = (num_items_in_batch / self.accelerator.num_processes).tolist()
         student = self.accelerator.unwrap_model(model)
         loss: Tensor = through(model, student, lambda: self._loss(student, inputs, normalisers))
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Returns the loss of a micro-batch, its gradients added; the first one proves that all parameters have one."""
+        """Add the gradients of a micro-batch and return its loss; check the gradients after the first one."""
         loss: Tensor = super().training_step(*args, **kwargs)
-        if not self._is_checked:
+        if not self._has_checked_gradients:
             check_gradients(cast(nn.Module, self.model))
-            self._is_checked = True
+            self._has_checked_gradients = True
         return loss
 
     def _loss(self, student: CausalModel, batch: Batch, normalisers: list[float]) -> Float[Tensor, ""]:
@@ -111,42 +116,48 @@ class DistillationTrainer(ScheduledTrainer):
             hidden = hidden.to(torch.bfloat16)
         predictions = self.teacher.predict(batch) if self.teacher else None
         head = head_of(student)
-        parts = [
-            self._stream_loss(number, rows, hidden, head, batch, predictions, normalisers[number])
-            for number, rows in self._by_stream(batch)
-        ]
+        losses = []
+        for number, rows in self._by_stream(batch):
+            states = hidden if rows is None else hidden[rows]
+            loss = self._stream_loss(
+                number,
+                states.flatten(0, 1),
+                head,
+                batch=batch if rows is None else {name: batch[name][rows] for name in _LOSS_COLUMNS},
+                teacher=predictions.select(rows) if predictions and self.streams[number].needs_teacher else None,
+                normaliser=normalisers[number],
+            )
+            losses.append(loss)
         self.diagnostics.end_batch(self.args.per_device_train_batch_size * self.rows.row_tokens)
-        return torch.stack(parts).sum()
+        return torch.stack(losses).sum()
 
     def _stream_loss(
         self,
         number: int,
-        rows: Bool[Tensor, " rows"] | None,
-        hidden: Float[Tensor, "rows seq hidden"],
+        hidden: Float[Tensor, "tokens hidden"],
         head: Head,
+        *,
         batch: Batch,
-        predictions: Predictions | None,
+        teacher: Teacher | CachedTargets | None,
         normaliser: float,
     ) -> Float[Tensor, ""]:
-        """Returns the part of one stream, whose `rows` of the batch are given; None stands for all."""
+        """Return the loss of one stream, and add its measures to the diagnostics; `batch` holds its rows only."""
         stream = self.streams[number]
-        own = batch if rows is None else {name: batch[name][rows] for name in ("labels", "source_ids", "position_ids")}
-        states = (hidden if rows is None else hidden[rows]).flatten(0, 1)
-        labels = _targets(own["labels"]).flatten()
-        source_ids = _shifted(own["source_ids"], fill=0).flatten()
-        objective = self.keeper.objective(stream.objective) if self.keeper else stream.objective
-        weights = self.keeper.token_weights(source_ids) if self.keeper else None
+        labels = _targets(batch["labels"]).flatten()
+        source_ids = _shifted(batch["source_ids"], fill=0).flatten()
+        objective = self.retention.objective(stream) if self.retention else stream
+        weights = self.retention.token_weights(source_ids) if self.retention else None
         if stream.talr_floor:
-            losses = token_cross_entropy(states.detach(), head, labels)
-            talr = talr_weights(losses, labels, _segments(own["position_ids"]), stream.talr_floor)
+            losses = token_cross_entropy(hidden.detach(), head, labels)
+            talr = talr_weights(losses, labels, _segments(batch["position_ids"]), floor=stream.talr_floor)
             weights = talr if weights is None else talr * weights
         output = distillation_loss(
-            states,
+            hidden,
             head,
             labels,
             objective,
             normaliser=normaliser,
-            teacher=predictions.of(rows) if predictions and objective.needs_teacher else None,
+            teacher=teacher,
             token_weights=weights,
             source_ids=source_ids,
             num_sources=len(self.rows.source_names),
@@ -155,7 +166,7 @@ class DistillationTrainer(ScheduledTrainer):
         return stream.weight * output.loss
 
     def _by_stream(self, batch: Batch) -> Iterator[tuple[int, Bool[Tensor, " rows"] | None]]:
-        """Yields each stream of the batch and which rows are its own."""
+        """Yield the number of every stream in the batch, and the mask of its rows; None means all rows."""
         if len(self.streams) == 1:
             yield 0, None
             return
@@ -163,10 +174,10 @@ class DistillationTrainer(ScheduledTrainer):
             yield number, batch["stream_ids"] == number
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Puts our measurements in place of Trainer's loss, which weighs every step alike instead of every token."""
+        """Replace Trainer's loss, which weights all steps equally instead of all tokens, by our metrics."""
         if "loss" in logs:
             logs = {**logs, **self.diagnostics.drain(lambda sums: self.accelerator.reduce(sums, "sum"))}
-            logs |= self.keeper.measures if self.keeper else {}
+            logs |= self.retention.metrics if self.retention else {}
         super().log(logs, start_time)
 
 
@@ -175,7 +186,7 @@ def _is_scored(batch: Batch) -> Bool[Tensor, "rows seq"]:
 
 
 def _targets(labels: Tensor) -> Tensor:
-    """Returns the token that each position has to predict: the next one, none at the row's end."""
+    """Return the token that each position has to predict: the next one, or none at the end of a row."""
     return _shifted(labels, fill=IGNORE_INDEX)
 
 
@@ -184,5 +195,5 @@ def _shifted(values: Tensor, fill: int) -> Tensor:
 
 
 def _segments(position_ids: Int[Tensor, "rows seq"]) -> Int[Tensor, " tokens"]:
-    """Returns the number of the packed document that each token belongs to; positions restart where one begins."""
+    """Return the number of the packed document that each token belongs to; positions restart at its first token."""
     return (position_ids.flatten() == 0).cumsum(dim=0) - 1

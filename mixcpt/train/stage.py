@@ -1,0 +1,48 @@
+"""The identity of a pre-trained model; importable without torch."""
+
+from mixcpt.config import PretrainConfig
+from mixcpt.stages.jobs import Job
+from mixcpt.store.artifacts import ArtifactRef, StageKey
+from mixcpt.store.models import ModelRef
+
+_VERSION = 2
+
+
+def pretrain_key(
+    config: PretrainConfig,
+    mixture: ArtifactRef,
+    base: ModelRef,
+    *,
+    seed: int,
+    cache: ArtifactRef | None = None,
+    probe_digest: str | None = None,
+) -> StageKey:
+    """Return the key of a pre-trained model.
+
+    Args:
+        config: Settings of the training.
+        mixture: The rows.
+        base: The model that the training starts from.
+        seed: Seed of the training.
+        cache: The teacher's cache, if the training uses one.
+        probe_digest: Digest of the probe questions and the base's answers, if the training has a probe.
+    """
+    inputs = {"mixture": mixture.digest, "base": base.digest}
+    if cache:
+        inputs["cache"] = cache.digest
+    if probe_digest:
+        inputs["probe"] = probe_digest
+    settings = {"stage": "pretrain", "pretrain": config, "seed": seed}
+    return StageKey(kind="model", version=_VERSION, settings=settings, inputs=inputs)
+
+
+def job_key(job: Job) -> StageKey:
+    """Return the key of the pre-trained model of a job."""
+    return pretrain_key(
+        PretrainConfig.model_validate(job.config),
+        job.artifact("mixture"),
+        job.model("base"),
+        seed=job.seed,
+        cache=job.artifact("cache") if "cache" in job.inputs else None,
+        probe_digest=job.artifact("probe").digest if "probe" in job.inputs else None,
+    )
