@@ -1,1 +1,1 @@
-"""The artifact store: published results, their identity and lineage, model folders, and metric spools."""
+"""Published artifacts with their identity and lineage, model folders, and files of measurements."""

@@ -168,8 +168,8 @@ class ArtifactStore:
     def _lock(self, key: StageKey) -> Iterator[None]:
         """Hold the lock of a stage, after waiting for any other process that holds it.
 
-        The kernel releases the lock when its holder dies, so a crash never blocks. After the wait the artifact is in the
-        store, or this process builds it.
+        The kernel releases the lock when its holder dies, so a crash never blocks. After the wait, the artifact
+        is in the store, or this process builds it.
         """
         with (self.work_directory(key) / "lock").open("w") as lock:
             try:

@@ -1,4 +1,4 @@
-"""The identity of a result: a hash of everything that can change it, and of nothing else."""
+"""Identity of a result: a hash of everything that can change it, and of nothing else."""
 
 import hashlib
 import json
@@ -11,22 +11,22 @@ _BLOCK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> str:
-    """Returns the one JSON text of `value`: sorted keys, no white space, pydantic models by their fields.
+    """Return the canonical JSON text of a value: sorted keys, no white space, pydantic models by their fields.
 
     Raises:
-        TypeError: For a value without a stable text, such as a path, a set or an object.
-        ValueError: For NaN and infinities.
+        TypeError: If a value has no stable text, such as a path, a set or an object.
+        ValueError: If a number is NaN or infinite.
     """
     return json.dumps(_stable(value, "value"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def fingerprint(value: Any) -> str:
-    """Returns the SHA-256 of `canonical_json(value)` as 64 hexadecimal digits."""
+    """Return the SHA-256 of `canonical_json(value)` as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
@@ -35,7 +35,7 @@ def file_digest(path: Path) -> str:
 
 
 def _stable(value: Any, where: str) -> Any:
-    """Returns the value as JSON values alone; `where` names it in errors."""
+    """Return the value converted to plain JSON values; errors name it `where`."""
     if hasattr(value, "identity"):  # settings: their keys without any later renaming
         value = value.identity()
     elif hasattr(value, "model_dump"):
@@ -50,6 +50,6 @@ def _stable(value: Any, where: str) -> Any:
         return [_stable(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"{where} has a key that is no string: it has no stable JSON form")
+            raise TypeError(f"{where} has a key that is not a string, so it has no stable JSON form")
         return {key: _stable(item, f"{where}.{key}") for key, item in value.items()}
-    raise TypeError(f"{where} is a {type(value).__name__}: it has no stable text, so it cannot decide an identity")
+    raise TypeError(f"{where} is a {type(value).__name__}: it has no stable text, so it cannot be part of an identity")

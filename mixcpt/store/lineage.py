@@ -1,18 +1,19 @@
-"""What was made of what: the artifacts of a store by their inputs, back to the documents and forward to the models."""
+"""Lineage: find the inputs and the products of every artifact of a store, from documents to models and back."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import digest_as_base
 
 _EVALUATIONS = ("evaluation", "probe")
-"""What asks a model and does not make one."""
+"""Kinds of artifacts that are made from a model but are not part of later models."""
 
 
 class Catalogue:
-    """Every artifact of a store, by the records alone."""
+    """All artifacts of a store with their records; reads no other files."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self.refs = store.survey()
@@ -22,39 +23,42 @@ class Catalogue:
         return self._records[ref.fingerprint]
 
     def find(self, digest: str) -> ArtifactRef | None:
-        """Returns the artifact with this content; a model also by the digest that it has as the base of another."""
+        """Return the newest artifact with this digest, or None; a model is also found by its digest as a base model."""
         return next(reversed(self._by_digest.get(digest, ())), None)
 
     def parents(self, ref: ArtifactRef) -> dict[str, ArtifactRef]:
-        """Returns what an artifact was made of, by role; what is no artifact, such as a file, is not among it."""
+        """Return the inputs of an artifact by role; inputs that are not artifacts, such as files, are left out."""
         inputs = self.record(ref)["inputs"].items()
-        found = {role: self._made_before(ref, self._by_digest.get(digest, ())) for role, digest in inputs}
-        return {role: parent for role, parent in found.items() if parent is not None}
+        parents = {role: self._newest_before(ref, self._by_digest.get(digest, ())) for role, digest in inputs}
+        return {role: parent for role, parent in parents.items() if parent is not None}
 
     def children(self, ref: ArtifactRef) -> list[ArtifactRef]:
-        """Returns what was made of an artifact."""
+        """Return the artifacts made from an artifact."""
         return self._children.get(ref.fingerprint, [])
 
     def ancestors(self, ref: ArtifactRef) -> list[ArtifactRef]:
-        """Returns the artifact and all that it was made of, nearest first; no evaluation is among its makers."""
-        return list(_reached(ref, self._makers))
+        """Return the artifact and all artifacts that it was made from, except evaluations, nearest first."""
+        return list(_reachable(ref, self._parents_except_evaluations))
 
     def descendants(self, ref: ArtifactRef) -> list[ArtifactRef]:
-        """Returns the artifact and all that was made of it, nearest first."""
-        return list(_reached(ref, self.children))
+        """Return the artifact and all artifacts made from it, nearest first."""
+        return list(_reachable(ref, self.children))
 
     def texts_read(self, model: ArtifactRef) -> dict[str, str]:
-        """Returns the content digest of every source of every corpus that a model was made of, by its name."""
-        corpora = [ref for ref in self.ancestors(model) if ref.kind == "corpus"]
-        return {name: digest for corpus in reversed(corpora) for name, digest in self.record(corpus)["inputs"].items()}
+        """Return the content digests of all sources that a model was trained on, by name of the source."""
+        texts: dict[str, str] = {}
+        for ref in reversed(self.ancestors(model)):
+            if ref.kind == "corpus":
+                texts |= self.record(ref)["inputs"]
+        return texts
 
-    def _makers(self, ref: ArtifactRef) -> Iterable[ArtifactRef]:
-        return (parent for parent in self.parents(ref).values() if parent.kind not in _EVALUATIONS)
+    def _parents_except_evaluations(self, ref: ArtifactRef) -> list[ArtifactRef]:
+        return [parent for parent in self.parents(ref).values() if parent.kind not in _EVALUATIONS]
 
-    def _made_before(self, ref: ArtifactRef, same: Sequence[ArtifactRef]) -> ArtifactRef | None:
-        """Returns the newest of some artifacts of the same content that was there when `ref` was made."""
+    def _newest_before(self, ref: ArtifactRef, equal_refs: Sequence[ArtifactRef]) -> ArtifactRef | None:
+        """Return the newest of some artifacts of equal content that is older than `ref`, or None."""
         place = self._places[ref.fingerprint]
-        return next((each for each in reversed(same) if self._places[each.fingerprint] < place), None)
+        return next((equal for equal in reversed(equal_refs) if self._places[equal.fingerprint] < place), None)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -62,12 +66,12 @@ class Catalogue:
 
     @cached_property
     def _by_digest(self) -> dict[str, list[ArtifactRef]]:
-        """All artifacts of one content, oldest first: two trainings may end in the same weights."""
-        found: dict[str, list[ArtifactRef]] = {}
+        """Artifacts by digest, oldest first; two trainings can end with equal weights."""
+        refs: dict[str, list[ArtifactRef]] = {}
         for ref in self.refs:
             for digest in {ref.digest, digest_as_base(ref) if ref.kind == "model" else ref.digest}:
-                found.setdefault(digest, []).append(ref)
-        return found
+                refs.setdefault(digest, []).append(ref)
+        return refs
 
     @cached_property
     def _children(self) -> dict[str, list[ArtifactRef]]:
@@ -78,11 +82,11 @@ class Catalogue:
         return children
 
 
-def _reached(start: ArtifactRef, step: Callable[[ArtifactRef], Iterable[ArtifactRef]]) -> Iterator[ArtifactRef]:
-    """Yields what steps lead to, each once, nearest first."""
+def _reachable(start: ArtifactRef, step: Callable[[ArtifactRef], Iterable[ArtifactRef]]) -> Iterator[ArtifactRef]:
+    """Yield the start and all artifacts that repeated steps reach, each once, nearest first."""
     seen, frontier = {start.fingerprint}, [start]
     while frontier:
         yield from frontier
-        reached = [each for ref in frontier for each in step(ref)]
-        frontier = list({each.fingerprint: each for each in reached if each.fingerprint not in seen}.values())
-        seen |= {each.fingerprint for each in frontier}
+        reached = {ref.fingerprint: ref for ref in chain.from_iterable(map(step, frontier))}
+        frontier = [ref for identity, ref in reached.items() if identity not in seen]
+        seen.update(reached)

@@ -1,10 +1,11 @@
-"""Models on disk: where one is, what it is, and whether it can be used, before any work starts."""
+"""Model folders: find, check, identify and load them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +23,18 @@ _USED_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 _LEAST_USED_FRACTION = 0.75
-"""Models pad their vocabulary by a few percent; a tokenizer that reaches fewer of its rows is another model's."""
+"""Smallest ratio of tokenizer size to vocabulary size. Models pad their vocabulary by a few percent; if the ratio is
+smaller, the tokenizer belongs to another model."""
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model folder in the Hugging Face form, with its tokenizer."""
+    """Reference to a model folder in Hugging Face format, with its tokenizer."""
 
     name: str
+    """Name for reports."""
     path: str
+    """Folder of the model."""
     digest: str
     """SHA-256 over weights, configuration and tokenizer."""
 
@@ -40,7 +44,7 @@ class ModelRef:
 
     @property
     def max_tokens(self) -> int:
-        """The longest text that the model was built for, in tokens; 0 where it does not say."""
+        """Context length of the model in tokens; 0 if its configuration states none."""
         config = json.loads((self.directory / "config.json").read_text())
         return int(config.get("max_position_embeddings") or 0)
 
@@ -53,33 +57,35 @@ class ModelRef:
 
     @classmethod
     def from_artifact(cls, artifact: ArtifactRef, name: str) -> ModelRef:
-        """Returns the model that a training stage published (its files lie in the artifact's folder `model`)."""
+        """Return the model of an artifact, which is in its folder `model`."""
         return cls(name, str(artifact.file("model")), artifact.digest)
 
 
 def resolve_model(config: BaseModelConfig) -> ModelRef:
-    """Returns the base model as a local folder, fetched from the hub if need be.
+    """Return the base model as a local folder, after a download from the hub if it is not local.
 
     Raises:
-        ModelError: If there is no such model, it has no safetensors or tokenizer, or the two do not fit together.
+        ModelError: If the model does not exist, has no safetensors or no tokenizer, or the tokenizer does not match it.
     """
     path = _locate(config)
     _check_folder(path)
-    names = sorted({file for pattern in _USED_FILES for file in path.glob(pattern)})
-    digest = fingerprint({file.name: file_digest(file) for file in names})
+    files = sorted(set(chain.from_iterable(map(path.glob, _USED_FILES))))
+    digest = fingerprint({file.name: file_digest(file) for file in files})
     return ModelRef(Path(config.model).name, str(path), digest)
 
 
 def digest_as_base(artifact: ArtifactRef) -> str:
-    """Returns the digest that `resolve_model` gives the model of an artifact, by its record, without reading it."""
-    digests = artifact.record["files"]
-    names = {name: name.removeprefix("model/") for name in digests if name.startswith("model/")}
-    used = {name: file for name, file in names.items() if "/" not in file and any(map(Path(file).match, _USED_FILES))}
-    return fingerprint({file: digests[name] for name, file in used.items()})
+    """Return the digest that `resolve_model` computes for the model of an artifact; reads only its record."""
+    files = {}
+    for path, digest in artifact.record["files"].items():
+        folder, _, name = path.rpartition("/")
+        if folder == "model" and any(map(Path(name).match, _USED_FILES)):
+            files[name] = digest
+    return fingerprint(files)
 
 
 def load_tokenizer(model: ModelRef, chat_template: str = "") -> PreTrainedTokenizerBase:
-    """Returns the tokenizer of a model; `chat_template` as in `BaseModelConfig`, empty for the model's own."""
+    """Load the tokenizer of a model and return it; an empty `chat_template` keeps the model's own template."""
     from transformers import AutoTokenizer
 
     try:
@@ -94,7 +100,7 @@ def load_tokenizer(model: ModelRef, chat_template: str = "") -> PreTrainedTokeni
 
 
 def load_model(model: ModelRef, *, dtype: str = "float32") -> PreTrainedModel:
-    """Returns the model in evaluation mode, without a key-value cache: packed rows need `use_cache=False`."""
+    """Load a model and return it in evaluation mode, without a key-value cache, which packed rows cannot use."""
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(
@@ -105,7 +111,7 @@ def load_model(model: ModelRef, *, dtype: str = "float32") -> PreTrainedModel:
 
 
 def read_chat_template(name: str) -> str:
-    """Returns the Jinja text of a chat form: the name of one that ships with mixcpt, or a path."""
+    """Return the text of a chat template, given by the name of a template of mixcpt or by a path."""
     shipped = _TEMPLATES / f"{name}.jinja"
     path = shipped if shipped.is_file() else Path(name)
     try:
@@ -113,12 +119,12 @@ def read_chat_template(name: str) -> str:
     except OSError:
         known = ", ".join(sorted(file.stem for file in _TEMPLATES.glob("*.jinja")))
         raise ConfigError(
-            f"base.chat_template {name!r} is neither a shipped form ({known}) nor a readable file"
+            f"base.chat_template {name!r} is neither a template of mixcpt ({known}) nor a readable file"
         ) from None
 
 
 def require_chat_template(model: ModelRef, chat_template: str) -> None:
-    """Raises `ModelError` where the model has no chat form and the settings give none."""
+    """Raise `ModelError` if neither the model nor the settings have a chat template."""
     if not load_tokenizer(model, chat_template).chat_template:
         raise ModelError(
             f"the tokenizer of {model.path} has no chat template, which format alignment needs",
@@ -145,31 +151,32 @@ def _fetch(config: BaseModelConfig) -> Path:
         return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"base.model: {config.model!r} is no local folder and the hub did not give it ({type(error).__name__})",
+            f"base.model: {config.model!r} is not a local folder, and its download failed ({type(error).__name__})",
             "check the spelling, the network and, for a gated model, HF_TOKEN",
         ) from error
 
 
 def _check_folder(path: Path) -> None:
-    config = _read_json(path / "config.json", f"{path} is no model folder: it has no readable config.json")
+    config = _read_json(path / "config.json", f"{path} is not a model folder: it has no readable config.json")
     if not list(path.glob("*.safetensors")):
         raise ModelError(
-            f"{path} has no .safetensors weights", "convert the model first; pickled weights are not loaded"
+            f"{path} has no .safetensors weights", "convert the model to safetensors; pickled weights are not loaded"
         )
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelError(f"{path} has no tokenizer (tokenizer.json)", "save the tokenizer into the model's folder")
+        raise ModelError(f"{path} has no tokenizer (tokenizer.json)", "save the tokenizer in the folder of the model")
     vocab_size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0)
     largest = _largest_token_id(path)
     if not _LEAST_USED_FRACTION * vocab_size <= largest + 1 <= vocab_size:
         raise ModelError(
-            f"tokenizer and model of {path} do not fit: token ids go up to {largest}, the vocabulary has {vocab_size}",
+            f"tokenizer and model of {path} do not match: "
+            f"token ids go up to {largest}, the vocabulary has {vocab_size}",
             "use the tokenizer that the model was trained with",
         )
 
 
 def _largest_token_id(path: Path) -> int:
-    """Returns the largest id of a tokenizer, read from its file where that is JSON: importing what loads tokenizers
-    takes seconds, which every flow would pay before it begins."""
+    """Return the largest token id. It is read from tokenizer.json if that exists, because the import of transformers
+    takes seconds before every run."""
     file = path / "tokenizer.json"
     if not file.is_file():
         return max(load_tokenizer(ModelRef(path.name, str(path), "")).get_vocab().values())

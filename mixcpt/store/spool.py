@@ -1,6 +1,6 @@
-"""How a stage reports what it measures: to a local append-only file, which a task forwards to the tracking server.
+"""Measurements of a running stage: appended to a local file, which a task forwards to the tracking server.
 
-A training process never talks to a server, so a server that is away never stops a training.
+A training process never connects to a server, so an unavailable server never stops a training.
 """
 
 import json
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-_BESIDE = ".flow.jsonl"
+_FLOW_SUFFIX = ".flow.jsonl"
 _SHORT = 16
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Where a stage sends its measurements."""
+    """Receiver of the measurements of a stage."""
 
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
-        """Records `metrics` at `step`; `total_steps` lets a reader show progress."""
+        """Record metrics at a step; `total_steps` lets a reader show progress."""
 
 
 class NullTracker:
-    """Forgets everything; for notebooks and tests."""
+    """Tracker that discards all measurements; for notebooks and tests."""
 
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
         pass
@@ -35,10 +35,13 @@ class Measurement:
     """One line of a spool."""
 
     step: int
+    """Step of the stage."""
     metrics: dict[str, float]
+    """Measured values by name."""
     time_seconds: float
-    """Unix time at which it was taken."""
+    """Unix time of the measurement."""
     total_steps: int | None = None
+    """Number of steps of the stage; None if unknown."""
 
 
 class Spool:
@@ -49,20 +52,21 @@ class Spool:
 
     @property
     def exists(self) -> bool:
-        """Whether there is something to read, here or beside."""
-        return self.path.exists() or self.path.with_suffix(_BESIDE).exists()
+        """Whether this file or that of the flow process exists."""
+        return self.path.exists() or self.path.with_suffix(_FLOW_SUFFIX).exists()
 
     def remove(self) -> None:
-        """Removes what was read to the end, here and beside."""
+        """Remove this file and that of the flow process."""
         self.path.unlink(missing_ok=True)
-        self.path.with_suffix(_BESIDE).unlink(missing_ok=True)
+        self.path.with_suffix(_FLOW_SUFFIX).unlink(missing_ok=True)
 
     @property
-    def beside(self) -> "Spool":
-        """What the flow process measures about the same stage; two writers of one file could cut each other's lines."""
-        return Spool(self.path.with_suffix(_BESIDE))
+    def flow_spool(self) -> "Spool":
+        """File for the flow process's measurements of the same stage; two writers of one file could mix their lines."""
+        return Spool(self.path.with_suffix(_FLOW_SUFFIX))
 
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
+        """Append a measurement and sync the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"step": step, "metrics": dict(metrics), "time_seconds": time.time(), "total_steps": total_steps}
         with self.path.open("a") as stream:
@@ -71,9 +75,9 @@ class Spool:
             os.fsync(stream.fileno())
 
     def read(self, offset: int = 0) -> tuple[list[Measurement], int]:
-        """Returns the complete lines after byte `offset`, and the offset to go on from.
+        """Return the measurements after byte `offset`, and the offset for the next call.
 
-        A last line that is still being written, or was cut by a crash, is left for the next call.
+        An incomplete last line is left for the next call.
         """
         if not self.path.exists():
             return [], offset
@@ -85,12 +89,15 @@ class Spool:
 
 
 def spool_of(root: Path, kind: str, fingerprint: str) -> Spool:
-    """Returns the spool of a stage, told by what it makes, in the store at `root`."""
+    """Return the spool of the stage that makes an artifact in the store at `root`."""
     return Spool(root / "work" / "spools" / f"{kind}-{fingerprint[:_SHORT]}.jsonl")
 
 
 def _is_json(line: bytes) -> bool:
-    """A line cut by a crash and continued by the next process is no JSON; its step is logged again after the resume."""
+    """Return whether a line is valid JSON.
+
+    A line that a crash cut and the next process continued is not; its step is logged again after the resume.
+    """
     try:
         json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Bad input through the command line: a clear message, an exit code that is not 0, and nothing half-written."""
+"""Bad input on the command line: a clear message, a non-zero exit code, and no half-written files."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ Config = dict[str, Any]
 
 @pytest.fixture
 def config(tmp_path: Path, tiny_model: ModelRef) -> Config:
-    """A small run that would work, to be broken in one place."""
+    """Return a small valid run; every test breaks one part of it."""
     documents = tmp_path / "documents.jsonl"
     texts = [f"Alda keeps a fox in tower number {number} of the river" for number in range(40)]
     documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -101,7 +101,7 @@ def no_safetensors(config: Config) -> None:
         (wrong_type, ["mixture.total_tokens", "'plenty'"]),
         (negative_weight, ["mixture.weights.domain", "-1"]),
         (no_tokenizer, ["no tokenizer"]),
-        (other_vocabulary, ["do not fit", "vocabulary has 7"]),
+        (other_vocabulary, ["do not match", "vocabulary has 7"]),
         (no_chat_template, ["no chat template", "base.chat_template"]),
         (no_safetensors, [".safetensors"]),
     ],
@@ -151,7 +151,7 @@ def test_run_of_an_empty_corpus_fails_clearly_and_publishes_nothing(config: Conf
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_run_goes_on_past_broken_lines_and_counts_them(config: Config, tmp_path: Path) -> None:
+def test_run_skips_and_counts_broken_lines(config: Config, tmp_path: Path) -> None:
     documents = Path(config["curation"]["sources"][0]["paths"][0])
     documents.write_text('{"text": broken\n[1]\n' + documents.read_text())
     done = mixcpt("run", config, tmp_path)

@@ -215,12 +215,12 @@ def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None
         return {"documents": 3}
 
     ref = store.produce(StageKey("corpus", 1, {}), build)
-    batch = Batch.in_store((Job("curate", "curate", {"min_characters": 5}, 7),), store.root)
+    batch = Batch.in_store((Job(name="curate", stage="curate", config={"min_characters": 5}, seed=7),), store.root)
     batch.write()
     append_event(batch.events, Finished("curate", ref))
     spool = spool_of(store.root, ref.kind, ref.fingerprint)
     spool.log(1, {"curate/documents": 3.0})
-    spool.beside.log(0, {"system/process_memory_megabytes": 5.0})
+    spool.flow_spool.log(0, {"system/process_memory_megabytes": 5.0})
     config = ReconcileConfig(store=str(tmp_path))
     assert [finding.name for finding in replay_missed_stages.fn(config)] == ["curate"]
     assert replay_missed_stages.fn(config) == []
@@ -252,7 +252,11 @@ def test_progress_and_use_of_the_machine_are_in_mlflow_once_through_a_resume(
     monkeypatch.setattr(watching, "FORWARD_SECONDS", 0.0)
     tracking: Tracking = open_tracking(Place(f"sqlite:///{tmp_path / 'mlflow.db'}", "trial", tmp_path.as_uri()))
     adaptation: Any = SimpleNamespace(tracking=tracking, run_id="", tags={})
-    spool, job, report = Spool(tmp_path / "spool.jsonl"), Job("pretrain", "pretrain", {}, 0), Silent()
+    spool, job, report = (
+        Spool(tmp_path / "spool.jsonl"),
+        Job(name="pretrain", stage="pretrain", config={}, seed=0),
+        Silent(),
+    )
     usage: Any = SimpleNamespace(sample=lambda: {"system/process_memory_megabytes": 5.0})
     for steps in ((10, 20), (20, 30)):  # the second attempt measures step 20 again
         stage = StageUnderWay(adaptation, job, "key", spool, report)  # type: ignore[arg-type]

@@ -82,5 +82,5 @@ def test_run_called_like_a_folder_of_something_else_is_the_run(
     (tmp_path / "mixcpt").mkdir()
     add_run(store, "mixcpt", tiny_model, trained)
     assert find_model(store, "mixcpt").digest == trained.digest
-    with pytest.raises(ModelError, match="is no model folder"):
+    with pytest.raises(ModelError, match="is not a model folder"):
         find_model(store, "./mixcpt")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mixcpt.config import BaseModelConfig, CurationConfig, FilesSource
 from mixcpt.curation import curate
-from mixcpt.report.ancestry import descent, reached, runs_of
+from mixcpt.report.ancestry import ancestry_tree, runs_of, trace_document
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.lineage import Catalogue
 from mixcpt.store.models import ModelRef, digest_as_base, resolve_model
@@ -72,7 +72,7 @@ def test_catalogue_follows_rounds_that_start_from_each_other(
 def test_descent_names_files_and_base(chain: tuple[ArtifactStore, ArtifactRef, ArtifactRef]) -> None:
     store, _, second = chain
     console = Console(width=200, record=True)
-    console.print(descent(Catalogue(store), second).to_tree())
+    console.print(ancestry_tree(Catalogue(store), second).to_tree())
     text = console.export_text()
     for part in ("bones.jsonl", "minds.jsonl", "base model tiny", "mixture of 9 tokens", "pretrain, 5 steps"):
         assert text.count(part) >= 1, text
@@ -83,7 +83,7 @@ def test_reached_document_leads_to_every_model_after_it(
     chain: tuple[ArtifactStore, ArtifactRef, ArtifactRef], wanted: str
 ) -> None:
     store, first, second = chain
-    (found,) = reached(Catalogue(store), wanted)
+    (found,) = trace_document(Catalogue(store), wanted)
     if found.part == "read":
         assert {ref.fingerprint for ref in found.models} == {first.fingerprint, second.fingerprint}
     else:
@@ -92,7 +92,7 @@ def test_reached_document_leads_to_every_model_after_it(
 
 def test_reached_file_by_its_path_and_unknown_text(chain: tuple[ArtifactStore, ArtifactRef, ArtifactRef]) -> None:
     store, _, second = chain
-    (found,) = reached(Catalogue(store), "somewhere/minds.jsonl")
+    (found,) = trace_document(Catalogue(store), "somewhere/minds.jsonl")
     assert [ref.fingerprint for ref in found.models] == [second.fingerprint]
-    assert reached(Catalogue(store), "not in any text") == []
+    assert trace_document(Catalogue(store), "not in any text") == []
     assert runs_of(Catalogue(store), second) == []

@@ -59,14 +59,14 @@ def test_resolve_model_tokenizer_with_ids_beyond_the_model_is_refused(folder: Pa
     tokenizer.save_pretrained(folder)
     with pytest.raises(
         ModelError,
-        match=rf"do not fit: token ids go up to {len(tokenizer) - 1}, the vocabulary has {len(tokenizer) - 1}",
+        match=rf"do not match: token ids go up to {len(tokenizer) - 1}, the vocabulary has {len(tokenizer) - 1}",
     ):
         resolve(folder)
 
 
 def test_resolve_model_tokenizer_of_a_much_smaller_model_is_refused(folder: Path) -> None:
     widen_vocabulary(folder, 512)
-    with pytest.raises(ModelError, match=r"do not fit: .* the vocabulary has 512"):
+    with pytest.raises(ModelError, match=r"do not match: .* the vocabulary has 512"):
         resolve(folder)
 
 
