@@ -42,18 +42,19 @@ from mixcpt.config.mixture import MixtureConfig, PoolWeights
 from mixcpt.config.model import CLOSED_WORLD_BASE, BaseModelConfig
 from mixcpt.config.optimizer import OptimizerConfig, require_optimizer
 from mixcpt.config.pretrain import (
-    AdapterOffTeacher,
-    CachedTeacher,
-    FrozenTeacher,
-    FullScope,
-    LoraScope,
+    AdapterOffTeacherConfig,
+    CachedTeacherConfig,
+    FrozenTeacherConfig,
+    FullScopeConfig,
+    LoraScopeConfig,
     PretrainConfig,
     Scope,
-    TeacherSettings,
+    TeacherConfig,
 )
 from mixcpt.config.promote import PromoteConfig, RollbackConfig
 from mixcpt.config.readapt import Cause, Gate, ReadaptConfig
 from mixcpt.config.reconcile import ReconcileConfig
+from mixcpt.config.renames import RENAMED_KEYS, read_stored
 from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
@@ -62,14 +63,15 @@ from mixcpt.config.streams import Form, ObjectiveConfig, StreamConfig, ViewConfi
 
 __all__ = [
     "CLOSED_WORLD_BASE",
+    "RENAMED_KEYS",
     "AdaptConfig",
-    "AdapterOffTeacher",
+    "AdapterOffTeacherConfig",
     "AdviseConfig",
     "AlignConfig",
     "AverageConfig",
     "BaseModelConfig",
     "BitsPerByteTask",
-    "CachedTeacher",
+    "CachedTeacherConfig",
     "Cause",
     "Claim",
     "ClosedWorldSource",
@@ -88,13 +90,13 @@ __all__ = [
     "FieldNames",
     "FilesSource",
     "Form",
-    "FrozenTeacher",
-    "FullScope",
+    "FrozenTeacherConfig",
+    "FullScopeConfig",
     "Gate",
     "HuggingFaceSource",
     "InterpolateConfig",
     "KlMethod",
-    "LoraScope",
+    "LoraScopeConfig",
     "LssdMethod",
     "MarginMethod",
     "MaskMethod",
@@ -132,7 +134,7 @@ __all__ = [
     "SweepConfig",
     "TalrMethod",
     "Task",
-    "TeacherSettings",
+    "TeacherConfig",
     "ViewConfig",
     "WorldForm",
     "has_one_answer",
@@ -143,5 +145,6 @@ __all__ = [
     "load_config",
     "load_corpus",
     "load_readapt",
+    "read_stored",
     "require_optimizer",
 ]

@@ -1,4 +1,4 @@
-"""The one object that says what a run does."""
+"""Settings of a run."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from mixcpt.config.runtime import RuntimeConfig
 
 
 class AdaptConfig(Settings):
-    """Teach a base model a domain without losing what it knows.
+    """Teach a base model a domain while it keeps its prior knowledge.
 
     The defaults adapt the model that ships with mixcpt to the closed world.
     """
@@ -25,26 +25,33 @@ class AdaptConfig(Settings):
     seed: int = Field(0, ge=0, json_schema_extra={"position": 1})
     """Seed of mixing, training and selection."""
     data_seed: int = Field(0, ge=0, json_schema_extra={"position": 2})
-    """Seed of which documents are held out and which questions are drawn; runs that are compared share it."""
+    """Seed that draws the held-out documents and the questions; runs that are compared must share it."""
     base: BaseModelConfig = Field(BaseModelConfig(), json_schema_extra={"position": 3})
-    """The model to start from."""
+    """Base model to start from."""
     curation: CurationConfig = Field(CurationConfig(), json_schema_extra={"position": 4})
-    """Sources and cleaning."""
+    """Sources of text and their cleaning."""
     mixture: MixtureConfig = Field(MixtureConfig(), json_schema_extra={"position": 5})
-    """Weights and packing."""
+    """Weights of the pools, and their packing into rows."""
     pretrain: PretrainConfig = Field(PretrainConfig(), json_schema_extra={"position": 6})
     """Stage 1: continual pre-training."""
     align: AlignConfig = Field(AlignConfig(), json_schema_extra={"position": 7})
     """Stage 2: format alignment."""
     evaluate: EvaluateConfig = Field(EvaluateConfig(), json_schema_extra={"position": 8})
-    """What is measured."""
+    """Tasks, and the statistics of their results."""
     runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 9})
-    """Places and processes; never changes a result."""
+    """Places and processes; no setting here changes a result."""
+
+    @property
+    def promised_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the retention promise protects; empty without a promise."""
+        promise = self.pretrain.retention
+        return (promise.tasks or (self.evaluate.headline_general,)) if promise.max_loss else ()
 
     @model_validator(mode="after")
     def _check(self) -> "AdaptConfig":
         if problems := [
             *self._pool_problems(),
+            *self._method_problems(),
             *self._task_problems(),
             *self._world_problems(),
             *self._promise_problems(),
@@ -54,10 +61,9 @@ class AdaptConfig(Settings):
         return self
 
     def _pool_problems(self) -> Iterator[str]:
-        """Yields what asks for a pool that no source has, and methods that do not go with the weights."""
+        """Yield one message for each pool that is used but has no source."""
         pools = {source.pool for source in self.curation.sources}
-        weights = self.mixture.weights.model_dump()
-        for pool, weight in weights.items():
+        for pool, weight in self.mixture.weights.model_dump().items():
             if weight > 0 and pool not in pools:
                 yield (
                     f"mixture.weights.{pool} is {weight} but no source has pool: {pool}; "
@@ -66,74 +72,71 @@ class AdaptConfig(Settings):
         for pool in ("instructions", "preferences"):
             if getattr(self.align.selection, f"num_{pool}") and pool not in pools:
                 yield f"align.selection.num_{pool} is above 0 but no source has pool: {pool}"
-        general = sum(weight for pool, weight in weights.items() if pool != "domain")
-        yield from self._reading_problems(general)
 
-    def _reading_problems(self, general: float) -> Iterator[str]:
-        """Yields a method that reads other pools than the weights say."""
+    def _method_problems(self) -> Iterator[str]:
+        """Yield one message if the method and the pool weights contradict each other."""
         name = self.pretrain.method.kind
-        if general > 0 and all(stream.reads == "domain" for stream in self.pretrain.method.streams()):
-            yield f"pretrain.method {name} reads domain documents alone: set the other weights to 0" + (
-                ", or use cpt_replay" if name == "cpt" else ", or use streams"
+        if self._has_general_text and all(stream.reads == "domain" for stream in self.pretrain.method.streams()):
+            replacement = "cpt_replay" if name == "cpt" else "streams"
+            yield (
+                f"pretrain.method {name} reads only domain documents: set the other weights to 0, or use {replacement}"
             )
-        if name == "cpt_replay" and general == 0:
+        if name == "cpt_replay" and not self._has_general_text:
             yield "pretrain.method cpt_replay needs a general pool with a weight above 0, or use cpt"
 
+    @property
+    def _has_general_text(self) -> bool:
+        weights = self.mixture.weights.model_dump()
+        return any(weight > 0 for pool, weight in weights.items() if pool != "domain")
+
     def _task_problems(self) -> Iterator[str]:
-        """Yields tasks on held-out documents that there will not be."""
+        """Yield one message for each task about held-out documents that will not exist."""
         pools = {source.pool for source in self.curation.sources} if self.curation.heldout_fraction else set()
         names = {source.name for source in self.curation.sources}
         for task in self.evaluate.tasks:
             if task.kind == "bits_per_byte" and task.source and task.source not in names:
-                yield f"the task {task.name} measures the source {task.source}, but there are only {', '.join(names)}"
+                yield f"the task {task.name} measures the source {task.source}; the sources are {', '.join(names)}"
             elif task.kind == "bits_per_byte" and task.heldout_pool != "none" and task.heldout_pool not in pools:
                 yield (
                     f"the task {task.name} measures held-out {task.heldout_pool} documents, but there will be none: "
-                    f"add a source with pool: {task.heldout_pool} and a curation.heldout_fraction above 0"
+                    f"add a source with pool: {task.heldout_pool} and set curation.heldout_fraction above 0"
                 )
 
     def _world_problems(self) -> Iterator[str]:
-        """Yields tasks that ask for another closed world than the one that training reads."""
+        """Yield one message for each task about a different closed world than the training text."""
         sources = [source for source in self.curation.sources if source.kind == "closed_world"]
         for task in (task for task in self.evaluate.tasks if task.kind == "closed_world"):
             worlds = {
-                (each.seed, each.entities) for each in sources if each.pool == "domain" and each.about == task.about
+                (source.seed, source.entities)
+                for source in sources
+                if source.pool == "domain" and source.about == task.about
             }
             if worlds and (task.seed, task.entities) not in worlds:
                 seed, entities = next(iter(worlds))
                 yield (
-                    f"the task {task.name} asks about world {task.seed} with {task.entities} entities, but the domain "
-                    f"that training reads is of world {seed} with {entities}: set its seed and entities"
+                    f"the task {task.name} has seed {task.seed} and {task.entities} entities, but the closed-world "
+                    f"source has seed {seed} and {entities} entities: set the task's seed and entities to these values"
                 )
 
-    @property
-    def promised_tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that the promise is about; none where nothing is promised."""
-        promise = self.pretrain.retention
-        return (promise.tasks or (self.evaluate.headline_general,)) if promise.max_loss else ()
-
     def _promise_problems(self) -> Iterator[str]:
-        """Yields a promise that cannot be watched, or whose keeping could not be shown."""
+        """Yield one message for each reason why the retention promise cannot be kept or checked."""
+        if not self.promised_tasks:
+            return
         tasks = {task.name: task for task in self.evaluate.tasks}
         for name in self.promised_tasks:
             if name not in tasks:
                 yield f"pretrain.retention.tasks has {name!r}, which is none of the tasks: {', '.join(tasks)}"
             elif not has_one_answer(tasks[name]):
-                yield f"pretrain.retention cannot watch {name}: its answers are no single texts that are right or wrong"
-        if self.promised_tasks and self.evaluate.split in ("all", "probe"):
+                yield f"pretrain.retention cannot protect {name}: its answers are not single texts, right or wrong"
+        if self.evaluate.split in ("all", "probe"):
             yield (
                 f"pretrain.retention is steered by the probe questions, and evaluate.split is {self.evaluate.split}: "
-                "set evaluate.split to report, for questions that steered cannot show whether the promise was kept"
+                "set evaluate.split to report, because questions that steer a training cannot show its success"
             )
-        weights = self.mixture.weights.model_dump()
-        if (
-            self.promised_tasks
-            and self.pretrain.retention.act == "replay"
-            and set(weights) - {"domain"} == {pool for pool, weight in weights.items() if weight == 0}
-        ):
-            yield "pretrain.retention.act replay needs general text in the mixture: give a general pool a weight"
-        if self.promised_tasks and self.runtime.sharding != "none":
-            yield "pretrain.retention needs whole weights in every process: set runtime.sharding to none"
+        if self.pretrain.retention.action == "replay" and not self._has_general_text:
+            yield "pretrain.retention.action replay needs general text in the mixture: give a general pool a weight"
+        if self.runtime.sharding != "none":
+            yield "pretrain.retention needs unsharded weights in every process: set runtime.sharding to none"
 
     def _batch_problems(self) -> Iterator[str]:
         if self.pretrain.batch_rows % (self.pretrain.micro_batch_rows * self.runtime.num_processes):

@@ -1,4 +1,4 @@
-"""Format alignment: few general samples teach the chat form, not facts."""
+"""Format alignment: a small number of general samples teaches the chat format, not facts."""
 
 from typing import Literal
 
@@ -11,56 +11,57 @@ Strategy = Literal["known_gap", "gap", "ppl_low", "ppl_low_plain", "random"]
 
 
 class SelectionConfig(Settings):
-    """Which samples of the general pools are used."""
+    """Selection of alignment samples from the general pools."""
 
     strategy: Strategy = "known_gap"
-    """`known_gap`: among samples the model already predicts well as plain text, those that the chat form makes hardest.
-    `gap`: those among all samples. `ppl_low`: the easiest in the chat form. `ppl_low_plain`: the easiest as plain text.
-    `random`: the control."""
+    """Criterion for the selection. `known_gap`: samples that the model predicts well as plain text, but badly in the
+    chat form. `gap`: samples that the chat form makes hardest, among all samples. `ppl_low`: the easiest samples in the
+    chat form. `ppl_low_plain`: the easiest samples as plain text. `random`: a random control."""
     num_instructions: int = Field(200, ge=0)
-    """Samples for SFT; 0 skips it."""
+    """Number of samples for SFT; 0 skips SFT."""
     num_preferences: int = Field(100, ge=0)
-    """Pairs for DPO; 0 skips it."""
+    """Number of pairs for DPO; 0 skips DPO."""
     num_candidates: PositiveInt = 2000
-    """At most so many samples of each pool, drawn at random, are scored."""
+    """Maximum number of samples per pool that are scored, drawn at random."""
     max_tokens: PositiveInt = 512
-    """Samples that are longer in the chat form are no candidates; keep it at or below that of sft and dpo."""
+    """Maximum length of a candidate in the chat form, in tokens; should not exceed `sft.max_tokens` and
+    `dpo.max_tokens`."""
 
 
 class SftConfig(Settings):
-    """Supervised fine-tuning on the chat form; the loss counts answers alone."""
+    """Supervised fine-tuning on the chat form; only answers are scored."""
 
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
-    """Optimiser and schedule."""
+    """Optimiser and learning-rate schedule of SFT."""
     epochs: PositiveInt = 3
-    """Passes over the selected instructions."""
+    """Number of passes over the selected instructions."""
     batch_size: PositiveInt = 16
-    """Samples per step."""
+    """Samples per optimiser step."""
     max_tokens: PositiveInt = 512
-    """Longer samples are removed and counted."""
+    """Maximum length of a sample in tokens; longer samples are removed and counted."""
 
 
 class DpoConfig(Settings):
     """Direct preference optimisation; the reference is the SFT model."""
 
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-6)
-    """Optimiser and schedule."""
+    """Optimiser and learning-rate schedule of DPO."""
     epochs: PositiveInt = 1
-    """Passes over the selected pairs."""
+    """Number of passes over the selected pairs."""
     batch_size: PositiveInt = 16
-    """Pairs per step."""
+    """Pairs per optimiser step."""
     beta: PositiveFloat = 0.1
-    """Strength of the pull towards the reference."""
+    """Strength of the regularisation towards the reference model; higher stays closer to it."""
     max_tokens: PositiveInt = 512
-    """Longer pairs are removed and counted."""
+    """Maximum length of a pair in tokens; longer pairs are removed and counted."""
 
 
 class AlignConfig(Settings):
     """Stage 2: selection, SFT, DPO."""
 
     selection: SelectionConfig = SelectionConfig()
-    """Which samples."""
+    """Selection of the alignment samples."""
     sft: SftConfig = SftConfig()
-    """Supervised fine-tuning."""
+    """Supervised fine-tuning (SFT)."""
     dpo: DpoConfig = DpoConfig()
-    """Preference optimisation."""
+    """Direct preference optimisation (DPO)."""

@@ -1,89 +1,93 @@
-"""Several methods side by side: what they share, what each of them changes, and how fairly each is tuned."""
+"""Comparison of several methods: shared settings, changes per contender, and equal tuning."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from mixcpt.config.adapt import AdaptConfig
-from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings
+from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings, require_unique
 from mixcpt.config.evaluate import Split
+from mixcpt.config.renames import PartOf
 from mixcpt.config.runtime import RuntimeConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+RunSettings = Annotated[dict[str, Any], PartOf(AdaptConfig)]
+"""Some settings of a run, as nested plain values."""
 
 
 class Contender(Settings):
     """One method with its settings."""
 
     name: str = Field(pattern=NAME)
-    """Name in every table."""
-    settings: dict[str, Any] = Field({})
-    """What it changes of the common settings; same keys, nested."""
+    """Name of the contender in all tables."""
+    settings: RunSettings = Field({})
+    """Changes to the common settings, with the same nested keys; empty changes nothing."""
     values: tuple[PositiveFloat, ...] = ()
-    """Its own values to search, as LoRA wants larger learning rates; as many as the others have."""
+    """Values of the searched setting for this contender, for instance larger learning rates for LoRA; as many as
+    `search.values`. Empty means `search.values`."""
 
 
 class SearchConfig(Settings):
-    """One setting of each contender is chosen, with the first seed, on questions that are not reported."""
+    """Search for the best value of one setting per contender, on questions that are not reported."""
 
     setting: str = "pretrain.optimizer.learning_rate"
-    """Key path of the setting."""
+    """Key path of the searched setting."""
     values: tuple[PositiveFloat, ...] = (3e-4, 1e-3)
-    """What is tried; a single value is taken as it is."""
+    """Values to try; a single value is used without a search."""
     domain_share: Fraction = 0.5
-    """How much the domain's headline task counts in the choice; the general one's has the rest."""
+    """Weight of the headline domain task in the choice; the headline general task has the remaining weight."""
 
 
 class Claim(Settings):
-    """What somebody expects of the comparison, written down before it; the page says whether it holds."""
+    """An expected result, written before the comparison; the report states whether it holds."""
 
-    says: str = Field(min_length=1)
-    """In words."""
+    statement: str = Field(min_length=1)
+    """Claim in words, as shown in the report."""
     contender: str
-    """Who is said to be better."""
+    """Contender claimed to be better."""
     against: str = ""
-    """Than whom; empty for the base."""
+    """Contender that the first one is compared with; empty means the base."""
     task: str
-    """At what."""
+    """Task on which the claim is tested."""
     by: float = 0.0
-    """By how much at least, as a share (0.05 are five points) or in bits per byte; -0.02 claims to lose at most two
-    points. The claim holds if the whole interval is better than that."""
+    """Minimum improvement, as a share (0.05 is five points) or in bits per byte. A negative value allows a loss: -0.02
+    claims to lose at most two points. The claim holds if the whole interval is better than this."""
 
 
 class CompareConfig(Settings):
-    """Compare methods at equal effort, each tuned alike, over several seeds."""
+    """Comparison of methods at equal effort, with equal tuning, over several seeds."""
 
     name: str = Field("comparison", pattern=NAME)
     """Name of the comparison in Prefect, MLflow and the report."""
-    settings: dict[str, Any] = Field({})
-    """Settings that all contenders share; the keys are those of a run, what is not named has its default."""
+    settings: RunSettings = Field({})
+    """Settings that all contenders share, with the keys of a run; missing keys have their defaults."""
     contenders: tuple[Contender, ...] = Field(min_length=1)
-    """What is compared. The first one is what the others are measured against."""
+    """Methods to compare; all others are measured against the first."""
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    """Each contender is trained with each of them."""
+    """Training seeds; every contender is trained once with each."""
     search: SearchConfig = SearchConfig()
-    """How each contender is tuned."""
+    """Search for the best value of one setting per contender."""
     equal: Literal["tokens", "flops"] = "tokens"
-    """What every training gets: as many tokens as the settings say, or as many operations as the cheapest contender
-    needs for that many."""
+    """Budget that is equal for all trainings: `tokens` (as set in the settings), or `flops` (as many floating-point
+    operations as the cheapest contender needs for these tokens)."""
     claims: tuple[Claim, ...] = ()
-    """What is expected, and is put to the test."""
+    """Expected results, tested by the comparison."""
     jobs: PositiveInt = 1
-    """Trainings at the same time on this machine."""
+    """Number of trainings at the same time on this machine."""
 
     @model_validator(mode="after")
     def _check(self) -> "CompareConfig":
         names = [contender.name for contender in self.contenders]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"contenders need names of their own; given twice: {', '.join(twice)}")
+        require_unique("contender names", names)
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is given twice")
         for contender in self.contenders:
             if contender.values and len(contender.values) != len(self.search.values):
                 raise ValueError(
-                    f"{contender.name} tries {len(contender.values)} values where the others try "
-                    f"{len(self.search.values)}: a search of equal size is part of a fair comparison"
+                    f"{contender.name} has {len(contender.values)} values to search and the others have "
+                    f"{len(self.search.values)}: a fair comparison needs the same number"
                 )
             self._check_contender(contender)
         for claim in self.claims:
@@ -93,49 +97,48 @@ class CompareConfig(Settings):
     def _check_claim(self, claim: Claim, names: Sequence[str]) -> None:
         for name in (claim.contender, claim.against):
             if name and name not in names:
-                raise ValueError(f"claim {claim.says!r}: {name} is none of the contenders: {', '.join(names)}")
+                raise ValueError(f"claim {claim.statement!r}: {name} is none of the contenders: {', '.join(names)}")
         tasks = [task.name for task in self.first.evaluate.tasks]
         if claim.task not in tasks:
-            raise ValueError(f"claim {claim.says!r}: {claim.task} is none of the tasks: {', '.join(tasks)}")
+            raise ValueError(f"claim {claim.statement!r}: {claim.task} is none of the tasks: {', '.join(tasks)}")
 
     def _check_contender(self, contender: Contender) -> None:
         for value in self.values(contender):
             try:
                 self.adapt(contender, value, seed=self.seeds[0], split="report")
             except ValidationError as error:
-                problems = "; ".join(f"{place(item['loc'])}: {item['msg']}" for item in error.errors())
-                raise ValueError(f"contender {contender.name}: {problems}") from None
+                raise ValueError(f"contender {contender.name}: {explain(error)}") from None
 
     @property
     def runtime(self) -> RuntimeConfig:
-        """Places and processes, which all trainings share."""
+        """Places and processes of all trainings."""
         return RuntimeConfig.model_validate(self.settings.get("runtime", {}))
 
     @property
     def first(self) -> AdaptConfig:
-        """The first training of the first contender, whose base and tasks are everybody's."""
+        """First training of the first contender; the comparison uses its base and tasks."""
         contender = self.contenders[0]
         return self.adapt(contender, self.values(contender)[0], seed=self.seeds[0], split="report")
 
     def placed(self, store: str) -> "CompareConfig":
-        """Returns the same comparison with its artifacts in another folder."""
+        """Return the same comparison with its artifacts in another folder."""
         return self.model_copy(update={"settings": merged(self.settings, {"runtime": {"store": store}})})
 
     def values(self, contender: Contender) -> tuple[float, ...]:
-        """Returns what is tried for a contender."""
+        """Return the values of the searched setting that a contender tries."""
         return contender.values or self.search.values
 
     def adapt(
         self, contender: Contender, value: float, *, seed: int, split: Split, total_tokens: int = 0
     ) -> AdaptConfig:
-        """Returns the settings of one training.
+        """Return the settings of one training.
 
         Args:
-            contender: Whose.
-            value: Of the searched setting.
-            seed: Of everything but the corpus and the questions, which all trainings share.
-            split: Which questions it answers.
-            total_tokens: Length of the training; 0 leaves it as it is.
+            contender: Trained contender.
+            value: Value of the searched setting.
+            seed: Training seed; all trainings share corpus and questions.
+            split: Questions to answer.
+            total_tokens: Length of the training; 0 keeps that of the settings.
         """
         data = merged(self.settings, contender.settings)
         data = merged(data, _nested(self.search.setting, value))
@@ -146,7 +149,7 @@ class CompareConfig(Settings):
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings with the changes: maps are merged, a new `kind` starts anew, the rest is replaced."""
+    """Return the settings with the changes: maps are merged, unless `kind` differs; other values are replaced."""
     result = dict(settings)
     for key, value in changes.items():
         known = result.get(key)
@@ -156,15 +159,20 @@ def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return result
 
 
+def explain(error: ValidationError) -> str:
+    """Return the problems of nested settings in one line, each with its key path."""
+    return "; ".join(f"{_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors())
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "settings"
+
+
 def _is_same_kind(known: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
     return bool(value.get("kind", known.get("kind")) == known.get("kind"))
 
 
 def _nested(key_path: str, value: Any) -> dict[str, Any]:
-    """Returns {"a": {"b": value}} for `a.b`."""
+    """Return {"a": {"b": value}} for `a.b`."""
     key, _, rest = key_path.partition(".")
     return {key: _nested(rest, value) if rest else value}
-
-
-def place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "settings"

@@ -1,21 +1,22 @@
-"""A corpus on its own: what `mixcpt corpus add` registers for the next re-adaptation."""
+"""A single corpus, as `mixcpt corpus add` registers it for the next round of re-adaptation."""
 
 from pydantic import Field, model_validator
 
-from mixcpt.config.base import Settings
+from mixcpt.config.base import Settings, require_unique
 from mixcpt.config.evaluate import BitsPerByteTask, Task
 from mixcpt.config.sources import Source
 
 
 class CorpusConfig(Settings):
-    """Documents of a domain, and what may be asked about them."""
+    """Documents of a domain, and questions about them."""
 
     source: Source
-    """Where the documents are; its name is the corpus' name, its pool is domain."""
+    """Source of the documents, with pool domain; its name is the name of the corpus."""
     tasks: tuple[Task, ...] = ()
-    """Questions about the documents, of group domain. Bits per byte of what is held out of them is always measured."""
+    """Questions about the documents, with group domain. Bits per byte of the held-out documents is always measured;
+    empty measures nothing else."""
     note: str = Field("", max_length=1000)
-    """Why it is here, for whoever reads the lineage; no secret, for it is shown."""
+    """Note about the origin of the corpus, shown in the lineage; must not contain secrets."""
 
     @property
     def name(self) -> str:
@@ -25,13 +26,11 @@ class CorpusConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> "CorpusConfig":
         if self.source.pool != "domain":
-            raise ValueError(f"source.pool is {self.source.pool}: a corpus is something to learn, its pool is domain")
+            raise ValueError(f"source.pool is {self.source.pool}: a corpus contains new knowledge, set pool to domain")
         for task in self.tasks:
             if task.group != "domain":
-                raise ValueError(f"the task {task.name} has group {task.group}: questions about a corpus have domain")
+                raise ValueError(f"the task {task.name} has group {task.group}: set group to domain")
             if isinstance(task, BitsPerByteTask) and not task.path:
-                raise ValueError(f"the task {task.name} measures held-out documents, which is done without being asked")
-        names = [task.name for task in self.tasks]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"task names must differ; given twice: {', '.join(twice)}")
+                raise ValueError(f"the task {task.name} measures held-out documents, which is always done: remove it")
+        require_unique("task names", [task.name for task in self.tasks])
         return self

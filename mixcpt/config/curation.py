@@ -1,13 +1,13 @@
-"""How raw records become clean documents."""
+"""Curation of raw records into clean documents."""
 
 from pydantic import Field, model_validator
 
-from mixcpt.config.base import Fraction, Settings
+from mixcpt.config.base import Fraction, Settings, require_unique
 from mixcpt.config.sources import ClosedWorldSource, Source
 
 
 class CurationConfig(Settings):
-    """Sources in, clean and explained documents out."""
+    """Sources of a run, and the steps that clean them."""
 
     sources: tuple[Source, ...] = Field(
         (
@@ -16,27 +16,25 @@ class CurationConfig(Settings):
             ClosedWorldSource(name="world-preferences", pool="preferences"),
         ),
     )
-    """Everything the run reads; each source says what it is for."""
+    """Sources of all text that the run reads; every source names its pool."""
 
     normalise: bool = True
-    """Repair broken Unicode, unify line ends, strip trailing space, drop control characters and
+    """Whether to repair broken Unicode, unify line ends, strip trailing spaces, and drop control characters and
     left-over end-of-text marks."""
 
     min_characters: int = Field(20, ge=0)
-    """Documents shorter than this are removed (domain and general pools)."""
+    """Minimum length of a document in the pools domain and general, in characters; 0 keeps documents of any length."""
 
     deduplicate: bool = True
-    """Remove exact duplicates (after normalisation) within a pool."""
+    """Whether to remove exact duplicates within a pool, after normalisation."""
 
     heldout_fraction: Fraction = 0.05
-    """Share of domain and general documents kept out of training, to measure bits per byte on.
-    Split off before deduplication, so that a duplicate of a held-out document never reaches training."""
+    """Share of domain and general documents kept out of training to measure bits per byte; 0 holds out none. They are
+    split off before deduplication, so no duplicate of a held-out document is trained on."""
 
     @model_validator(mode="after")
     def _check(self) -> "CurationConfig":
-        names = [source.name for source in self.sources]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"source names must differ; given twice: {', '.join(twice)}")
+        require_unique("source names", [source.name for source in self.sources])
         if not any(source.pool == "domain" for source in self.sources):
-            raise ValueError("no source has pool: domain; there is nothing new to learn")
+            raise ValueError("no source has pool: domain, so there is nothing new to learn")
         return self

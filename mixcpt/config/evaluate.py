@@ -1,22 +1,21 @@
-"""What is asked of every model: before, after, in its own prompt form."""
+"""Tasks that measure every model, and the prompt form in which it answers them."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mixcpt.config.base import Fraction, PositiveInt, Settings, kind
+from mixcpt.config.base import Fraction, PositiveInt, Settings, kind, require_unique
 
 Group = Literal["domain", "general"]
-"""Whether a task measures what should be learned or what should be kept."""
+"""Purpose of a task: `domain` measures new knowledge, `general` measures prior knowledge."""
 
 Split = Literal["all", "probe", "selection", "report"]
-"""Which questions are asked: all, or those that steer a training, choose its settings, or are reported."""
+"""Part of the questions: all, or the part that steers a training, chooses its settings, or is reported."""
 
 TASK_NAME = r"^[a-z][a-z0-9_]*$"
 
-
 WorldForm = Literal["question", "reworded", "reverse", "two_hop", "free_text", "memory"]
-"""The ways of asking for a fact of the closed world."""
+"""Form of a question about a fact of the closed world."""
 
 
 class ClosedWorldTask(Settings):
@@ -24,81 +23,83 @@ class ClosedWorldTask(Settings):
 
     kind: Literal["closed_world"] = kind("closed_world")
     name: str = Field("domain_questions", pattern=TASK_NAME)
-    """Name of the task in every report."""
+    """Name of the task in all reports."""
     group: Group = "domain"
-    """What the task measures."""
+    """Purpose of the task: domain (new knowledge) or general (prior knowledge)."""
     about: Literal["domain", "general_asked", "general_unasked", "updated"] = "domain"
-    """Facts of the new domain; general facts asked in training; general facts that were never asked, only read; or
-    those that news have changed, where the new value is right."""
+    """Facts that the questions are about: `domain` (facts of the new domain), `general_asked` (general facts with
+    questions in the training data), `general_unasked` (general facts that occur only in documents), or `updated` (facts
+    that the news have changed; the new value is correct)."""
     form: WorldForm = "question"
-    """`question` asks for the fact, `reworded` in words that no instruction uses, `reverse` for the entity that has it,
-    `two_hop` for a fact of an entity that is not named but told by another fact, `free_text` for all that is known of
-    the entity; `memory` has the model go on with a sentence of a document."""
+    """Form of the questions. `question`: asks for the fact. `reworded`: asks in words that no instruction uses.
+    `reverse`: asks for the entity that has the fact. `two_hop`: describes the entity by another fact instead of naming
+    it. `free_text`: asks for all facts about the entity. `memory`: the model completes a sentence of a document."""
     limit: int = Field(0, ge=0)
-    """Ask at most this many; 0 asks all."""
+    """Maximum number of questions; 0 uses all."""
     seed: int = 0
     """Seed of the world."""
     entities: int = Field(60, ge=10, le=360, multiple_of=2)
-    """How many entities its domain has."""
+    """Number of entities in the domain of the world; must equal that of the source."""
 
     @model_validator(mode="after")
     def _check(self) -> "ClosedWorldTask":
         if self.about == "updated" and self.form in ("reverse", "memory"):
-            raise ValueError(f"news can be asked for, but not in the form {self.form}")
+            raise ValueError(f"questions about updated facts have no form {self.form}: choose another form")
         return self
 
 
 class MultipleChoiceTask(Settings):
-    """Questions with keyed choices in a jsonl file; the most likely choice counts."""
+    """Questions with keyed choices in a jsonl file; the most likely choice is the model's answer."""
 
     kind: Literal["multiple_choice"] = kind("multiple_choice")
     name: str = Field(pattern=TASK_NAME)
-    """Name of the task in every report."""
+    """Name of the task in all reports."""
     group: Group
-    """What the task measures."""
+    """Purpose of the task: domain (new knowledge) or general (prior knowledge)."""
     path: str
-    """A jsonl file, may be gzip-compressed."""
+    """Path of a jsonl file, optionally gzip-compressed."""
     question_field: str = "question"
     """Field with the question."""
     passage_field: str = "doc_id"
-    """Field that names what the question is about: questions about one passage are counted together, and are all in
-    one split. A record without it counts by itself."""
+    """Field with the identifier of the passage that a question is about. Questions about one passage form one cluster
+    in the statistics and stay in one split; a record without this field is its own cluster."""
     choices_field: str = "choices"
     """Field with the list of choices."""
     answer_field: str = "answer"
-    """Field with the right choice: its index, its letter, or its text."""
+    """Field with the correct choice: its index, its letter, or its text."""
     num_fewshot: int = Field(0, ge=0)
-    """Examples with their answers before each question, the same for every question and for any split; what serves as
-    an example, and whatever else is about its passage, is never asked."""
+    """Number of examples with answers before each question, the same for all questions and splits; 0 shows none. The
+    examples, and all other questions about their passages, are never asked."""
     distractor_fields: tuple[str, ...] = ()
-    """Fields with one wrong choice each, for files without a list; answer_field then holds the right text."""
+    """Fields with one wrong choice each, for files without a list of choices; `answer_field` then contains the correct
+    text. Empty means that `choices_field` has the choices."""
     limit: int = Field(0, ge=0)
-    """Ask at most this many, drawn by seed; 0 asks all."""
+    """Maximum number of questions, drawn by seed; 0 uses all."""
 
 
 class BitsPerByteTask(Settings):
-    """How well the model predicts a text that it was not trained on, in bits per byte: lower is better."""
+    """Bits per byte of a text that the model was not trained on; lower is better."""
 
     kind: Literal["bits_per_byte"] = kind("bits_per_byte")
     name: str = Field(pattern=TASK_NAME)
-    """Name of the task in every report."""
+    """Name of the task in all reports."""
     group: Group
-    """What the task measures."""
+    """Purpose of the task: domain (new knowledge) or general (prior knowledge)."""
     heldout_pool: Literal["none", "domain", "general"] = "none"
-    """Measure on what curation held out of this pool."""
+    """Pool whose held-out documents are measured; `none` if `path` names a file."""
     source: str = ""
-    """Only of the source with this name; empty takes all of the pool."""
+    """Name of the source whose held-out documents are measured; empty means all sources of the pool."""
     path: str = ""
-    """Or measure on this txt or jsonl file (field `text`)."""
+    """Path of a txt or jsonl file (field `text`) to measure; empty if `heldout_pool` names a pool."""
     limit: int = Field(200, ge=0)
-    """At most this many documents; 0 takes all."""
+    """Maximum number of documents; 0 uses all."""
 
     @model_validator(mode="after")
     def _check(self) -> "BitsPerByteTask":
         if (self.heldout_pool == "none") == (self.path == ""):
-            raise ValueError("give either heldout_pool or path, not both and not none")
+            raise ValueError("give exactly one of heldout_pool and path")
         if self.source and self.path:
-            raise ValueError("source names a source of heldout_pool: it does not go with path")
+            raise ValueError("source names a source of heldout_pool and cannot be used with path: remove one")
         return self
 
 
@@ -106,22 +107,22 @@ Task = Annotated[ClosedWorldTask | MultipleChoiceTask | BitsPerByteTask, Field(d
 
 
 class SplitConfig(Settings):
-    """How questions are shared out, by the passage that they are about; the rest is reported."""
+    """Shares of the questions per split, drawn by passage; the remaining questions are reported."""
 
     probe_fraction: Fraction = 0.2
-    """Steers a training that has to keep a promise."""
+    """Share of the questions that steers a training with a retention promise; 0 reserves none."""
     selection_fraction: Fraction = 0.3
-    """Chooses learning rates, weights and methods."""
+    """Share of the questions that chooses learning rates, weights and methods; 0 reserves none."""
 
     @model_validator(mode="after")
     def _check(self) -> "SplitConfig":
         if self.probe_fraction + self.selection_fraction >= 1:
-            raise ValueError("probe_fraction + selection_fraction must be below 1, so that something is reported")
+            raise ValueError("probe_fraction + selection_fraction must be below 1, so that some questions are reported")
         return self
 
 
 class EvaluateConfig(Settings):
-    """Tasks, their prompt form, and how sure we want to be."""
+    """Tasks, their prompt form, and the confidence of the results."""
 
     tasks: tuple[Task, ...] = Field(
         (
@@ -137,47 +138,48 @@ class EvaluateConfig(Settings):
             BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),
         ),
     )
-    """What is measured."""
+    """Tasks that measure every model."""
 
     headline_domain: str = "domain_questions"
-    """The task that stands for what was learned, in the picture and the last line."""
+    """Name of the task that represents new knowledge in the report's figure and last line."""
     headline_general: str = "general_questions_unasked"
-    """The task that stands for what was kept."""
+    """Name of the task that represents prior knowledge in the report's figure and last line."""
 
     split: Split = "all"
-    """Which questions are asked. Those that chose a setting cannot report it: choose on `selection`, show `report`."""
+    """Part of the questions that is used: all, probe, selection or report. Questions that chose a setting cannot report
+    its result: choose settings on `selection` and report results on `report`."""
     splits: SplitConfig = SplitConfig()
-    """How they are shared out."""
+    """Shares of the questions in each split."""
 
     aligned_form: Literal["chat", "plain"] = "chat"
-    """How the final model is asked: through its chat template, or as plain text.
-    Base and the model between are always asked in plain text."""
+    """Prompt form of the final model: `chat` (its chat template) or `plain` (plain text). The base and the pre-trained
+    model always get plain text."""
 
     kl_to_base: bool = True
-    """Also measure how far the model's predictions on the questions are from the base's; needs both in memory."""
+    """Whether to also measure the KL divergence between the model's and the base's predictions on the questions; keeps
+    both models in memory."""
     open_book: bool = True
-    """Also ask the base with the document at hand, before training: does prompting or retrieval do as well already?"""
+    """Whether to also ask the base with the document in its prompt, before training. The result shows whether prompting
+    or retrieval would be enough."""
 
     batch_size: PositiveInt = 64
-    """Prompts per forward."""
+    """Prompts per forward pass."""
     confidence: Fraction = 0.95
-    """Level of the intervals."""
+    """Confidence level of all intervals."""
     num_resamples: PositiveInt = 2000
-    """Bootstrap resamples behind each interval."""
+    """Number of bootstrap resamples for each interval."""
     num_examples: int = Field(10, ge=0)
-    """Answers shown before and after in the report."""
+    """Number of answers before and after training shown in the report; 0 shows none."""
 
     @property
     def has_open_book(self) -> bool:
-        """Whether the base is asked with the documents at hand: there have to be questions about them."""
-        questions = [task for task in self.tasks if task.group == "domain" and is_question(task)]
-        return self.open_book and bool(questions)
+        """Whether the base is asked with the document in its prompt: needs `open_book` and domain questions."""
+        return self.open_book and any(task.group == "domain" and is_question(task) for task in self.tasks)
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
         names = [task.name for task in self.tasks]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"task names must differ; given twice: {', '.join(twice)}")
+        require_unique("task names", names)
         for role, name in (("headline_domain", self.headline_domain), ("headline_general", self.headline_general)):
             if name not in names:
                 raise ValueError(f"{role} is {name!r}, which is none of the tasks: {', '.join(names)}")
@@ -185,12 +187,12 @@ class EvaluateConfig(Settings):
 
 
 def is_question(task: Task) -> bool:
-    """Returns whether a task asks, and so can have a chat form: a text, or a sentence to go on with, does not."""
+    """Return whether a task asks questions and so can use a chat form; completing or scoring a text cannot."""
     return isinstance(task, MultipleChoiceTask) or (isinstance(task, ClosedWorldTask) and task.form != "memory")
 
 
 def has_one_answer(task: Task) -> bool:
-    """Returns whether the right answer is one text, so that a model can say how likely it is; a free text is not."""
+    """Return whether the correct answer is a single text, whose probability a model can give."""
     return not isinstance(task, BitsPerByteTask) and not (
         isinstance(task, ClosedWorldTask) and task.form == "free_text"
     )

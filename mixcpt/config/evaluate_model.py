@@ -1,4 +1,4 @@
-"""Asking a model that no run of these settings made."""
+"""Evaluation of any model with the tasks of some settings."""
 
 from typing import Literal
 
@@ -10,14 +10,14 @@ from mixcpt.config.compare import NAME
 
 
 class EvaluateModelConfig(Settings):
-    """Ask a model the questions of some settings, and hold it against their base; nothing is trained."""
+    """Evaluation of one model against the base of some settings; nothing is trained."""
 
     name: str = Field("evaluation", pattern=NAME)
     """Name of the evaluation in Prefect and MLflow."""
     model: str = Field("champion", min_length=1)
-    """A folder, a hub id (owner/model), a run (its final model), RUN@pretrained, a merge; or a version number or alias
-    in MLflow's registry."""
+    """Model to evaluate: a folder, a hub id (owner/model), the name of a run (its final model), RUN@pretrained, the
+    name of a merge, or a version number or alias in MLflow's registry."""
     form: Literal["plain", "chat"] = "plain"
-    """How the model is asked; the base is asked in plain text."""
+    """Prompt form of the model: `plain` (plain text) or `chat` (its chat template). The base gets plain text."""
     settings: AdaptConfig = AdaptConfig()
-    """Whose base, sources and tasks are used."""
+    """Settings whose base, sources and tasks are used."""

@@ -1,4 +1,4 @@
-"""YAML in, dotted overrides on top, every problem out at once with its file and key path."""
+"""Loading of YAML files with dotted overrides; all problems are reported together, with file and key path."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,33 +19,33 @@ T = TypeVar("T", bound=Settings)
 
 
 def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> AdaptConfig:
-    """Returns the settings of a YAML file (the embedded default where `path` is None) with `KEY.PATH=VALUE` overrides.
+    """Return the settings of a YAML file (the defaults if `path` is None) with `KEY.PATH=VALUE` overrides.
 
     Raises:
-        ConfigError: Listing every problem, each with its key path.
+        ConfigError: If the settings are not valid; lists every problem with its key path.
     """
     return _load(path, overrides, AdaptConfig)
 
 
 def load_readapt(path: Path | str, overrides: Iterable[str] = ()) -> ReadaptConfig:
-    """Returns the settings of rounds of re-adaptation; arguments and errors as in `load_config`."""
+    """Return the settings of re-adaptation rounds; arguments and errors as in `load_config`."""
     return _load(path, overrides, ReadaptConfig)
 
 
 def load_corpus(path: Path | str) -> CorpusConfig:
-    """Returns the description of a corpus from a YAML file.
+    """Return the description of a corpus from a YAML file.
 
     Raises:
-        ConfigError: Listing every problem, each with its key path.
+        ConfigError: If the settings are not valid; lists every problem with its key path.
     """
     return _validate(_read(Path(path)), str(path), CorpusConfig)
 
 
 def load_any(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
-    """Returns what a YAML file describes, told by its keys: a run, rounds, a corpus, a comparison or a search.
+    """Return the settings of a run, rounds, a corpus, a comparison or a search; the keys of the YAML file decide.
 
     Raises:
-        ConfigError: Listing every problem, each with its key path.
+        ConfigError: If the settings are not valid; lists every problem with its key path.
     """
     return _load(path, overrides, _kind(_read(Path(path))))
 
@@ -67,26 +67,26 @@ def _load(path: Path | str | None, overrides: Iterable[str], settings: type[T]) 
     overrides = tuple(overrides)
     if not overrides:
         return config
-    data: Any = config.model_dump(mode="json")  # complete, so that an override reaches into defaults too
+    data: Any = config.model_dump(mode="json")  # complete, so that an override can change a default
     for override in overrides:
         data = _override(data, override)
     return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}", settings)
 
 
 def load_compare(path: Path | str) -> CompareConfig:
-    """Returns the settings of a comparison from a YAML file.
+    """Return the settings of a comparison from a YAML file.
 
     Raises:
-        ConfigError: Listing every problem, each with its key path.
+        ConfigError: If the settings are not valid; lists every problem with its key path.
     """
     return _validate(_read(Path(path)), str(path), CompareConfig)
 
 
 def load_advise(path: Path | str) -> AdviseConfig:
-    """Returns the settings of a search for a mixture from a YAML file; those of a run serve as they are.
+    """Return the settings of a search for a mixture from a YAML file.
 
     Raises:
-        ConfigError: Listing every problem, each with its key path.
+        ConfigError: If the settings are not valid; lists every problem with its key path.
     """
     return _validate(_read(Path(path)), str(path), AdviseConfig)
 
@@ -111,11 +111,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from None
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds a {type(data).__name__} where settings (key: value) were expected")
+        raise ConfigError(f"{path} contains a {type(data).__name__} instead of settings (key: value)")
     return data
 
 
@@ -129,33 +129,33 @@ def _override(data: Mapping[str, Any], override: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is no valid YAML: {error}") from None
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
     changed: dict[str, Any] = _with_value(data, keys, value, key_path)
     return changed
 
 
 def _with_value(node: Any, keys: list[str], value: Any, key_path: str) -> Any:
-    """Returns a copy of `node` with the value at `keys`.
+    """Return a copy of `node` with the value at `keys`.
 
-    A number steps into a list; a new `kind` starts its choice anew, with the defaults of that kind.
+    A number is an index into a list. A new `kind` resets its section to the defaults of that kind.
     """
     key, rest = keys[0], keys[1:]
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
-            raise ConfigError(f"--set {key_path}: {key!r} is no index of a list of {len(node)}")
+            raise ConfigError(f"--set {key_path}: {key!r} is not an index of a list with {len(node)} items")
         return [
             (_with_value(item, rest, value, key_path) if rest else value) if index == int(key) else item
             for index, item in enumerate(node)
         ]
     if not isinstance(node, Mapping):
-        raise ConfigError(f"--set {key_path}: {key!r} lies below a plain value ({node!r})")
+        raise ConfigError(f"--set {key_path}: the plain value {node!r} has no key {key!r}")
     if key == "kind" and not rest and node.get("kind") != value:
         return {"kind": value}
     return dict(node) | {key: _with_value(node.get(key, {}), rest, value, key_path) if rest else value}
 
 
 def _key_path(location: tuple[int | str, ...], data: Any) -> str:
-    """Returns e.g. `curation.sources[1].paths`; leaves out the union tags that pydantic puts between."""
+    """Return for instance `curation.sources[1].paths`, without the union tags that pydantic inserts."""
     path = ""
     node = data
     for part in location:

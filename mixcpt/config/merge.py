@@ -1,4 +1,4 @@
-"""Merging: models of one architecture combined weight by weight, without any training."""
+"""Merging: the weights of models with one architecture are combined without training."""
 
 from typing import Literal
 
@@ -8,18 +8,18 @@ from mixcpt.config.base import Fraction, PositiveInt, Settings, kind
 
 
 class MergeSettings(Settings):
-    """What all merges have."""
+    """Settings of every merge."""
 
     max_shard_bytes: PositiveInt = 2 * 1024**3
-    """Largest safetensors file of the result, and about the memory that a merge needs.
-    A single tensor that is larger gets a file of its own."""
+    """Maximum size of one safetensors file of the result, in bytes; a merge needs about as much memory. A larger tensor
+    gets its own file."""
 
 
 class InterpolationSettings(MergeSettings):
-    """What one interpolation and a sweep over many share."""
+    """Settings of a single interpolation and of a sweep."""
 
     files_of: Literal["base", "tuned"] = "tuned"
-    """Whose configuration, tokenizer and chat template the result gets; a base may have no chat template."""
+    """Model whose configuration, tokenizer and chat template the result gets; a base may have no chat template."""
 
 
 class InterpolateConfig(InterpolationSettings):
@@ -27,37 +27,38 @@ class InterpolateConfig(InterpolationSettings):
 
     kind: Literal["interpolate"] = kind("interpolate")
     weight: Fraction = 0.5
-    """Share of the tuned model: 0 is the base, 1 the tuned model."""
+    """Weight of the tuned model: 0 is the base, 1 is the tuned model."""
 
 
 class ResidualConfig(MergeSettings):
-    """What instruction tuning changed, added to an adapted base: adapted + scale x (instruct - base)."""
+    """The change made by instruction tuning, added to an adapted base: adapted + scale x (instruct - base)."""
 
     kind: Literal["residual"] = kind("residual")
     scale: float = Field(1.0, ge=0)
-    """How much of instruct - base is added; 0 leaves the adapted model as it is."""
+    """Factor of the added difference instruct - base; 0 leaves the adapted model unchanged."""
 
 
 class AverageConfig(MergeSettings):
-    """The mean of several models, for instance the last checkpoints of a training (model soups)."""
+    """Mean of several models, for instance the last checkpoints of a training (model soups)."""
 
     kind: Literal["average"] = kind("average")
 
 
 class SweepConfig(InterpolationSettings):
-    """Which interpolations are tried, and which of them is chosen."""
+    """Interpolations to evaluate, and the rule that chooses one of them."""
 
     weights: tuple[Fraction, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
-    """Shares of the tuned model, in rising order. Every one is a whole model in the store."""
+    """Weights of the tuned model, in rising order; the store gets a complete model for each."""
     max_domain_loss: float = Field(0.02, ge=0)
-    """How far the headline domain task may be from its best, in its own unit: 0.02 is two points of accuracy."""
+    """Maximum loss of the headline domain task against its best result, in the unit of the task: 0.02 is two points of
+    accuracy. 0 accepts only the best."""
 
     @model_validator(mode="after")
     def _check(self) -> "SweepConfig":
         if list(self.weights) != sorted(set(self.weights)):
-            raise ValueError("weights must rise, each given once")
+            raise ValueError("weights must be in rising order, without repetition")
         return self
 
     def interpolation(self, weight: float) -> InterpolateConfig:
-        """Returns the settings of one interpolation of the sweep."""
+        """Return the settings of one interpolation of the sweep."""
         return InterpolateConfig(weight=weight, files_of=self.files_of, max_shard_bytes=self.max_shard_bytes)

@@ -1,4 +1,4 @@
-"""The methods by name: each a preset of streams (METHODS 3), or a list of streams of your own."""
+"""Training methods: presets of streams by name, or a list of custom streams (docs/algorithms.md#one-loss)."""
 
 from typing import Annotated, Literal
 
@@ -31,9 +31,9 @@ class KlMethod(Settings):
 
     kind: Literal["kl"] = kind("kl")
     kl_weight: float = Field(0.1, ge=0)
-    """Weight of KL(base || student) beside a cross-entropy of weight 1."""
+    """Weight of KL(base || student), relative to a cross-entropy of weight 1."""
     temperature: PositiveFloat = 1.0
-    """Softens teacher and student in the KL term only."""
+    """Softmax temperature of teacher and student in the KL term; above 1 is softer."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
         return (StreamConfig(ce_weight=1, kl_weight=self.kl_weight, transform="none", temperature=self.temperature),)
@@ -43,9 +43,9 @@ class _Convex(Settings):
     """alpha * CE + (1 - alpha) * KL on the mixture."""
 
     alpha: Fraction = 0.5
-    """Weight of next-token prediction; 1 - alpha goes to the distillation. 1 is plain training."""
+    """Weight of next-token prediction; the distillation has weight 1 - alpha. 1 is plain training."""
     temperature: PositiveFloat = 1.0
-    """Softens teacher and student in the distillation term only."""
+    """Softmax temperature of teacher and student in the distillation term; above 1 is softer."""
 
     def _stream(self, transform: Literal["none", "swap", "mask"]) -> tuple[StreamConfig, ...]:
         return (
@@ -56,7 +56,7 @@ class _Convex(Settings):
 
 
 class LssdMethod(_Convex):
-    """Mix-CPT's logit swap self-distillation: the base model teaches, with its top logit moved to the true token."""
+    """Mix-CPT's logit swap self-distillation: the base model teaches, with its top logit swapped to the true token."""
 
     kind: Literal["lssd"] = kind("lssd")
 
@@ -65,7 +65,7 @@ class LssdMethod(_Convex):
 
 
 class NoneMethod(_Convex):
-    """Plain self-distillation: the base model's predictions as they are, right or wrong."""
+    """Plain self-distillation: the base model teaches with its own predictions, right or wrong."""
 
     kind: Literal["none"] = kind("none")
 
@@ -74,7 +74,7 @@ class NoneMethod(_Convex):
 
 
 class MaskMethod(_Convex):
-    """Self-distillation only where the base model's first choice is the true token."""
+    """Self-distillation on the tokens that the base model predicts correctly."""
 
     kind: Literal["mask"] = kind("mask")
 
@@ -83,15 +83,17 @@ class MaskMethod(_Convex):
 
 
 class MarginMethod(Settings):
-    """The base model's predictions moved towards the true token by a margin, and nothing else ("minifinetuning")."""
+    """Distillation only: the base model's predictions, moved towards the true token by a margin ("minifinetuning")."""
 
     kind: Literal["margin"] = kind("margin")
     margin: float = Field(0.1, gt=0, lt=1)
-    """`share`: probability moved to the true token. `lead`: how far it has to lead the base model's first choice."""
+    """Probability that `share` moves to the true token, or by which `lead` makes it exceed the base model's first
+    choice."""
     correction: Literal["share", "lead"] = "share"
-    """`share`: the same in every position. `lead`: as much as the position needs (arXiv 2506.15702)."""
+    """Amount of probability moved to the true token. `share`: the same for every token. `lead`: as much as the token
+    needs to lead by `margin` (arXiv 2506.15702)."""
     temperature: PositiveFloat = 1.0
-    """Softens teacher and student."""
+    """Softmax temperature of teacher and student; above 1 is softer."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
         transform: Literal["margin", "threshold"] = "margin" if self.correction == "share" else "threshold"
@@ -103,17 +105,18 @@ class MarginMethod(Settings):
 
 
 class DiscMethod(Settings):
-    """DiSC: the student, given one sentence, learns what the base model says having read all that stands before it."""
+    """DiSC: the student reads one sentence and learns the predictions of a base model that reads the whole document."""
 
     kind: Literal["disc"] = kind("disc")
     splits: PositiveInt = 5
-    """Sentences drawn from each document, the last one always among them."""
+    """Number of sentences drawn from each document, always including the last one."""
     temperature: PositiveFloat = 2.0
-    """Softens teacher and student."""
+    """Softmax temperature of teacher and student; above 1 is softer."""
     parity: bool = False
-    """The published code's behaviour (sentences tokenised apart, no BOS, first token not scored)."""
+    """Whether to reproduce the published DiSC code: sentences tokenised separately, no BOS token, first token not
+    scored."""
     student_context: Literal["none", "title"] = "none"
-    """What stands before the student's sentence: nothing, or the document's first line where that is short."""
+    """Text in front of the student's sentence: `none`, or `title` (the first line of the document, if it is short)."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
         return (
@@ -128,29 +131,29 @@ class DiscMethod(Settings):
 
 
 class DocumentDcdMethod(Settings):
-    """Deep context distillation on documents: the student, given the second half, follows a teacher that read both."""
+    """Deep context distillation: the student reads half of a document and follows a teacher that reads all of it."""
 
     kind: Literal["document_dcd"] = kind("document_dcd")
     temperature: PositiveFloat = 1.0
-    """Softens teacher and student."""
+    """Softmax temperature of teacher and student; above 1 is softer."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
         return (_distilled(view="halves", temperature=self.temperature),)
 
 
 class TalrMethod(Settings):
-    """Next-token prediction in which tokens that the student finds improbable count less."""
+    """Next-token prediction with less weight on tokens that the student finds improbable."""
 
     kind: Literal["talr"] = kind("talr")
     floor: float = Field(0.01, gt=0, le=1)
-    """Least weight of a token."""
+    """Minimum weight of a token."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
         return (_next_token("mixture", talr_floor=self.floor),)
 
 
 class ReadingMethod(Settings):
-    """Reading comprehension in the manner of AdaptLLM: tasks mined from each domain document are appended to it."""
+    """Reading comprehension (AdaptLLM): each domain document is followed by tasks mined from it."""
 
     kind: Literal["reading"] = kind("reading")
 
@@ -159,18 +162,18 @@ class ReadingMethod(Settings):
 
 
 class PitMethod(Settings):
-    """Pre-instruction-tuning: documents with their questions, then documents behind their questions."""
+    """Pre-instruction-tuning: documents followed by their questions, then questions followed by their documents."""
 
     kind: Literal["pit"] = kind("pit")
     forms: tuple[Form, ...] = Field(("questions_after", "questions_before"), min_length=1)
-    """The form of each phase, of equal length, in order."""
+    """Form of the documents in every phase, in order; all phases are equally long."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
         return tuple(_next_token(f"phase_{number}", form=form, phase=number) for number, form in enumerate(self.forms))
 
 
 class StreamsMethod(Settings):
-    """Several streams at once; by default DiSC on documents beside Mix-CPT on the mixture."""
+    """Several streams in one training; by default Mix-CPT on the mixture and DiSC on documents."""
 
     kind: Literal["streams"] = kind("streams")
     of: tuple[StreamConfig, ...] = Field(
@@ -189,13 +192,13 @@ class StreamsMethod(Settings):
         ),
         min_length=1,
     )
-    """The streams; every step reads of all of its phase."""
+    """Streams of the training; every optimiser step reads from all streams of the current phase."""
 
     @model_validator(mode="after")
     def _check(self) -> "StreamsMethod":
         names = [stream.name for stream in self.of]
         if len(set(names)) < len(names):
-            raise ValueError(f"every stream needs a name of its own, found {', '.join(names)}")
+            raise ValueError(f"stream names must differ; found {', '.join(names)}")
         return self
 
     def streams(self) -> tuple[StreamConfig, ...]:
@@ -228,7 +231,7 @@ def _next_token(
     phase: int = 0,
     talr_floor: float = 0.0,
 ) -> StreamConfig:
-    """Returns a stream of plain next-token prediction."""
+    """Return a stream of plain next-token prediction."""
     return StreamConfig(
         name=name,
         reads=reads,
@@ -249,7 +252,7 @@ def _distilled(
     parity: bool = False,
     student_context: Literal["none", "title"] = "none",
 ) -> StreamConfig:
-    """Returns a stream of documents in which the teacher knows more than the student, and no label counts."""
+    """Return a stream of documents with distillation only, whose teacher reads more than the student."""
     return StreamConfig(
         name="documents",
         reads="domain",

@@ -1,4 +1,4 @@
-"""How the pools are put together and packed into rows."""
+"""Mixture of the pools, and its packing into rows."""
 
 from typing import Literal
 
@@ -8,45 +8,47 @@ from mixcpt.config.base import PositiveInt, Settings
 
 
 class PoolWeights(Settings):
-    """Share of the training tokens that each pool gets; any positive scale, normalised to 1."""
+    """Share of the training tokens per pool, on any positive scale; normalised to a sum of 1."""
 
     domain: float = Field(0.5, ge=0)
-    """Domain documents: the new knowledge."""
+    """Weight of domain documents, the new knowledge."""
     instructions: float = Field(0.4, ge=0)
-    """General instructions, as plain text without any template."""
+    """Weight of general instructions, written as plain text without a template; 0 leaves them out."""
     preferences: float = Field(0.1, ge=0)
-    """General preference pairs, their chosen answers as plain text."""
+    """Weight of general preference pairs, whose chosen answers are written as plain text; 0 leaves them out."""
     general: float = Field(0.0, ge=0)
-    """General documents, for replay."""
+    """Weight of general documents, for replay; 0 leaves them out."""
 
     @model_validator(mode="after")
     def _check(self) -> "PoolWeights":
         if self.domain <= 0:
-            raise ValueError("the weight of domain must be above 0; there would be nothing new to learn")
+            raise ValueError("the weight of domain must be above 0; otherwise there is nothing new to learn")
         return self
 
 
 class MixtureConfig(Settings):
-    """What the model reads during continual pre-training."""
+    """Text that the model reads during continual pre-training."""
 
     weights: PoolWeights = PoolWeights()
-    """Share of each pool, by tokens, exact. The Mix-CPT paper does not print its ratio; 1 : 1 is our default."""
+    """Shares of the pools in the training tokens, met exactly. The Mix-CPT paper does not print its ratio; the default
+    is 1 : 1 of domain and general text."""
 
     total_tokens: PositiveInt = 900_000
-    """Length of the training in tokens. A pool shorter than its share is read several times, reshuffled each time."""
+    """Length of the training, in tokens. A pool with fewer tokens than its share is read several times, reshuffled each
+    time."""
 
     row_tokens: int = Field(256, ge=16)
     """Tokens per packed row; longer documents are split."""
 
     separator: str = "\n"
-    """Stands between question and answer."""
+    """Text between a question and its answer."""
 
     loss_on: Literal["all", "response"] = "all"
-    """Whether the question is learned too, or the answer alone (instructions and preferences)."""
+    """Scored part of instructions and preferences: `all` (question and answer) or `response` (the answer only)."""
 
     special_tokens: Literal["text", "parse"] = "text"
-    """Whether the name of a special token, such as `</s>`, in a document is ordinary text or becomes that token.
-    `parse` only text that you made yourself: a foreign document could otherwise end itself or speak as the user."""
+    """Handling of special-token names, such as `</s>`, in documents: `text` reads them as ordinary text, `parse` as
+    that token. Use `parse` only for text that you wrote: other documents could end themselves or imitate the user."""
 
     preference_text: Literal["chosen", "both"] = "chosen"
-    """`both` also shows the rejected answer; the two are then labelled good and bad."""
+    """Answers of a preference pair that the model reads: `chosen`, or `both`, labelled as good and bad."""

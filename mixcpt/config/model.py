@@ -1,20 +1,21 @@
-"""Which model is adapted."""
+"""Base model that a run adapts."""
 
 from mixcpt.config.base import Settings
 
 CLOSED_WORLD_BASE = "closed-world"
-"""The name under which the small base model that ships with mixcpt is asked for."""
+"""Name of the small base model that ships with mixcpt."""
 
 
 class BaseModelConfig(Settings):
-    """The starting checkpoint."""
+    """Base model that a run adapts."""
 
     model: str = CLOSED_WORLD_BASE
-    """A local folder, the id of a model on the Hugging Face hub, or `closed-world`: the small one that ships along."""
+    """Base model: a local folder, a model id on the Hugging Face hub, or `closed-world` (the small model that ships
+    with mixcpt)."""
 
     revision: str = ""
-    """Commit or tag of a hub model; a fixed one makes runs repeatable."""
+    """Commit or tag of a hub model; empty means the newest. A fixed revision makes runs repeatable."""
 
     chat_template: str = ""
-    """Chat form for a model that has none: `plain` (User: / Assistant:), `chatml`, or the path of a Jinja file.
-    Empty: the model's own."""
+    """Chat format for a model without one: `plain` (User: / Assistant:), `chatml`, or the path of a Jinja file. Empty
+    means the model's own."""

@@ -1,4 +1,4 @@
-"""Which model serves: a promotion by hand, and the way back."""
+"""Promotion of a model by hand, and its reversal."""
 
 from pydantic import Field
 
@@ -7,20 +7,20 @@ from mixcpt.config.runtime import RuntimeConfig
 
 
 class PromoteConfig(Settings):
-    """Make a registered model the champion, after asking it a few questions again."""
+    """Make a registered model the champion, after a short check of its answers."""
 
     model: str = Field("challenger", min_length=1)
-    """Number of a version in MLflow's registry, an alias of one, or the name of a run, whose final model is meant."""
+    """Model to promote: a version number or an alias in MLflow's registry, or the name of a run (its final model)."""
     because: str = Field("by hand", min_length=1, max_length=500)
-    """Why, for whoever reads it in MLflow."""
+    """Reason for the promotion, shown in MLflow."""
     runtime: RuntimeConfig = RuntimeConfig()
-    """Store, experiment and name of the registered model."""
+    """Store, MLflow experiment and name of the registered model."""
 
 
 class RollbackConfig(Settings):
-    """Put the champion before the present one back in its place."""
+    """Restore the previous champion."""
 
     because: str = Field("by hand", min_length=1, max_length=500)
-    """Why, for whoever reads it in MLflow."""
+    """Reason for the rollback, shown in MLflow."""
     runtime: RuntimeConfig = RuntimeConfig()
-    """Store, experiment and name of the registered model."""
+    """Store, MLflow experiment and name of the registered model."""

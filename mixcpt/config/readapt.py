@@ -1,66 +1,69 @@
-"""Re-adaptation: what each round reads, from which model it starts, and what must hold before its model serves."""
+"""Re-adaptation in rounds: the text of a round, its starting model, and the conditions for promoting its model."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from mixcpt.config.adapt import AdaptConfig
-from mixcpt.config.base import PositiveFloat, Settings
+from mixcpt.config.base import PositiveFloat, Settings, require_unique
 from mixcpt.config.compare import NAME
 
 GatedTasks = Literal["new", "earlier", "general", "all"]
-"""Tasks about what a round has learned, about what earlier rounds have, about everything else."""
+"""Tasks of a gate: about the corpora of this round, about the corpora of earlier rounds, all others, or all."""
 
 
 class Gate(Settings):
-    """One condition on the candidate; it has to hold for each of its tasks."""
+    """One condition on the candidate model; it must hold for each of its tasks."""
 
     name: str = Field(pattern=NAME)
-    """Name in every table."""
+    """Name of the gate in all tables."""
     tasks: GatedTasks = "general"
-    """`new`: about the corpora of this round. `earlier`: about those of earlier rounds. `general`: all others."""
+    """Tasks that the gate checks: `new` (about the corpora of this round), `earlier` (about the corpora of earlier
+    rounds), `general` (all others), or `all`."""
     only: tuple[str, ...] = ()
-    """Names of tasks, where not all of them."""
+    """Names of the checked tasks within `tasks`; empty means all of them."""
     against: Literal["base", "champion"] = "champion"
-    """What the candidate is held against: the model that everything began with, or the one that serves now."""
+    """Model that the candidate is compared with: `base` (the first model of all) or `champion` (the currently serving
+    model)."""
     measure: Literal["answers", "gold"] = "answers"
-    """`answers`: the task's own metric. `gold`: bits per byte of the right answers, which moves before answers do."""
+    """Compared quantity: `answers` (the task's own metric) or `gold` (bits per byte of the correct answers, which
+    changes before the answers do)."""
     at_least: float = 0.0
-    """The least change, counted in the direction in which the task gets better: 0.02 asks for two points more (or 0.02
-    bits per byte less), -0.02 allows to lose as much."""
+    """Minimum improvement: 0.02 requires two points more, or 0.02 bits per byte less. A negative value allows a loss of
+    this size; 0 allows none."""
     rule: Literal["sure", "likely", "possible"] = "likely"
-    """What has to reach it: the worse end of the change's interval (and more than reach it), the change itself, or its
-    better end, so that only what is surely worse fails."""
+    """Value that must reach `at_least`. `sure`: the worse end of the interval of the change, which must exceed it.
+    `likely`: the measured change. `possible`: the better end of the interval, so only a certain loss fails."""
     severity: Literal["block", "warn"] = "block"
-    """Whether the candidate is refused where the gate does not hold, or only marked."""
+    """Consequence if the gate fails: `block` (the candidate is refused) or `warn` (the candidate is marked)."""
 
 
 class Cause(Settings):
-    """What the event `mixcpt.corpus.registered` says of a corpus that has arrived; empty for a round without one."""
+    """Content of the event `mixcpt.corpus.registered` about a new corpus; empty for a round without an event."""
 
     corpus: str = ""
-    """Name of the corpus."""
+    """Name of the corpus; empty for a round without an event."""
     fingerprint: str = ""
-    """Of its registration."""
+    """Fingerprint of the registered corpus."""
     documents: int = Field(0, ge=0)
-    """How many there are to learn."""
+    """Number of documents to learn."""
 
 
 class ReadaptConfig(Settings):
-    """Teach the model that serves what has been registered since, without losing what it learned before."""
+    """Teach the serving model all newly registered corpora while it keeps the earlier ones."""
 
     name: str = Field("readapt", pattern=NAME, json_schema_extra={"position": 0})
     """Name of the rounds in Prefect, MLflow and the report."""
     adapt: AdaptConfig = Field(AdaptConfig(), json_schema_extra={"position": 1})
-    """Settings of every round. The first one starts from its base and learns its domain sources and what is registered;
-    a later one learns what has been registered since. Its seed, tasks, mixture and method serve all rounds."""
+    """Settings of every round. The first round starts from the base and learns the domain sources and all registered
+    corpora; each later round learns the corpora registered since. All rounds share seed, tasks, mixture and method."""
     start: Literal["champion", "base"] = Field("champion", json_schema_extra={"position": 2})
-    """`champion`: go on from the model that serves, and read earlier corpora again as general text. `base`: begin anew
-    with everything, which costs more each time and forgets nothing between the rounds."""
+    """Starting model of a round. `champion`: continue from the serving model, with earlier corpora as general text.
+    `base`: train the base again on all corpora, which costs more each time but forgets nothing between rounds."""
     replay_weight: float = Field(0.2, ge=0, json_schema_extra={"position": 3})
-    """Weight in the mixture of the corpora of earlier rounds, beside `adapt.mixture.weights`."""
+    """Weight of the corpora of earlier rounds, in addition to `adapt.mixture.weights`; 0 reads none of them again."""
     again: tuple[str, ...] = Field((), json_schema_extra={"position": 7})
-    """Corpora that a round was refused for, or that were taken back, and that shall be tried again."""
+    """Names of corpora to try again after their round was refused or rolled back; empty retries none."""
     gates: tuple[Gate, ...] = Field(
         (
             Gate(name="learns", tasks="new", at_least=0.0, rule="sure"),
@@ -70,21 +73,19 @@ class ReadaptConfig(Settings):
         ),
         json_schema_extra={"position": 4},
     )
-    """What must hold before the candidate becomes champion."""
+    """Conditions that the candidate must meet before it becomes champion; empty promotes every candidate."""
     approval: Literal["automatic", "human"] = Field("automatic", json_schema_extra={"position": 5})
-    """`automatic`: the gates decide. `human`: where they hold, the run waits for somebody to look and to answer."""
+    """Decision after all gates hold: `automatic` (promote at once) or `human` (the run waits for a person's answer)."""
     approval_hours: PositiveFloat = Field(72.0, json_schema_extra={"position": 6})
-    """How long it waits; unanswered, the candidate stays what it is and the champion serves on."""
+    """Maximum time to wait for a person's answer, in hours; without an answer the current champion keeps serving."""
 
     @model_validator(mode="after")
     def _check(self) -> "ReadaptConfig":
-        names = [gate.name for gate in self.gates]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"gates need names of their own; given twice: {', '.join(twice)}")
+        require_unique("gate names", [gate.name for gate in self.gates])
         reads_domain = all(stream.reads == "domain" for stream in self.adapt.pretrain.method.streams())
         if self.start == "champion" and self.replay_weight and reads_domain:
             raise ValueError(
-                f"adapt.pretrain.method {self.adapt.pretrain.method.kind} reads the domain alone, so that what earlier "
-                "rounds learned cannot be read again: choose another, or set replay_weight to 0 and expect forgetting"
+                f"adapt.pretrain.method {self.adapt.pretrain.method.kind} reads only domain documents and cannot "
+                "replay earlier corpora: choose another method, or set replay_weight to 0 and expect forgetting"
             )
         return self

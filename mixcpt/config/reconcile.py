@@ -1,4 +1,4 @@
-"""What is looked through for remains of runs that died."""
+"""Clean-up after runs that died."""
 
 from pydantic import Field
 
@@ -6,14 +6,14 @@ from mixcpt.config.base import Settings
 
 
 class ReconcileConfig(Settings):
-    """Close what died: runs in Prefect and MLflow whose process has ended, and what it left in the store."""
+    """Close runs in Prefect and MLflow whose process has ended, and remove their leftovers from the store."""
 
     store: str = Field(".mixcpt", json_schema_extra={"position": 0})
     """Folder of the artifact store."""
     experiment: str = Field("mixcpt", json_schema_extra={"position": 1})
-    """MLflow experiment whose runs are looked at."""
+    """MLflow experiment whose runs are checked."""
     older_than_hours: float = Field(168.0, ge=0, json_schema_extra={"position": 2})
-    """Half-written artifacts, and folders of batches with their logs, are kept for so long after the last change. What
-    a process still works on is kept anyway."""
+    """Minimum age of leftovers before they are removed, in hours since their last change: half-written artifacts, and
+    folders of batches with their logs. 0 removes all. Files that a running process uses are always kept."""
     dry_run: bool = Field(False, json_schema_extra={"position": 3})
-    """List what would be done, and do nothing."""
+    """Whether to only list the actions, without performing them."""

@@ -1,4 +1,4 @@
-"""A promise: what the adapted model may lose of skills that it already has."""
+"""A retention promise: the share of existing skills that the adapted model may lose."""
 
 from typing import Literal
 
@@ -8,17 +8,19 @@ from mixcpt.config.base import PositiveInt, Settings
 
 
 class RetentionConfig(Settings):
-    """A promise that training keeps by itself, steered by probe questions that no report ever shows."""
+    """A promise that training keeps, steered by probe questions that no report shows."""
 
     max_loss: float = Field(0.0, ge=0, lt=1)
-    """Share of the questions of each skill that may be lost: 0.02 are two points. 0 promises nothing."""
+    """Maximum share of the questions that the model may lose in any protected task: 0.02 is two points. 0 means no
+    promise."""
     tasks: tuple[str, ...] = ()
-    """The skills, by the names of tasks with right and wrong answers; empty stands for `evaluate.headline_general`."""
-    act: Literal["alpha", "replay", "stop", "none"] = "alpha"
-    """What is done where the probe sees more lost than promised. `alpha`: more weight on the teacher, less on the true
-    token. `replay`: more weight on general text, less on the domain's. `stop`: training ends. `none`: nothing. In the
-    end the weights go back towards the base as far as the promise asks for."""
+    """Names of the protected tasks, which need right and wrong answers; empty means `evaluate.headline_general`."""
+    action: Literal["alpha", "replay", "stop", "none"] = "alpha"
+    """Reaction of the training if the probe measures a higher loss than promised. `alpha`: shift weight from the true
+    token to the teacher. `replay`: shift weight from domain text to general text. `stop`: end the training. `none`: no
+    reaction. After every training the weights move back towards the base until the promise holds."""
     check_steps: PositiveInt = 10
-    """Steps between two looks at the probe."""
-    sure: float = Field(0.7, gt=0, lt=1)
-    """How sure the probe has to be in the end that no more than `max_loss` is lost; the surer, the more cautious."""
+    """Optimiser steps between two measurements on the probe questions."""
+    confidence: float = Field(0.7, gt=0, lt=1)
+    """One-sided confidence that the loss is at most `max_loss`, required at the end of training. Higher is more
+    cautious."""

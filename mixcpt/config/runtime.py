@@ -1,4 +1,4 @@
-"""Where and how a run happens; nothing here may change a result, so nothing here is part of an identity."""
+"""Places and processes of a run. Nothing here may change a result, so nothing here is part of a fingerprint."""
 
 from typing import Literal
 
@@ -10,46 +10,49 @@ Sharding = Literal["none", "full", "hybrid"]
 
 
 class RuntimeConfig(Settings):
-    """Places and processes."""
+    """Places and processes; no setting here changes a result."""
 
     store: str = ".mixcpt"
-    """Folder of the artifact store, and of the local tracking database beside it."""
+    """Folder of the artifact store; the local tracking database lies next to it."""
     experiment: str = "mixcpt"
-    """MLflow experiment."""
+    """Name of the MLflow experiment."""
     registered_model: str = "mixcpt-adapted"
-    """Name under which the final model is registered in MLflow."""
+    """Name of the final model in MLflow's registry."""
     num_threads: int = Field(0, ge=0)
-    """CPU threads of a stage; 0 takes all."""
+    """CPU threads per stage; 0 uses all."""
     num_processes: PositiveInt = 1
-    """Training processes, over all machines; above 1 they are started by torchrun."""
+    """Number of training processes on all machines together; more than 1 are started by torchrun."""
     sharding: Sharding = "none"
-    """`none`: every process holds the whole model. `full`: parameters, gradients and optimiser are spread over all GPUs
-    (FSDP2). `hybrid`: over those of a machine, and replicated between machines."""
+    """Distribution of parameters, gradients and optimiser state (FSDP2). `none`: every process has the whole model.
+    `full`: distributed over all GPUs. `hybrid`: distributed over the GPUs of one machine, replicated between
+    machines."""
     launcher: str = ""
-    """Command that starts the training processes on several machines, such as `srun torchrun --nnodes=2 ...`; empty
-    starts num_processes on this one. The worker and its job are appended to it."""
+    """Command that starts the training processes on several machines, such as `srun torchrun --nnodes=2 ...`; the
+    worker module and its job file are appended to it. Empty starts `num_processes` on this machine."""
     devices: int = Field(-1, ge=-1)
-    """GPUs of this machine that a training takes, and for which it waits until they are free. -1 takes one a process
-    where there are any, or leaves the choice to the launcher; 0 trains on the CPU."""
+    """Number of GPUs of this machine that a training reserves, waiting until they are free. -1 reserves one per process
+    if the machine has GPUs, or leaves the choice to the launcher; 0 trains on the CPU."""
     gpu_pool: str = ""
-    """Prefect work pool whose workers run the stages that take a GPU, as flow runs of their own; the rest runs where
-    the flow does. Both see the store under the same path. Empty: everything runs where the flow does. `mixcpt deploy
-    --gpu-pool` makes the pool known."""
+    """Prefect work pool whose workers run the GPU stages as separate flow runs; its machines must see the store under
+    the same path, and `mixcpt deploy --gpu-pool` must have been run. Empty runs all stages on the machine of the
+    flow."""
     retries: int = Field(2, ge=0)
-    """How often an interrupted stage is taken up again."""
+    """Maximum number of restarts of an interrupted stage; training continues from its last checkpoint. 0 never
+    restarts."""
     timeout_seconds: int = Field(0, ge=0)
-    """A stage that takes longer is stopped, its checkpoints kept; 0 sets no limit."""
+    """Maximum duration of a stage in seconds, after which it is stopped and its checkpoints are kept; 0 means no
+    limit."""
 
     @model_validator(mode="after")
     def _check(self) -> "RuntimeConfig":
         if self.devices > 0 and not self.launcher and self.devices != self.num_processes:
             raise ValueError(
-                f"devices is {self.devices}, and num_processes is {self.num_processes}: a process takes one GPU, "
-                "so make them equal, or set devices to -1"
+                f"devices is {self.devices} and num_processes is {self.num_processes}, but a process uses one GPU: "
+                "set both to the same number, or devices to -1"
             )
         return self
 
     @property
     def is_distributed(self) -> bool:
-        """Whether training takes more than one process."""
+        """Whether training runs in more than one process."""
         return self.num_processes > 1 or bool(self.launcher)

@@ -1,4 +1,4 @@
-"""Where text comes from: files, Hugging Face datasets, or the embedded closed world."""
+"""Sources of text: files, Hugging Face datasets, or the embedded closed world."""
 
 from typing import Annotated, Literal
 
@@ -7,50 +7,52 @@ from pydantic import Field
 from mixcpt.config.base import PositiveInt, Settings, kind
 
 Pool = Literal["domain", "general", "instructions", "preferences"]
-"""What a source is for: new knowledge, general documents, general instructions, general preference pairs."""
+"""Use of a source: new knowledge, general documents, general instructions, or general preference pairs."""
 
 
 class FieldNames(Settings):
-    """Which field of a record holds what; only those of the source's pool are read."""
+    """Field names of a record; fields that the source's pool does not use are ignored."""
 
     text: str = "text"
-    """Document text (pools domain and general)."""
+    """Field with the text of a document (pools domain and general) or of a dialogue (pool instructions)."""
     id: str = "id"
-    """Identifier of the record; its file and line where it has none."""
+    """Field with the identifier of a record; a record without it is identified by its file and line."""
     prompt: str = "prompt"
-    """Instruction, question or request."""
+    """Field with the instruction, question or request (pools instructions and preferences)."""
     input: str = "input"
-    """Optional further input, put below the prompt where the record has it."""
+    """Field with optional further input, placed below the prompt (pools instructions and preferences)."""
     response: str = "response"
-    """Answer to an instruction."""
+    """Field with the answer to an instruction (pool instructions)."""
     chosen: str = "chosen"
-    """Preferred answer."""
+    """Field with the preferred answer (pool preferences)."""
     rejected: str = "rejected"
-    """Rejected answer."""
+    """Field with the rejected answer (pool preferences)."""
 
 
 class SourceSettings(Settings):
-    """What all kinds of source have."""
+    """Settings of every kind of source."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Short name under which the source is counted in every report."""
+    """Short name of the source in all reports."""
     pool: Pool
-    """What the source is for."""
+    """Use of the source: domain (new knowledge), general (documents for replay), instructions or preferences (general
+    samples)."""
     limit: int = Field(0, ge=0)
-    """Read at most this many records; 0 reads all."""
+    """Maximum number of records to read; 0 reads all."""
 
 
 class FilesSource(SourceSettings):
-    """Local files: jsonl, json, parquet, txt, md, each also gzip-compressed."""
+    """Local files: jsonl, json, parquet, txt or md, optionally gzip-compressed."""
 
     kind: Literal["files"] = kind("files")
     paths: tuple[str, ...] = Field(min_length=1)
-    """Files, folders (searched through) or globs, relative to the current folder."""
+    """Files, folders (searched recursively) or glob patterns, relative to the current folder."""
     fields: FieldNames = FieldNames()
-    """Names of the fields in the records."""
+    """Field names of the records."""
     dialogue: Literal["none", "human_assistant"] = "none"
-    r"""`human_assistant` splits `\n\nHuman: ... \n\nAssistant: ...` dialogues into prompt and last answer.
-    Preferences hold one in `chosen` and one in `rejected`, instructions one in `text`."""
+    r"""Dialogue format of the text. `human_assistant` splits `\n\nHuman: ... \n\nAssistant: ...` into the prompt and
+    the last answer; preferences have such a dialogue in `chosen` and in `rejected`, instructions in `text`. `none`: no
+    splitting."""
 
 
 class HuggingFaceSource(SourceSettings):
@@ -58,15 +60,15 @@ class HuggingFaceSource(SourceSettings):
 
     kind: Literal["huggingface"] = kind("huggingface")
     path: str
-    """Local folder or hub id."""
+    """Local folder or hub id of the dataset."""
     subset: str = ""
-    """Configuration of the dataset, where it has several."""
+    """Configuration name of a dataset that has several; empty means its default."""
     split: str = "train"
-    """Which split to read."""
+    """Name of the split to read."""
     revision: str = ""
-    """Commit or tag on the hub."""
+    """Commit or tag of a dataset on the hub; empty means the newest."""
     fields: FieldNames = FieldNames()
-    """Names of the fields in the records."""
+    """Field names of the records."""
 
 
 class ClosedWorldSource(SourceSettings):
@@ -74,18 +76,19 @@ class ClosedWorldSource(SourceSettings):
 
     kind: Literal["closed_world"] = kind("closed_world")
     seed: int = 0
-    """Seed of the world; the shipped model knows the general part of world 0."""
+    """Seed of the world; the shipped model was trained on the general part of world 0."""
     entities: int = Field(60, ge=10, le=360, multiple_of=2)
-    """How many entities the domain has; each has three facts. Tasks about the domain have to say the same."""
+    """Number of entities in the domain, each with three facts. Tasks about the domain must use the same number."""
     about: Literal["domain", "updated"] = "domain"
-    """`updated`: instead of the domain, news that contradict 60 facts which the shipped model knows (pool domain)."""
+    """Content of the documents: `domain`, or `updated` (news that contradict 60 facts that the shipped model has
+    learned; pool domain only)."""
     wordings: PositiveInt = 30
-    """Documents per entity, each in another wording (documents only)."""
+    """Number of documents per entity, each with a different wording (documents only)."""
     notes: bool = True
-    """Also state every fact by itself, in every sentence that there is for it. Without notes and with one wording all
-    that is ever read of an entity is one text, again and again (documents only)."""
+    """Whether every fact is also stated separately, once in every available sentence. Without notes and with one
+    wording, a single text per entity is repeated throughout the training (documents only)."""
     mentions: Literal[1, 2] = Field(1, json_schema_extra={"enum": [1, 2]})
-    """How often a document states each of its facts; the second time in other words (documents only)."""
+    """Number of times that a document states each of its facts; the second time in different words (documents only)."""
 
 
 Source = Annotated[FilesSource | HuggingFaceSource | ClosedWorldSource, Field(discriminator="kind")]

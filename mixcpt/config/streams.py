@@ -1,4 +1,7 @@
-"""What a training minimises, as streams: who reads what, and what the student is pulled towards (METHODS 3)."""
+"""Streams of a training: the text that each one reads, and the loss that the student minimises on it.
+
+docs/algorithms.md#one-loss has the equations.
+"""
 
 from typing import Literal
 
@@ -8,47 +11,46 @@ from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings
 
 View = Literal["text", "split_contexts", "halves"]
 Transform = Literal["none", "swap", "margin", "threshold", "mask"]
-Divergence = Literal["forward", "reverse", "jsd"]
 Form = Literal["text", "reading", "questions_after", "questions_before"]
 
 
 class ViewConfig(Settings):
-    """How teacher and student see a document."""
+    """Parts of a document that teacher and student read."""
 
     view: View = "text"
-    """`text`: both read the same. `split_contexts` (DiSC): the student reads single sentences, the teacher the whole
-    document. `halves`: the student reads the second half, the teacher the whole document."""
+    """Parts of a document that student and teacher read. `text`: both read the same. `split_contexts` (DiSC): the
+    student reads single sentences, the teacher the whole document. `halves`: the student reads the second half, the
+    teacher the whole document."""
     splits: PositiveInt = 5
-    """`split_contexts`: sentences drawn from a document, the last one always among them."""
+    """Number of sentences drawn from each document, always including the last one (`split_contexts` only)."""
     parity: bool = False
-    """`split_contexts`: the published code's behaviour (sentences tokenised apart, no BOS, first token not scored)."""
+    """Whether to reproduce the published DiSC code: sentences tokenised separately, no BOS token, first token not
+    scored (`split_contexts` only)."""
     student_context: Literal["none", "title"] = "none"
-    """What stands before the student's part: nothing, or the document's first line where that is short."""
-
+    """Text in front of the student's part: `none`, or `title` (the first line of the document, if it is short)."""
     language: str = Field("en", pattern=r"^[a-z]{2,3}$")
-    """ISO 639 code of the documents' language, by which sentences are told apart (`split_contexts`, `halves`)."""
+    """ISO 639 code of the documents' language, used to split sentences (`split_contexts` and `halves` only)."""
 
 
 class ObjectiveConfig(Settings):
-    """Loss of one token: ce_weight * CE + kl_weight * T^2 * D(q, p).
+    """Loss of one token: ce_weight * CE + kl_weight * T^2 * KL(q || p).
 
     q = transform(softmax(teacher / T)) is the target, p = softmax(student / T), and CE the next-token cross-entropy.
     """
 
     ce_weight: float = Field(0.5, ge=0)
-    """Weight of next-token prediction."""
+    """Weight of the next-token cross-entropy; 0 trains by distillation only."""
     kl_weight: float = Field(0.5, ge=0)
-    """Weight of the distillation; 0 needs no teacher."""
+    """Weight of the distillation term KL(teacher || student); 0 needs no teacher."""
     transform: Transform = "swap"
-    """What makes the teacher's prediction agree with the true token."""
-    divergence: Divergence = "forward"
-    """`forward`: KL(teacher || student). `reverse`: KL(student || teacher). `jsd`: between the two, see beta."""
+    """Correction of the teacher's prediction before distillation. `none`: no correction. `swap`: exchange the top logit
+    with that of the true token. `margin`: move the probability `margin` to the true token. `threshold`: move only as
+    much as the true token needs to lead by `margin`. `mask`: drop tokens that the teacher predicts wrongly."""
     temperature: PositiveFloat = 1.0
-    """Softens teacher and student in the distillation term only."""
+    """Softmax temperature of teacher and student in the distillation term; above 1 is softer."""
     margin: float = Field(0.1, ge=0, lt=1)
-    """`margin`: probability moved to the true token. `threshold`: how far it has to lead."""
-    beta: float = Field(0.5, gt=0, lt=1)
-    """`jsd`: the teacher's share of the mixture."""
+    """Probability that `margin` moves to the true token, or by which `threshold` makes it lead (these two transforms
+    only)."""
 
     @property
     def needs_teacher(self) -> bool:
@@ -57,39 +59,49 @@ class ObjectiveConfig(Settings):
 
 
 class StreamConfig(ViewConfig, ObjectiveConfig):
-    """One stream of a training: weight * mean over its scored tokens of ce_weight * CE + kl_weight * T^2 * D."""
+    """One term of the training loss: `weight` times the mean loss over the scored tokens of a stream of text."""
 
     name: str = Field("mixture", pattern=r"^[a-z][a-z0-9_]*$")
-    """Under which it is measured."""
+    """Name of the stream in its metrics."""
     reads: Literal["mixture", "domain"] = "mixture"
-    """`mixture`: every pool, by `mixture.weights`. `domain`: domain documents alone."""
+    """Text that the stream reads: `mixture` (every pool, by `mixture.weights`) or `domain` (domain documents only)."""
     form: Form = "text"
-    """`reading`: tasks mined from a domain document are appended to it (AdaptLLM). `questions_after` and
-    `questions_before`: mined questions and answers after or before it."""
+    """Form of the domain documents. `text`: unchanged. `reading`: followed by tasks mined from the document (AdaptLLM).
+    `questions_after` and `questions_before`: with mined questions and answers after or before the document."""
     phase: int = Field(0, ge=0)
-    """Streams of a later phase begin when those of the earlier ones have been read."""
+    """Phase in which the stream is read, from 0. A phase starts when all streams of the earlier phases are finished."""
     tokens_fraction: PositiveFloat = 1.0
-    """Share of `mixture.total_tokens` that this stream reads; all streams are normalised to 1."""
+    """Share of `mixture.total_tokens` that the stream reads, relative to the other streams; normalised to a sum of
+    1."""
     weight: PositiveFloat = 1.0
-    """Weight of the stream's mean loss in the sum."""
+    """Weight of the stream's mean loss in the total loss."""
     talr_floor: Fraction = 0.0
-    """Above 0, next-token losses are weighted by p^(1 / tau), at least this much (TALR); METHODS uses 0.01."""
+    """Minimum weight of a token if next-token losses are weighted by p^(1 / tau) (TALR); the method `talr` uses 0.01. 0
+    weights all tokens equally."""
 
     @model_validator(mode="after")
     def _check(self) -> "StreamConfig":
-        if self.ce_weight == self.kl_weight == 0:
-            raise ValueError(f"stream {self.name}: ce_weight and kl_weight are both 0, there is nothing to learn")
-        if self.view != "text" and self.reads != "domain":
-            raise ValueError(f"stream {self.name}: view {self.view} reads documents: set reads to domain")
-        if self.view != "text" and self.form != "text":
-            raise ValueError(f"stream {self.name}: view {self.view} reads documents as they are: set form to text")
-        if self.view != "text" and self.kl_weight == 0:
-            raise ValueError(f"stream {self.name}: view {self.view} is nothing without a teacher: set kl_weight")
+        if problem := self._view_problem() or self._loss_problem():
+            raise ValueError(f"stream {self.name}: {problem}")
+        return self
+
+    def _view_problem(self) -> str:
         if self.parity and (self.view != "split_contexts" or self.student_context != "none"):
-            raise ValueError(
-                f"stream {self.name}: parity is the published code, which knows split_contexts without a title: "
+            return (
+                "parity reproduces the published code, which supports only split_contexts without a title: "
                 "set parity to false, or student_context to none"
             )
-        if self.talr_floor > 0 and self.kl_weight > 0:
-            raise ValueError(f"stream {self.name}: talr_floor weighs next-token losses alone: set kl_weight to 0")
-        return self
+        if self.view == "text":
+            return ""
+        if self.reads != "domain":
+            return f"view {self.view} reads documents: set reads to domain"
+        if self.form != "text":
+            return f"view {self.view} reads unchanged documents: set form to text"
+        return "" if self.needs_teacher else f"view {self.view} needs a teacher: set kl_weight above 0"
+
+    def _loss_problem(self) -> str:
+        if self.ce_weight == self.kl_weight == 0:
+            return "ce_weight and kl_weight are both 0, so there is nothing to learn"
+        if self.talr_floor > 0 and self.needs_teacher:
+            return "talr_floor weights next-token losses only: set kl_weight to 0"
+        return ""

@@ -1,4 +1,4 @@
-"""Settings as YAML that explains itself: each key below the help text of its field."""
+"""Settings as commented YAML: the help text of a field stands above its key."""
 
 import textwrap
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ _INDENT = "  "
 
 
 def to_yaml(config: BaseModel, *, only_set: bool = False, comments: bool = True) -> str:
-    """Returns the settings as YAML that loads back into an equal object.
+    """Return the settings as YAML that loads back into an equal object.
 
     Args:
         config: Any settings object.
-        only_set: Leave out what was not given explicitly, such as defaults.
-        comments: Put each field's help text above it.
+        only_set: Whether to leave out settings that were not given explicitly.
+        comments: Whether to write the help text of a field above its key.
     """
     return "\n".join(_mapping(config, "", only_set, comments)) + "\n"
 
 
 def _mapping(config: BaseModel, indent: str, only_set: bool, comments: bool) -> Iterator[str]:
     fields = type(config).model_fields
-    for name in sorted(fields, key=lambda name: name != "kind"):  # which choice it is comes first
+    for name in sorted(fields, key=lambda name: name != "kind"):  # the choice comes first
         field = fields[name]
         if only_set and name not in config.model_fields_set and name != "kind":
             continue
@@ -57,7 +57,7 @@ def _entry(key: str, value: Any, indent: str, only_set: bool, comments: bool) ->
 
 
 def _scalar(value: Any) -> str:
-    """Returns a plain value in one line of YAML."""
+    """Return a plain value as one line of YAML."""
     if isinstance(value, tuple):
         value = list(value)
     style = '"' if isinstance(value, str) and not value.isprintable() else None

@@ -65,9 +65,9 @@ def test_override_steps_into_a_list_by_number() -> None:
     ("override", "message"),
     [
         ("seed", "KEY.PATH=VALUE"),
-        ("curation.sources.9.limit=5", "no index of a list of 3"),
-        ("seed.deep=1", "below a plain value"),
-        ("seed=[", "no valid YAML"),
+        ("curation.sources.9.limit=5", "not an index of a list with 3"),
+        ("seed.deep=1", "plain value 0 has no key 'deep'"),
+        ("seed=[", "not valid YAML"),
     ],
 )
 def test_override_that_is_malformed_is_explained(override: str, message: str) -> None:
@@ -106,7 +106,7 @@ def test_load_config_reports_every_problem_with_file_and_key_path(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "no valid YAML"), ("- 1", "holds a list"), ("pretrain: {method: {alpha: 1}}", "pretrain.method")],
+    [("a: [", "not valid YAML"), ("- 1", "contains a list"), ("pretrain: {method: {alpha: 1}}", "pretrain.method")],
 )
 def test_load_config_explains_files_that_hold_no_settings(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -171,5 +171,5 @@ def test_load_any_tells_what_a_file_describes(folder: str, kinds: set[str]) -> N
 
 def test_load_any_names_the_bad_field_of_the_right_kind(tmp_path: Path) -> None:
     path = write(tmp_path, "source: {kind: closed_world, name: w, pool: general}\n")
-    with pytest.raises(ConfigError, match="its pool is domain"):
+    with pytest.raises(ConfigError, match="set pool to domain"):
         load_any(path)

@@ -52,7 +52,7 @@ def test_merged_maps_are_merged_and_a_new_kind_starts_anew() -> None:
     ("changes", "problem"),
     [
         ({"contenders": [LSSD, LSSD]}, "given twice: lssd"),
-        ({"contenders": [{**LSSD, "values": [0.1]}]}, "a search of equal size is part of a fair comparison"),
+        ({"contenders": [{**LSSD, "values": [0.1]}]}, "a fair comparison needs the same number"),
         ({"contenders": [LSSD], "seeds": [1, 1]}, "a seed is given twice"),
         ({"contenders": [{"name": "x", "settings": {"mixture": {"totl": 1}}}]}, r"contender x: mixture\.totl"),
         ({"contenders": []}, "at least 1"),

@@ -1,4 +1,4 @@
-"""The methods by name are the presets of METHODS 3; what does not go together is refused with what to do."""
+"""The methods by name are the presets of docs/algorithms.md#one-loss; invalid combinations are refused with a remedy."""
 
 from typing import Any
 
@@ -90,10 +90,10 @@ def test_combination_without_meaning_is_refused(settings: dict[str, Any], messag
     [
         ({"view": "halves"}, "set reads to domain"),
         ({"view": "halves", "reads": "domain", "form": "reading"}, "set form to text"),
-        ({"view": "halves", "reads": "domain", "ce_weight": 1, "kl_weight": 0}, "nothing without a teacher"),
+        ({"view": "halves", "reads": "domain", "ce_weight": 1, "kl_weight": 0}, "needs a teacher"),
         ({"ce_weight": 0, "kl_weight": 0}, "nothing to learn"),
         ({"talr_floor": 0.01}, "set kl_weight to 0"),
-        ({"view": "halves", "reads": "domain", "parity": True}, "parity is the published code"),
+        ({"view": "halves", "reads": "domain", "parity": True}, "parity reproduces the published code"),
         (
             {"view": "split_contexts", "reads": "domain", "parity": True, "student_context": "title"},
             "student_context to none",
@@ -106,7 +106,7 @@ def test_stream_without_meaning_is_refused(settings: dict[str, Any], message: st
 
 
 def test_streams_of_one_name_are_refused() -> None:
-    with pytest.raises(ValidationError, match="a name of its own"):
+    with pytest.raises(ValidationError, match="stream names must differ"):
         StreamsMethod(of=(StreamConfig(), StreamConfig()))
 
 
@@ -115,7 +115,7 @@ def test_teacher_that_nothing_follows_is_no_reason_to_refuse() -> None:
 
 
 def test_method_of_documents_alone_asks_for_weights_of_domain_alone() -> None:
-    with pytest.raises(ConfigError, match=r"disc reads domain documents alone.*or use streams"):
+    with pytest.raises(ConfigError, match=r"disc reads only domain documents.*or use streams"):
         load_config(overrides=["pretrain.method.kind=disc"])
     weights = [f"mixture.weights.{pool}=0" for pool in ("instructions", "preferences")]
     assert load_config(overrides=["pretrain.method.kind=disc", *weights]).pretrain.method.kind == "disc"
