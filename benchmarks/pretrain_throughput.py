@@ -27,15 +27,16 @@ from typing import Any
 
 import torch
 from measure import in_own_process, in_turn, publish
+from mixcpt.train.streams import Stream
 from transformers import Trainer, TrainingArguments
 from workload import BATCH_ROWS, ROW_TOKENS, StepTimer, mixture_of
 
 from mixcpt.config import (
-    AdapterOffTeacher,
-    CachedTeacher,
+    AdapterOffTeacherConfig,
+    CachedTeacherConfig,
     CptMethod,
     DiscMethod,
-    LoraScope,
+    LoraScopeConfig,
     LssdMethod,
     PretrainConfig,
 )
@@ -48,7 +49,6 @@ from mixcpt.train import teachers
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.scope import apply_scope
-from mixcpt.train.streams import Stream
 from mixcpt.train.trainer import DistillationTrainer
 
 PRECISION = "bf16" if torch.cuda.is_available() else "fp32"
@@ -57,11 +57,11 @@ EPOCHS = 3
 """For the cached teacher whose writing is counted."""
 VARIANTS: dict[str, PretrainConfig] = {
     "plain": PretrainConfig(method=CptMethod()),
-    "plain LoRA": PretrainConfig(method=CptMethod(), scope=LoraScope()),
+    "plain LoRA": PretrainConfig(method=CptMethod(), scope=LoraScopeConfig()),
     "cpt": PretrainConfig(method=CptMethod()),
     "lssd_frozen": PretrainConfig(method=LssdMethod()),
-    "lssd_adapter_off": PretrainConfig(method=LssdMethod(), scope=LoraScope(), teacher=AdapterOffTeacher()),
-    "lssd_cached": PretrainConfig(method=LssdMethod(), teacher=CachedTeacher()),
+    "lssd_adapter_off": PretrainConfig(method=LssdMethod(), scope=LoraScopeConfig(), teacher=AdapterOffTeacherConfig()),
+    "lssd_cached": PretrainConfig(method=LssdMethod(), teacher=CachedTeacherConfig()),
     "disc": PretrainConfig(method=DiscMethod()),
 }
 
@@ -160,7 +160,7 @@ def main() -> None:
     if arguments.variant:
         print(json.dumps(run(arguments.variant, arguments.steps, arguments.shape)))
         return
-    names = [name for name in VARIANTS if arguments.shape == "39m" or isinstance(VARIANTS[name].scope, LoraScope)]
+    names = [name for name in VARIANTS if arguments.shape == "39m" or isinstance(VARIANTS[name].scope, LoraScopeConfig)]
 
     def measured(name: str) -> dict[str, Any]:
         options = ["--steps", str(arguments.steps), "--shape", arguments.shape]
@@ -169,7 +169,7 @@ def main() -> None:
     found = in_turn(arguments.rounds, {name: partial(measured, name) for name in names})
     rows, fractions = [], {}
     for name, figures in found.items():
-        is_lora = isinstance(VARIANTS[name].scope, LoraScope)
+        is_lora = isinstance(VARIANTS[name].scope, LoraScopeConfig)
         plain = found["plain LoRA" if is_lora else "plain"]
         relative = figures["tokens_per_second"] / plain["tokens_per_second"]
         highest = 1.0 if name.startswith("plain") else ceiling(name, figures)

@@ -338,8 +338,8 @@ def test_world_written_as_files_has_every_document_and_every_question(tmp_path: 
 @pytest.mark.parametrize(
     ("task", "problem"),
     [
-        ({"entities": 60}, "asks about world 0 with 60 entities, but .* is of world 0 with 120"),
-        ({"entities": 120, "seed": 3}, "asks about world 3 with 120 entities"),
+        ({"entities": 60}, "has seed 0 and 60 entities, but .* has seed 0 and 120"),
+        ({"entities": 120, "seed": 3}, "has seed 3 and 120 entities"),
     ],
 )
 def test_runs_that_ask_about_another_world_than_they_read_are_refused(task: dict[str, int], problem: str) -> None:

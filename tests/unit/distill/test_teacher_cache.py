@@ -14,12 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Int
+from mixcpt.distill.objective import Objective
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mixcpt.config import (
     BaseModelConfig,
-    CachedTeacher,
+    CachedTeacherConfig,
     ClosedWorldSource,
     CurationConfig,
     FilesSource,
@@ -31,7 +32,6 @@ from mixcpt.distill import teacher_writer
 from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.head import head_of
 from mixcpt.distill.loss import Teacher, distillation_loss
-from mixcpt.distill.objective import Objective
 from mixcpt.distill.teacher_cache import CacheIdentity, Entries, TeacherCache, cache_bytes
 from mixcpt.distill.teacher_writer import cache_teacher
 from mixcpt.errors import ArtifactError, ConfigError, ModelError
@@ -65,7 +65,7 @@ def cached(
     precision: str = "fp32",
     tracker: Tracker | None = None,
 ) -> ArtifactRef:
-    config, tracker = CachedTeacher(top_k=top_k), tracker or NullTracker()
+    config, tracker = CachedTeacherConfig(top_k=top_k), tracker or NullTracker()
     return cache_teacher(
         config, mixture, model, precision=precision, max_tokens=max_tokens, store=store, tracker=tracker
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import (
-    AdapterOffTeacher,
-    CachedTeacher,
+    AdapterOffTeacherConfig,
+    CachedTeacherConfig,
     CptMethod,
-    LoraScope,
+    LoraScopeConfig,
     PretrainConfig,
     RuntimeConfig,
     SftConfig,
@@ -28,7 +28,7 @@ NUM_ADAPTED = LAYERS * RANK * (4 * (HIDDEN + HIDDEN) + 3 * (HIDDEN + INNER))
 
 BASE = ModelRef("closed-world", str(CLOSED_WORLD_PATH), "0" * 64)
 FULL = PretrainConfig()
-LORA = PretrainConfig(scope=LoraScope(rank=RANK), teacher=AdapterOffTeacher())
+LORA = PretrainConfig(scope=LoraScopeConfig(rank=RANK), teacher=AdapterOffTeacherConfig())
 NO_ACTIVATIONS = ActivationBytes(0, 0)
 
 
@@ -91,7 +91,7 @@ def test_memory_of_lora_trains_the_adapters_alone_and_needs_no_second_model() ->
     assert (memory.gradients, memory.optimizer, memory.teacher) == (40_000, 80_000, 0)
 
 
-@pytest.mark.parametrize("config", [PretrainConfig(method=CptMethod()), PretrainConfig(teacher=CachedTeacher())])
+@pytest.mark.parametrize("config", [PretrainConfig(method=CptMethod()), PretrainConfig(teacher=CachedTeacherConfig())])
 def test_memory_without_a_running_teacher_has_none(config: PretrainConfig) -> None:
     assert pretraining_memory(shape(), NO_ACTIVATIONS, config, row_tokens=256).teacher == 0
 

@@ -153,5 +153,5 @@ def test_method_that_reads_no_general_text_cannot_replay(tmp_path: Path) -> None
 
 def test_corpus_that_is_nothing_to_learn_is_no_corpus(tmp_path: Path) -> None:
     general = source(tmp_path, "general").model_copy(update={"pool": "general"})
-    with pytest.raises(ValueError, match="its pool is domain"):
+    with pytest.raises(ValueError, match="set pool to domain"):
         CorpusConfig(source=general)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixcpt.config import CptReplayMethod, FullScope, LoraScope, PretrainConfig, RetentionConfig, Scope
+from mixcpt.config import CptReplayMethod, FullScopeConfig, LoraScopeConfig, PretrainConfig, RetentionConfig, Scope
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
@@ -42,7 +42,7 @@ def _predictions(model: nn.Module, text: Tensor) -> Tensor:
 def promising(**settings: object) -> PretrainConfig:
     promise = RetentionConfig(**{"max_loss": 0.02, "check_steps": 1} | settings)  # type: ignore[arg-type]
     update: dict[str, object] = {"retention": promise}
-    return CONFIG.model_copy(update=update | ({"method": CptReplayMethod()} if promise.act == "replay" else {}))
+    return CONFIG.model_copy(update=update | ({"method": CptReplayMethod()} if promise.action == "replay" else {}))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,11 @@ def scale_for(config: PretrainConfig, tiny_model: ModelRef, folder: Path) -> flo
     return 80 / DriftProbe(tiny_model, 1.0).moved(load_model(ModelRef.from_artifact(free, "free")))
 
 
-@pytest.mark.parametrize("act", ["alpha", "replay"])
+@pytest.mark.parametrize("action", ["alpha", "replay"])
 def test_interrupted_promise_resumes_to_the_same_weights_history_and_pressure(
-    tiny_model: ModelRef, tmp_path: Path, scale: float, act: str
+    tiny_model: ModelRef, tmp_path: Path, scale: float, action: str
 ) -> None:
-    config, probe = promising(act=act), DriftProbe(tiny_model, scale)
+    config, probe = promising(action=action), DriftProbe(tiny_model, scale)
     store = ArtifactStore(tmp_path / "whole")
     whole = pretrain(config, mixture(store), tiny_model, seed=1, store=store, tracker=NullTracker(), probe=probe)
     store = ArtifactStore(tmp_path / "cut")
@@ -76,24 +76,24 @@ def test_interrupted_promise_resumes_to_the_same_weights_history_and_pressure(
     assert 0 < max(pressures) <= 0.5
 
 
-@pytest.mark.parametrize("scope", [FullScope(), LoraScope(rank=4)])
+@pytest.mark.parametrize("scope", [FullScopeConfig(), LoraScopeConfig(rank=4)])
 def test_weights_go_back_until_the_promise_holds(tiny_model: ModelRef, tmp_path: Path, scope: Scope) -> None:
     scale = scale_for(CONFIG.model_copy(update={"scope": scope}), tiny_model, tmp_path / "free")
-    config = promising(act="none").model_copy(update={"scope": scope})
+    config = promising(action="none").model_copy(update={"scope": scope})
     store, probe = ArtifactStore(tmp_path), DriftProbe(tiny_model, scale)
     model = pretrain(config, mixture(store), tiny_model, seed=1, store=store, tracker=NullTracker(), probe=probe)
     found = model.record["metrics"]["retention"]
     assert 0 < found["share_of_change"] < 1
     assert found["retention/skill/lost_at_most"] <= 0.02
     (tally,) = probe.ask(load_model(ModelRef.from_artifact(model, "kept")).eval()).values()
-    assert tally.bound(config.retention.sure) <= 0.02 and tally.lost > 0
+    assert tally.bound(config.retention.confidence) <= 0.02 and tally.lost > 0
 
 
 def test_promise_to_stop_ends_the_training_and_counts_what_was_done(
     tiny_model: ModelRef, tmp_path: Path, scale: float
 ) -> None:
     store, probe = ArtifactStore(tmp_path), DriftProbe(tiny_model, scale)
-    config = promising(act="stop")
+    config = promising(action="stop")
     model = pretrain(config, mixture(store), tiny_model, seed=1, store=store, tracker=NullTracker(), probe=probe)
     metrics = model.record["metrics"]
     assert 1 <= metrics["steps"] < 7

@@ -72,7 +72,7 @@ def test_pressure_gives_the_true_tokens_weight_to_the_teacher_and_leaves_the_sum
 
 
 def test_pressure_moves_weight_from_domain_tokens_to_the_others() -> None:
-    keeping = keeper(act="replay")
+    keeping = keeper(action="replay")
     assert keeping.token_weights(torch.tensor([0, 1])) is None
     keeping.pressure = 0.25
     weights = keeping.token_weights(torch.tensor([0, 1, 2, 1]))
@@ -118,8 +118,8 @@ def test_draw_back_goes_to_the_furthest_place_where_the_promise_holds(max_loss: 
     [
         ({"retention": {"max_loss": 0.02}}, "set evaluate.split to report"),
         ({"retention": {"max_loss": 0.02, "tasks": ["nothing"]}}, "'nothing', which is none of the tasks"),
-        ({"retention": {"max_loss": 0.02, "tasks": ["domain_bits_per_byte"]}}, "cannot watch domain_bits_per_byte"),
-        ({"retention": {"max_loss": 0.02, "tasks": ["domain_free_text"]}}, "cannot watch domain_free_text"),
+        ({"retention": {"max_loss": 0.02, "tasks": ["domain_bits_per_byte"]}}, "cannot protect domain_bits_per_byte"),
+        ({"retention": {"max_loss": 0.02, "tasks": ["domain_free_text"]}}, "cannot protect domain_free_text"),
         ({"retention": {"max_loss": 0.02}, "method": {"kind": "cpt_replay"}}, "alpha needs a teacher"),
     ],
 )
@@ -140,6 +140,6 @@ def test_promise_to_replay_needs_general_text() -> None:
             {
                 "evaluate": {"split": "report"},
                 "mixture": {"weights": {"domain": 1, "instructions": 0, "preferences": 0}},
-                "pretrain": {"method": {"kind": "cpt"}, "retention": {"max_loss": 0.02, "act": "replay"}},
+                "pretrain": {"method": {"kind": "cpt"}, "retention": {"max_loss": 0.02, "action": "replay"}},
             }
         )

@@ -18,7 +18,14 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from mixcpt.config import AdapterOffTeacher, FrozenTeacher, FullScope, LoraScope, OptimizerConfig, TeacherSettings
+from mixcpt.config import (
+    AdapterOffTeacherConfig,
+    FrozenTeacherConfig,
+    FullScopeConfig,
+    LoraScopeConfig,
+    OptimizerConfig,
+    TeacherConfig,
+)
 from mixcpt.distill.body import hidden_states
 from mixcpt.distill.head import CausalModel, head_of
 from mixcpt.errors import ModelError
@@ -67,15 +74,15 @@ def moved(model: CausalModel) -> CausalModel:
 
 
 SCOPES = [
-    LoraScope(rank=4),
-    LoraScope(rank=4, dropout=0.3),
-    LoraScope(rank=4, train_norms=True),
-    LoraScope(rank=2, train_embeddings=True, train_head=True, train_norms=True),
+    LoraScopeConfig(rank=4),
+    LoraScopeConfig(rank=4, dropout=0.3),
+    LoraScopeConfig(rank=4, train_norms=True),
+    LoraScopeConfig(rank=2, train_embeddings=True, train_head=True, train_norms=True),
 ]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_adapters_start_at_the_base_and_switch_off_exactly(untied: ModelRef, scope: LoraScope) -> None:
+def test_adapters_start_at_the_base_and_switch_off_exactly(untied: ModelRef, scope: LoraScopeConfig) -> None:
     base = load_model(untied)
     expected = logits(base).detach()
     adapted = apply_scope(load_model(untied), scope, seed=0)
@@ -90,14 +97,16 @@ def test_adapters_start_at_the_base_and_switch_off_exactly(untied: ModelRef, sco
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_body_and_head_are_those_of_the_adapted_model(untied: ModelRef, scope: LoraScope) -> None:
+def test_body_and_head_are_those_of_the_adapted_model(untied: ModelRef, scope: LoraScopeConfig) -> None:
     adapted = moved(apply_scope(load_model(untied), scope, seed=0)).eval()
     fused = hidden_states(adapted, IDS, POSITIONS) @ head_of(adapted).weight.T
     torch.testing.assert_close(fused, logits(adapted))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_merged_model_answers_alike_and_is_a_plain_folder(untied: ModelRef, tmp_path: Path, scope: LoraScope) -> None:
+def test_merged_model_answers_alike_and_is_a_plain_folder(
+    untied: ModelRef, tmp_path: Path, scope: LoraScopeConfig
+) -> None:
     adapted = moved(apply_scope(load_model(untied), scope, seed=0)).eval()
     expected = logits(adapted).detach()
     plain = merged(adapted)
@@ -110,7 +119,7 @@ def test_merged_model_answers_alike_and_is_a_plain_folder(untied: ModelRef, tmp_
 
 
 def test_tied_model_stays_tied_after_the_merge(tiny_model: ModelRef, tmp_path: Path) -> None:
-    plain = merged(moved(apply_scope(load_model(tiny_model), LoraScope(), seed=0)))
+    plain = merged(moved(apply_scope(load_model(tiny_model), LoraScopeConfig(), seed=0)))
     plain.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is True
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -120,13 +129,13 @@ def test_tied_model_stays_tied_after_the_merge(tiny_model: ModelRef, tmp_path: P
 @pytest.mark.parametrize("setting", ["train_head", "train_embeddings"])
 def test_lora_on_a_tied_head_is_refused(tiny_model: ModelRef, setting: str) -> None:
     with pytest.raises(ModelError, match="its embedding table"):
-        apply_scope(load_model(tiny_model), LoraScope(**{setting: True}), seed=0)
+        apply_scope(load_model(tiny_model), LoraScopeConfig(**{setting: True}), seed=0)
 
 
 def test_scope_names_what_it_trains(untied: ModelRef) -> None:
     model = load_model(untied)
     linear = 2 * 7  # q, k, v, o, gate, up, down in each of two layers
-    adapted = apply_scope(model, LoraScope(rank=4, train_norms=True), seed=0)
+    adapted = apply_scope(model, LoraScopeConfig(rank=4, train_norms=True), seed=0)
     trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
     assert sum("lora_A" in name for name in trained) == sum("lora_B" in name for name in trained) == linear
     assert sum("norm" in name for name in trained) == 5
@@ -134,7 +143,7 @@ def test_scope_names_what_it_trains(untied: ModelRef) -> None:
     summary = scope_summary(adapted)
     count = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert summary.startswith(f"training {count:,} of") and "q_proj.lora_A" in summary
-    full = apply_scope(load_model(untied), FullScope(), seed=0)
+    full = apply_scope(load_model(untied), FullScopeConfig(), seed=0)
     assert all(weight.requires_grad for weight in full.parameters())
     assert "(100.00%)" in scope_summary(full)
 
@@ -143,7 +152,7 @@ def test_adapters_depend_on_the_seed_alone_and_leave_the_generator_as_it_was(unt
     def first(seed: int) -> Tensor:
         torch.randn(3)  # the global generator's state must not matter
         state = torch.get_rng_state()
-        adapted = apply_scope(load_model(untied), LoraScope(), seed=seed)
+        adapted = apply_scope(load_model(untied), LoraScopeConfig(), seed=seed)
         assert torch.equal(torch.get_rng_state(), state)
         return next(weight for name, weight in adapted.named_parameters() if "lora_A" in name).detach()
 
@@ -151,7 +160,7 @@ def test_adapters_depend_on_the_seed_alone_and_leave_the_generator_as_it_was(unt
 
 
 def test_parameter_without_gradient_is_named(untied: ModelRef) -> None:
-    adapted = apply_scope(load_model(untied), LoraScope(), seed=0)
+    adapted = apply_scope(load_model(untied), LoraScopeConfig(), seed=0)
     logits(adapted).sum().backward()
     check_gradients(adapted)
     missing = next(name for name, weight in adapted.named_parameters() if weight.requires_grad)
@@ -174,7 +183,9 @@ def test_adapters_are_on_again_after_an_error(untied: ModelRef) -> None:
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_switching_off_between_forward_and_backward_changes_no_gradient(untied: ModelRef, scope: LoraScope) -> None:
+def test_switching_off_between_forward_and_backward_changes_no_gradient(
+    untied: ModelRef, scope: LoraScopeConfig
+) -> None:
     def gradients(is_taught: bool) -> dict[str, Tensor]:
         adapted = moved(apply_scope(load_model(untied), scope, seed=0)).train()
         torch.manual_seed(5)
@@ -200,19 +211,19 @@ def gpt2() -> GPT2LMHeadModel:
 
 def test_switching_off_stops_the_dropout_of_the_base_model_too() -> None:
     expected = logits(gpt2())
-    adapted = moved(apply_scope(gpt2(), LoraScope(), seed=0)).train()
+    adapted = moved(apply_scope(gpt2(), LoraScopeConfig(), seed=0)).train()
     assert not torch.equal(logits(adapted), logits(adapted))
     with adapter_off(adapted):
         assert torch.equal(logits(adapted), expected)
 
 
 def test_norms_are_found_by_their_class_and_missed_ones_are_refused() -> None:
-    adapted = apply_scope(gpt2(), LoraScope(train_norms=True), seed=0)
+    adapted = apply_scope(gpt2(), LoraScopeConfig(train_norms=True), seed=0)
     trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad and "lora" not in name]
     assert len(trained) == 5 * 2 and all(".ln_" in name for name in trained)
     without = OlmoForCausalLM(OlmoConfig(vocab_size=40, pad_token_id=3, eos_token_id=2, **SMALL))
     with pytest.raises(ModelError, match="no normalisation weights"):
-        apply_scope(without, LoraScope(train_norms=True), seed=0)
+        apply_scope(without, LoraScopeConfig(train_norms=True), seed=0)
 
 
 def test_fused_experts_are_adapted_and_merged_but_refused_with_dropout(tmp_path: Path) -> None:
@@ -220,7 +231,7 @@ def test_fused_experts_are_adapted_and_merged_but_refused_with_dropout(tmp_path:
         torch.manual_seed(0)
         return MixtralForCausalLM(MixtralConfig(vocab_size=40, num_local_experts=4, **SMALL)).eval()
 
-    adapted = moved(apply_scope(model(), LoraScope(rank=4), seed=0)).eval()
+    adapted = moved(apply_scope(model(), LoraScopeConfig(rank=4), seed=0)).eval()
     assert any("experts.lora_A" in name for name, _ in adapted.named_parameters())
     expected = logits(adapted).detach()
     with adapter_off(adapted):
@@ -228,11 +239,11 @@ def test_fused_experts_are_adapted_and_merged_but_refused_with_dropout(tmp_path:
     merged(adapted).save_pretrained(tmp_path)
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path)).detach(), expected)
     with pytest.raises(ModelError, match="do not fit MixtralForCausalLM"):
-        apply_scope(model(), LoraScope(dropout=0.1), seed=0)
+        apply_scope(model(), LoraScopeConfig(dropout=0.1), seed=0)
 
 
 def trained(
-    base: ModelRef, store: ArtifactStore, scope: LoraScope, *, dies_at: int = 0, **settings: TeacherSettings | bool
+    base: ModelRef, store: ArtifactStore, scope: LoraScopeConfig, *, dies_at: int = 0, **settings: TeacherConfig | bool
 ) -> ArtifactRef:
     """The model after seven steps, interrupted at one of them if asked for."""
     config = CONFIG.model_copy(
@@ -260,7 +271,7 @@ def test_adapters_switched_off_teach_what_a_frozen_copy_teaches(
     untied: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_recomputed: bool
 ) -> None:
     """Bit for bit, with dropout in the student and with its activations recomputed in the backward."""
-    scope = LoraScope(rank=4, dropout=0.2, train_norms=True, train_head=True)
+    scope = LoraScopeConfig(rank=4, dropout=0.2, train_norms=True, train_head=True)
     calls: list[Tensor] = []
     forward = LlamaMLP.forward
 
@@ -269,10 +280,10 @@ def test_adapters_switched_off_teach_what_a_frozen_copy_teaches(
         return forward(mlp, hidden)
 
     monkeypatch.setattr(LlamaMLP, "forward", counted)
-    frozen = trained(untied, ArtifactStore(tmp_path / "frozen"), scope, teacher=FrozenTeacher())
+    frozen = trained(untied, ArtifactStore(tmp_path / "frozen"), scope, teacher=FrozenTeacherConfig())
     num_plain = len(calls)
     store = ArtifactStore(tmp_path / "off")
-    switched = trained(untied, store, scope, teacher=AdapterOffTeacher(), gradient_checkpointing=is_recomputed)
+    switched = trained(untied, store, scope, teacher=AdapterOffTeacherConfig(), gradient_checkpointing=is_recomputed)
     num_layers, num_steps = 2, 7
     assert len(calls) - 2 * num_plain == (num_layers * num_steps if is_recomputed else 0)
     assert_same(frozen, switched)
@@ -282,6 +293,6 @@ def test_adapters_switched_off_teach_what_a_frozen_copy_teaches(
 
 
 def test_interrupted_adapters_and_whole_modules_resume_bit_for_bit(untied: ModelRef, tmp_path: Path) -> None:
-    scope = LoraScope(rank=2, dropout=0.2, train_embeddings=True, train_head=True, train_norms=True)
+    scope = LoraScopeConfig(rank=2, dropout=0.2, train_embeddings=True, train_head=True, train_norms=True)
     straight = trained(untied, ArtifactStore(tmp_path / "straight"), scope)
     assert_same(straight, trained(untied, ArtifactStore(tmp_path / "resumed"), scope, dies_at=5))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixcpt.config import CachedTeacher, CptMethod, DiscMethod, LssdMethod, PretrainConfig
+from mixcpt.config import CachedTeacherConfig, CptMethod, DiscMethod, LssdMethod, PretrainConfig
 from mixcpt.distill.teacher_writer import cache_teacher
 from mixcpt.errors import ConfigError, ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
@@ -45,7 +45,7 @@ def trained(
 def cached(corpus: ArtifactRef, model: ModelRef, folder: Path, top_k: int, precision: str = "fp32") -> ArtifactRef:
     rows = mixed(corpus, model, folder, LssdMethod(), total_tokens=NUM_TOKENS)
     return cache_teacher(
-        CachedTeacher(top_k=top_k),
+        CachedTeacherConfig(top_k=top_k),
         rows,
         model,
         precision=precision,
