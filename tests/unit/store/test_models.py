@@ -79,7 +79,7 @@ def test_resolve_model_pickled_weights_only_are_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     torch.save(load_file(weights), folder / "pytorch_model.bin")
     weights.unlink()
-    with pytest.raises(ModelError, match=r"no .safetensors weights\n  -> convert the model first"):
+    with pytest.raises(ModelError, match=r"no .safetensors weights\n  -> convert the model to safetensors"):
         resolve(folder)
 
 
@@ -113,7 +113,7 @@ def test_resolve_model_hub_id_without_network_fails_quickly(name: str, tmp_path:
         check=False,
     )
     assert result.returncode != 0
-    assert f"ModelError: base.model: '{name}' is no local folder and the hub did not give it" in result.stderr
+    assert f"ModelError: base.model: '{name}' is not a local folder, and its download failed" in result.stderr
     assert "check the spelling, the network" in result.stderr
 
 
@@ -153,7 +153,7 @@ def test_read_chat_template_by_name_or_path(tmp_path: Path) -> None:
     assert read_chat_template(str(path)) == "{{ messages[0]['content'] }}"
     assert "<|im_start|>" in read_chat_template("chatml")
     assert "Assistant:" in read_chat_template("plain")
-    with pytest.raises(ConfigError, match=r"'fancy' is neither a shipped form \(chatml, plain\) nor"):
+    with pytest.raises(ConfigError, match=r"'fancy' is neither a template of mixcpt \(chatml, plain\) nor"):
         read_chat_template("fancy")
 
 
