@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixcpt.config import CompareConfig
+from mixcpt.config import CompareConfig, read_stored
 from mixcpt.records.run import RunResult
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.fields import read_object
@@ -75,7 +75,7 @@ class Comparison:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Comparison":
         return cls(
-            CompareConfig.model_validate(data["config"]),
+            read_stored(CompareConfig, data["config"]),
             tuple(TriedValue(**tried) for tried in data["tried"]),
             tuple(ContenderResult.from_json(result) for result in data["results"]),
             run_id=data["run_id"],
@@ -89,7 +89,7 @@ def save_comparison(store: ArtifactStore, comparison: Comparison) -> ArtifactRef
         (folder / _FILE).write_text(json.dumps(comparison.to_json(), indent=2))
         return {"name": comparison.config.name}
 
-    settings = comparison.config.model_dump(mode="json", exclude={"jobs"})
+    settings = {key: value for key, value in comparison.config.identity().items() if key != "jobs"}
     inputs = _evaluation_digests(comparison.results)
     return store.produce(StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs), write)
 

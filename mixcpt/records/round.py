@@ -106,7 +106,7 @@ def _key(config: ReadaptConfig, finished: Round) -> StageKey:
     settings = {
         "name": finished.name,
         "number": finished.number,
-        "gates": [gate.model_dump(mode="json") for gate in config.gates],
+        "gates": [gate.identity() for gate in config.gates],
         "decision": finished.decision,
         "reason": finished.reason,
         "version": finished.version,

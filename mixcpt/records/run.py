@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, read_stored
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.fields import read_object
@@ -72,7 +72,7 @@ class RunResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
         return cls(
-            config=AdaptConfig.model_validate(data["config"]),
+            config=read_stored(AdaptConfig, data["config"]),
             base=ModelRef.from_json(data["base"]),
             refs={role: ArtifactRef.from_json(ref) for role, ref in data["refs"].items()},
             final=data["final"],
@@ -83,7 +83,7 @@ class RunResult:
 
 def deciding_settings(config: AdaptConfig) -> dict[str, Any]:
     """Return the settings that can change a result: all except paths, addresses and processes."""
-    return config.model_dump(mode="json", exclude={"runtime"})
+    return {key: value for key, value in config.identity().items() if key != "runtime"}
 
 
 def run_identity(config: AdaptConfig, base: ModelRef, corpus: str) -> str:

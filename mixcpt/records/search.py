@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixcpt.config import AdviseConfig
+from mixcpt.config import AdviseConfig, read_stored
 from mixcpt.records.comparison import Comparison
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 
@@ -55,7 +55,7 @@ class Advice:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Advice":
         return cls(
-            AdviseConfig.model_validate(data["config"]),
+            read_stored(AdviseConfig, data["config"]),
             tuple(Attempt(**attempt) for attempt in data["attempts"]),
             Comparison.from_json(data["confirmation"]),
         )
@@ -69,7 +69,7 @@ def save_advice(store: ArtifactStore, advice: Advice) -> ArtifactRef:
         return {"name": advice.config.name}
 
     settings = {
-        "config": advice.config.model_dump(mode="json"),
+        "config": advice.config.identity(),
         "attempts": [vars(attempt) for attempt in advice.attempts],
     }
     inputs = {}
