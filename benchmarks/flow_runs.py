@@ -1,4 +1,4 @@
-"""Flow runs of deployments, as people start and watch them; by Prefect's own client, with its retries."""
+"""Start flow runs of deployments and wait for them, through Prefect's client and its retries."""
 
 import time
 from collections.abc import Collection
@@ -12,18 +12,18 @@ _POLL_SECONDS = 1.0
 
 
 def start(client: SyncPrefectClient, deployment: str, config: dict[str, Any] | None = None) -> UUID:
-    """Returns the id of a run of a deployment, "flow/name", with these settings or with its own.
+    """Start a run of the deployment "flow/name", with `config` or its own settings, and return the id of the run.
 
     Raises:
         prefect.exceptions.PrefectHTTPStatusError: If the server refuses a value.
     """
-    found = client.read_deployment_by_name(deployment)
+    deployment_id = client.read_deployment_by_name(deployment).id
     parameters = {} if config is None else {"config": config}
-    return client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+    return client.create_flow_run_from_deployment(deployment_id, parameters=parameters).id
 
 
 def wait(client: SyncPrefectClient, run: UUID, wanted: Collection[StateType] = TERMINAL_STATES) -> FlowRun:
-    """Returns a flow run that has reached a type of state, or that has ended without."""
-    while (found := client.read_flow_run(run)).state_type not in {*wanted, *TERMINAL_STATES}:
+    """Wait until a flow run reaches one of the wanted states, or ends, and return it."""
+    while (flow_run := client.read_flow_run(run)).state_type not in {*wanted, *TERMINAL_STATES}:
         time.sleep(_POLL_SECONDS)
-    return found
+    return flow_run

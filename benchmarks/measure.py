@@ -1,4 +1,4 @@
-"""What the benchmarks share: each implementation in a process of its own, in turn; medians; a table; a RESULT line."""
+"""Shared by the benchmarks: one process per implementation, alternating rounds, medians, a table, a RESULT line."""
 
 import json
 import os
@@ -23,14 +23,16 @@ _MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Cost:
+    """Time and memory of one call."""
+
     seconds: float
-    """Of a second call; the first one warms up."""
+    """Seconds of the second call; the first call warms up."""
     added_bytes: int
-    """Peak of the first call above what was there before it."""
+    """Peak memory of the first call, minus the memory in use before it, in bytes."""
 
 
 def measure(work: Callable[[], object], device: str) -> Cost:
-    """Returns what one call of `work` costs; its inputs must exist already."""
+    """Call `work` twice and return its cost; its inputs must already exist."""
     before = _reset_peak(device)
     work()
     added = _peak(device) - before
@@ -41,46 +43,49 @@ def measure(work: Callable[[], object], device: str) -> Cost:
 
 
 def in_own_process(script: str, arguments: Sequence[str], *, extra_path: str = "") -> dict[str, Any]:
-    """Returns the JSON object that `python script arguments` prints as its last line."""
+    """Run `python script arguments` and return the JSON object in the last line of its output."""
     path = os.pathsep.join(filter(None, [extra_path, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, script, *arguments], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def report_cost(cost: Cost, **more: float) -> None:
-    """Prints what a process of `in_own_process` found."""
+    """Print the result of a process started by `in_own_process`."""
     print(json.dumps({**asdict(cost), **more}))
 
 
 def in_turn(rounds: int, runs: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """Returns the median of every figure of every run; the runs alternate, so that a slow minute hits all alike."""
-    return {name: medians(several) for name, several in every_round(rounds, runs).items()}
+    """Run everything in alternating rounds, and return the median of every figure of every run.
+
+    Alternating spreads a slow minute of the machine over all runs.
+    """
+    return {name: medians(results) for name, results in every_round(rounds, runs).items()}
 
 
 def every_round(rounds: int, runs: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Returns what every run found in each round; the runs alternate."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    """Run everything in alternating rounds, and return the results by run and round."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for number in range(rounds):
         for name, run in runs.items():
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
-            found[name].append(run())
-    return found
+            results[name].append(run())
+    return results
 
 
-def medians(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the median of each figure."""
-    return {key: median(one[key] for one in several) for key in several[0]}
+def medians(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the medians of all figures."""
+    return {key: median(result[key] for result in results) for key in results[0]}
 
 
 def publish(
     name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], result: dict[str, Any], *, rounds: int
 ) -> None:
-    """Prints table and RESULT line, and writes both with device and date to `benchmarks/results/`."""
+    """Print the table and the RESULT line, and write both with device and date to benchmarks/results/."""
     table = Table(*columns, title=f"{name}, {device_name()}, {date.today().isoformat()}")
     for row in rows:
         table.add_row(*row)
@@ -102,7 +107,7 @@ def publish(
 
 
 def device_name() -> str:
-    """Returns the accelerator, or the processor with its number of cores."""
+    """Return the name of the GPU, or of the processor with its number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -115,7 +120,7 @@ def gibibytes(number: float) -> str:
 
 
 def _reset_peak(device: str) -> int:
-    """Returns the bytes in use, from which the next peak is counted."""
+    """Reset the peak memory, and return the bytes in use."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -1,10 +1,10 @@
-"""What Prefect and MLflow add: an adaptation as the worker runs it, and its very jobs bare in one process.
+"""Time that Prefect and MLflow add: a run of the deployment, and its jobs in one process without a flow ("bare").
 
 python benchmarks/orchestration.py [--rounds N] [--tokens N]
 
-The servers are those of docker/compose.yaml (PostgreSQL, S3, passwords), as processes of this machine; see topology.py.
-The speed of a virtual machine drifts by a fifth within minutes, and with it the difference of two runs. What is spent
-outside the stages, on starting processes, waiting and telling, does not. Hence both, and medians over the rounds.
+The services of docker/compose.yaml (PostgreSQL, S3, passwords) run as processes of this machine; see topology.py. The
+speed of a virtual machine drifts by a fifth within minutes, and so does the difference of two runs. The time outside
+the stages (starting processes, waiting, logging) does not drift. The table shows both, as medians over the rounds.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,15 +26,15 @@ from topology import ROOT, Topology, missing, running_topology
 
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.stages.jobs import Batch
-from mixcpt.stages.worker import worker_command, worker_environment
+from mixcpt.stages.launching import worker_command, worker_environment
 
 PRESET = ROOT / "deployments" / "configs" / "demo-mixcpt.yaml"
 ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0
-"""What orchestration may add: a share of the bare stages, and seconds on top."""
+"""Limits of the added time: a share of the bare stages, and additional seconds."""
 
 
 def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
-    """Returns the seconds of a run of the deployment, of its stages as they recorded them, and before its start."""
+    """Run the deployment, and return the seconds of the run, of its stages as recorded, and before its start."""
     run = topology.run_to_its_end("adapt", config)
     if run.state_type != StateType.COMPLETED:
         raise SystemExit(f"the run became {run.state}")
@@ -50,7 +51,7 @@ def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
 
 
 def stage_seconds(store: Path) -> dict[str, float]:
-    """Returns the seconds of all stages by the kind of what they made, as their artifacts recorded them."""
+    """Return the recorded seconds of all stages, by kind of artifact."""
     records = [json.loads(path.read_text()) for path in store.glob("*/*/record.json")]
     seconds: Counter[str] = Counter()
     for record in records:
@@ -60,9 +61,9 @@ def stage_seconds(store: Path) -> dict[str, float]:
 
 
 def bare(config: AdaptConfig, folder: Path) -> dict[str, float]:
-    """Returns the seconds that the jobs of a run take in one process, start and imports included."""
+    """Run the jobs of a finished run in one process, and return their seconds, with start and imports."""
     written = sorted((Path(config.runtime.store) / "work" / "batches").glob("*/job.json"))
-    jobs = tuple(job for path in written for job in Batch.read(path).jobs)
+    jobs = tuple(chain.from_iterable(Batch.read(path).jobs for path in written))
     batch = Batch.in_store(jobs, folder)
     batch.write()
     started, cpu = time.perf_counter(), sum(psutil.Process().cpu_times()[2:4])
@@ -77,7 +78,7 @@ def bare(config: AdaptConfig, folder: Path) -> dict[str, float]:
 
 
 def one_round(topology: Topology, number: int, tokens: int) -> dict[str, float]:
-    """Returns all seconds of one run and of its bare repetition, each with a store of its own."""
+    """Do one run and its bare repetition, each with its own store, and return the seconds of both."""
     place = topology.folder / f"round-{number}"
     changes = [f"runtime.store={place / 'flow'}", f"mixture.total_tokens={tokens}", f"seed={number}"]
     config = load_config(PRESET, changes)
@@ -93,7 +94,7 @@ def one_round(topology: Topology, number: int, tokens: int) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """Returns the seconds of CPU that this process and all below it have used, those that have ended included."""
+    """Return the CPU seconds of this process and its descendants, including ended ones."""
     ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(sum(process.cpu_times()[:4]) for process in ours)
 
@@ -103,7 +104,7 @@ ROWS = {
     "stages of the flow, as recorded": "stage_seconds",
     "the flow, on PostgreSQL and S3": "flow_seconds",
     "added to the bare stages": "added_seconds",
-    "of it outside the stages": "added_outside_seconds",
+    "of this, outside the stages": "added_outside_seconds",
     "allowed: 5 % + 10 s": "allowed_seconds",
     "before its start, in the worker's queue": "waited_seconds",
     "CPU of the jobs, bare": "bare_cpu_seconds",
@@ -114,15 +115,15 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=900_000, help="tokens trained on; the demo's own number")
+    parser.add_argument("--tokens", type=int, default=900_000, help="training tokens; default: those of the demo")
     arguments = parser.parse_args()
     if lacking := missing():
-        raise SystemExit(f"not on this machine: {lacking}; docs/containers.md says where it comes from")
+        raise SystemExit(f"missing on this machine: {lacking}; docs/containers.md explains how to install it")
     with TemporaryDirectory() as folder, running_topology(Path(folder)) as topology:
         rounds = [one_round(topology, number, arguments.tokens) for number in range(arguments.rounds)]
-    found = medians(rounds)
-    rows = [(label, f"{found[key]:.1f} s") for label, key in ROWS.items()]
-    result: dict[str, Any] = {**found, "kept": found["added_seconds"] <= found["allowed_seconds"], "rounds": rounds}
+    middle = medians(rounds)
+    rows = [(label, f"{middle[key]:.1f} s") for label, key in ROWS.items()]
+    result: dict[str, Any] = {**middle, "kept": middle["added_seconds"] <= middle["allowed_seconds"], "rounds": rounds}
     publish("orchestration-cpu", ("what", "seconds"), rows, result, rounds=arguments.rounds)
 
 

@@ -1,17 +1,17 @@
-"""Packing beside TRL's `pack_dataset(strategy="bfd_split")`: how full the rows are, and how many tokens a second.
+"""Packing compared with TRL's `pack_dataset(strategy="bfd_split")`: fill rate and tokens per second.
 
     python benchmarks/packing.py [--rounds 3] [--rows 512 2048 4096] [--data FOLDER]
 
-Both get the same tokens and lose none, which is asserted token id by token id. What is timed:
+Both pack the same tokens; the benchmark fails if a token is lost or doubled. Timed are:
 
-* `ours`: `pack`, `spread_rows` and `lay_out`, that is rows of ids, labels, positions, sources and token indices, in an
-  order in which long and short documents are spread over the whole run.
-* `trl`: `pack_dataset` as TRL's trainers call it, a thousand documents at a time; ids and segment lengths alone.
-* `trl, at once`: the same over all documents together, which fills rows best and gives up their order.
+* `ours`: `pack`, `spread_rows` and `lay_out`: rows of ids, labels, positions, sources and token indices, with long and
+  short documents spread over the whole run.
+* `trl`: `pack_dataset` as TRL's trainers call it, a thousand documents at a time; only ids and segment lengths.
+* `trl, at once`: the same over all documents together, which fills rows best and ignores their order.
 
-Everything runs in one process, in which the paths take turns. Seconds are of the processor, summed over its threads, so
-that what else the machine does counts little. Texts are the paragraphs and the whole documents of the corpora in
-FOLDER, in random order; without FOLDER only the log-normal lengths are measured.
+The packers alternate in one process. Seconds are CPU seconds summed over all threads, so that other programs matter
+little. Texts are the paragraphs and the whole documents of the corpora in FOLDER, in random order; without FOLDER only
+the log-normal lengths are measured.
 """
 
 import argparse
@@ -47,12 +47,12 @@ NUM_DOCUMENTS = 60_000
 VOCAB = 32_000
 _AT_ONCE = "trl, at once"
 _PADDING = -1
-"""No token's id."""
+"""An id that no token has."""
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Texts as token ids, one behind the other."""
+    """Concatenated token ids of some texts."""
 
     tokens: Int[np.ndarray, " tokens"]
     lengths: Int[np.ndarray, " documents"]
@@ -64,20 +64,20 @@ class Documents:
 
 
 def log_normal() -> Documents:
-    """Returns random tokens in documents of 245 tokens in the median, a tenth of them longer than 880."""
+    """Return random documents with a median of 245 tokens, a tenth of them longer than 880."""
     draw = np.random.default_rng(0)
     lengths = draw.lognormal(5.5, 1, NUM_DOCUMENTS).astype(np.int64) + 1
     return Documents(draw.integers(0, VOCAB, lengths.sum(), dtype=np.int32), lengths)
 
 
 def real_text(folder: Path) -> Documents:
-    """Returns the paragraphs and documents of the corpora."""
+    """Return the paragraphs and documents of the corpora."""
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     texts = list(_texts(folder))
     order = np.random.default_rng(0).permutation(len(texts))
     encoded = tokenizer.encode_batch_fast([texts[index] for index in order])
-    ids = [np.array(each.ids, np.int32) for each in encoded]
-    return Documents(np.concatenate(ids), np.array([len(each) for each in ids]))
+    ids = [np.array(encoding.ids, np.int32) for encoding in encoded]
+    return Documents(np.concatenate(ids), np.array([len(document) for document in ids]))
 
 
 def _texts(folder: Path) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _texts(folder: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Packer:
-    """A way to pack: what is timed, and how many rows and which tokens are in its result."""
+    """A way to pack: the timed function, and a function that extracts row count and tokens from its result."""
 
     run: Callable[[], Any]
     contents: Callable[[Any], tuple[int, Int[np.ndarray, " tokens"]]]
@@ -111,7 +111,7 @@ def ours(documents: Documents, row_tokens: int) -> Packer:
         shares = np.zeros((packing.num_rows, 2), np.int64)
         np.add.at(shares, (packing.row, table.source[packing.document]), packing.length)
         packing = packing.reordered(spread_rows(shares, seed=0))
-        # as where rows are written block by block, little is kept of each
+        # as in the real writer, which keeps little of each block
         return [rows.input_ids for rows in lay_out(packing, table, row_tokens, _PADDING)]
 
     def contents(blocks: list[Int[np.ndarray, "rows seq"]]) -> tuple[int, Int[np.ndarray, " tokens"]]:
@@ -142,7 +142,7 @@ PACKERS: dict[str, Callable[[Documents, int], Packer]] = {
 
 
 def pack_once(packer: Packer, documents: Documents, row_tokens: int) -> dict[str, float]:
-    """Returns fill rate and speed of one run; no token may be missing or doubled."""
+    """Pack once, and return fill rate and speed; exit if a token is missing or doubled."""
     started = time.process_time()
     packed = packer.run()
     seconds = time.process_time() - started
@@ -153,8 +153,8 @@ def pack_once(packer: Packer, documents: Documents, row_tokens: int) -> dict[str
 
 
 def compare(cases: Mapping[str, Documents], row_lengths: Sequence[int], rounds: int) -> None:
-    """Runs all paths on all texts and row lengths, and publishes the table."""
-    for make in PACKERS.values():  # what is imported and compiled in a first call is nobody's packing
+    """Run all packers on all texts and row lengths, and publish the table."""
+    for make in PACKERS.values():  # the first call imports and compiles
         make(Documents(np.zeros(100, np.int32), np.full(10, 10)), 16).run()
     rows, results = [], {}
     for text, documents in cases.items():
@@ -181,7 +181,7 @@ def _row(text: str, documents: Documents, row_tokens: int, name: str, found: dic
 
 
 def _result(found: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Returns how full our rows are and TRL's, and our speed in parts of TRL's."""
+    """Return both fill rates, and our speed relative to TRL's."""
     speed = found["ours"]["tokens_per_second"]
     figures = {
         "fill_fraction": found["ours"]["fill_fraction"],
@@ -194,17 +194,17 @@ def _result(found: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; medians are shown")
-    parser.add_argument("--rows", type=int, nargs="+", default=[512, 2048, 4096], help="tokens of a row")
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of the corpora and their tokenizer")
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the table shows medians")
+    parser.add_argument("--rows", type=int, nargs="+", default=[512, 2048, 4096], help="tokens per row")
+    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder with the corpora and their tokenizer")
+    arguments = parser.parse_args()
     datasets.disable_progress_bars()
     cases = {"log-normal": log_normal()}
-    if given.data.is_dir():
-        cases = {"real": real_text(given.data), **cases}
+    if arguments.data.is_dir():
+        cases = {"real": real_text(arguments.data), **cases}
     else:
-        print(f"{given.data} is absent: log-normal lengths alone")
-    compare(cases, given.rows, given.rounds)
+        print(f"{arguments.data} does not exist: only log-normal lengths are measured")
+    compare(cases, arguments.rows, arguments.rounds)
 
 
 if __name__ == "__main__":

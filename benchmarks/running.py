@@ -1,4 +1,4 @@
-"""A running stack as people use it: commands, rounds that they or an event start, answers to a paused run."""
+"""Running servers and the actions of a user: commands, rounds started by hand or event, answers to a paused run."""
 
 import subprocess
 import sys
@@ -29,17 +29,17 @@ _POLL_SECONDS = 1.0
 
 @dataclass
 class Site:
-    """A running stack, and its store."""
+    """Running servers and their store."""
 
     stack: Stack
     prefect: SyncPrefectClient
     store: Path
 
     def mixcpt(self, *arguments: str) -> str:
-        """Returns what a command prints; it finds the stack by the store.
+        """Run a command and return its output; the command finds the servers through the store.
 
         Raises:
-            RuntimeError: If it fails.
+            RuntimeError: If the command fails.
         """
         command = [sys.executable, "-m", "mixcpt", *arguments, "--store", str(self.store)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -48,35 +48,36 @@ class Site:
         return done.stdout + done.stderr
 
     def start(self) -> UUID:
-        """Returns the id of a round that somebody starts by hand."""
+        """Start a round by hand and return the id of its run."""
         return flow_runs.start(self.prefect, "readapt/readapt")
 
     def started_since(self, moment: datetime) -> UUID:
-        """Returns the id of the round that an event has started, once it runs."""
+        """Wait for the round that an event starts after `moment`, and return the id of its run."""
         by_event = DeploymentFilter(name=DeploymentFilterName(any_=["readapt-on-corpus"]))
         later = FlowRunFilter(start_time=FlowRunFilterStartTime(after_=moment))
-        while not (found := self.prefect.read_flow_runs(deployment_filter=by_event, flow_run_filter=later)):
+        while not (runs := self.prefect.read_flow_runs(deployment_filter=by_event, flow_run_filter=later)):
             time.sleep(_POLL_SECONDS)
-        return found[0].id
+        return runs[0].id
 
     def wait(self, run: UUID, wanted: StateType = StateType.COMPLETED) -> FlowRun:
-        """Returns a flow run that has reached a type of state.
+        """Wait until a flow run reaches the wanted state, and return it.
 
         Raises:
-            RuntimeError: If it has ended without.
+            RuntimeError: If it ends in another state.
         """
-        found = flow_runs.wait(self.prefect, run, [wanted])
-        if found.state_type != wanted:
-            raise RuntimeError(f"{found.name} became {found.state}")
-        return found
+        flow_run = flow_runs.wait(self.prefect, run, [wanted])
+        if flow_run.state_type != wanted:
+            raise RuntimeError(f"{flow_run.name} became {flow_run.state}")
+        return flow_run
 
-    def answer(self, run: UUID, **given: Any) -> str:
-        """Returns what became of an answer to a paused run: ACCEPT or REJECT."""
-        return self.prefect.resume_flow_run(run, given).status.value
+    def answer(self, run: UUID, **fields: Any) -> str:
+        """Answer a paused run, and return whether Prefect accepts the answer: ACCEPT or REJECT."""
+        return self.prefect.resume_flow_run(run, fields).status.value
 
 
 @contextmanager
 def running_site(store: Path) -> Iterator[Site]:
+    """Yield running servers for a store; stop them on exit."""
     servers = running_stack(store, ROOT, free_port(), free_port(), presets=False)
     with servers as (stack, _), SyncPrefectClient(stack.api) as prefect:
         yield Site(stack, prefect, store)

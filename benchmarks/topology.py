@@ -1,7 +1,7 @@
-"""The services of docker/compose.yaml as processes of this machine: same commands, same environment, free ports.
+"""Run the services of docker/compose.yaml as processes of this machine: same commands and environment, free ports.
 
-PostgreSQL and an S3-compatible server (moto) are real; an address in a container becomes one of 127.0.0.1, and a folder
-of a volume one below `folder`. What this cannot show is what an engine adds: images, networks, users, limits.
+PostgreSQL and an S3-compatible server (moto) are real. Container addresses are replaced by ports of 127.0.0.1, and
+volumes by folders below `folder`. Images, networks, users and limits, which an engine adds, are not covered.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ _WORKERS = ("worker", "upkeep-worker")
 
 
 def missing() -> str:
-    """Returns what this machine lacks to run the services; empty where nothing is missing."""
+    """Return the modules and programs that this machine lacks to run the services, as one text."""
     modules = [name for name in ("asyncpg", "psycopg2", "boto3", "flask_wtf") if not importlib.util.find_spec(name)]
     programs = [name for name in ("initdb", "postgres", "psql", "pg_dump", "pg_restore") if not _postgres_program(name)]
     programs += [] if _moto() else ["moto_server"]
@@ -47,10 +47,10 @@ def missing() -> str:
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Returns the text with its `${NAME}`, `${NAME:-default}` and `${NAME:?message}` filled in, inner ones first."""
+    """Return the text with `${NAME}`, `${NAME:-default}` and `${NAME:?message}` replaced, inner ones first."""
 
-    def value(found: re.Match[str]) -> str:
-        name, kind, rest = found.groups()
+    def value(match: re.Match[str]) -> str:
+        name, kind, rest = match.groups()
         if kind == "?" and not variables.get(name):
             raise ValueError(f"{name}: {rest}")
         return variables.get(name) or (rest if kind == "-" else "")
@@ -61,7 +61,7 @@ def interpolate(text: str, variables: Mapping[str, str]) -> str:
 
 
 def variables_of_example() -> dict[str, bool]:
-    """Returns the variables of docker/.env.example, and whether each is a secret."""
+    """Return the variables of docker/.env.example, and whether each one is a secret."""
     lines = re.findall(r"^(#?)([A-Z_]+)=(.*)$", (DOCKER / ".env.example").read_text(), flags=re.MULTILINE)
     return {name: not comment and not value for comment, name, value in lines}
 
@@ -72,10 +72,10 @@ class Topology:
 
     folder: Path
     secrets: dict[str, str]
-    """The variables of docker/.env, made up for this time."""
+    """Values of the variables of docker/.env, generated for this run."""
     ports: dict[str, int]
     services: dict[str, Any] = field(default_factory=dict)
-    """The services of the compose file, on this machine's addresses."""
+    """Services of the compose file, with the addresses of this machine."""
 
     @property
     def stack(self) -> Stack:
@@ -83,17 +83,17 @@ class Topology:
 
     @property
     def s3(self) -> dict[str, str]:
-        """How boto3 reaches the files."""
-        found = self.services["mlflow"]["environment"]
+        """Arguments with which boto3 connects to the S3 server."""
+        environment = self.services["mlflow"]["environment"]
         return {
-            "endpoint_url": found["MLFLOW_S3_ENDPOINT_URL"],
-            "aws_access_key_id": found["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": found["AWS_SECRET_ACCESS_KEY"],
-            "region_name": found["AWS_DEFAULT_REGION"],
+            "endpoint_url": environment["MLFLOW_S3_ENDPOINT_URL"],
+            "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
+            "region_name": environment["AWS_DEFAULT_REGION"],
         }
 
     def environment(self, service: str) -> dict[str, str]:
-        """Returns the environment of a service, with the programs of this Python first."""
+        """Return the environment of a service, with the programs of this Python first in PATH."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         silence = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}  # as in the images
@@ -104,25 +104,25 @@ class Topology:
         return list(self.services[service]["command"])
 
     def run_in(self, service: str, command: str, data: str = "") -> None:
-        """Runs a command that reads `data`, with the environment of a service, as `docker compose run` would.
+        """Run a command with the environment of a service and `data` as input, as `docker compose run` would.
 
         Raises:
-            RuntimeError: With the end of its output, if it fails.
+            RuntimeError: If the command fails; contains the end of its output.
         """
         words = [_here(word, self) for word in shlex.split(command)]
         _run(self, f"{service}-{words[0]}", words, self.environment(service), data)
 
     def healthcheck(self, service: str) -> "subprocess.CompletedProcess[str]":
-        """Returns how the healthcheck of a service ended."""
+        """Run the healthcheck of a service and return the finished process."""
         _, *command = self.services[service]["healthcheck"]["test"]
         return subprocess.run(command, env={**os.environ, **self.environment(service)}, capture_output=True, text=True)
 
     def prefect(self, password: str = "") -> SyncPrefectClient:
-        """Returns a client of Prefect's API with the administrator's password, or with another."""
+        """Return a client of Prefect's API; an empty password means the administrator's."""
         return SyncPrefectClient(self.stack.api, auth_string=f"admin:{password or self.secrets['PREFECT_PASSWORD']}")
 
     def run_to_its_end(self, name: str, settings: Settings) -> FlowRun:
-        """Returns the run of a deployment with these settings, as Prefect knows it, once it has ended in any state."""
+        """Run a deployment with these settings, wait until the run ends in any state, and return it."""
         with self.prefect() as client:
             run = flow_runs.start(client, f"{name}/{name}", settings.model_dump(mode="json"))
             return flow_runs.wait(client, run)
@@ -130,7 +130,7 @@ class Topology:
     def database(
         self, program: str, *arguments: str, role: str = "postgres", data: bytes = b""
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Returns how a program of PostgreSQL ended that read `data`, called with the password of a role."""
+        """Run a program of PostgreSQL with the password of a role and `data` as input; return the finished process."""
         passwords = {"postgres": "POSTGRES_PASSWORD"}
         password = self.secrets[passwords.get(role, f"{role.upper()}_DATABASE_PASSWORD")]
         environment = {**os.environ, "PGPASSWORD": password}
@@ -142,10 +142,10 @@ class Topology:
 
 @contextmanager
 def running_topology(folder: Path) -> Iterator[Topology]:
-    """Yields the services of the compose file once they are healthy, workers among them; stops them on leaving."""
-    made_up = {name: secrets.token_hex(24) for name, is_secret in variables_of_example().items() if is_secret}
+    """Start all services and workers of the compose file, yield them when they are healthy, and stop them on exit."""
+    generated = {name: secrets.token_hex(24) for name, is_secret in variables_of_example().items() if is_secret}
     ports = {name: free_port() for name in ("postgres", "minio", "prefect", "mlflow", *_WORKERS)}
-    topology = Topology(folder, made_up, ports)
+    topology = Topology(folder, generated, ports)
     topology.services = _services(topology)
     with ExitStack() as processes:
         processes.enter_context(_postgres(topology))
@@ -162,22 +162,22 @@ def running_topology(folder: Path) -> Iterator[Topology]:
 
 
 def _services(topology: Topology) -> dict[str, Any]:
-    """Returns the services with their variables filled in and their addresses and folders put on this machine."""
+    """Return the services with their variables replaced, and with addresses and folders of this machine."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     wanted = {name: services[name] for name in ("postgres", *_SERVERS, *_JOBS, *_WORKERS)}
-    found: dict[str, Any] = _map(wanted, lambda text: _here(interpolate(text, topology.secrets), topology))
-    found["prefect"]["environment"]["PREFECT_SERVER_DATABASE_HOST"] = HOST
-    for name in _WORKERS:  # each of them would have a port 8080 of its own
+    local: dict[str, Any] = _map(wanted, lambda text: _here(interpolate(text, topology.secrets), topology))
+    local["prefect"]["environment"]["PREFECT_SERVER_DATABASE_HOST"] = HOST
+    for name in _WORKERS:  # in its container, each worker uses port 8080
         port = str(topology.ports[name])
-        found[name] = _map(found[name], lambda text, port=port: text.replace("127.0.0.1:8080", f"{HOST}:{port}"))
-        found[name]["environment"] |= {"PREFECT_WORKER_WEBSERVER_PORT": port}
-    found["deployments"]["environment"] |= {"PWD": str(ROOT)}
-    found["mlflow"]["environment"]["MLFLOW_AUTH_CONFIG_PATH"] = str(_accounts_settings(topology))
-    return found
+        local[name] = _map(local[name], lambda text, port=port: text.replace("127.0.0.1:8080", f"{HOST}:{port}"))
+        local[name]["environment"] |= {"PREFECT_WORKER_WEBSERVER_PORT": port}
+    local["deployments"]["environment"] |= {"PWD": str(ROOT)}
+    local["mlflow"]["environment"]["MLFLOW_AUTH_CONFIG_PATH"] = str(_accounts_settings(topology))
+    return local
 
 
 def _here(text: str, topology: Topology) -> str:
-    """Returns a value of the compose file as it has to be on this machine."""
+    """Return a value of the compose file with the addresses and folders of this machine."""
     ports = topology.ports
     places = {
         r"\bpostgres:5432\b": f"{HOST}:{ports['postgres']}",
@@ -226,7 +226,7 @@ def _start(topology: Topology, service: str, processes: ExitStack) -> "tuple[sub
 
 
 def _run(topology: Topology, job: str, command: list[str], environment: dict[str, str], data: str = "") -> None:
-    """Runs a job to its end."""
+    """Run a job to its end; raise `RuntimeError` if it fails."""
     complete = {**os.environ, **environment}
     done = subprocess.run(command, env=complete, cwd=ROOT, input=data, capture_output=True, text=True)
     _log(topology, job).write_text(done.stdout + done.stderr)
@@ -236,8 +236,8 @@ def _run(topology: Topology, job: str, command: list[str], environment: dict[str
 
 @contextmanager
 def _postgres(topology: Topology) -> Iterator[None]:
-    """Runs PostgreSQL as an unprivileged user, with the databases that docker/databases.sh makes."""
-    place = Path(tempfile.mkdtemp(prefix="postgres-"))  # not below `folder`: that user may not be able to enter it
+    """Run PostgreSQL as an unprivileged user, with the databases of docker/databases.sh."""
+    place = Path(tempfile.mkdtemp(prefix="postgres-"))  # the unprivileged user may not be able to enter `folder`
     port = str(topology.ports["postgres"])
     try:
         secret = place / "password"
@@ -270,7 +270,7 @@ def _make_databases(topology: Topology) -> None:
 
 @contextmanager
 def _s3(topology: Topology) -> Iterator[None]:
-    """Runs the S3-compatible server, with the bucket that the compose file's job makes."""
+    """Run the S3-compatible server, with the bucket that the job of the compose file creates."""
     import boto3
 
     port = topology.ports["minio"]
@@ -295,11 +295,11 @@ def _unprivileged(command: list[str]) -> list[str]:
 
 
 def _postgres_program(name: str) -> str:
-    """Returns the path of a program of PostgreSQL; Debian keeps the server's beside the others. Empty if not there."""
+    """Return the path of a program of PostgreSQL, also from Debian's folder of server programs; empty if missing."""
     places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
     return str(places[-1]) if places else shutil.which(name) or ""
 
 
 def _moto() -> str:
-    """Returns the path of moto's server: MIXCPT_MOTO_SERVER, or the one that is on the path; empty if there is none."""
+    """Return the path of moto's server: MIXCPT_MOTO_SERVER, or the program in PATH; empty if missing."""
     return os.environ.get("MIXCPT_MOTO_SERVER") or shutil.which("moto_server") or ""
