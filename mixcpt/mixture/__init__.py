@@ -1,4 +1,4 @@
-"""The mixture: one plain text form for every pool, exact token weights, packed rows; needs no torch to import."""
+"""The mixture: one plain text form for every pool, exact token weights, packed rows. It imports no torch."""
 
 from mixcpt.mixture.pipeline import mix
 

@@ -1,4 +1,4 @@
-"""The account of a mixture: what each source has, what was read of it, and what packing made of it."""
+"""The account of a mixture: tokens available and read per source, and the rows after packing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +14,18 @@ _SUMS = ("num_rows", "total_tokens", "scored_tokens", "padding_tokens")
 
 
 def text_account(
-    read: Sequence[Table],
+    tables: Sequence[Table],
     readings: Readings,
     packing: Packing,
     pool_targets: Mapping[str, int],
+    *,
     row_tokens: int,
     scored_tokens: int,
 ) -> dict[str, Any]:
-    """Returns the account of a stream as JSON values; tokens are real ones, padding is counted apart."""
-    tokens = np.bincount(readings.source, weights=readings.length, minlength=len(read)).astype(int)
+    """Return the account of a stream of texts as JSON values; padding is counted separately from tokens."""
+    tokens = np.bincount(readings.source, weights=readings.length, minlength=len(tables)).astype(int)
     split = np.bincount(packing.document, minlength=len(readings.length)) > 1
-    num_split = np.bincount(readings.source[split], minlength=len(read))
+    num_split = np.bincount(readings.source[split], minlength=len(tables))
     total = int(tokens.sum())
     return {
         "num_rows": packing.num_rows,
@@ -41,41 +42,41 @@ def text_account(
                 "tokens": int(tokens[index]),
                 "split_documents": int(num_split[index]),
             }
-            for index, table in enumerate(read)
+            for index, table in enumerate(tables)
         ],
         "pool_targets": dict(pool_targets),
     }
 
 
 def paired_account(pairs: PairsAccount, tables: Tables, row_tokens: int) -> dict[str, Any]:
-    """Returns the account of a stream of pairs; its tokens are the teacher's, the student's are counted apart."""
-    total = sum(of.teacher_tokens for of in pairs.sources.values())
+    """Return the account of a stream of pairs; `total_tokens` are the teacher's."""
+    total = sum(counts.teacher_tokens for counts in pairs.sources.values())
     return {
         "num_rows": pairs.num_rows,
         "total_tokens": total,
-        "student_tokens": sum(of.student_tokens for of in pairs.sources.values()),
-        "scored_tokens": sum(of.scored_tokens for of in pairs.sources.values()),
+        "student_tokens": sum(counts.student_tokens for counts in pairs.sources.values()),
+        "scored_tokens": sum(counts.scored_tokens for counts in pairs.sources.values()),
         "padding_tokens": pairs.num_rows * row_tokens - total,
         "sources": [
             {
                 "id": tables.source_names.index(name),
                 "name": name,
                 "pool": "domain",
-                "documents": of.documents,
-                "unique_tokens": of.unique_tokens,
-                "tokens": of.teacher_tokens,
+                "documents": counts.documents,
+                "unique_tokens": counts.unique_tokens,
+                "tokens": counts.teacher_tokens,
                 "split_documents": 0,
-                "one_sentence_documents": of.one_sentence_documents,
-                "too_long_documents": of.too_long_documents,
+                "one_sentence_documents": counts.one_sentence_documents,
+                "too_long_documents": counts.too_long_documents,
             }
-            for name, of in pairs.sources.items()
+            for name, counts in pairs.sources.items()
         ],
         "pool_targets": {"domain": pairs.target_tokens},
     }
 
 
 def combine(streams: Sequence[Mapping[str, Any]], row_tokens: int) -> dict[str, Any]:
-    """Returns the account of a mixture: its streams, and their sums per source and pool."""
+    """Return the account of a mixture: the accounts of its streams, and their sums per source and pool."""
     total = {name: sum(stream[name] for stream in streams) for name in _SUMS}
     sources: dict[int, dict[str, Any]] = {}
     pools: dict[str, dict[str, int]] = {}

@@ -1,17 +1,18 @@
-"""Reading-comprehension tasks mined from raw documents by patterns, in the manner of AdaptLLM.
+"""Mine reading-comprehension tasks from raw documents by patterns, as AdaptLLM does.
 
-Cheng et al., "Adapting Large Language Models via Reading Comprehension" (arXiv 2309.09530), section 3: summary, words
-to text, entailment, cause, paraphrase, completion; besides, plain questions for relations, definitions and last words.
+The kinds of tasks follow Cheng et al., "Adapting Large Language Models via Reading Comprehension" (arXiv
+2309.09530), section 3: summary, words to text, entailment, cause, paraphrase, completion. Plain questions for
+relations, definitions and last words are added.
 
-Every answer stands in the document, but for the labels of entailment; so a task teaches to read, not to invent. The
-patterns are of English; documents in other languages stay as they are.
+Every answer except the labels of entailment is a text of the document, so a task teaches to read, not to invent. The
+patterns match English; documents in other languages remain unchanged.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence, Set
-from itertools import pairwise, zip_longest
+from itertools import chain, pairwise, zip_longest
 
 from mixcpt.closed_world.dice import Dice
 from mixcpt.config import Form
@@ -21,15 +22,15 @@ from mixcpt.mixture.prose import Prose, is_plain, read_prose
 __all__ = ["LABELS", "QUESTION_KINDS", "MinedTask", "compose", "mine_tasks"]
 
 QUESTION_KINDS = frozenset({"relation", "definition", "cause", "cloze"})
-"""Plain questions with an answer of their own."""
+"""Kinds of tasks that are plain questions with a short answer."""
 LABELS = _FOLLOWS, _OPPOSES, _ADDS = "Entailment", "Contradiction", "Neutral"
-"""The only answers that need not stand in the document."""
+"""The only answers that may be missing in the document."""
 
 _CHARACTERS_PER_TASK = 500
 _NUM_TASKS = (6, 24)
-"""Least and most tasks that are put to a document, in between by its length."""
+"""Minimum and maximum number of tasks per document; between them the number depends on its length."""
 _MIN_SENTENCES_TO_COMPLETE = 8
-"""The second half of a shorter document says little that its other tasks do not ask."""
+"""Minimum length of a document with completion tasks; the other tasks of a shorter one cover its second half."""
 _MAX_HALF_CHARACTERS = 800
 
 _CONNECTIVES = (
@@ -40,7 +41,7 @@ _CONNECTIVES = (
     ("paraphrase", "", "In other words|That is|That is to say|Put simply|Put another way"),
     ("example", "", "For example|For instance"),
 )
-"""Kind of task, label, and the words at the beginning of a sentence that tie it to the one before it."""
+"""Kind of task, label, and the first words of a sentence that connect it to the one before it."""
 _TIES = tuple((kind, label, re.compile(rf"(?:{words}), (?P<rest>.+)$")) for kind, label, words in _CONNECTIVES)
 _TIE_WORDINGS = {
     "entailment": (
@@ -55,43 +56,44 @@ _ABOUT_WORDINGS = ("What is known about {topic}?", "Tell me about {topic}.", "Wh
 _TITLE_WORDINGS = ("What is this about?", "Tell me what this is about.", "Name the thing that this is about.")
 _COMPLETION_WORDINGS = ("Complete this text: {begin}", "How does this go on? {begin}")
 _LEAD_INS = ("", "", "Ask and answer:", "Ask about it, and answer:", "What do people know about it?")
-"""What may stand between a document and its tasks."""
+"""Texts between a document and its tasks; empty for none."""
 _KEYWORD = re.compile(
     r"\b(?!\w+(?:ly|ing|ed)\b|(?i:about|after|also|among|another|because|been|before|being|between|both|called|does|"
     r"each|from|give|have|here|however|into|itself|just|known|knows|like|many|more|most|much|must|often|only|other|over|"
     r"people|same|should|some|such|than|that|their|them|then|there|these|they|this|those|through|under|very|well|were|"
     r"what|when|where|which|while|will|with|within|would|your)\b)[^\W\d_]{4,}\b"
 )
-"""A word that may be of the domain."""
+"""A word that may belong to the domain."""
 _NUM_KEYWORDS = 3
 
 
 def mine_tasks(text: str, *, max_tasks: int, seed: int, kinds: Collection[str] | None = None) -> list[MinedTask]:
-    """Returns tasks in random order, of many kinds rather than many of one; drawn and worded by text and seed alone.
+    """Return tasks in random order, of as many kinds as possible; they depend only on text and seed.
 
     Args:
         text: A document.
-        max_tasks: Tasks at most.
-        seed: Another one draws and words other tasks.
-        kinds: Kinds to draw from; None means all.
+        max_tasks: Maximum number of tasks.
+        seed: Seed of the choice of tasks and wordings.
+        kinds: Kinds to choose from; None means all.
     """
     dice = Dice("mined", seed, hashlib.sha256(text.encode()).hexdigest())
-    found = {task.question: task for task in _all_tasks(text, dice) if kinds is None or task.kind in kinds}
+    by_question = {task.question: task for task in _all_tasks(text, dice) if kinds is None or task.kind in kinds}
     by_kind: dict[str, list[MinedTask]] = {}
-    for task in dice.shuffled(list(found.values())):
+    for task in dice.shuffled(list(by_question.values())):
         by_kind.setdefault(task.kind, []).append(task)
-    in_turn = [task for of_turn in zip_longest(*by_kind.values()) for task in of_turn if task]
+    # Take one task of every kind in turn, until the kinds are used up.
+    in_turn = [task for task in chain.from_iterable(zip_longest(*by_kind.values())) if task]
     return dice.shuffled(in_turn[:max_tasks])
 
 
 def compose(text: str, form: Form, separator: str, *, seed: int) -> tuple[str, int]:
-    """Returns the document in a form, and the number of tasks in it; one that yields no task stays as it is.
+    """Return a document in a form, and the number of its tasks; a document without tasks remains unchanged.
 
     Args:
         text: A document.
-        form: `text` as it is; `reading` with tasks of all kinds behind it; `questions_after` and `questions_before`
-            with plain questions and their answers behind it or before it.
-        separator: Stands between question and answer, as it does in instructions.
+        form: `text` for the document only; `reading` with tasks of all kinds after it; `questions_after` and
+            `questions_before` with plain questions and their answers after or before it.
+        separator: Text between question and answer, as in instructions.
         seed: Seed of the choice of tasks.
     """
     if form == "text":
@@ -108,7 +110,7 @@ def compose(text: str, form: Form, separator: str, *, seed: int) -> tuple[str, i
 
 
 def _joined(blocks: list[str], dice: Dice) -> list[str]:
-    """Returns the blocks behind a lead-in or none, as paragraphs or line by line."""
+    """Return the blocks as separate paragraphs or as one, with or without a lead-in."""
     joined = blocks if dice.chance(0.5) else ["\n".join(blocks)]
     lead_in = dice.pick(_LEAD_INS)
     return [lead_in, *joined] if lead_in else joined
@@ -129,8 +131,8 @@ def _all_tasks(text: str, dice: Dice) -> Iterator[MinedTask]:
 
 
 def _of_title(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
-    """Yields what the text is about, and how a text about it begins."""
-    first = next((sentence for paragraph in prose.paragraphs for sentence in paragraph if is_plain(sentence)), None)
+    """Yield questions about the subject of the text and about its first sentence."""
+    first = next(_plain_sentences(prose), None)
     if prose.title and first:
         yield MinedTask("summary", dice.pick(_TITLE_WORDINGS), prose.title)
         yield MinedTask("title", dice.pick(_ABOUT_WORDINGS).format(topic=prose.title), first)
@@ -142,27 +144,36 @@ def _of_glossary(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
 
 
 def _of_sentences(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
-    for paragraph in prose.paragraphs:
-        for sentence in filter(is_plain, paragraph):
-            if task := question_of(sentence, lower_case, dice):
-                yield task
+    for sentence in _plain_sentences(prose):
+        if task := question_of(sentence, lower_case, dice):
+            yield task
 
 
 def _of_keywords(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
-    """Yields sentences by the words in them to which the document comes back (word-to-text)."""
-    sentences = [sentence for paragraph in prose.paragraphs for sentence in paragraph if is_plain(sentence)]
-    keywords = [dict.fromkeys(inside_sentence(word, lower_case) for word in _KEYWORD.findall(s)) for s in sentences]
-    counts = Counter(word for words in keywords for word in words)
+    """Yield sentences as answers to their words that occur several times in the document (word-to-text)."""
+    sentences = list(_plain_sentences(prose))
+    keywords = [_keywords(sentence, lower_case) for sentence in sentences]
+    counts = Counter(chain.from_iterable(keywords))
     for sentence, words in zip(sentences, keywords, strict=True):
-        often = sorted((word for word in words if counts[word] > 1), key=lambda word: -counts[word])[:_NUM_KEYWORDS]
-        if len(often) == _NUM_KEYWORDS and stands_by_itself(sentence):
-            *others, last = (word for word in words if word in often)
+        repeated = sorted((word for word in words if counts[word] > 1), key=lambda word: -counts[word])
+        most_frequent = repeated[:_NUM_KEYWORDS]
+        if len(most_frequent) == _NUM_KEYWORDS and stands_by_itself(sentence):
+            *others, last = (word for word in words if word in most_frequent)
             question = dice.pick(_ABOUT_WORDINGS).format(topic=f"{', '.join(others)} and {last}")
             yield MinedTask("word_to_text", question, sentence)
 
 
+def _keywords(sentence: str, lower_case: Set[str]) -> list[str]:
+    """Return the different words of a sentence that may belong to the domain, in order."""
+    return list(dict.fromkeys(inside_sentence(word, lower_case) for word in _KEYWORD.findall(sentence)))
+
+
+def _plain_sentences(prose: Prose) -> Iterator[str]:
+    return filter(is_plain, chain.from_iterable(prose.paragraphs))
+
+
 def _of_neighbours(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
-    """Yields what one sentence is to the one before it, by the words that tie them."""
+    """Yield questions about the relation of two neighbouring sentences, given by the words that connect them."""
     for before, sentence in pairwise(paragraph):
         if not (is_plain(before) and is_plain(sentence) and stands_by_itself(before)):
             continue
@@ -174,7 +185,7 @@ def _of_neighbours(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
 
 
 def _of_halves(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
-    """Yields the second half of a paragraph as the end of the first."""
+    """Yield the task to complete the first half of a paragraph with the second."""
     middle = len(paragraph) // 2
     begin, end = " ".join(paragraph[:middle]), " ".join(paragraph[middle:])
     if middle >= 2 and all(map(is_plain, paragraph)) and max(len(begin), len(end)) <= _MAX_HALF_CHARACTERS:

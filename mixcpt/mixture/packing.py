@@ -1,7 +1,8 @@
-"""Packs documents of any length into rows of one length: nothing lost, nothing doubled, hardly any padding.
+"""Pack documents of any length into rows of one length: every token exactly once, with very little padding.
 
-Best fit, as in Ding et al., "Fewer Truncations Improve Language Modeling" (arXiv 2404.10830), but within a window of
-the next documents, so that the order of the mixture survives; a space that no document fits is filled by splitting one.
+The method is best fit, as in Ding et al., "Fewer Truncations Improve Language Modeling" (arXiv 2404.10830), within a
+window of the next documents, so that rows keep the order of the mixture. A space that fits no document is filled by
+splitting one.
 """
 
 from collections import deque
@@ -13,11 +14,11 @@ import numpy as np
 from jaxtyping import Int
 
 WINDOW = 1_000
-"""Documents that are considered at once for the space left in a row."""
+"""Number of documents considered at once for the space left in a row."""
 MIN_SPLIT_TOKENS = 16
-"""A space smaller than this is rather left empty than filled with so short a piece of a document."""
+"""Smallest space that is filled by splitting a document; a smaller one is padded."""
 MAX_PADDING_FRACTION = 0.003
-"""Padding that may be spent on such spaces; beyond it they are filled all the same."""
+"""Maximum padding as a fraction of all tokens; beyond it even small spaces are filled by splitting."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,30 @@ class Packing:
         return int(self.row.max()) + 1 if len(self.row) else 0
 
     def reordered(self, order: Int[np.ndarray, " rows"]) -> "Packing":
-        """Returns the same rows in another order; `order` names the old rows."""
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        segments = np.argsort(place[self.row], kind="stable")
-        return Packing(place[self.row][segments], self.document[segments], self.start[segments], self.length[segments])
+        """Return the same rows in another order; `order` contains old row numbers."""
+        new_row = np.empty_like(order)
+        new_row[order] = np.arange(len(order))
+        segments = np.argsort(new_row[self.row], kind="stable")
+        return Packing(
+            row=new_row[self.row][segments],
+            document=self.document[segments],
+            start=self.start[segments],
+            length=self.length[segments],
+        )
 
 
 def pack(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int = WINDOW) -> Packing:
-    """Returns where every token of the documents goes; rows keep the documents' order but for the window.
+    """Return the place of every token of the documents; rows keep the order of the documents within the window.
 
-    Documents are taken in order as long as the space that they leave can be filled; then come those that fill it.
+    A row takes documents in order as long as the space that they leave can be filled, and then documents that fill it.
     """
     pending = _Pending(lengths, window, row_tokens)
     segments: list[tuple[int, int, int, int]] = []
     row, padding = 0, 0
     while pending:
         space = row_tokens
-        spare = int(MAX_PADDING_FRACTION * (row + 1) * row_tokens) - padding
-        while space and (piece := pending.take_for(space, spare)):
+        allowed_padding = int(MAX_PADDING_FRACTION * (row + 1) * row_tokens) - padding
+        while space and (piece := pending.take_for(space, allowed_padding)):
             length = min(piece.length, space)
             segments.append((row, piece.document, piece.start, length))
             if length < piece.length:
@@ -66,13 +72,13 @@ def pack(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int = 
 
 
 def spread_rows(shares: Int[np.ndarray, "rows sources"], seed: int) -> Int[np.ndarray, " rows"]:
-    """Returns an order of the rows in which every kind of row comes up evenly from beginning to end.
+    """Return an order of the rows that spreads every kind of row evenly from beginning to end.
 
-    Rows are of one kind where the same source has most of their tokens and about the same share of them. Among its like
-    each row keeps its turn; only its exact place is drawn. A plain shuffle would leave long stretches of one pool.
+    Two rows are of one kind if the same source has most of their tokens and about the same share of them. Rows of one
+    kind keep their order; only their exact places are random. A plain shuffle would leave long stretches of one pool.
 
     Args:
-        shares: Tokens of each source in each row.
+        shares: Number of tokens of every source in each row.
         seed: Seed of the exact places.
     """
     generator = np.random.default_rng(seed)
@@ -86,69 +92,76 @@ def spread_rows(shares: Int[np.ndarray, "rows sources"], seed: int) -> Int[np.nd
     return np.argsort(places, kind="stable")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Piece:
-    """What is left to place of a document."""
+    """The part of a document that is not placed yet."""
 
     document: int
     start: int
     length: int
     queue: int
-    """In which it waits: that of its length, or the last."""
+    """Number of its queue: its length, or `row_tokens` + 1 if it is longer than a row."""
     taken: bool = False
 
 
 class _Pending:
     """The next pieces in order; each choice among them takes constant time.
 
-    Pieces of equal length wait in one queue, those longer than a row in the last. Bit n of an integer says whether
-    queue n holds a piece: the longest that fits is the highest bit below a mask, and the pairs that fill a space
-    exactly are the bits that the integer shares with its mirror image.
+    Pieces of equal length share a queue; those longer than a row share the last one. Bit n of the integer `_filled` is
+    set if queue n holds a piece. The longest piece that fits a space is the highest bit below a mask, and the pairs
+    that fill a space exactly are the bits that the integer shares with its mirror image.
     """
 
     def __init__(self, lengths: Int[np.ndarray, " documents"], window: int, row_tokens: int) -> None:
-        self._coming: Iterator[_Piece] = (
-            _Piece(document, 0, length, min(length, row_tokens + 1))
-            for document, length in enumerate(lengths.tolist())
-            if length
-        )
         self._row_tokens = row_tokens
+        self._coming: Iterator[_Piece] = (
+            self._piece(document, 0, length) for document, length in enumerate(lengths.tolist()) if length
+        )
         self._in_order: deque[_Piece] = deque()
         self._queues: list[deque[_Piece]] = [deque() for _ in range(row_tokens + 2)]
         self._filled = 0
         self._mirrored = 0
-        """Bit `row_tokens - n` is set where queue n holds a piece."""
+        """Bit `row_tokens - n` is set if queue n holds a piece."""
         for _ in range(window):
             self._admit()
 
     def __bool__(self) -> bool:
         return bool(self._filled)
 
-    def take_for(self, space: int, spare: int) -> _Piece | None:
-        """Returns the piece to put next into a row with this much space, longer than it if it is to be split.
+    def take_for(self, space: int, allowed_padding: int) -> _Piece | None:
+        """Remove and return the piece to put next into a row; it must be split if it is longer than the space.
 
         Args:
             space: Tokens left in the row.
-            spare: Padding that may be afforded; None is returned only within it, or when no piece is left.
+            allowed_padding: Tokens that may be left empty. None is returned only within it, or if no piece is left.
         """
         oldest = self._oldest()
         if oldest is None:
             return None
-        if space == self._row_tokens or self._leaves_good_space(space - oldest.length):
+        # Keep the order of the documents if the space behind the oldest piece can be used well.
+        is_new_row = space == self._row_tokens
+        if is_new_row or self._leaves_good_space(space - oldest.length):
             return self._take(oldest.queue)
-        fitting = self._filler(space) or (self._filled & _up_to(space)).bit_length() - 1
-        if fitting > 0:
-            return self._take(fitting)
-        if space < MIN_SPLIT_TOKENS and space <= spare:
+        # Otherwise fill the space without splitting: exactly with one or two pieces, or with the longest that fits.
+        if filler := self._filler(space):
+            return self._take(filler)
+        if longest_fitting := self._longest_up_to(space):
+            return self._take(longest_fitting)
+        # No piece fits. Leave a small space empty as long as the padding is within its limit.
+        if space < MIN_SPLIT_TOKENS and space <= allowed_padding:
             return None
-        return self._take(self._filled.bit_length() - 1)
+        # Split the longest piece: each part is then as long as possible.
+        return self._take(_highest_bit(self._filled))
 
     def put_back(self, document: int, start: int, length: int) -> None:
-        """Makes the rest of a document the oldest piece."""
-        piece = _Piece(document, start, length, min(length, self._row_tokens + 1))
+        """Make the rest of a document the oldest piece."""
+        piece = self._piece(document, start, length)
         self._in_order.appendleft(piece)
         self._mark(piece.queue)
         self._queues[piece.queue].appendleft(piece)
+
+    def _piece(self, document: int, start: int, length: int) -> _Piece:
+        return _Piece(document=document, start=start, length=length, queue=min(length, self._row_tokens + 1))
 
     def _oldest(self) -> _Piece | None:
         while self._in_order and self._in_order[0].taken:
@@ -156,18 +169,26 @@ class _Pending:
         return self._in_order[0] if self._in_order else None
 
     def _leaves_good_space(self, space: int) -> bool:
-        """Tells whether a row with this much space left is full, far from full, or can be filled without a split."""
+        """Return whether a row with this much space left is full, far from full, or can be filled without a split."""
         return space == 0 or space >= self._row_tokens // 4 or (space > 0 and self._filler(space) > 0)
 
     def _filler(self, space: int) -> int:
-        """Returns the length of a piece that fills the space, alone or with one other; 0 where there is none."""
+        """Return the length of a piece that fills the space exactly, possibly with one other; 0 if there is none."""
         if self._filled >> space & 1:
             return space
-        pairs = self._filled & (self._mirrored >> (self._row_tokens - space)) & _up_to(space)
-        return max(pairs.bit_length() - 1, 0)
+        # Bit n of the shifted mirror image is set if there is a piece of length `space` - n.
+        complements = self._mirrored >> (self._row_tokens - space)
+        return max(_highest_bit(self._filled & complements & _up_to(space)), 0)
+
+    def _longest_up_to(self, space: int) -> int:
+        """Return the length of the longest piece that fits into the space; 0 if there is none."""
+        return max(_highest_bit(self._filled & _up_to(space)), 0)
 
     def _take(self, queue: int) -> _Piece:
-        """Returns the first of a queue; queues and the common order agree, so the oldest of all is first of its own."""
+        """Remove and return the first piece of a queue.
+
+        Queues keep the common order, so the oldest piece of all is the first of its queue.
+        """
         piece = self._queues[queue].popleft()
         piece.taken = True
         if not self._queues[queue]:
@@ -182,7 +203,7 @@ class _Pending:
             self._queues[piece.queue].append(piece)
 
     def _mark(self, queue: int) -> None:
-        """Sets the bits of a queue that is about to hold a piece."""
+        """Set the bits of a queue that is about to hold a piece."""
         if self._queues[queue]:
             return
         self._filled |= 1 << queue
@@ -196,5 +217,10 @@ class _Pending:
 
 
 def _up_to(length: int) -> int:
-    """Returns the bits of the queues of at most this length."""
+    """Return the bits of the queues of at most this length."""
     return (2 << length) - 1
+
+
+def _highest_bit(bits: int) -> int:
+    """Return the number of the highest bit that is set; -1 if none is set."""
+    return bits.bit_length() - 1

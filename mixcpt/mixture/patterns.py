@@ -1,7 +1,7 @@
-"""What one sentence answers, by its form: relations, definitions, causes, and the end of any other (cloze).
+"""Turn one sentence into a question by its form: relations, definitions, causes, and the end of any other (cloze).
 
-The wordings keep to short common words, those in which the closed world asks wherever they will do, so that a model
-with a small vocabulary can read them.
+The wordings use short common words, mostly words of the closed world, so that a model with a small vocabulary can
+read them.
 """
 
 import re
@@ -23,10 +23,10 @@ _NAME = rf"{_ARTICLE}{_WORD}(?: {_WORD}){{0,3}}"
 _LONG_NAME = rf"{_NAME}(?: of {_NAME})?"
 _RELATION = rf"{_WORD}(?: {_WORD}){{0,2}}"
 _NOUN = r"(?![\w’'-]*(?:\w{2}[^\We]ed|\w{4}ly|shown)$)[\w’'-]+$"
-"""One last word that is no participle and no adverb."""
+"""One last word that is neither a participle nor an adverb."""
 _PHRASE = r"(?:an?|the|to|that|about|approximately|two|three|four|five|[A-Z\d][\w.]*)\b [^;:]+"
 _VALUE = rf"(?P<value>(?!.*, (?:but|while|whereas|so)\b|[^,]*, and\b)(?:{_PHRASE}|{_NOUN}))"
-"""A noun or a phrase, but no second statement behind it."""
+"""A noun or a phrase without a second statement after it."""
 _IS = r"(?P<verb>is|are|was|were)"
 _OFTEN = r"(?:(?:also|often|commonly|usually|sometimes|generally|largely|mainly|primarily) )?"
 
@@ -34,38 +34,38 @@ _LEAD = re.compile(
     r"(?:However|Therefore|Thus|Hence|Moreover|Furthermore|For example|For instance|In fact|In general|In addition|"
     r"Similarly|Finally|Of course|Indeed), |Everyone knows that |It is (?:well )?known that "
 )
-"""Stands before a statement and is no part of it."""
+"""Words before a statement that are not part of it."""
 _NOT_BY_ITSELF = re.compile(
     r"(?:This|That|These|Those|It|Its|They|Their|He|His|She|Her|We|Our|You|Your|I|My|One|Some|Many|Most|Both|Such|"
     r"Another|Other|Others|There|Here|Then|And|But|Or|So|Also|As|In|On|At|Instead|First|Second|Third|Next|Last|"
     r"View|Watch|See|Visit|Click|Read|Note|Consider|Imagine|Let|Think|Recall|Look|Try|Place|Answer)\b"
 )
-"""How a sentence begins that needs the one before it, that begins with an aside, or that bids the reader do a thing."""
+"""Beginning of a sentence that depends on the one before it, starts with an aside, or addresses the reader."""
 _THERE_IS = re.compile(r"There is an? ")
 _CAUSE = re.compile(r"(?P<effect>[^;:]{10,}?)(?:,(?=[^,]*$))? (?P<cause>(?:because|so that) [^;:]+)$")
 _NO_EFFECT = re.compile(
     r"(?:If|When|While|Although|Since|Unless|Just)\b|[\w’'-]+,|"
     r".*(?:,|, \w+|\b(?:not|just|but|and|or|which|that|only|mainly|mostly|partly|largely|primarily|exclusively))$"
 )
-"""Begins with an aside or a condition, or breaks off in the middle."""
+"""Text that begins with an aside or a condition, or is incomplete."""
 _TAKES_NOUN = re.compile(r"of|in|into|from|by|with|between|through|during|within|for|called|named|say")
-"""Words that ask for a noun, so that "what?" may stand in its place."""
+"""Words followed by a noun that can be the answer to a question."""
 _TAKES_NOUN_PHRASE = re.compile(r"is|are|was|were|has|have|to|on|at|about|as")
-"""Words that do so where an article or a number follows."""
+"""Words followed by such a noun if an article or a number comes next."""
 _BEGINS_NOUN_PHRASE = re.compile(r"an?|the|two|three|four|five")
 _NO_ANSWER = re.compile(
     r"(?:which|whom|whose|that|what|how|where|order|addition|fact|part|turn|general|particular|contrast|example|"
     r"instance|it|them|this|these|those|him|her|us|you|each other|one another|too|so|now|very)\b|"
     r".*(?:[,;:()]|\b(?:is|are|was|were|has|have|had|can|could|may|might|will|would|should|must|that|which|who)\b)"
 )
-"""What a noun's place holds where it is no answer."""
+"""Text in the place of a noun that is not an answer."""
 _MAX_BLANK_WORDS = 6
 _MIN_CLOZE_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class MinedTask:
-    """A question that a document answers, in its own words."""
+    """A question with its answer in the words of the document."""
 
     kind: str
     question: str
@@ -74,7 +74,7 @@ class MinedTask:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A form of sentence, and how its groups become a question and an answer."""
+    """A form of sentence, with templates that turn its groups into a question and an answer."""
 
     kind: str
     expression: re.Pattern[str]
@@ -163,12 +163,12 @@ _CLOZE_WORDINGS = ("{begin} what?", "Say what belongs to it: {begin}")
 
 
 def question_of(sentence: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
-    """Returns what a plain sentence answers, if it can be understood by itself.
+    """Return a question that a plain sentence answers; None if it cannot be understood by itself.
 
     Args:
-        sentence: A sentence up to and with its full stop.
-        lower_case: Words that the document has in lower case; one of them loses its capital inside a question.
-        dice: Draws the wording.
+        sentence: A sentence with its full stop.
+        lower_case: Words that occur in lower case in the document; they lose their capital inside a question.
+        dice: Random choice of the wording.
     """
     core = without_lead(sentence)[:-1]
     if not stands_by_itself(core):
@@ -177,22 +177,22 @@ def question_of(sentence: str, lower_case: Set[str], dice: Dice) -> MinedTask | 
 
 
 def stands_by_itself(sentence: str) -> bool:
-    """Tells whether a sentence says something that does not hang on the one before it."""
+    """Return whether a sentence can be understood without the one before it."""
     return not _NOT_BY_ITSELF.match(sentence) or bool(_THERE_IS.match(sentence))
 
 
 def without_lead(sentence: str) -> str:
-    """Returns the sentence without the words that tie it to the one before it."""
+    """Return the sentence without the words that connect it to the one before it."""
     return capitalised(_LEAD.sub("", sentence, count=1))
 
 
 def capitalised(text: str) -> str:
-    """Returns the text with a capital at its beginning."""
+    """Return the text with its first character in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def inside_sentence(phrase: str, lower_case: Set[str]) -> str:
-    """Returns a phrase as it is written inside a sentence; only a word that `lower_case` has loses its capital."""
+    """Return a phrase as written inside a sentence; its first word loses its capital if `lower_case` contains it."""
     first = re.match(r"[\w’'-]*", phrase)
     is_common = first is not None and (first[0].lower() in lower_case or first[0] in ("A", "An", "The"))
     return phrase[:1].lower() + phrase[1:] if is_common else phrase
@@ -208,17 +208,20 @@ def _cause(core: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
 
 
 def _known_form(core: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
-    matches = ((pattern, pattern.expression.match(core)) for pattern in _PATTERNS)
-    pattern, match = next(((pattern, match) for pattern, match in matches if match), (None, None))
-    if not pattern or not match:
+    for pattern in _PATTERNS:
+        if match := pattern.expression.match(core):
+            break
+    else:
         return None
-    groups = {name: inside_sentence(group, lower_case) for name, group in match.groupdict().items() if name != "value"}
+    groups = match.groupdict()
+    value = groups.pop("value")
+    groups = {name: inside_sentence(group, lower_case) for name, group in groups.items()}
     question = dice.pick(pattern.wordings).format(**groups)
-    return MinedTask(pattern.kind, question, pattern.answer.format(value=match["value"], sentence=capitalised(core)))
+    return MinedTask(pattern.kind, question, pattern.answer.format(value=value, sentence=capitalised(core)))
 
 
 def _cloze(core: str, dice: Dice) -> MinedTask | None:
-    """Returns a question for the last noun: what stands behind the last word that asks for one."""
+    """Return a question for the last noun or noun phrase of a sentence."""
     words = core.split()
     for border in range(len(words) - 1, max(_MIN_CLOZE_WORDS, len(words) - _MAX_BLANK_WORDS) - 1, -1):
         if _asks_for_noun(words[border - 1], words[border]):

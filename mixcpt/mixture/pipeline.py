@@ -1,4 +1,4 @@
-"""The mixture from end to end: unify, tokenize, plan, pack, lay out, publish; one file of rows for each stream."""
+"""The mixture from end to end: unify, tokenise, order, pack, lay out, publish; one file of rows per stream."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 from mixcpt.config import MixtureConfig, StreamConfig
 from mixcpt.mixture.accounting import combine, paired_account, text_account
 from mixcpt.mixture.packing import Packing, pack, spread_rows
-from mixcpt.mixture.readings import Readings, apportion, plan_readings, source_targets
+from mixcpt.mixture.readings import Readings, apportion, order_readings, source_targets
 from mixcpt.mixture.recipe import StreamRecipe, recipes
 from mixcpt.mixture.rows import IGNORE_INDEX, DocumentTokens, RowWriter, lay_out
 from mixcpt.mixture.stage import mixture_key
@@ -33,13 +33,10 @@ def mix(
     store: ArtifactStore,
     streams: Sequence[StreamConfig] = (StreamConfig(),),
 ) -> ArtifactRef:
-    """Returns the packed rows that each stream reads, pools weighted exactly by tokens, and the account of each.
-
-    Of the base model its tokenizer alone decides the identity, so a base that shares it shares the mixture; of the
-    streams what they read, so methods that differ in their loss share it too.
+    """Produce the packed rows of every stream, with exact token weights of the pools, and return their reference.
 
     Raises:
-        ConfigError: If a row is longer than the model can read.
+        ConfigError: If a row is longer than the context of the model.
         DataError: If a pool with a weight has no records, or a view fits none of the documents.
         ModelError: If the tokenizer is not a fast one.
     """
@@ -56,82 +53,87 @@ def mix(
 def _build(
     folder: Path,
     config: MixtureConfig,
-    read: Sequence[StreamRecipe],
+    recipes: Sequence[StreamRecipe],
     corpus: ArtifactRef,
     tokenizer: TextTokenizer,
     seed: int,
 ) -> Mapping[str, Any]:
-    tables = tokenize_tables(config, read, corpus, tokenizer, seed)
+    """Write the files of the mixture and return its account."""
+    tables = tokenize_tables(config, recipes, corpus, tokenizer, seed)
     tables.write(folder / "tokens.parquet")
     accounts = []
-    for index, recipe in enumerate(read):
-        if recipe.view.view == "text":
-            accounts.append(_write_texts(folder / f"rows-{index}.parquet", config, recipe, tables, tokenizer, seed))
-        else:
-            pairs = write_pairs(
-                folder / f"rows-{index}.parquet",
-                recipe.view,
-                tables.texts,
-                {name: tables.source_names.index(name) for name in tables.texts},
-                tokenizer,
-                target_tokens=recipe.tokens,
-                row_tokens=config.row_tokens,
-                seed=seed,
-            )
-            accounts.append(paired_account(pairs, tables, config.row_tokens))
-        accounts[-1] |= {
-            "file": f"rows-{index}.parquet",
-            "view": recipe.view.view,
-            "form": recipe.form,
-            "phase": recipe.phase,
-        }
+    for index, recipe in enumerate(recipes):
+        file = f"rows-{index}.parquet"
+        write = _write_texts if recipe.view.view == "text" else _write_views
+        account = write(folder / file, config, recipe, tables, tokenizer, seed)
+        accounts.append(account | {"file": file, "view": recipe.view.view, "form": recipe.form, "phase": recipe.phase})
     accounting = combine(accounts, config.row_tokens) | {"tokens_digest": tables.digest}
     (folder / "accounting.json").write_text(json.dumps(accounting, indent=2), encoding="utf-8")
     return accounting
 
 
-def _write_texts(
+def _write_views(
     path: Path, config: MixtureConfig, recipe: StreamRecipe, tables: Tables, tokenizer: TextTokenizer, seed: int
 ) -> dict[str, Any]:
-    """Writes the rows of a stream whose teacher and student read the same; returns their account."""
+    """Write the rows of a stream with different views for teacher and student, and return their account."""
+    pairs = write_pairs(
+        path,
+        recipe.view,
+        tables.texts,
+        {name: tables.source_names.index(name) for name in tables.texts},
+        tokenizer,
+        target_tokens=recipe.tokens,
+        row_tokens=config.row_tokens,
+        seed=seed,
+    )
+    return paired_account(pairs, tables, config.row_tokens)
+
+
+def _write_texts(
+    path: Path, config: MixtureConfig, recipe: StreamRecipe, all_tables: Tables, tokenizer: TextTokenizer, seed: int
+) -> dict[str, Any]:
+    """Write the rows of a stream with the same view for teacher and student, and return their account."""
     pool_targets = apportion(recipe.tokens, {str(pool): weight for pool, weight in recipe.weights.items()})
-    read = tables.of(recipe)
-    readings = _plan(read, pool_targets, seed)
-    packing = _pack(readings, len(read), config.row_tokens, seed)
+    tables = all_tables.read_by(recipe)
+    readings = _order(tables, pool_targets, seed)
+    packing = _pack(readings, len(tables), config.row_tokens, seed)
     _log.info("packed %d readings into %d rows", len(readings.length), packing.num_rows)
+    documents = _documents(all_tables, tables, readings)
     scored = 0
     with RowWriter(path, config.row_tokens) as writer:
-        for rows in lay_out(packing, _documents(tables, read, readings), config.row_tokens, tokenizer.padding_id):
+        for rows in lay_out(packing, documents, config.row_tokens, tokenizer.padding_id):
             writer.write(rows)
             scored += int((rows.labels != IGNORE_INDEX).sum())
-    return text_account(read, readings, packing, pool_targets, config.row_tokens, scored)
+    return text_account(tables, readings, packing, pool_targets, row_tokens=config.row_tokens, scored_tokens=scored)
 
 
-def _plan(read: Sequence[Table], pool_targets: Mapping[str, int], seed: int) -> Readings:
+def _order(tables: Sequence[Table], pool_targets: Mapping[str, int], seed: int) -> Readings:
+    """Return the readings of the tables that meet the targets."""
     available: dict[str, dict[str, int]] = {}
-    for table in read:
+    for table in tables:
         available.setdefault(table.tokenized.pool, {})[table.tokenized.name] = table.tokenized.num_tokens
     targets = source_targets(pool_targets, available)
-    names = [table.tokenized.name for table in read]
-    lengths = [table.tokenized.texts.lengths for table in read]
-    return plan_readings(names, lengths, [targets[name] for name in names], seed)
+    names = [table.tokenized.name for table in tables]
+    lengths = [table.tokenized.texts.lengths for table in tables]
+    return order_readings(names, lengths, [targets[name] for name in names], seed)
 
 
 def _pack(readings: Readings, num_sources: int, row_tokens: int, seed: int) -> Packing:
+    """Return the rows of the readings, every kind of row spread over the run."""
     packing = pack(readings.length, row_tokens)
     shares = np.zeros((packing.num_rows, num_sources), np.int64)
     np.add.at(shares, (packing.row, readings.source[packing.document]), packing.length)
     return packing.reordered(spread_rows(shares, seed))
 
 
-def _documents(tables: Tables, read: Sequence[Table], readings: Readings) -> DocumentTokens:
-    """Returns the tokens of all tables, with the place of each reading's document in them."""
-    starts = np.cumsum(tables.lengths) - tables.lengths
-    first_document = np.array([table.first_document for table in read])
-    source_ids = np.array([table.source_id for table in read])
+def _documents(all_tables: Tables, tables: Sequence[Table], readings: Readings) -> DocumentTokens:
+    """Return the tokens of all tables, with the place of every reading's document among them."""
+    starts = np.cumsum(all_tables.lengths) - all_tables.lengths
+    first_document = np.array([table.first_document for table in tables])
+    source_ids = np.array([table.source_id for table in tables])
     return DocumentTokens(
-        tokens=tables.tokens,
-        scored=tables.scored,
+        tokens=all_tables.tokens,
+        scored=all_tables.scored,
         start=starts[first_document[readings.source] + readings.document],
         source=source_ids[readings.source],
     )

@@ -1,4 +1,4 @@
-"""The plain sentences of a raw document, paragraph by paragraph: no headings, lists, tables or code, nothing torn."""
+"""The plain sentences of a raw document, by paragraph, without headings, lists, tables, code and damaged text."""
 
 import re
 from collections.abc import Iterator
@@ -10,34 +10,34 @@ from mixcpt.mixture.views.sentences import sentence_ends
 _MAX_SENTENCE_CHARACTERS = 300
 _MAX_TITLE_CHARACTERS = 100
 _WRAPPED_CHARACTERS = range(50, 101)
-"""Lengths of a line behind which a text may have been wrapped; a longer line is a paragraph, a shorter one a title."""
+"""Lengths of lines that may have been wrapped. A longer line is a paragraph, a shorter one a title."""
 
 _NOT_PROSE = re.compile(r"\s{4}|\t|[#*|>=~`+-]|\d+[.)]\s")
-"""How a line begins that is a heading, an item of a list, a table or code."""
+"""Beginning of a line of a heading, a list, a table or code."""
 _PLAIN = re.compile(r"[^\W\d_a-z][^`|{}<>=*_#\\/\n]*[^\W_][)”\"]?\.$")
-"""From a capital letter to a full stop behind a word; every other sign is of markup, code or an address."""
+"""Text from a capital letter to a full stop after a word, without characters of markup, code or addresses."""
 _TORN = re.compile(r"\(\s|\(\)|\(credit|\s[,.;]|[a-z]\.[A-Z]|\.\.|\s[-–—]\s|:.*:")
-"""Left behind by figures, references and lost spaces."""
+"""Traces of removed figures, references and spaces."""
 _VERB = re.compile(
     r"(?<!-)\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|may|might|will|would|shall|should|must|"
     r"\w{2,}ed|gives?|says?|makes?|uses?|causes?|contains?|forms?|includes?|provides?|occurs?|produces?|allows?|helps?|"
     r"becomes?|became|needs?|begins?|began|takes?|took|gets?|goes|went|comes?|came|consists?|leads?|led|requires?|"
     r"remains?|shows?|acts?|carry|carries|moves?|changes?|keeps?|means?|lies|holds?|connects?|increases?|decreases?)\b"
 )
-"""The commonest finite verbs; a line without one is likely to be a heading or the title of a reference."""
+"""The most frequent finite verbs; a line without one is probably a heading or the title of a reference."""
 _GLOSSARY = re.compile(r"(?P<term>[^\W\d_A-Z][\w ’'-]{2,40}): (?P<meaning>[^\W\d_A-Z][^:|]{20,250})$")
 _MIN_TERMS = 4
-"""Fewer such lines are no glossary but something else with a colon."""
+"""Minimum number of such lines in a glossary; fewer are probably something else with a colon."""
 _BARE_TITLE = re.compile(r"(?i)(?:introduction|overview|summary|abstract|contents|chapter|section|part|figure|table)\b")
-"""Names a place in the text and not what it is about."""
+"""Titles that name a part of the text instead of its subject."""
 
 
 @dataclass(frozen=True)
 class Prose:
-    """What a document says, without its markup."""
+    """The content of a document, without its markup."""
 
     title: str | None
-    """Its first line where that is short and other text follows."""
+    """First line of the document if it is short and other text follows."""
     paragraphs: list[list[str]]
     """Sentences in order; some are not plain."""
     glossary: list[tuple[str, str]]
@@ -45,7 +45,7 @@ class Prose:
 
 
 def read_prose(text: str) -> Prose:
-    """Returns the title, the sentences and the glossary of a document; takes time linear in its length."""
+    """Return the title, the sentences and the glossary of a document, in time linear in its length."""
     lines = text.splitlines()
     title = _title(lines)
     body = lines[1:] if title else lines
@@ -53,7 +53,7 @@ def read_prose(text: str) -> Prose:
 
 
 def is_plain(sentence: str) -> bool:
-    """Tells whether this is one whole declarative sentence of ordinary length, without markup or damage."""
+    """Return whether this is one complete declarative sentence of ordinary length, without markup or damage."""
     return (
         len(sentence) <= _MAX_SENTENCE_CHARACTERS
         and bool(_PLAIN.match(sentence))
@@ -80,9 +80,9 @@ def _glossary(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Yields the lines of running text, those joined that were wrapped."""
+    """Yield the paragraphs of running text, with wrapped lines joined."""
     paragraph: list[str] = []
-    for line in [*lines, ""]:  # the empty one lets go of the last paragraph
+    for line in [*lines, ""]:  # the empty line ends the last paragraph
         is_prose = bool(line.strip()) and not _NOT_PROSE.match(line)
         if paragraph and not (is_prose and _was_wrapped(paragraph[-1], line)):
             yield " ".join(paragraph)

@@ -1,4 +1,4 @@
-"""What each stream of a training reads: the part of a method that decides the data, and nothing of its loss."""
+"""The recipe of every stream of a training run: the settings of a method that decide its data, without its loss."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,25 +10,25 @@ from mixcpt.mixture.readings import apportion
 POOLS: tuple[Pool, ...] = ("domain", "general", "instructions", "preferences")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamRecipe:
-    """Methods that differ in their loss alone have equal recipes, and so share a mixture."""
+    """The data of one stream. Methods that differ only in their loss have equal recipes and share a mixture."""
 
     weights: Mapping[Pool, float]
-    """Share of each pool that the stream reads; they sum to 1."""
+    """Fraction of the tokens that come from each pool; the fractions sum to 1."""
     form: Form
     phase: int
     tokens: int
-    """Tokens to read; where the two views differ, those of the teacher."""
+    """Number of tokens to read; teacher tokens if teacher and student have different views."""
     view: ViewConfig
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides the stream's rows, as plain values."""
+        """Return the settings that decide the rows of the stream, as plain values."""
         return {**asdict(self), "view": self.view if self.view.view != "text" else "text"}
 
 
 def recipes(config: MixtureConfig, streams: Sequence[StreamConfig]) -> tuple[StreamRecipe, ...]:
-    """Returns the recipe of each stream; their tokens sum to `config.total_tokens` exactly."""
+    """Return the recipe of every stream; their tokens sum to `config.total_tokens` exactly."""
     tokens = apportion(
         config.total_tokens, {str(index): stream.tokens_fraction for index, stream in enumerate(streams)}
     )

@@ -1,4 +1,4 @@
-"""Lays packed documents out as rows of token ids, labels, positions and source ids, and writes them."""
+"""Turn packed documents into rows of token ids, labels, positions and source ids, and write them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from jaxtyping import Bool, Int
 from mixcpt.mixture.packing import Packing
 
 IGNORE_INDEX = -100
-"""Label of what is not scored, as in Hugging Face losses."""
+"""Label of a token that is not scored, as in Hugging Face losses."""
 NO_SOURCE = -1
 """Source id of padding."""
 _ROWS_TOKENS = 1 << 20
-"""Tokens laid out at once, and per row group of the file."""
+"""Number of tokens handled at once; also the size of a row group of the file."""
 
 _TYPES = {
     "input_ids": pa.int32(),
@@ -34,11 +34,11 @@ class DocumentTokens:
     tokens: Int[np.ndarray, " tokens"]
     scored: Bool[np.ndarray, " tokens"]
     start: Int[np.ndarray, " documents"]
-    """Index of each packed document's first token; a document that is read twice refers to the same tokens twice."""
+    """Index of the first token of every packed document; two readings of one document have the same value."""
     source: Int[np.ndarray, " documents"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Packed rows. Labels are not shifted: the label at t is the token at t."""
 
@@ -47,34 +47,36 @@ class Rows:
     position_ids: Int[np.ndarray, "rows seq"]
     source_ids: Int[np.ndarray, "rows seq"]
     token_index: Int[np.ndarray, "rows seq"]
-    """Which token of all texts stands there; -1 for padding."""
+    """Index of the token among the tokens of all texts; -1 for padding."""
 
 
 def lay_out(packing: Packing, documents: DocumentTokens, row_tokens: int, padding_id: int) -> Iterator[Rows]:
-    """Yields the rows in order, many at a time.
+    """Yield the rows in order, in blocks of many rows.
 
-    In every segment positions restart at 0 and the first label is masked, for nothing before it predicts it. Padding is
-    one more segment at the row's end.
+    In every segment positions restart at 0 and the first label is masked, because no token before it predicts it.
+    Padding is one more segment at the end of the row.
     """
     per_block = max(1, _ROWS_TOKENS // row_tokens)
     for first in range(0, packing.num_rows, per_block):
         last = min(first + per_block, packing.num_rows)
         begin, end = np.searchsorted(packing.row, [first, last])
         block = Packing(
-            packing.row[begin:end] - first,
-            packing.document[begin:end],
-            packing.start[begin:end],
-            packing.length[begin:end],
+            row=packing.row[begin:end] - first,
+            document=packing.document[begin:end],
+            start=packing.start[begin:end],
+            length=packing.length[begin:end],
         )
         yield _lay_out(block, documents, (last - first, row_tokens), padding_id)
 
 
 def _lay_out(packing: Packing, documents: DocumentTokens, shape: tuple[int, int], padding_id: int) -> Rows:
     lengths = packing.length
-    offsets = np.cumsum(lengths) - lengths
+    # Rows are filled from the left, so indexing by `filled` lists the tokens of all segments in order.
     used = np.bincount(packing.row, weights=lengths, minlength=shape[0]).astype(np.int64)
     columns = np.broadcast_to(np.arange(shape[1]), shape)
-    filled = columns < used[:, None]  # rows are filled from the left, so this lists the segments' tokens in order
+    filled = columns < used[:, None]
+    # Position of every of these tokens within its segment, and its index among the tokens of all texts.
+    offsets = np.cumsum(lengths) - lengths
     within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
     origin = np.repeat(documents.start[packing.document] + packing.start, lengths) + within
     tokens = documents.tokens[origin]
@@ -88,11 +90,17 @@ def _lay_out(packing: Packing, documents: DocumentTokens, shape: tuple[int, int]
     source_ids[filled] = np.repeat(documents.source[packing.document], lengths)
     token_index = np.full(shape, -1, np.int64)
     token_index[filled] = origin
-    return Rows(input_ids, labels, position_ids, source_ids, token_index)
+    return Rows(
+        input_ids=input_ids,
+        labels=labels,
+        position_ids=position_ids,
+        source_ids=source_ids,
+        token_index=token_index,
+    )
 
 
 class RowWriter:
-    """Writes rows into a parquet file, one row group at a time."""
+    """Writer of a parquet file of rows; every call of `write` adds row groups."""
 
     def __init__(self, path: Path, row_tokens: int) -> None:
         self._row_tokens = row_tokens

@@ -1,6 +1,7 @@
-"""The tokenised texts of a mixture: every pool in every form that a stream reads, as one long row of tokens.
+"""The tokenised texts of a mixture: every pool in every form that a stream reads, as one long sequence of tokens.
 
-A token's index in it names the token whatever row it is packed into; what a teacher says of it can be kept by that.
+The index of a token in this sequence does not depend on the row that it is packed into, so the outputs of a teacher
+can be stored by index.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,39 +42,36 @@ class Table:
     form: Form
     tokenized: TokenizedSource
     first_document: int
-    """Index of its first text among all texts."""
+    """Index of the table's first text among all texts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tables:
-    """All tables, one behind the other."""
+    """All tables, with their tokens concatenated."""
 
     tables: tuple[Table, ...]
     source_names: tuple[str, ...]
-    """By source id."""
+    """Name of every source; the index is the source id."""
     texts: Mapping[str, list[str]]
-    """The plain texts of the domain's sources, for views that cut them."""
+    """Plain texts of every source of the domain, for views that cut them."""
     tokens: Int[np.ndarray, " tokens"]
     scored: Bool[np.ndarray, " tokens"]
     lengths: Int[np.ndarray, " documents"]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the tokens and of where their texts end."""
+        """SHA-256 of the tokens and of the lengths of their texts."""
         content = hashlib.sha256(self.lengths.astype("<i8").tobytes())
         content.update(self.tokens.astype("<i4").tobytes())
         return content.hexdigest()
 
-    def of(self, recipe: StreamRecipe) -> list[Table]:
-        """Returns the tables that a stream of texts reads."""
-        return [
-            table
-            for table in self.tables
-            if table.tokenized.pool in recipe.weights and table.form == _form(table.tokenized.pool, recipe)
-        ]
+    def read_by(self, recipe: StreamRecipe) -> list[Table]:
+        """Return the tables that a stream of texts reads."""
+        in_pools = [table for table in self.tables if table.tokenized.pool in recipe.weights]
+        return [table for table in in_pools if table.form == _form(table.tokenized.pool, recipe)]
 
     def write(self, path: Path) -> None:
-        """Writes one record per text, in order."""
+        """Write one record per text, in order."""
         sources = np.repeat(
             [table.source_id for table in self.tables], [len(table.tokenized.texts.lengths) for table in self.tables]
         )
@@ -84,37 +83,39 @@ class Tables:
 def tokenize_tables(
     config: MixtureConfig, recipes: Sequence[StreamRecipe], corpus: ArtifactRef, tokenizer: TextTokenizer, seed: int
 ) -> Tables:
-    """Returns every pool that the recipes read, each in the forms in which they do, in an order of their own."""
-    records = {pool: _records(pool, corpus) for pool in POOLS if any(pool in recipe.weights for recipe in recipes)}
-    names = [name for by_source in records.values() for name in by_source]
+    """Return the tokens of every pool that the recipes read, in every form in which they read it."""
+    read_pools = set(chain.from_iterable(recipe.weights for recipe in recipes))
+    records = {pool: _records(pool, corpus) for pool in POOLS if pool in read_pools}
+    names = list(chain.from_iterable(records.values()))
     tables: list[Table] = []
     num_documents = 0
     for pool, by_source in records.items():
-        for name, of_source in by_source.items():
-            plain = [unify(record, pool, config) for record in of_source]
+        for name, source_records in by_source.items():
+            plain = [unify(record, pool, config) for record in source_records]
             for form in _forms(pool, recipes):
                 texts = [PlainText(_composed(text.text, form, config, seed), text.scored_from) for text in plain]
                 source = TokenizedSource(name, pool, tokenizer(texts))
-                tables.append(Table(names.index(name), form, source, num_documents))
+                tables.append(Table(names.index(name), form, source, first_document=num_documents))
                 num_documents += len(texts)
                 _log.info("%s as %s: %d texts, %d tokens", name, form, len(texts), source.num_tokens)
-    return _joined(tables, names, {name: [record["text"] for record in of] for name, of in _domain(records).items()})
+    domain = records.get("domain", {})
+    return _joined(tables, names, {name: [record["text"] for record in domain[name]] for name in domain})
 
 
-def _joined(tables: Sequence[Table], names: Sequence[str], texts: Mapping[str, list[str]]) -> Tables:
-    all_texts = [table.tokenized.texts for table in tables]
+def _joined(tables: Sequence[Table], names: Sequence[str], domain_texts: Mapping[str, list[str]]) -> Tables:
+    tokenized = [table.tokenized.texts for table in tables]
     return Tables(
-        tuple(tables),
-        tuple(names),
-        texts,
-        np.concatenate([np.empty(0, np.int32), *(each.tokens for each in all_texts)]),
-        np.concatenate([np.empty(0, np.bool_), *(each.scored for each in all_texts)]),
-        np.concatenate([np.empty(0, np.int64), *(each.lengths for each in all_texts)]),
+        tables=tuple(tables),
+        source_names=tuple(names),
+        texts=domain_texts,
+        tokens=np.concatenate([np.empty(0, np.int32), *(texts.tokens for texts in tokenized)]),
+        scored=np.concatenate([np.empty(0, np.bool_), *(texts.scored for texts in tokenized)]),
+        lengths=np.concatenate([np.empty(0, np.int64), *(texts.lengths for texts in tokenized)]),
     )
 
 
 def _records(pool: Pool, corpus: ArtifactRef) -> dict[str, list[dict[str, str]]]:
-    """Returns the records of a pool by source, in the order in which the corpus has them."""
+    """Return the records of a pool by source, in the order of the corpus."""
     by_source: dict[str, list[dict[str, str]]] = {}
     for record in pq.read_table(corpus.file(_FILES[pool])).to_pylist():
         if record.get("pool", pool) == pool:
@@ -122,18 +123,14 @@ def _records(pool: Pool, corpus: ArtifactRef) -> dict[str, list[dict[str, str]]]
     return by_source
 
 
-def _domain(records: Mapping[Pool, dict[str, list[dict[str, str]]]]) -> dict[str, list[dict[str, str]]]:
-    return records.get("domain", {})
-
-
 def _forms(pool: Pool, recipes: Sequence[StreamRecipe]) -> list[Form]:
-    """Returns the forms in which streams of texts read a pool, in the order in which they first come up."""
-    reading = [recipe for recipe in recipes if pool in recipe.weights and recipe.view.view == "text"]
-    return list(dict.fromkeys(_form(pool, recipe) for recipe in reading))
+    """Return the forms in which streams of texts read a pool, in the order of the streams."""
+    readers = [recipe for recipe in recipes if pool in recipe.weights and recipe.view.view == "text"]
+    return list(dict.fromkeys(_form(pool, recipe) for recipe in readers))
 
 
 def _form(pool: Pool, recipe: StreamRecipe) -> Form:
-    """Returns the form in which a stream reads a pool: tasks are mined from the domain's documents alone."""
+    """Return the form in which a stream reads a pool; tasks are mined only from documents of the domain."""
     return recipe.form if pool == "domain" else "text"
 
 

@@ -121,7 +121,7 @@ def _special_tokens_map(folder: Path, settings: dict[str, Any]) -> dict[str, Any
 
 
 def _named_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """Return the text of each named special token, such as `bos_token`, that is set."""
+    """Return the text of every named special token, such as `bos_token`, that is set."""
     tokens = {**settings, **_special_tokens_map(folder, settings)}
     return {name: _content(tokens[name]) for name in _NAMED_TOKENS if tokens.get(name) is not None}
 

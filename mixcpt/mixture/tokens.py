@@ -1,4 +1,4 @@
-"""Turns plain texts into tokens, each text by one tokenisation whose offsets say which tokens are scored."""
+"""Tokenise plain texts; the character offsets of the tokens decide which of them are scored."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _LENGTH_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
-"""What the configurations of different model families call the longest input."""
+"""Names of the longest input in the configurations of different model families."""
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """The tokens of many texts, one text after the other."""
+    """The tokens of many texts, concatenated."""
 
     tokens: Int[np.ndarray, " tokens"]
     scored: Bool[np.ndarray, " tokens"]
@@ -34,7 +34,7 @@ class TokenizedTexts:
 
 @dataclass(frozen=True)
 class TokenizedSource:
-    """A source of the corpus as tokens."""
+    """The tokens of one source of the corpus."""
 
     name: str
     pool: Pool
@@ -51,11 +51,11 @@ class EncodedText:
 
     ids: Int[np.ndarray, " tokens"]
     starts: Int[np.ndarray, " tokens"]
-    """Character index at which each begins."""
+    """Index of the first character of every token."""
 
 
 class TextTokenizer:
-    """The tokenizer of a model, as far as plain text is concerned."""
+    """The tokenizer of a model, for plain text."""
 
     def __init__(self, model: ModelRef, *, parse_special_tokens: bool = False) -> None:
         self._tokenizer = load_fast_tokenizer(model)
@@ -65,11 +65,11 @@ class TextTokenizer:
 
     @property
     def padding_id(self) -> int:
-        """Id that fills a row's end; never scored, so any will do where the tokenizer has none."""
+        """Id of padding tokens; 0 if the tokenizer has none, because padding is never scored."""
         return int(self._tokenizer.pad_token_id or 0)
 
     def __call__(self, texts: Sequence[PlainText]) -> TokenizedTexts:
-        """Returns BOS, tokens and EOS of each text; a token is scored where it reaches beyond `scored_from`."""
+        """Return BOS, tokens and EOS of every text; tokens that end after `scored_from` are scored."""
         tokens = [np.empty(0, np.int32)]
         scored = [np.empty(0, np.bool_)]
         for first in range(0, len(texts), _BATCH):
@@ -80,30 +80,26 @@ class TextTokenizer:
         return TokenizedTexts(np.concatenate(tokens), np.concatenate(scored), lengths)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Returns the tokens of each text without BOS and EOS, and where in it each begins."""
-        encoded: Any = self._tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            split_special_tokens=self._split_special_tokens,
-            verbose=False,
-        )
+        """Return the tokens of every text, without BOS and EOS, with their first characters."""
+        encoded = self._tokenize(texts, with_offsets=True)
         return [
             EncodedText(np.array(ids, np.int32), np.array([start for start, _ in offsets], np.int64))
             for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         ]
 
-    def _encode(self, texts: Sequence[PlainText]) -> list[tuple[np.ndarray, np.ndarray]]:
-        needs_offsets = any(text.scored_from for text in texts)
-        encoded: Any = self._tokenizer(
-            [text.text for text in texts],
+    def _tokenize(self, texts: Sequence[str], *, with_offsets: bool) -> Any:
+        return self._tokenizer(
+            list(texts),
             add_special_tokens=False,
             return_attention_mask=False,
-            return_offsets_mapping=needs_offsets,
+            return_offsets_mapping=with_offsets,
             split_special_tokens=self._split_special_tokens,
             verbose=False,
         )
+
+    def _encode(self, texts: Sequence[PlainText]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the tokens of every text, with BOS and EOS, and for each token whether it is scored."""
+        encoded = self._tokenize([text.text for text in texts], with_offsets=any(text.scored_from for text in texts))
         pieces = []
         for index, text in enumerate(texts):
             ids = np.array([*self.bos, *encoded["input_ids"][index], *self.eos], np.int32)
@@ -117,14 +113,14 @@ class TextTokenizer:
 
 
 def max_input_tokens(model: ModelRef) -> int:
-    """Returns the longest input that the model's configuration names, in tokens; 0 where it names none."""
+    """Return the maximum input length of a model in tokens; 0 if its configuration has none."""
     config = json.loads((model.directory / "config.json").read_text())
     config = {**config, **config.get("text_config", {})}
     return min((int(config[name]) for name in _LENGTH_LIMITS if config.get(name)), default=0)
 
 
 def require_row_fits(row_tokens: int, model: ModelRef) -> None:
-    """Raises `ConfigError` where rows would be longer than the model can read."""
+    """Raise `ConfigError` if rows are longer than the context of the model."""
     limit = max_input_tokens(model)
     if limit and row_tokens > limit:
         raise ConfigError(

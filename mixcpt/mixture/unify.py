@@ -14,15 +14,15 @@ _GOOD, _BAD = "Good answer: ", "Bad answer: "
 
 @dataclass(frozen=True, slots=True)
 class PlainText:
-    """A text to learn from, and where the part begins whose tokens are scored."""
+    """A text to learn from, with the beginning of its scored part."""
 
     text: str
     scored_from: int = 0
-    """Character index; 0 scores everything."""
+    """Index of the first scored character; 0 scores the whole text."""
 
 
 def unify(record: Mapping[str, str], pool: Pool, config: MixtureConfig) -> PlainText:
-    """Returns the plain text of a corpus record."""
+    """Return the plain text of a corpus record."""
     if pool in ("domain", "general"):
         return PlainText(record["text"])
     question = record["prompt"] + config.separator

@@ -1,4 +1,4 @@
-"""Views in which the teacher knows more of a document than the student: the same tokens, side by side."""
+"""Views in which the teacher reads more of a document than the student, on the same scored tokens."""
 
 from mixcpt.mixture.views.pairs import PairsAccount, write_pairs
 from mixcpt.mixture.views.segments import pack_segments

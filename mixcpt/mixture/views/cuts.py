@@ -1,4 +1,4 @@
-"""What the student is given of a document of which the teacher reads all: single sentences, or the second half."""
+"""The parts of a document that the student reads: single sentences or the second half. The teacher reads all of it."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ from mixcpt.mixture.rows import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class CutDocument:
-    """A document as the teacher reads it, and where its sentences begin."""
+    """A document as the teacher reads it, with the borders of its sentences."""
 
     ids: Int[np.ndarray, " tokens"]
-    """BOS where the model has one, the text's tokens, EOS likewise."""
+    """BOS if the model has one, the tokens of the text, and EOS if the model has one."""
     borders: Int[np.ndarray, " borders"]
-    """Index in `ids` of each sentence's first token, and of what follows the last sentence."""
+    """Index in `ids` of the first token of every sentence, and the index after the last sentence."""
     student_start: Int[np.ndarray, " prefix"]
-    """What stands before every part of the student, unscored: BOS, and a title where that is asked for."""
+    """Unscored tokens before every part of the student: BOS, and the title if the view has it."""
     number: int
-    """Index of its text among those of its source."""
+    """Index of the text within its source."""
 
     @property
     def num_sentences(self) -> int:
@@ -33,21 +33,22 @@ class CutDocument:
 
 @dataclass(frozen=True)
 class StudentParts:
-    """What the student reads, one part behind the other."""
+    """All parts of one document that the student reads, concatenated."""
 
     ids: Int[np.ndarray, " tokens"]
     labels: Int[np.ndarray, " tokens"]
-    """Not shifted: the label at t is the token at t. A part's first token is never scored, for nothing predicts it."""
+    """Labels, not shifted: the label at t is the token at t. The first token of a part is not scored, because no token
+    before it predicts it."""
     position_ids: Int[np.ndarray, " tokens"]
-    """Restart at 0 in each part."""
+    """Positions, restarting at 0 in every part."""
     teacher_index: Int[np.ndarray, " tokens"]
-    """Where in the teacher's document the very same token stands; -1 where it is not scored."""
+    """Index of the same token in the teacher's document; -1 if the token is not scored."""
 
 
 def split_contexts(document: CutDocument, splits: int, generator: np.random.Generator) -> StudentParts:
     """Return the last sentence and `splits` - 1 random others, but never the first (docs/algorithms.md#disc).
 
-    A document of fewer sentences gives all but its first. There must be at least two.
+    A document with fewer sentences gives all except its first. It must have at least two.
     """
     last = document.num_sentences - 1
     others = generator.choice(np.arange(1, last), min(splits - 1, last - 1), replace=False)
@@ -55,9 +56,9 @@ def split_contexts(document: CutDocument, splits: int, generator: np.random.Gene
 
 
 def second_half(document: CutDocument) -> StudentParts:
-    """Returns everything from the border that is nearest to the middle of the tokens (arXiv 2503.08727).
+    """Return the sentences after the border that is nearest to the middle of the tokens (arXiv 2503.08727).
 
-    There must be at least two sentences.
+    The document must have at least two sentences.
     """
     inner = document.borders[1:-1]
     middle = (document.borders[0] + document.borders[-1]) / 2
@@ -65,11 +66,11 @@ def second_half(document: CutDocument) -> StudentParts:
 
 
 def require_same_tokens(document: CutDocument, parts: StudentParts, source: str) -> None:
-    """Raises `DataError` where a scored token is not the same to teacher and student: all of the method depends on it.
+    """Raise `DataError` if a scored token of the student differs from the teacher's; the method requires equal tokens.
 
     Args:
-        document: What the teacher reads.
-        parts: What the student reads of it.
+        document: The document of the teacher.
+        parts: The parts of the student.
         source: Name of the document's source.
     """
     scored = parts.teacher_index >= 0
@@ -83,7 +84,7 @@ def require_same_tokens(document: CutDocument, parts: StudentParts, source: str)
 
 
 def _parts(document: CutDocument, spans: list[tuple[int, int]]) -> StudentParts:
-    """Returns the parts that reach from one sentence to before another."""
+    """Return the parts between pairs of sentences: from the first to before the second."""
     borders = document.borders.tolist()
     pieces = [_part(document, borders[first], borders[end]) for first, end in spans]
     return StudentParts(*(np.concatenate(columns).astype(np.int32) for columns in zip(*pieces, strict=True)))

@@ -1,7 +1,8 @@
-"""Writes rows of the teacher with the student's parts of the same documents beside them."""
+"""Write rows of the teacher together with the student's parts of the same documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class PairedReading:
 
 
 class PairWriter:
-    """Writes rows into a parquet file, many at a time."""
+    """Writer of a parquet file with the rows of teacher and student."""
 
     def __init__(self, path: Path, row_tokens: int, padding_id: int) -> None:
         self._row_tokens = row_tokens
@@ -50,17 +51,22 @@ class PairWriter:
         self._writer.close()
 
     def write(self, rows: Sequence[Sequence[PairedReading]]) -> None:
-        """Writes each row's readings, in their order."""
+        """Write the readings of several rows, in their order."""
         columns = {**self._teacher(rows), **self._student(rows)}
         self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def _teacher(self, rows: Sequence[Sequence[PairedReading]]) -> dict[str, Any]:
-        readings = [reading for row in rows for reading in row]
+        readings = list(chain.from_iterable(rows))
         numbers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         lengths = np.array([reading.document.num_tokens for reading in readings])
         ids = np.concatenate([reading.document.ids for reading in readings])
-        documents = DocumentTokens(ids, np.zeros(len(ids), np.bool_), np.cumsum(lengths) - lengths, numbers)
-        packing = Packing(numbers, np.arange(len(readings)), np.zeros_like(numbers), lengths)
+        documents = DocumentTokens(
+            tokens=ids,
+            scored=np.zeros(len(ids), np.bool_),  # only the ids and positions of the teacher are used
+            start=np.cumsum(lengths) - lengths,
+            source=numbers,
+        )
+        packing = Packing(row=numbers, document=np.arange(len(readings)), start=np.zeros_like(numbers), length=lengths)
         blocks = list(lay_out(packing, documents, self._row_tokens, self._padding_id))
         return {
             name: pa.FixedSizeListArray.from_arrays(
@@ -71,7 +77,7 @@ class PairWriter:
         }
 
     def _student(self, rows: Sequence[Sequence[PairedReading]]) -> dict[str, Any]:
-        readings = [reading for row in rows for reading in row]
+        readings = list(chain.from_iterable(rows))
         counts = [sum(len(reading.parts.ids) for reading in row) for row in rows]
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int64())
         columns = {
@@ -79,7 +85,7 @@ class PairWriter:
             "student_labels": [reading.parts.labels for reading in readings],
             "student_position_ids": [reading.parts.position_ids for reading in readings],
             "student_source_ids": [np.full(len(reading.parts.ids), reading.source) for reading in readings],
-            "teacher_index": [index for row in rows for index in _teacher_index(row)],
+            "teacher_index": list(chain.from_iterable(_teacher_index(row) for row in rows)),
         }
         return {
             name: pa.LargeListArray.from_arrays(offsets, pa.array(np.concatenate(values), _STUDENT[name]))
@@ -88,9 +94,8 @@ class PairWriter:
 
 
 def _teacher_index(row: Sequence[PairedReading]) -> list[Int[np.ndarray, " tokens"]]:
-    """Returns where in the row the tokens of each reading's parts stand for the teacher."""
+    """Return the teacher index of the tokens of every reading, counted from the beginning of the row."""
     lengths = np.array([reading.document.num_tokens for reading in row])
-    return [
-        np.where(reading.parts.teacher_index >= 0, reading.parts.teacher_index + start, -1)
-        for reading, start in zip(row, np.cumsum(lengths) - lengths, strict=True)
-    ]
+    starts = np.cumsum(lengths) - lengths
+    indices = [reading.parts.teacher_index for reading in row]
+    return [np.where(index >= 0, index + start, -1) for index, start in zip(indices, starts, strict=True)]

@@ -1,4 +1,4 @@
-"""Puts parts of any length into rows of one length, whole."""
+"""Pack segments of any length into rows of one length without splitting them."""
 
 from bisect import bisect_left, insort
 
@@ -9,10 +9,10 @@ from jaxtyping import Int
 def pack_segments(
     position_ids: Int[np.ndarray, " tokens"], row_tokens: int
 ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:
-    """Returns row and column of every token: first fit, the longest segments first.
+    """Return row and column of every token, by first fit in order of decreasing length.
 
     Args:
-        position_ids: Restart at 0 where a segment begins; none is longer than a row.
+        position_ids: Positions that restart at 0 in every segment; no segment may be longer than a row.
         row_tokens: Length of a row.
     """
     starts = np.flatnonzero(position_ids == 0)
@@ -30,9 +30,10 @@ def pack_segments(
 
 
 def pack_whole(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int) -> Int[np.ndarray, " documents"]:
-    """Returns the row of every document: best fit among the next `window` documents, none split.
+    """Return the row of every document, by best fit among the next `window` documents.
 
-    Rows follow their first document, so the order is kept but for the window. None may be longer than a row.
+    Rows are ordered by their first document, so the order is kept except within the window. No document may be longer
+    than a row.
     """
     rows = np.empty(len(lengths), np.int64)
     num_rows = 0
@@ -44,8 +45,9 @@ def pack_whole(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: 
 
 
 def _best_fit(lengths: Int[np.ndarray, " documents"], row_tokens: int) -> Int[np.ndarray, " documents"]:
+    """Return the row of every document: the longest first, each into the row with the least space that fits it."""
     placed = np.empty(len(lengths), np.int64)
-    spaces: list[tuple[int, int]] = []  # what is left in each row, and its number, the smallest first
+    spaces: list[tuple[int, int]] = []  # space left in a row and its number, in ascending order
     num_rows = 0
     for document in np.argsort(-lengths, kind="stable"):
         length = int(lengths[document])
@@ -54,6 +56,7 @@ def _best_fit(lengths: Int[np.ndarray, " documents"], row_tokens: int) -> Int[np
         num_rows = max(num_rows, row + 1)
         placed[document] = row
         insort(spaces, (space - length, row))
+    # Number the rows by their first document.
     _, firsts, renamed = np.unique(placed, return_index=True, return_inverse=True)
     order = np.empty(num_rows, np.int64)
     order[np.argsort(firsts, kind="stable")] = np.arange(num_rows)

@@ -1,17 +1,17 @@
-"""A document as sentences, and its tokens by the sentence in which they begin."""
+"""Split a document into sentences and assign its tokens to them."""
 
 import numpy as np
 from jaxtyping import Int
 
 
 def sentence_ends(text: str, language: str = "en") -> list[int]:
-    """Returns the character index behind each sentence; the last is the text's length.
+    """Return the index after the last character of every sentence; the last one is the length of the text.
 
-    White space between two sentences belongs to the second, because most tokenizers begin their words with it.
+    White space between two sentences belongs to the second, because most tokenizers put it at the beginning of a token.
 
     Args:
         text: A document.
-        language: ISO 639-1 code, for abbreviations and the like.
+        language: ISO 639-1 code; it decides the list of abbreviations.
     """
     from sentencex import get_sentence_boundaries  # a compiled library that only these views need
 
@@ -24,15 +24,15 @@ def sentence_ends(text: str, language: str = "en") -> list[int]:
 
 
 def token_runs(starts: Int[np.ndarray, " tokens"], ends: list[int]) -> Int[np.ndarray, " borders"]:
-    """Returns the index of each sentence's first token, and the number of tokens behind them.
+    """Return the index of the first token of every sentence, followed by the number of tokens.
 
-    A token belongs to the sentence in which it begins; a sentence in which none does is part of the one before it.
-    Some tokenizers leave spaces out of their offsets, so that one at the text's end begins behind it: it belongs to the
-    last sentence.
+    A token belongs to the sentence in which it begins; a sentence without such a token is joined to the one before it.
+    Some tokenizers leave spaces out of their offsets; a space at the end of the text then begins after it and belongs
+    to the last sentence.
 
     Args:
-        starts: Character index at which each token begins.
-        ends: As `sentence_ends` returns them.
+        starts: Index of the first character of every token.
+        ends: Result of `sentence_ends`.
     """
     ordered = np.maximum.accumulate(starts) if len(starts) else starts
     sentence = np.searchsorted(ends[:-1], ordered, side="right")

@@ -1,4 +1,4 @@
-"""From texts to documents that can be cut: tokenised once as a whole, or sentence by sentence as was published."""
+"""Tokenise texts into documents that can be cut: as a whole, or by sentence as in the published method."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,9 +15,9 @@ _BATCH = 500
 
 
 def cut_document(texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfig) -> Iterator[CutDocument]:
-    """Yields each text tokenised as a whole, its sentences found by the characters at which its tokens begin.
+    """Yield the texts, tokenised as a whole; the offsets of the tokens assign them to sentences.
 
-    So the student's tokens are the teacher's by construction, whatever the tokenizer does with white space.
+    Teacher and student then have the same tokens by construction, however the tokenizer handles white space.
     """
     bos, eos = tokenizer.bos, tokenizer.eos
     for first in range(0, len(texts), _BATCH):
@@ -25,7 +25,7 @@ def cut_document(texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfi
         for number, (text, encoded) in enumerate(zip(batch, tokenizer.encode(batch), strict=True), first):
             borders = token_runs(encoded.starts, sentence_ends(text, view.language))
             title = _title(text, encoded) if view.student_context == "title" else encoded.ids[:0]
-            # A title of several sentences is cut nowhere: the student would be asked for what stands before it.
+            # Remove borders within the title: the student reads the title before every part.
             borders = borders[(borders == 0) | (borders >= len(title))] + len(bos)
             yield CutDocument(_joined(bos, encoded.ids, eos), borders, _joined(bos, title), number)
 
@@ -33,22 +33,22 @@ def cut_document(texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfi
 def cut_document_as_published(
     texts: Sequence[str], tokenizer: TextTokenizer, view: ViewConfig
 ) -> Iterator[CutDocument]:
-    """Yield each text as sentences that are tokenised separately and joined (docs/algorithms.md#disc, parity).
+    """Yield the texts as sentences that are tokenised separately and joined (docs/algorithms.md#disc, parity).
 
-    The white space between sentences is lost, and with it, for most tokenizers, the form of their first words.
+    The white space between sentences is lost, and most tokenizers then encode their first words differently.
     """
     for number, text in enumerate(texts):
         ends = sentence_ends(text, view.language)
         sentences = [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
-        pieces = [encoded.ids for encoded in tokenizer.encode([sentence for sentence in sentences if sentence])]
-        pieces = [piece for piece in pieces if len(piece)]
+        encoded_sentences = tokenizer.encode([sentence for sentence in sentences if sentence])
+        pieces = [encoded.ids for encoded in encoded_sentences if len(encoded.ids)]
         borders = np.cumsum([len(tokenizer.bos), *(len(piece) for piece in pieces)])
         title = pieces[0][:0] if pieces else np.empty(0, np.int32)
         yield CutDocument(_joined(tokenizer.bos, *pieces, tokenizer.eos), borders, title, number)
 
 
 def _title(text: str, encoded: EncodedText) -> Int[np.ndarray, " tokens"]:
-    """Returns the tokens of the first line, where there is a second and the first is short."""
+    """Return the tokens of the first line if it is short and another line follows; none otherwise."""
     line, newline, _ = text.partition("\n")
     title = encoded.ids[encoded.starts < len(line.rstrip())]
     return title if newline and len(title) <= _MAX_TITLE_TOKENS else title[:0]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixcpt.errors import DataError
-from mixcpt.mixture.readings import apportion, plan_readings, source_targets
+from mixcpt.mixture.readings import apportion, order_readings, source_targets
 
 
 @given(st.integers(0, 10**9), st.lists(st.floats(0, 100), min_size=1, max_size=6).filter(lambda w: sum(w) > 1e-3))
@@ -49,7 +49,7 @@ def test_readings_sum_to_each_target_and_read_all_before_any_again(
 ) -> None:
     arrays = [np.array(of) for of in lengths]
     names = [f"source {index}" for index in range(len(lengths))]
-    readings = plan_readings(names, arrays, targets[: len(lengths)], seed)
+    readings = order_readings(names, arrays, targets[: len(lengths)], seed)
     for source, of in enumerate(arrays):
         mine = readings.source == source
         documents, taken = readings.document[mine], readings.length[mine]
@@ -63,18 +63,18 @@ def test_readings_sum_to_each_target_and_read_all_before_any_again(
 
 def test_each_pass_is_shuffled_anew_and_depends_on_seed_and_name_only() -> None:
     lengths = np.full(50, 10)
-    two_passes = plan_readings(["a"], [lengths], [1_000], seed=0).document
+    two_passes = order_readings(["a"], [lengths], [1_000], seed=0).document
     assert two_passes[:50].tolist() != two_passes[50:].tolist()
     assert two_passes[:50].tolist() != list(range(50))
-    assert two_passes.tolist() != plan_readings(["a"], [lengths], [1_000], seed=1).document.tolist()
-    beside = plan_readings(["b", "a"], [lengths, lengths], [500, 1_000], seed=0)
+    assert two_passes.tolist() != order_readings(["a"], [lengths], [1_000], seed=1).document.tolist()
+    beside = order_readings(["b", "a"], [lengths, lengths], [500, 1_000], seed=0)
     assert beside.document[beside.source == 1].tolist() == two_passes.tolist()
     assert beside.document[beside.source == 0].tolist() != two_passes[:50].tolist()
 
 
 def test_sources_are_interleaved_from_beginning_to_end() -> None:
     lengths = [np.full(100, 50), np.full(4_000, 5)]
-    readings = plan_readings(["books", "answers"], lengths, [5_000, 10_000], seed=0)
+    readings = order_readings(["books", "answers"], lengths, [5_000, 10_000], seed=0)
     tenths = np.minimum(10 * np.cumsum(readings.length) // 15_001, 9)
     books = np.bincount(tenths, weights=readings.length * (readings.source == 0)) / np.bincount(
         tenths, weights=readings.length

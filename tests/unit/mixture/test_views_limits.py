@@ -219,7 +219,7 @@ def test_refusal_of_long_documents_says_which_row_takes_how_many(
             tmp_path / "rows.parquet", view, {"a": documents}, {"a": 0}, tokenizer,
             target_tokens=100, row_tokens=16, seed=0,
         )  # fmt: skip
-    assert f"raise mixture.row_tokens to at least {lengths[17]}, which takes 90% of the long" in caught.value.hint
+    assert f"raise mixture.row_tokens to at least {lengths[17]}, which fits 90% of the long" in caught.value.hint
     assert "lssd" not in caught.value.hint  # no document has one sentence only
     account = write_pairs(
         tmp_path / "rows.parquet", view, {"a": documents}, {"a": 0}, tokenizer,
