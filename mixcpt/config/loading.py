@@ -1,6 +1,6 @@
 """Loading of YAML files with dotted overrides; all problems are reported together, with file and key path."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,10 +95,10 @@ def _validate(data: dict[str, Any], origin: str, settings: type[T]) -> T:
     try:
         return settings.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(f"  {_key_path(item['loc'], data)}: {_explain(item)}" for item in error.errors())
-        count = error.error_count()
+        problems = [f"  {_key_path(item['loc'], data)}: {_explain(item)}" for item in _causes(error)]
+        plural = "s" if len(problems) > 1 else ""
         raise ConfigError(
-            f"{origin} has {count} problem{'s' if count > 1 else ''}:\n{problems}",
+            "\n".join([f"{origin} has {len(problems)} problem{plural}:", *problems]),
             "`mixcpt init --reference` writes a file with every setting explained",
         ) from None
 
@@ -167,6 +167,16 @@ def _key_path(location: tuple[int | str, ...], data: Any) -> str:
         elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
             node = node[part]
     return path or "(whole file)"
+
+
+def _causes(error: ValidationError) -> Iterator[Any]:
+    """Yield the problems; skip "too short" for a list from which pydantic has removed invalid items."""
+    locations = [item["loc"] for item in error.errors()]
+    for item in error.errors():
+        depth = len(item["loc"])
+        inside = [location for location in locations if len(location) > depth and location[:depth] == item["loc"]]
+        if item["type"] != "too_short" or not inside:
+            yield item
 
 
 def _explain(item: Any) -> str:

@@ -1,4 +1,4 @@
-"""The methods by name are the presets of docs/algorithms.md#one-loss; invalid combinations are refused with a remedy."""
+"""Named methods are the presets of docs/algorithms.md#one-loss; invalid combinations are refused with a remedy."""
 
 from typing import Any
 
