@@ -31,7 +31,7 @@ OLD_COMPARISON: dict[str, Any] = {
     "contenders": [
         {
             "name": "streams",
-            "settings": {"pretrain": {"method": {"kind": "streams", "of": [MIXTURE_STREAM, OLD_STREAM]}}},
+            "settings": {"pretrain": {"method": OLD_STREAMS}},
         },
         {"name": "stops", "settings": {"pretrain": {"method": {"kind": "lssd"}, "retention": {"act": "alpha"}}}},
     ],
