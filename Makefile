@@ -1,4 +1,4 @@
-# Two commands do everything on a machine with Python 3.11+ and pip:
+# Two commands on a machine with Python 3.11+ and pip:
 #   make demo    install, then adapt the shipped model to an invented domain, on a CPU
 #   make test    install, then lint, type-check and test
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= .mixcpt
 
-# Every stage is a process of its own: without byte code each would compile the libraries anew.
+# Stages run in worker processes. Without byte code, each of them would compile the libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY)   ## the main job on the embedded default: base, traditional chain and Mix-CPT side by side
+demo: $(READY)   ## adapt the shipped model to an invented domain, with the traditional chain and with Mix-CPT
 	@$(BIN)/mixcpt demo --store $(STORE)
 
 lint: $(READY)   ## ruff, mypy, import-linter
@@ -33,24 +33,24 @@ lint: $(READY)   ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint       ## everything that CI checks, in a quarter of an hour on two cores
+test: lint       ## lint and all tests that CI runs; a quarter of an hour on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not gpu' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-long: $(READY)  ## whole trials: demo, base rebuilt, comparison, rounds, browser, two pools, PostgreSQL and S3; about an hour
+test-long: $(READY)  ## complete trainings, comparison, rounds, browser, two pools, PostgreSQL and S3; about an hour
 	$(BIN)/pytest -m long
 
-bench: $(READY)   ## our claims of speed and memory, each beside its peer, on this CPU; half an hour
+bench: $(READY)   ## measure speed and memory against peers on this CPU; half an hour
 	for script in loss_head packing disc_forwards pretrain_throughput; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
-bench-gpu: $(READY)  ## the tests that need a GPU, then the same on it, and an 8B-shaped model; results in benchmarks/results
+bench-gpu: $(READY)  ## run the GPU tests, and the benchmarks on the GPU, also with an 8B-shaped model
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gpu]'
 	$(BIN)/pytest -m gpu
 	$(BIN)/python benchmarks/loss_head.py --gpu
 	for options in "--shape 39m" "--shape 8b"; do $(BIN)/python benchmarks/pretrain_throughput.py $$options || exit 1; done
 	$(BIN)/python benchmarks/disc_forwards.py
 
-up: $(READY)     ## Prefect server, MLflow server and a worker on this machine
+up: $(READY)     ## start a Prefect server, an MLflow server and workers on this machine
 	@$(BIN)/mixcpt up --store $(STORE)
 
-clean:           ## remove the environment and every cache; the store stays
+clean:           ## remove the environment and all caches; the store is kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
