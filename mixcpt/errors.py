@@ -1,23 +1,23 @@
-"""The errors that mixcpt raises on purpose; each tells what was found and what to do about it."""
+"""Errors that mixcpt raises on purpose, each with the problem and its remedy."""
 
 from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 class MixcptError(Exception):
-    """A problem that the reader can act on.
+    """A problem that the user can solve.
 
-    Both arguments are positional so that the error survives pickling between processes.
+    Both arguments are positional: an error is pickled between processes, and pickle restores it from `args`.
 
     Args:
-        problem: What was expected and what was found, naming file, line and field where there are any.
-        hint: What to do about it.
+        problem: Expected and actual state, with file, line and field if there are any.
+        hint: Remedy.
     """
 
     retryable: ClassVar[bool] = False
-    """Whether trying the same thing again can succeed."""
+    """Whether the same operation can succeed on a retry."""
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem, hint)
@@ -29,22 +29,22 @@ class MixcptError(Exception):
 
 
 class ConfigError(MixcptError):
-    """A setting is wrong."""
+    """A setting is invalid."""
 
 
-def first_known(*lookups: Callable[[], _Found]) -> _Found:
-    """Returns what the first of some lookups finds that knows what is asked for.
+def first_known(*lookups: Callable[[], _Result]) -> _Result:
+    """Return the result of the first lookup that raises no `ConfigError`.
 
     Raises:
-        ConfigError: With what each of them said, and the last one's hint, if none does.
+        ConfigError: If every lookup fails: the problems of all lookups, and the hint of the last one.
     """
-    said: list[ConfigError] = []
-    for find in lookups:
+    failures: list[ConfigError] = []
+    for lookup in lookups:
         try:
-            return find()
-        except ConfigError as unknown:
-            said.append(unknown)
-    raise ConfigError("; and ".join(each.problem for each in said), said[-1].hint)
+            return lookup()
+        except ConfigError as failure:
+            failures.append(failure)
+    raise ConfigError("; and ".join(failure.problem for failure in failures), failures[-1].hint)
 
 
 class DataError(MixcptError):
@@ -56,17 +56,17 @@ class ModelError(MixcptError):
 
 
 class ArtifactError(MixcptError):
-    """An artifact of the store is damaged, or one could not be written."""
+    """An artifact of the store is damaged or cannot be written."""
 
 
 class StageInterrupted(MixcptError):
-    """The process of a stage died before it finished; its checkpoints are kept, so a retry resumes."""
+    """The process of a stage died before it finished; a retry resumes from its last checkpoint."""
 
     retryable = True
 
 
 class TrackingAway(MixcptError):
-    """MLflow did not answer where its answer decides what happens next."""
+    """MLflow did not answer a query that decides the next step."""
 
     retryable = True
 
@@ -75,4 +75,4 @@ BY_NAME: dict[str, type[MixcptError]] = {
     error.__name__: error
     for error in (MixcptError, ConfigError, DataError, ModelError, ArtifactError, StageInterrupted, TrackingAway)
 }
-"""How a worker process hands an error to its parent: by the name of its class."""
+"""Error classes by name: a worker process reports an error to its parent by the name of its class."""

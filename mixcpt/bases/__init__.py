@@ -1,1 +1,1 @@
-"""Small base models made by this project: the closed world's, and random ones for trials."""
+"""Small base models: the trained one of the closed world, and untrained ones for experiments."""

@@ -1,9 +1,10 @@
-"""Rebuilds and verifies the small base model of the closed world, through the same stages that adapt any model."""
+"""Build and verify the small base model of the closed world, with the stages that adapt any model."""
 
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,7 +55,7 @@ PRETRAIN = PretrainConfig(
 
 ACCURACY_TOLERANCE = 0.02
 LOSS_TOLERANCE = 0.1
-"""Other processors round differently, which turns a few answers; weights are compared exactly."""
+"""Tolerances of the scores: other processors round differently, which changes a few answers. Weights must be equal."""
 
 _RECIPE = "recipe.json"
 _CARD = "README.md"
@@ -67,21 +68,21 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 _ITEMS_PER_TASK = 400
 _NUM_READ_STRANGERS = 200
 _UNREAD_SEED = 1_000_003
-"""Far from any seed of training, so that these strangers are strangers."""
+"""Seed of entities that no training has read; far from any seed of a training."""
 _NO_CORPUS = ArtifactRef("corpus", "", "", "")
-"""Questions about the world need no held-out documents."""
+"""Placeholder: questions about the world need no corpus."""
 
 About = Literal["domain", "general_asked", "general_unasked"]
 
 
 def build_base(output: Path, *, seed: int = 0, tracker: Tracker) -> dict[str, Any]:
-    """Returns the scores of a base model trained anew on the general part of world `seed` and written to `output`.
+    """Train a base model on the general part of world `seed`, write it to `output`, and return its scores.
 
     Raises:
-        ModelError: If `output` already holds something.
+        ModelError: If `output` is not empty.
     """
     if output.exists() and any(output.iterdir()):
-        raise ModelError(f"{output} is not empty", "name a new folder, or empty this one first")
+        raise ModelError(f"{output} is not empty", "name a new folder, or empty this one")
     with TemporaryDirectory(prefix="mixcpt-base-") as scratch:
         store = ArtifactStore(Path(scratch) / "store")
         trained = _train(Path(scratch), store, seed, tracker)
@@ -93,7 +94,7 @@ def build_base(output: Path, *, seed: int = 0, tracker: Tracker) -> dict[str, An
 
 
 def verify_base(folder: Path) -> dict[str, Any]:
-    """Returns the scores of a base model, measured again, and whether they and its weights fit its recipe.
+    """Measure the scores of a base model again, and compare them and the weights with its recipe.
 
     Raises:
         ModelError: If the folder has no recipe.
@@ -107,7 +108,7 @@ def verify_base(folder: Path) -> dict[str, Any]:
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
-    """Returns what is recorded about the making of a base model.
+    """Return the recipe of a base model: its settings, versions, digest and scores.
 
     Raises:
         ModelError: If the folder has no recipe.
@@ -115,7 +116,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     try:
         recipe: dict[str, Any] = json.loads((folder / _RECIPE).read_text())
     except OSError:
-        raise ModelError(f"{folder} has no {_RECIPE}", "build one: mixcpt world build-base FOLDER") from None
+        raise ModelError(f"{folder} has no {_RECIPE}", "build a base model: mixcpt world build-base FOLDER") from None
     return recipe
 
 
@@ -128,7 +129,7 @@ def _train(scratch: Path, store: ArtifactStore, seed: int, tracker: Tracker) -> 
 
 
 def _sources(scratch: Path, seed: int) -> CurationConfig:
-    """Returns the base model's text as ordinary sources; nothing is removed, for repetition is part of the plan."""
+    """Write the training texts and return them as sources; no text is removed, because repetition is intended."""
     path = scratch / "base-documents.jsonl"
     with path.open("w") as stream:
         stream.writelines(json.dumps(record) + "\n" for record in base_documents(seed, DATA))
@@ -149,20 +150,17 @@ def _copy_model(model: Path, output: Path) -> None:
 
 
 def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, float]]:
-    """Returns the accuracy on each kind of question, in both forms, and the reading losses."""
+    """Measure the accuracy by kind and form of question, and the reading losses."""
     model = resolve_model(BaseModelConfig(model=str(folder)))
+    tasks_by_form: dict[Form, tuple[ClosedWorldTask, ...]] = {"plain": _plain_tasks(seed), "chat": _questions(seed)}
+    accuracy: dict[str, float] = {}
     with TemporaryDirectory(prefix="mixcpt-base-") as scratch:
-        store = ArtifactStore(scratch)
-        asked: dict[Form, tuple[ClosedWorldTask, ...]] = {"plain": _plain_tasks(seed), "chat": _questions(seed)}
-        accuracy = {
-            f"{form}_{score.task}": score.value
-            for form, tasks in asked.items()
-            for score in _ask(model, tasks, form, seed, store, tracker)
-        } | {
-            f"{form}_{score.task}_with_document": score.value
-            for form in asked
-            for score in _ask(model, _questions(seed)[:1], form, seed, store, tracker, with_documents=True)
-        }
+        ask = partial(_ask, model, seed=seed, store=ArtifactStore(scratch), tracker=tracker)
+        for form, tasks in tasks_by_form.items():
+            accuracy |= {f"{form}_{score.task}": score.value for score in ask(tasks, form=form)}
+        for form in tasks_by_form:
+            scores = ask(_questions(seed)[:1], form=form, with_documents=True)
+            accuracy |= {f"{form}_{score.task}_with_document": score.value for score in scores}
     reading = reading_losses(model, seed=_UNREAD_SEED + seed, num_strangers=_NUM_READ_STRANGERS)
     return {
         "accuracy": {name: round(value, 4) for name, value in accuracy.items()},
@@ -173,11 +171,11 @@ def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, f
 def _ask(
     model: ModelRef,
     tasks: tuple[ClosedWorldTask, ...],
+    *,
     form: Form,
     seed: int,
     store: ArtifactStore,
     tracker: Tracker,
-    *,
     with_documents: bool = False,
 ) -> tuple[TaskScore, ...]:
     config = EvaluateConfig(tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[-1].name)
@@ -196,10 +194,10 @@ def _ask(
 
 def _questions(seed: int) -> tuple[ClosedWorldTask, ...]:
     abouts: tuple[About, ...] = ("domain", "general_asked", "general_unasked")
-    roundabout: tuple[WorldForm, ...] = ("reworded", "reverse", "two_hop", "free_text")
+    indirect: tuple[WorldForm, ...] = ("reworded", "reverse", "two_hop", "free_text")
     return (
         *(_task(about, "question", seed) for about in abouts),
-        *(_task("general_unasked", form, seed) for form in roundabout),
+        *(_task("general_unasked", form, seed) for form in indirect),
     )
 
 
@@ -235,7 +233,10 @@ def _recipe(folder: Path, metrics: TrainingMetrics, seed: int, scores: dict[str,
 
 
 def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{group}/{name}": value for group, named in scores.items() for name, value in named.items()}
+    flat: dict[str, float] = {}
+    for group, group_scores in scores.items():
+        flat |= {f"{group}/{name}": score for name, score in group_scores.items()}
+    return flat
 
 
 def _tolerance(name: str) -> float:

@@ -1,4 +1,4 @@
-"""A small base model for a trial: random weights, and a tokenizer learned from the documents of a configuration."""
+"""Write a small base model with random weights and a tokenizer learned from the documents of a configuration."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ BOS, EOS, PAD = SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 _BATCH = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Size of a Llama with tied embeddings."""
+    """Sizes of a Llama network with tied embeddings."""
 
     vocabulary: int = 8192
-    """Tokens of the byte-level BPE vocabulary, special ones included."""
+    """Size of the byte-level BPE vocabulary, with special tokens."""
     hidden: int = 256
-    """Width."""
+    """Width of the network."""
     layers: int = 6
-    """Depth."""
+    """Number of layers."""
     heads: int = 4
-    """Attention heads; a divisor of `hidden`."""
+    """Number of attention heads; must divide `hidden`."""
     context: int = 1024
-    """Longest text, in tokens."""
+    """Maximum length of a text, in tokens."""
 
     @property
     def intermediate(self) -> int:
@@ -37,18 +37,21 @@ class Shape:
 
 
 def write_new_base(folder: Path, corpus: ArtifactRef, shape: Shape, *, seed: int) -> int:
-    """Returns the number of parameters of an untrained model after writing it with its tokenizer into `folder`.
+    """Write an untrained model and its tokenizer into `folder`, and return its number of parameters.
 
     Raises:
-        ModelError: If the folder holds something, or the shape is none that a network can have.
+        ModelError: If the folder is not empty, or the heads do not divide the width into even parts.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} is not empty", "name a new folder in base.model, or empty this one first")
+        raise ModelError(f"{folder} is not empty", "name a new folder in base.model, or empty this one")
     if shape.hidden % shape.heads or (shape.hidden // shape.heads) % 2:
-        raise ModelError(f"{shape.heads} heads cannot share a width of {shape.hidden}: each needs an even part of it")
+        raise ModelError(
+            f"{shape.heads} heads cannot divide a width of {shape.hidden} into even parts",
+            "choose a width that is a multiple of 2 x heads",
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_trained_tokenizer(corpus, shape.vocabulary),
         bos_token=BOS,
@@ -79,7 +82,7 @@ def write_new_base(folder: Path, corpus: ArtifactRef, shape: Shape, *, seed: int
 
 
 def _trained_tokenizer(corpus: ArtifactRef, vocabulary: int) -> "Tokenizer":
-    """Returns a byte-level BPE tokenizer that puts `<s>` before a text."""
+    """Train a byte-level BPE tokenizer that puts `<s>` before every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -99,7 +102,7 @@ def _trained_tokenizer(corpus: ArtifactRef, vocabulary: int) -> "Tokenizer":
 
 
 def _texts(corpus: ArtifactRef) -> Iterator[str]:
-    """Yields every text that training may read; what is held out stays unseen."""
+    """Yield every text of the training pools; held-out documents are not in these files."""
     import pyarrow.parquet as parquet
 
     for name, columns in (

@@ -22,57 +22,52 @@ from mixcpt.cli.world import world
 app = typer.Typer(
     name="mixcpt",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_PANELS = {
+    "Adapt a model": (demo, init, validate, plan, run),
+    "Use the result": (report, ledger, lineage, chat, export),
+    "Compare methods and search settings": (compare, advise),
+    "Re-adapt in rounds": (corpus, readapt, promote, rollback),
+    "Run servers": (up, deploy, reconcile),
+    "Make models without a run": (merge, new_base, world),
+}
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_set: bool) -> bool:
+    if is_set:
         typer.echo(f"mixcpt {__version__}")
         raise typer.Exit
+    return is_set
 
 
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Teach an open-weight language model a new domain without losing what it already knows.
+    """Teach an open-weight language model a new domain without losing its prior knowledge.
 
-    Start with [bold]mixcpt demo[/bold]. Then, for your own documents:
+    Start with `mixcpt demo`. Then, for your own documents:
 
-      mixcpt init my.yaml --documents ./docs --model ./model
-      mixcpt validate my.yaml
-      mixcpt plan my.yaml
-      mixcpt run my.yaml
-      mixcpt report my-run
-      mixcpt ledger my-run --output facts.csv
-      mixcpt chat my-run --beside my-run@base
+    ```
+    mixcpt init my.yaml --documents ./docs --model ./model
+    mixcpt validate my.yaml
+    mixcpt plan my.yaml
+    mixcpt run my.yaml
+    mixcpt report my
+    mixcpt ledger my --output facts.csv
+    mixcpt chat my
+    ```
     """
 
 
-app.command()(demo)
-app.command()(init)
-app.command()(validate)
-app.command()(plan)
-app.command()(run)
-app.command()(compare)
-app.command()(advise)
-app.command()(readapt)
-app.command()(promote)
-app.command()(rollback)
-app.command()(up)
-app.command()(deploy)
-app.command()(reconcile)
-app.command()(report)
-app.command()(ledger)
-app.command()(lineage)
-app.command()(chat)
-app.command()(export)
-app.command("new-base")(new_base)
-app.add_typer(corpus, name="corpus")
-app.add_typer(merge, name="merge")
-app.add_typer(world, name="world")
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, rich_help_panel=_panel)
+        else:
+            app.command(rich_help_panel=_panel)(_command)

@@ -1,95 +1,125 @@
 """`mixcpt chat`: questions to a model in the terminal, or to two models at once."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixcpt.cli import named
-from mixcpt.cli.console import Store, err, explain_errors
-from mixcpt.cli.talk import Talk, label, typed
-from mixcpt.errors import ModelError
+from mixcpt.cli.console import Store, err, explain_errors, out
+from mixcpt.errors import MixcptError, ModelError
+from mixcpt.report.words import printable
 from mixcpt.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
-    from mixcpt.serving.conversation import Conversation
-    from mixcpt.serving.speaker import Sampling, Speaker
+    from mixcpt.serving.chat import Chat
 
 
 @explain_errors
 def chat(
     model: Annotated[str, typer.Argument(help=named.HELP)],
-    beside: Annotated[str, typer.Option(help="A second model that is asked the same, e.g. the base.")] = "",
+    beside: Annotated[str, typer.Option(help="Second model that answers the same questions, e.g. my-run@base.")] = "",
     ask: Annotated[
-        list[str] | None, typer.Option(help="Ask this, print the answer and end; repeatable, as turns of one chat.")
+        list[str] | None, typer.Option(help="Ask this question, print the answer and exit. Repeat it for more turns.")
     ] = None,
-    system: Annotated[str, typer.Option(help="What stands before all turns, where the chat template takes it.")] = "",
+    system: Annotated[str, typer.Option(help="System message, for chat templates that accept one.")] = "",
     plain: Annotated[
         bool,
         typer.Option(
             "--plain",
-            help="No chat template: the model goes on after your text and a newline, as after a question in "
-            "pre-training; after a \\ at its end, in the same line. Each text stands by itself.",
+            help="Use no chat template: the model continues your text after a line break, or on the same line if "
+            "your text ends with a backslash. Each text stands by itself.",
         ),
     ] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 256,
     temperature: Annotated[
-        float, typer.Option(min=0, max=10, help="0 takes the likeliest token each time; 1 draws as the model predicts.")
+        float, typer.Option(min=0, max=10, help="Sampling temperature; 0 always takes the most likely token.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the same seed gives the same answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling; the same seed gives the same answers.")] = 0,
     store: Store = ".mixcpt",
 ) -> None:
-    """Talk to a model: the base, what a run made of it, or both side by side.
+    """Chat with a model: a base model, the result of a run, or two models with the same questions.
 
-    In a terminal the answer appears token by token, and earlier turns are remembered; /help lists the commands,
-    Ctrl-C ends an answer, Ctrl-D the chat. Lines from a pipe are answered one by one, each as a turn of one chat:
-    answers go to stdout, all else to stderr.
+    In a terminal, answers appear word by word. Ctrl-C ends an answer, `/reset` forgets the conversation, Ctrl-D or
+    `/quit` ends the chat. Lines from a pipe are the turns of one conversation. Answers go to stdout, notes to stderr.
 
-      mixcpt chat my-run --beside my-run@base
-      mixcpt chat mixcpt-adapted@champion --ask "What is the femur?"
+    ```
+    mixcpt chat my-run
+    mixcpt chat mixcpt-adapted@champion --ask "Which bone is the longest?"
+    ```
     """
-    from mixcpt.serving.speaker import Sampling
-
-    is_interactive = not ask and sys.stdin.isatty()
-    sampling = Sampling(max_tokens, temperature, seed)
-    speakers = _speakers([model, beside] if beside else [model], ArtifactStore(store))
-    conversations = _conversations(speakers, sampling, system, is_plain=plain)
-    if is_interactive:
-        for each in conversations:
-            err.print(f"{label(each)}: {each.speaker.description}", style="dim", markup=False, highlight=False)
-        err.print("/help lists the commands", style="dim", markup=False)
-    lines = ask or (typed() if is_interactive else sys.stdin)
-    Talk(conversations, is_interactive=is_interactive).follow(lines, with_commands=not ask)
-
-
-def _speakers(names: list[str], store: ArtifactStore) -> "list[Speaker]":
-    """Returns the models that were named, loaded; all names are looked up before the first is loaded."""
     from transformers.utils.logging import disable_progress_bar
 
-    from mixcpt.serving.speaker import load_speaker
+    from mixcpt.serving.chat import load_chat
 
     if not err.is_terminal:
         disable_progress_bar()
-    return [load_speaker(model) for model in [named.named_model(store, name) for name in names]]
+    artifacts = ArtifactStore(store)
+    models = [named.named_model(artifacts, name) for name in filter(None, [model, beside])]
+    options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "plain": plain, "system": system}
+    chats = [load_chat(ref, **options) for ref in models]  # type: ignore[arg-type]
+    if not plain and all(chat.is_plain for chat in chats):
+        names = " and ".join(chat.name for chat in chats)
+        raise ModelError(f"{names}: no chat template", "use --plain: the model then continues your text")
+    for chat in chats:
+        if chat.is_plain and not plain:
+            _note(f"{chat.name} has no chat template: it is asked in plain form")
+    is_interactive = not ask and sys.stdin.isatty()
+    if is_interactive:
+        _note("Ctrl-C ends an answer, /reset forgets the conversation, /quit or Ctrl-D ends the chat")
+    for line in map(str.strip, ask or (_typed() if is_interactive else sys.stdin)):
+        if line == "/quit":
+            return
+        try:
+            _handle(line, chats, is_interactive=is_interactive)
+        except MixcptError as error:
+            if not is_interactive:
+                raise
+            _note(str(error), style="red")
 
 
-def _conversations(
-    speakers: "list[Speaker]", sampling: "Sampling", system: str, *, is_plain: bool
-) -> "list[Conversation]":
-    """Returns a conversation with each model: in chat form, or plainly where it has none and the other one has."""
-    from mixcpt.serving.conversation import Conversation
+def _handle(line: str, chats: "list[Chat]", *, is_interactive: bool) -> None:
+    for chat in chats:
+        if line == "/reset":
+            chat.messages.clear()
+            _note(f"{chat.name}: the conversation is forgotten")
+        elif line:
+            if len(chats) > 1:
+                heading = f"{printable(chat.name)} ({'plain' if chat.is_plain else 'chat'}):"
+                out.print(heading, style="bold", markup=False, highlight=False, soft_wrap=True)
+            _answer(chat, line, is_interactive=is_interactive)
 
-    has_form = [not is_plain and bool(speaker.tokenizer.chat_template) for speaker in speakers]
-    if not is_plain and not any(has_form):
-        raise ModelError(
-            f"{' and '.join(speaker.model.name for speaker in speakers)}: no chat template",
-            "a model that was not taught a chat form goes on with a text instead: --plain",
-        )
-    conversations = []
-    for speaker, in_chat in zip(speakers, has_form, strict=True):
-        if not is_plain and not in_chat:
-            err.print(f"{speaker.model.name} has no chat template: it is asked in plain form", markup=False)
-        conversations.append(
-            Conversation(speaker, "chat" if in_chat else "plain", sampling, system if in_chat or is_plain else "")
-        )
-    return conversations
+
+def _answer(chat: "Chat", question: str, *, is_interactive: bool) -> None:
+    try:
+        with closing(chat.ask(question)) as parts:
+            for part in parts:
+                typer.echo(printable(part), nl=False)
+    except KeyboardInterrupt:
+        chat.notes.append("interrupted")
+    typer.echo()
+    for note in chat.notes:
+        _note(note)
+    if "interrupted" in chat.notes and not is_interactive:
+        raise typer.Exit(130)
+
+
+def _typed() -> Iterator[str]:
+    """Yield the lines typed at the prompt, until Ctrl-D."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # importing it adds line editing and history to input()
+
+    while True:
+        try:
+            yield input("> " if sys.stdout.isatty() else "")
+        except KeyboardInterrupt:
+            _note("\nCtrl-D ends the chat")
+        except EOFError:
+            typer.echo()
+            return
+
+
+def _note(text: str, style: str = "dim") -> None:
+    err.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`mixcpt init` and `mixcpt validate`: a configuration to start from, and whether one would work."""
+"""`mixcpt init` and `mixcpt validate`: write a configuration, check a configuration."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,31 +33,39 @@ from mixcpt.store.models import resolve_model
 
 PathList = list[str] | None
 _ROW_TOKENS = 512
-"""Length of text that a starter configuration trains on, where the model can read as much."""
+"""Row length of a starter configuration; shorter if the model's context is."""
 
 
 @explain_errors
 def init(
-    path: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("mixcpt.yaml"),
-    documents: Annotated[PathList, typer.Option(help="Domain documents: file, folder or glob; repeatable.")] = None,
+    path: Annotated[Path, typer.Argument(help="YAML file to write.")] = Path("mixcpt.yaml"),
+    documents: Annotated[PathList, typer.Option(help="Domain documents: a file, folder or glob; repeatable.")] = None,
     instructions: Annotated[
-        PathList, typer.Option(help="General instructions with fields prompt and response.")
+        PathList,
+        typer.Option(help="General instructions: jsonl with prompt and response; repeatable."),
     ] = None,
-    preferences: Annotated[PathList, typer.Option(help="General pairs with prompt, chosen and rejected.")] = None,
-    model: Annotated[str, typer.Option(help="Model folder or hub id.")] = "",
+    preferences: Annotated[
+        PathList,
+        typer.Option(help="General preferences: jsonl with prompt, chosen and rejected; repeatable."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model to adapt: a folder or a hub id (owner/model).")] = "",
     reference: Annotated[
-        bool, typer.Option("--reference", help="Write every setting with its default and help.")
+        bool, typer.Option("--reference", help="Write every setting with its default and an explanation.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a configuration to start from, each setting explained.
+    """Write a configuration that explains its settings.
 
-    Without options: the closed-world demo. With --documents and --model: your own run. The general
-    instructions are what keeps the model's other abilities alive: without any, all that is left is
-    plain continual pre-training, which forgets.
+    With `--documents` and `--model` it is a run on your own files; without them it is the closed-world demo.
+    General instructions protect the model's other abilities. Without any, the run is plain continual pre-training,
+    which forgets prior knowledge.
+
+    ```
+    mixcpt init my.yaml --documents ./docs --instructions general.jsonl --model ./model
+    ```
     """
     if path.exists() and not force:
-        raise ConfigError(f"{path} exists already", "choose another name, or --force to overwrite it")
+        raise ConfigError(f"{path} exists already", "choose another name, or overwrite it with --force")
     if not documents:
         config, only_set = AdaptConfig(), False
     else:
@@ -69,25 +77,29 @@ def init(
 
 @explain_errors
 def validate(
-    path: Annotated[Path, typer.Argument(help="The YAML file to check.")],
+    path: Annotated[Path, typer.Argument(help="YAML file to check.")],
     overrides: Overrides = None,
 ) -> None:
-    """Report every problem of a configuration, with file and key path, before any work starts.
+    """Check a configuration and report every problem with its file and key, before any work starts.
 
-    Checks keys, types and ranges, that sources and benchmarks are there, that the model can be loaded,
-    that its tokenizer fits and that it has a chat form. Exit code 0 means that a run can start. Takes the
-    files of runs, and those of rounds, corpora, comparisons and searches too.
+    It checks keys, types and ranges, that sources and benchmarks exist, that the model can be loaded, that its
+    tokenizer fits, and that it has a chat template. Exit code 0 means that a run can start. The file can describe a
+    run, rounds, a corpus, a comparison or a search.
+
+    ```
+    mixcpt validate my.yaml --set mixture.total_tokens=100000
+    ```
     """
     config = load_any(path, overrides or ())
     out.print(f"{path} is valid: {_checked(config)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _checked(config: Settings) -> str:
-    """Returns in words what a configuration would do, after checking it."""
+    """Check a configuration and return one sentence about it, or raise its problems."""
     match config:
         case CorpusConfig():
             preflight_corpus(config)
-            return f"the corpus {config.name}, asked by {len(config.tasks)} task{'' if len(config.tasks) == 1 else 's'}"
+            return f"the corpus {config.name} with {len(config.tasks)} task{'' if len(config.tasks) == 1 else 's'}"
         case CompareConfig():
             return f"{config.name} compares {len(config.contenders)} contenders on {_checked_base(config.first)}"
         case AdviseConfig():
@@ -107,14 +119,15 @@ def _checked_base(config: AdaptConfig) -> str:
 def _own_run(
     name: str, documents: list[str], instructions: list[str], preferences: list[str], model: str
 ) -> AdaptConfig:
-    """Returns settings for a user's own files, complete enough to run."""
+    """Make settings for a user's own files that can run without further edits."""
     if not model:
-        raise ConfigError("--documents needs --model", "name the model to adapt: a folder or a hub id")
+        raise ConfigError("--documents needs --model", "name the model to adapt with --model: a folder or a hub id")
     paths = {"domain": documents, "instructions": instructions, "preferences": preferences}
-    sources = [FilesSource(name=pool, pool=pool, paths=tuple(given)) for pool, given in paths.items() if given]
+    sources = [FilesSource(name=pool, pool=pool, paths=tuple(files)) for pool, files in paths.items() if files]
     if not instructions and not preferences:
         err.print(
-            "no general instructions: the run will be plain continual pre-training, which forgets", style="yellow"
+            "no general instructions: the run is plain continual pre-training, which forgets prior knowledge",
+            style="yellow",
         )
     return AdaptConfig(
         name=name,
@@ -143,6 +156,6 @@ def _own_run(
 
 
 def _row_tokens(model: str) -> int:
-    """Returns the length of a row that the model can read; a model on the hub is not fetched just to ask it."""
-    longest = resolve_model(BaseModelConfig(model=model)).max_tokens if Path(model).expanduser().is_dir() else 0
-    return min(_ROW_TOKENS, longest) if longest else _ROW_TOKENS
+    """Return a row length that fits the model's context; the context of a model on the hub is not looked up."""
+    context = resolve_model(BaseModelConfig(model=model)).max_tokens if Path(model).expanduser().is_dir() else 0
+    return min(_ROW_TOKENS, context) if context else _ROW_TOKENS

@@ -1,4 +1,4 @@
-"""How the command line talks: results to stdout, everything else to stderr, deliberate errors without a traceback."""
+"""Output of the command line: results to stdout, everything else to stderr, mixcpt's own errors without a traceback."""
 
 import functools
 from collections.abc import Callable
@@ -18,14 +18,16 @@ err = Console(stderr=True)
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. pretrain.method.alpha=0.3; repeatable."
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change one setting, e.g. pretrain.method.alpha=0.3; repeatable.",
     ),
 ]
 Store = Annotated[str, typer.Option("--store", help="Folder of the artifact store.")]
 
 
 def explain_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Returns the command with mixcpt's own errors printed as text and exit code 2; bugs keep their traceback."""
+    """Wrap a command so that it prints mixcpt's own errors as text and exits with code 2; bugs keep their traceback."""
 
     @functools.wraps(command)
     def explained(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

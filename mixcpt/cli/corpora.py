@@ -1,4 +1,4 @@
-"""`mixcpt corpus`: what has arrived for the next re-adaptation."""
+"""`mixcpt corpus`: corpora for the next re-adaptation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,9 @@ from mixcpt.config import CorpusConfig, FilesSource, MultipleChoiceTask, load_co
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactStore
 
-corpus = typer.Typer(no_args_is_help=True, help="Corpora that a re-adaptation learns (`mixcpt readapt`).")
+corpus = typer.Typer(
+    name="corpus", no_args_is_help=True, help="Register and list the corpora that `mixcpt readapt` learns."
+)
 
 _SETTINGS = (".yaml", ".yml")
 
@@ -21,30 +23,37 @@ _SETTINGS = (".yaml", ".yml")
 @explain_errors
 def add(
     path: Annotated[
-        Path, typer.Argument(help="Documents: a file or a folder; or a YAML file with source, tasks and note.")
+        Path, typer.Argument(help="Documents: a file or a folder, or a YAML file with source, tasks and note.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the corpus; that of the file or folder if not given.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the corpus. Default: the name of the file or folder.")] = "",
     questions: Annotated[
-        Path | None, typer.Option(help="jsonl with question, choices, answer and doc_id, to see what was learned.")
+        Path | None,
+        typer.Option(help="Questions to measure learning: jsonl with question, choices, answer, doc_id."),
     ] = None,
-    note: Annotated[str, typer.Option(help="Why it is here, shown in the lineage.")] = "",
+    note: Annotated[str, typer.Option(help="Remark about the corpus, shown in the lineage.")] = "",
     heldout_fraction: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of the documents that no training reads, to measure on.")
+        float, typer.Option(min=0, max=0.5, help="Share of the documents kept out of training, for measurements.")
     ] = 0.05,
     store: Store = ".mixcpt",
 ) -> None:
-    """Register documents for the next re-adaptation, and tell a running Prefect server that they are here.
+    """Register documents for the next re-adaptation, and notify a running Prefect server.
 
-    They are read, cleaned and copied into the store; what an earlier corpus has already is left out. The same
-    documents again change nothing. Adding to a corpus of the same name registers its new documents as a further
-    delivery.
+    The documents are cleaned and copied into the store; documents of an earlier corpus are skipped. Registering the
+    same documents again changes nothing. New documents under an existing name become a further delivery of that
+    corpus.
+
+    ```
+    mixcpt corpus add ./bones --questions bones.jsonl --note "second shelf of the library"
+    ```
     """
-    from mixcpt.rounds.registration import NothingNew, register, registered
+    from mixcpt.rounds.registration import NothingNew, list_deliveries, register
     from mixcpt.servers.announcement import announce
 
-    config = load_corpus(path) if path.suffix in _SETTINGS else _given(path, name, questions, note)
+    config = (
+        load_corpus(path) if path.suffix in _SETTINGS else _corpus_config(path, name, questions=questions, note=note)
+    )
     artifacts = ArtifactStore(store)
-    known = {delivery.name for delivery in registered(artifacts)}
+    known = {delivery.name for delivery in list_deliveries(artifacts)}
     try:
         delivery = register(config, artifacts, heldout_fraction=heldout_fraction)
     except NothingNew as nothing:
@@ -57,7 +66,7 @@ def add(
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
     if delivery.name in known:
-        err.print("it was registered already, so nobody is told", markup=False)
+        err.print("it was registered already: the Prefect server is not notified", markup=False)
         return
     err.print(announce(delivery, artifacts.root), markup=False, highlight=False, soft_wrap=True)
 
@@ -65,23 +74,29 @@ def add(
 @corpus.command("list")
 @explain_errors
 def list_corpora(store: Store = ".mixcpt") -> None:
-    """List what is registered, oldest first."""
-    from mixcpt.rounds.registration import registered
+    """List the registered corpora, oldest first, with their numbers of documents."""
+    from mixcpt.rounds.registration import list_deliveries
 
     table = Table()
     for heading in ("corpus", "registered", "documents", "held out", "tasks", "note"):
         table.add_column(heading, overflow="fold")
-    for each in registered(ArtifactStore(store)):
-        tasks = Text("\n".join(task.name for task in each.tasks))
-        counts = (f"{each.num_documents:,}", f"{each.num_heldout:,}")
-        table.add_row(Text(each.name), each.ref.record["created_at"][:16], *counts, tasks, Text(each.note))
+    for delivery in list_deliveries(ArtifactStore(store)):
+        table.add_row(
+            Text(delivery.name),
+            delivery.ref.record["created_at"][:16],
+            f"{delivery.num_documents:,}",
+            f"{delivery.num_heldout:,}",
+            Text("\n".join(task.name for task in delivery.tasks)),
+            Text(delivery.note),
+        )
     out.print(table)
 
 
-def _given(path: Path, name: str, questions: Path | None, note: str) -> CorpusConfig:
+def _corpus_config(path: Path, name: str, *, questions: Path | None, note: str) -> CorpusConfig:
     if not path.exists():
-        raise ConfigError(f"{path} does not exist", "give a file or a folder of documents")
-    named = name or "".join(sign if sign.isalnum() else "-" for sign in path.name.split(".")[0]).strip("-")
+        raise ConfigError(f"{path} does not exist", "name a file or a folder with documents")
+    stem = path.name.split(".")[0]
+    name = name or "".join(sign if sign.isalnum() else "-" for sign in stem).strip("-")
     tasks = (MultipleChoiceTask(name="questions", group="domain", path=str(questions)),) if questions else ()
-    source = FilesSource(name=named, pool="domain", paths=(str(path),))
+    source = FilesSource(name=name, pool="domain", paths=(str(path),))
     return CorpusConfig(source=source, tasks=tasks, note=note)

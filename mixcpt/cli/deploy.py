@@ -1,4 +1,4 @@
-"""`mixcpt deploy`: what a Prefect server can run of this checkout, and with which settings."""
+"""`mixcpt deploy`: register the flows of this checkout with a Prefect server."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from mixcpt.cli.console import Store, err, explain_errors, out
-from mixcpt.cli.launch import project_root
 from mixcpt.config import ReadaptConfig, load_readapt
 from mixcpt.errors import ConfigError
 from mixcpt.servers.deployment import POOL, UPKEEP_POOL, Pools
+from mixcpt.servers.project import project_root
 
 
 @explain_errors
@@ -19,23 +19,29 @@ def deploy(
         Path | None, typer.Option(help="YAML file of the rounds that the schedule and new corpora start.")
     ] = None,
     cron: Annotated[
-        str, typer.Option(help='Switch the schedule of readapt on, e.g. "0 3 * * *" for 3 o\'clock UTC.')
+        str, typer.Option(help="Schedule of readapt in UTC, e.g. `0 3 * * *` for 3 a.m. Default: no schedule.")
     ] = "",
-    pool: Annotated[str, typer.Option(help="Work pool; made, of type process, where there is none.")] = POOL,
+    pool: Annotated[
+        str, typer.Option(help="Work pool of runs; created with the type process if it does not exist.")
+    ] = POOL,
     upkeep_pool: Annotated[
-        str, typer.Option(help="Work pool of reconcile, promote and rollback, which must not wait behind trainings.")
+        str, typer.Option(help="Work pool of reconcile, promote and rollback, which must not wait for a training.")
     ] = UPKEEP_POOL,
     gpu_pool: Annotated[
-        str, typer.Option(help="Work pool for the stages that take a GPU; the same for all where none is given.")
+        str, typer.Option(help="Work pool of the stages that need a GPU. Default: the pool of the run.")
     ] = "",
     store: Store = ".mixcpt",
 ) -> None:
-    """Register every deployment with the Prefect server: adapt and its presets, readapt, compare, evaluate-model ...
+    """Register every deployment with a Prefect server: adapt and its presets, readapt, compare, evaluate-model ...
 
-    The server is that of PREFECT_API_URL, or that of `mixcpt up` on this store. Run it in the checkout that the workers
-    use, and again after every change: the same deployments are brought up to date, and none is made twice.
+    The server is the one of `PREFECT_API_URL`, or of `mixcpt up` on this store. Run this command in the checkout that
+    the workers use, and again after every change: existing deployments are updated.
+
+    ```
+    mixcpt deploy --readapt rounds.yaml --cron "0 3 * * *"
+    ```
     """
-    from mixcpt.servers.deployment import deploy as tell
+    from mixcpt.servers.deployment import deploy as register
     from mixcpt.servers.stack import prefect_environment, running_api
 
     folder = Path(store).expanduser().resolve()
@@ -43,19 +49,22 @@ def deploy(
     if not api:
         api, environment = running_api(folder), prefect_environment(folder)
     if not api:
-        raise ConfigError("no Prefect server is known", "start one with `mixcpt up`, or set PREFECT_API_URL")
+        raise ConfigError(
+            f"found no Prefect server: PREFECT_API_URL is empty, and no `mixcpt up` runs on {folder}",
+            "start one with `mixcpt up`, or set PREFECT_API_URL",
+        )
     rounds = load_readapt(readapt) if readapt else ReadaptConfig()
-    with err.status("telling the server"):
-        told = tell(
+    with err.status("registering the deployments"):
+        deployed = register(
             api,
             folder,
             root=project_root(),
             environment=environment,
-            pools=Pools(pool, upkeep_pool, gpu_pool),
+            pools=Pools(runs=pool, upkeep=upkeep_pool, gpu=gpu_pool),
             rounds=rounds,
             cron=cron,
         )
-    for name, its_pool in told.pool_of.items():
-        out.print(f"{name:<32} {its_pool}", markup=False, highlight=False)
-    for name in told.idle:
+    for name, pool_name in deployed.pool_of.items():
+        out.print(f"{name:<32} {pool_name}", markup=False, highlight=False)
+    for name in deployed.idle:
         err.print(f"no worker polls {name} yet: prefect worker start --pool {name}", markup=False, highlight=False)

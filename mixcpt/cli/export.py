@@ -1,4 +1,4 @@
-"""`mixcpt export`: a model as a folder that any library loads, with its card; on a hub where that is asked for."""
+"""`mixcpt export`: write a model and its card as a folder that other tools load, and push it to a hub on request."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,36 +17,40 @@ if TYPE_CHECKING:
 @explain_errors
 def export(
     model: Annotated[str, typer.Argument(help=named.HELP)],
-    output: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")],
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Number format of the weights; auto keeps what they have."),
+        typer.Option(help="Number format of the weights; auto keeps the present one."),
     ] = "auto",
-    max_shard_size: Annotated[str, typer.Option(help="Largest safetensors file, e.g. 500MB.")] = "5GB",
+    max_shard_size: Annotated[str, typer.Option(help="Maximum size of one safetensors file, e.g. 500MB.")] = "5GB",
     push_to: Annotated[
         str,
         typer.Option(
             metavar="OWNER/NAME",
-            help="Push the folder to this repository of the hub too, with HF_TOKEN or the hub's own login.",
+            help="Also push the folder to this hub repository, with HF_TOKEN or the login of `hf auth login`.",
         ),
     ] = "",
     public: Annotated[
-        bool, typer.Option("--public", help="With --push-to: the repository is public; it is private otherwise.")
+        bool, typer.Option("--public", help="With --push-to: make the repository public. Default: private.")
     ] = False,
     store: Store = ".mixcpt",
 ) -> None:
     """Write a model as a Hugging Face folder: weights, tokenizer, chat template, model card.
 
-    The folder is loaded again and has to give the source's logits bit for bit before it appears. Its README.md
-    is written from what was recorded: which data, what was learned and forgotten, at what cost; the licence is yours
-    to fill in. docs/serving.md has the commands for vLLM and llama.cpp.
+    Before the folder appears, it is loaded again and must give exactly the logits of the source. Its README.md states
+    the data, the learned and forgotten facts, and the cost, from the records of the store; add the licence yourself.
+    docs/serving.md has the commands for vLLM and llama.cpp.
+
+    ```
+    mixcpt export my-run ./my-model --dtype bfloat16
+    ```
     """
     from mixcpt.serving.push import push, require_login
 
     if public and not push_to:
-        raise ConfigError("--public pushes nothing by itself", "say where to: --push-to OWNER/NAME --public")
-    if push_to:  # before any work that a refusal would waste
-        err.print(f"the hub knows us as {require_login(push_to)}", markup=False, highlight=False)
+        raise ConfigError("--public pushes nothing by itself", "name the repository: --push-to OWNER/NAME --public")
+    if push_to:  # first: a refused login must not waste an export
+        err.print(f"logged in to the hub as {require_login(push_to)}", markup=False, highlight=False)
     from mixcpt.serving.export import export_model, require_empty
 
     require_empty(output)

@@ -1,4 +1,4 @@
-"""`mixcpt report` and `mixcpt ledger`: what runs that are in the store have learned and forgotten."""
+"""`mixcpt report` and `mixcpt ledger`: learned and forgotten facts of finished runs."""
 
 import webbrowser
 from pathlib import Path
@@ -15,16 +15,21 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("to_json", {"orient": "records", "lines": True, "force_ascii": False}),
     ".parquet": ("to_parquet", {"index": False}),
 }
-"""How pandas writes each, and with what."""
+"""File endings with the pandas method that writes them and its options."""
 
 
 @explain_errors
 def ledger(
     run: Annotated[str, typer.Argument(help="Name or fingerprint of a run.")],
     store: Store = ".mixcpt",
-    output: Annotated[Path | None, typer.Option(help="Write all facts to this csv, jsonl or parquet file.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File for all facts: csv, jsonl or parquet.")] = None,
 ) -> None:
-    """Show what became of every fact: learned, half-learned, unchanged, contradicted, forgotten."""
+    """Count the facts of a run by their change: learned, half-learned, unchanged, contradicted, forgotten.
+
+    ```
+    mixcpt ledger my-run --output facts.csv
+    ```
+    """
     from mixcpt.evaluate.statistics.ledger import counts
     from mixcpt.evaluate.statistics.ledger import ledger as facts_of
     from mixcpt.records.run import find_run
@@ -32,13 +37,11 @@ def ledger(
     from mixcpt.report.view import located
 
     if output and output.suffix not in _FORMATS:
-        raise ConfigError(
-            f"cannot write {output}: unknown ending {output.suffix!r}", f"use one of {', '.join(_FORMATS)}"
-        )
+        raise ConfigError(f"--output {output}: unknown ending {output.suffix!r}", f"use one of {', '.join(_FORMATS)}")
     artifacts = ArtifactStore(store)
-    found = located(find_run(artifacts, run), artifacts)
-    rows = facts_of(found.evaluations["base"], found.evaluations["final"], found.refs["corpus"])
-    out.print(counts_table(counts(rows), f"Facts of {found.name}, base against final model"))
+    record = located(find_run(artifacts, run), artifacts)
+    rows = facts_of(record.evaluations["base"], record.evaluations["final"], record.refs["corpus"])
+    out.print(counts_table(counts(rows), f"Facts of {record.name}, base against final model"))
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         write, options = _FORMATS[output.suffix]
@@ -48,12 +51,17 @@ def ledger(
 
 @explain_errors
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Names or fingerprints of runs; several are shown side by side.")],
+    runs: Annotated[list[str], typer.Argument(help="Names or fingerprints of runs; several are compared on one page.")],
     store: Store = ".mixcpt",
-    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Write one self-contained HTML page: what went in, what was learned, what was forgotten, at what cost."""
+    """Write one self-contained HTML page about runs: data, learned and forgotten knowledge, and cost.
+
+    ```
+    mixcpt report my-run other-run --output both.html --open
+    ```
+    """
     from mixcpt.records.run import find_run
     from mixcpt.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""`mixcpt lineage`: which data made this model, and which models has this document reached?"""
+"""`mixcpt lineage`: the data of a model, or the models that a document reached."""
 
 import json
 from typing import Annotated
@@ -19,33 +19,38 @@ from mixcpt.store.models import ModelRef
 def lineage(
     model: Annotated[str, typer.Argument(help=named.HELP)] = "",
     document: Annotated[
-        str, typer.Option(help="Instead of a model: a document's id, its file, or words of its text.")
+        str, typer.Option(help="Instead of a model: id, file, or part of the text of a document.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
     store: Store = ".mixcpt",
 ) -> None:
-    """Show what a model was made of: runs, base, mixture, corpora, down to the files; or where a document went.
+    """Show the origin of a model (runs, base, mixture, corpora, files), or the models trained on a document.
 
-    It is read from the records of the store, which each stage wrote when it published: nothing is trusted to memory,
-    and a model that was promoted by hand has its lineage too.
+    The lineage comes from the records that every stage writes to the store when it publishes its result.
+
+    ```
+    mixcpt lineage my-run
+    mixcpt lineage --document "The femur is"
+    ```
     """
-    from mixcpt.report.ancestry import descent, reached, runs_of
+    from mixcpt.report.ancestry import ancestry_tree, runs_of, trace_document
 
     if bool(model) == bool(document):
         raise ConfigError("give a model, or --document", "e.g. mixcpt lineage my-run, or --document book/d17")
     artifacts = ArtifactStore(store)
     catalogue = Catalogue(artifacts)
     if document:
-        found = reached(catalogue, document)
-        if not found:
-            raise ConfigError(f"no corpus of {artifacts.root} has a document like {document!r}")
-        data = [each.to_json(catalogue) for each in found]
-        trees = [each.to_tree(catalogue) for each in found]
+        matches = trace_document(catalogue, document)
+        if not matches:
+            problem = f"no corpus of {artifacts.root} has a document like {document!r}"
+            raise ConfigError(problem, "give its id, its file or words of its text, or another --store")
+        data = [match.to_json(catalogue) for match in matches]
+        trees = [match.to_tree(catalogue) for match in matches]
     else:
         source = named.named_model(artifacts, model)
-        made = _made(catalogue, source)
-        node = descent(catalogue, made)
-        runs = runs_of(catalogue, made)
+        artifact = _artifact(catalogue, source)
+        node = ancestry_tree(catalogue, artifact)
+        runs = runs_of(catalogue, artifact)
         data = [{"model": source.to_json(), "runs": runs, **node.to_json()}]
         head = Tree(Text(f"{model}: in {', '.join(runs) or 'no run'}"))
         head.add(node.to_tree())
@@ -57,7 +62,7 @@ def lineage(
         out.print(tree)
 
 
-def _made(catalogue: Catalogue, model: ModelRef) -> ArtifactRef:
-    if made := catalogue.find(model.digest):
-        return made
-    raise ConfigError(f"{model.path} was not made in this store, so nothing is known of its past", "name its --store")
+def _artifact(catalogue: Catalogue, model: ModelRef) -> ArtifactRef:
+    if artifact := catalogue.find(model.digest):
+        return artifact
+    raise ConfigError(f"{model.path} has no record in this store", "name the store that made it with --store")

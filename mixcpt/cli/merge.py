@@ -1,4 +1,4 @@
-"""`mixcpt merge`: models combined weight by weight, without any training."""
+"""`mixcpt merge`: combine models weight by weight, without training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,17 +21,19 @@ _MODELS = (
     "RUN@pretrained or another model of a run, or the --name of an earlier merge."
 )
 
-merge = typer.Typer(no_args_is_help=True, help=f"Combine models of one architecture, without training. {_MODELS}")
+merge = typer.Typer(
+    name="merge", no_args_is_help=True, help=f"Combine models of one architecture, without training. {_MODELS}"
+)
 
-Base = Annotated[str, typer.Argument(help="The model that the others started from.")]
-Tuned = Annotated[str, typer.Argument(help="The model that was trained from it.")]
-Name = Annotated[str, typer.Option(help="What to call the result, in later merges too.")]
+Base = Annotated[str, typer.Argument(help="Common ancestor of the models.")]
+Tuned = Annotated[str, typer.Argument(help="Model that was trained from BASE.")]
+Name = Annotated[str, typer.Option(help="Name of the result, for later commands.")]
 FilesOf = Annotated[
     Literal["base", "tuned"],
-    typer.Option(help="Whose configuration, tokenizer and chat template the result gets."),
+    typer.Option(help="Source of the result's configuration, tokenizer and chat template."),
 ]
 ShardBytes = Annotated[
-    int, typer.Option(min=1, help="Largest file of the result, and about the memory that the merge needs.")
+    int, typer.Option(min=1, help="Maximum bytes of one file; also roughly the memory that the merge needs.")
 ]
 _SHARD_BYTES = AverageConfig().max_shard_bytes
 
@@ -41,16 +43,20 @@ _SHARD_BYTES = AverageConfig().max_shard_bytes
 def interpolate(
     base: Base,
     tuned: Tuned,
-    weight: Annotated[float, typer.Option(min=0, max=1, help="Share of TUNED: 0 is BASE, 1 is TUNED.")] = 0.5,
+    weight: Annotated[float, typer.Option(min=0, max=1, help="Share of TUNED; 0 gives BASE, 1 gives TUNED.")] = 0.5,
     name: Name = "",
     files_of: FilesOf = "tuned",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     store: Store = ".mixcpt",
 ) -> None:
-    """Walk back towards the base: (1 - weight) x BASE + weight x TUNED (WiSE-FT, arXiv 2109.01903).
+    """Interpolate: (1 - weight) x BASE + weight x TUNED (WiSE-FT, arXiv 2109.01903).
 
-    A training that learned the domain but forgot too much often has both in it somewhere between the
-    two. `mixcpt merge sweep` measures where.
+    Use it for a model that learned the domain but forgot too much: a model between the two often keeps most of both.
+    `mixcpt merge sweep` measures the weights.
+
+    ```
+    mixcpt merge interpolate my-run@base my-run@pretrained --weight 0.7 --name softer
+    ```
     """
     from mixcpt.merge import find_model
     from mixcpt.merge import interpolate as make
@@ -58,24 +64,28 @@ def interpolate(
     artifacts = ArtifactStore(store)
     config = InterpolateConfig(weight=weight, files_of=files_of, max_shard_bytes=max_shard_bytes)
     models = find_model(artifacts, base), find_model(artifacts, tuned)
-    _tell(make(config, *models, store=artifacts, name=name), name)
+    _print_result(make(config, *models, store=artifacts, name=name), name)
 
 
 @merge.command()
 @explain_errors
 def residual(
-    adapted: Annotated[str, typer.Argument(help="BASE after continual pre-training: it knows the domain.")],
-    instruct: Annotated[str, typer.Argument(help="BASE after instruction tuning: it follows instructions.")],
+    adapted: Annotated[str, typer.Argument(help="BASE after continual pre-training on the domain.")],
+    instruct: Annotated[str, typer.Argument(help="BASE after instruction tuning.")],
     base: Base,
-    scale: Annotated[float, typer.Option(min=0, help="How much of INSTRUCT - BASE is added.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0, help="Factor of INSTRUCT - BASE.")] = 1.0,
     name: Name = "",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     store: Store = ".mixcpt",
 ) -> None:
-    """Give an adapted base its chat behaviour back: ADAPTED + scale x (INSTRUCT - BASE) (arXiv 2212.04089).
+    """Add chat behaviour to an adapted base: ADAPTED + scale x (INSTRUCT - BASE) (arXiv 2212.04089).
 
-    For a domain learned on the base model while what you need is the chat model: no alignment is
-    trained. The result has the configuration, tokenizer and chat template of INSTRUCT.
+    Use it if the domain was learned on the base model but you need a chat model; no alignment is trained. The result
+    has the configuration, tokenizer and chat template of INSTRUCT.
+
+    ```
+    mixcpt merge residual my-run@pretrained ./instruct ./base --name my-chat
+    ```
     """
     from mixcpt.merge import find_model
     from mixcpt.merge import residual as make
@@ -83,28 +93,32 @@ def residual(
     artifacts = ArtifactStore(store)
     config = ResidualConfig(scale=scale, max_shard_bytes=max_shard_bytes)
     models = [find_model(artifacts, model) for model in (adapted, instruct, base)]
-    _tell(make(config, *models, store=artifacts, name=name), name)
+    _print_result(make(config, *models, store=artifacts, name=name), name)
 
 
 @merge.command()
 @explain_errors
 def average(
-    models: Annotated[list[str], typer.Argument(help="Two models or more.")],
+    models: Annotated[list[str], typer.Argument(help="Two or more models.")],
     name: Name = "",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     store: Store = ".mixcpt",
 ) -> None:
-    """Take the mean of several models that started from one checkpoint (model soups, arXiv 2203.05482).
+    """Average models that were trained from one checkpoint (model soups, arXiv 2203.05482).
 
-    For instance one configuration trained with several seeds, or the last checkpoints of one training.
-    The result has the configuration, tokenizer and chat template of the first.
+    Examples are one configuration trained with several seeds, or the last checkpoints of one training. The result has
+    the configuration, tokenizer and chat template of the first model.
+
+    ```
+    mixcpt merge average seed-0 seed-1 seed-2 --name soup
+    ```
     """
     from mixcpt.merge import average as make
     from mixcpt.merge import find_model
 
     artifacts = ArtifactStore(store)
-    found = [find_model(artifacts, model) for model in models]
-    _tell(make(AverageConfig(max_shard_bytes=max_shard_bytes), *found, store=artifacts, name=name), name)
+    refs = [find_model(artifacts, model) for model in models]
+    _print_result(make(AverageConfig(max_shard_bytes=max_shard_bytes), *refs, store=artifacts, name=name), name)
 
 
 @merge.command()
@@ -113,24 +127,30 @@ def sweep(
     base: Base,
     tuned: Tuned,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of a run, for its tasks, sources, seed and store; else the demo's.")
+        Path | None,
+        typer.Option(help="YAML file of a run with the tasks, sources, seed and store to use. Default: the demo."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Shares of TUNED to try, rising, with commas.")] = "0,0.25,0.5,0.75,1",
+    weights: Annotated[str, typer.Option(help="Increasing shares of TUNED, with commas.")] = "0,0.25,0.5,0.75,1",
     max_domain_loss: Annotated[
-        float, typer.Option(min=0, help="How far from the best headline domain score may be; 0.02 is two points.")
+        float,
+        typer.Option(min=0, help="Maximum distance from the best headline domain score; 0.02 means two points."),
     ] = 0.02,
     form: Annotated[
-        Literal["plain", "chat"], typer.Option(help="How all are asked; chat where TUNED was aligned to it.")
+        Literal["plain", "chat"], typer.Option(help="Form of the questions; use chat if TUNED is a chat model.")
     ] = "plain",
     files_of: FilesOf = "tuned",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     overrides: Overrides = None,
 ) -> None:
-    """Ask the interpolations between BASE and TUNED the tasks of a configuration, and say which to take.
+    """Evaluate interpolations between BASE and TUNED on the tasks of a configuration, and select one.
 
-    Taken is the one that is best at the headline general task among those whose headline domain task
-    is within --max-domain-loss of the best. It is chosen on the selection split of the questions; the table
-    shows the report split. Every weight is a whole model in the store; what is there is not computed again.
+    The selected weight has the best headline general score among the weights whose headline domain score is within
+    `--max-domain-loss` of the best. It is selected on the selection questions; the table shows the scores on the
+    report questions. Every weight is a complete model in the store, and is computed once.
+
+    ```
+    mixcpt merge sweep my-run@base my-run@pretrained --config my.yaml --weights 0.5,0.75,1
+    ```
     """
     from mixcpt.curation import curate
     from mixcpt.merge import find_model
@@ -138,13 +158,13 @@ def sweep(
     from mixcpt.store.spool import NullTracker
 
     settings = load_config(config, overrides or ())
-    line = _sweep_settings(weights, max_domain_loss, files_of, max_shard_bytes)
+    sweep_settings = _sweep_settings(weights, max_domain_loss, files_of=files_of, max_shard_bytes=max_shard_bytes)
     artifacts = ArtifactStore(settings.runtime.store)
     ends = find_model(artifacts, base), find_model(artifacts, tuned)
     with err.status("measuring every weight"):
         corpus = curate(settings.curation, seed=settings.data_seed, store=artifacts)
         report = measure(
-            line,
+            sweep_settings,
             *ends,
             corpus,
             settings.evaluate,
@@ -158,7 +178,7 @@ def sweep(
 
 
 def _sweep_settings(
-    weights: str, max_domain_loss: float, files_of: Literal["base", "tuned"], max_shard_bytes: int
+    weights: str, max_domain_loss: float, *, files_of: Literal["base", "tuned"], max_shard_bytes: int
 ) -> SweepConfig:
     try:
         shares = tuple(float(weight) for weight in weights.split(","))
@@ -172,16 +192,17 @@ def _sweep_settings(
     raise ConfigError(f"--weights {weights}: {problem}", "e.g. --weights 0,0.25,0.5,0.75,1")
 
 
-def _tell(merged: ArtifactRef, name: str) -> None:
-    """Prints where a merged model lies and how far it is from each of the models it was made of."""
+def _print_result(merged: ArtifactRef, name: str) -> None:
+    """Print the path of a merged model and its distance from each of its sources."""
     from mixcpt.merge.names import merge_name
 
     metrics = merged.record["metrics"]
     for role, change in metrics["relative_change"].items():
         out.print(f"{role}: changed by {100 * change:.3g} % of its norm", markup=False, highlight=False)
-    known = merge_name(merged)
+    stored_name = merge_name(merged)
     if merged.reused:
-        err.print(f"it was in the store already{f', as {known}' if known and known != name else ''}", markup=False)
+        alias = f", as {stored_name}" if stored_name and stored_name != name else ""
+        err.print(f"loaded from the store: this merge existed already{alias}", markup=False)
     out.print(str(merged.file("model")), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -196,7 +217,9 @@ def _table(report: "SweepReport") -> "Table":
         table.add_column(f"{point.weight:g}{' *' if point is report.selected else ''}", justify="right")
     for task in report.points[0].scores:
         scores = [point.scores[task] for point in report.points]
-        cells = [f"{words.value(s.metric, s.value)}\n± {words.value(s.metric, s.stderr)}" for s in scores]
+        cells = [
+            f"{words.value(score.metric, score.value)}\n± {words.value(score.metric, score.stderr)}" for score in scores
+        ]
         table.add_row(words.title(task), *cells)
     return table
 
@@ -208,9 +231,9 @@ def _choice(report: "SweepReport") -> str:
     domain, general = chosen.scores[report.domain_task], chosen.scores[report.general_task]
     loss = words.change(domain.metric, report.max_domain_loss).lstrip("+")
     return (
-        f"* weight {chosen.weight:g}: on the selection questions the best {words.title(general.task)} among those "
+        f"* weight {chosen.weight:g}: best {words.title(general.task)} on the selection questions among the weights "
         f"whose {words.title(domain.task)} is within {loss} {words.unit(domain.metric)} of the best.\n"
-        f"On the questions of the table, which chose nothing: {words.value(general.metric, general.value)} and "
+        f"Scores on the report questions: {words.value(general.metric, general.value)} and "
         f"{words.value(domain.metric, domain.value)}.\n"
         f"{chosen.model.file('model')}"
     )

@@ -1,4 +1,4 @@
-"""`mixcpt plan`: what a run will take, before it is started."""
+"""`mixcpt plan`: estimate the cost of a run before it starts."""
 
 import json
 import signal
@@ -19,46 +19,50 @@ from mixcpt.store.models import resolve_model
 
 @explain_errors
 def plan(
-    path: Annotated[Path, typer.Argument(help="The YAML file that says what to do.")],
+    path: Annotated[Path, typer.Argument(help="YAML file of the run.")],
     device: Annotated[
         str,
         typer.Option(
-            help="Reckon for cpu (this machine's), t4, rtx4090, l40s, a100-40, a100-80, h100 or h200; "
-            "empty: what this machine trains on."
+            help="Device of the estimate: cpu (of this machine), t4, rtx4090, l40s, a100-40, a100-80, h100 or h200. "
+            "Default: the device that a run uses here."
         ),
     ] = "",
-    trial: Annotated[
+    dry_run: Annotated[
         bool | None,
         typer.Option(
-            "--trial/--no-trial",
-            help="Run every stage in small on this machine and measure it, or reckon by formulas. "
-            "Default: a trial where no device is named.",
+            "--dry-run/--no-dry-run",
+            help="Run a few steps of every stage on this machine and measure them, or use formulas only. "
+            "Default: a dry run, unless --device is given.",
         ),
     ] = None,
-    price_per_hour: Annotated[float, typer.Option(min=0, help="What one device costs an hour.")] = 0.0,
+    trial: Annotated[bool | None, typer.Option("--trial/--no-trial", hidden=True)] = None,
+    price_per_hour: Annotated[float, typer.Option(min=0, help="Price of one device per hour.")] = 0.0,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of tables.")] = False,
 ) -> None:
-    """Say what a run will take before it is started: tokens, steps, operations, memory, disk, time, cost.
+    """Estimate the tokens, steps, operations, memory, disk space, time and cost of a run before it starts.
 
-    How the figures come about:
+    * Tokens and steps are counted: exactly if the store has the corpus or the mixture, else from samples of
+      the sources (marked with ~).
+    * Time and memory come from a dry run: every stage runs a few steps with real data, and the measurements are
+      extrapolated. It takes about a minute and leaves no files.
+    * With `--no-dry-run` or `--device`, time and memory come from formulas and an assumed share of the device's peak
+      speed: enough to see whether the run fits, and whether it takes hours or days.
 
-    * tokens and steps: counted. Exact where the store has the corpus or the mixture, else from a sample of each source,
-    by the model's tokenizer (~ before a figure).
+    Settings that do not fit the device are listed with their remedies. The plan is stored, and the report of the run
+    compares it with the measured values. To plan for another machine:
 
-    * time and memory: with a trial, every stage runs a few steps here (real rows, teacher and optimiser), and what it
-    takes is extrapolated. It takes a minute or so and leaves nothing behind. Without one, by formulas and an
-    assumed share of the device's peak speed, which is printed: good for "does it fit" and "hours or days".
-
-    What will not fit is said, with the settings that would change it. For a device that is not here:
-
-      mixcpt plan my.yaml --device h100 --price-per-hour 3 --set runtime.num_processes=8
-
-    The plan is kept in the store. When the run has ended, its report and its MLflow run show planned beside measured.
+    ```
+    mixcpt plan my.yaml --device h100 --price-per-hour 3 --set runtime.num_processes=8
+    ```
     """
+    if trial is not None:
+        raise ConfigError("--trial and --no-trial have been renamed", "use --dry-run or --no-dry-run")
     config = load_config(path, overrides or ())
-    if trial and device:
-        raise ConfigError("--trial runs on this machine, --device names another", "give one of the two")
+    if dry_run and device:
+        raise ConfigError(
+            f"--dry-run measures this machine, but --device {device} names another one", "leave out one of the two"
+        )
     base = resolve_model(config.base)
 
     from mixcpt.planning import stage
@@ -67,31 +71,34 @@ def plan(
     from mixcpt.planning.table import show
 
     precision = config.pretrain.precision
-    with err.status("counting what will be read") as status:
+    with err.status("counting tokens") as status:
         store = ArtifactStore(config.runtime.store)
         load = load_of(config, base, store)
         if device and device != "cpu":
-            chosen = named_device(device, config.runtime, precision)
+            planned_device = named_device(device, config.runtime, precision)
         else:
-            chosen = this_machine(config.runtime, precision, kind="cpu" if device else "any")
-        if trial or (trial is None and not device):
-            with _stoppable():
-                planned = stage.tried_plan(
-                    load, chosen, price_per_hour=price_per_hour, on_stage=lambda name: status.update(f"trial: {name}")
+            planned_device = this_machine(config.runtime, precision, kind="cpu" if device else "any")
+        if dry_run or (dry_run is None and not device):
+            with _sigterm_exits():
+                estimate = stage.tried_plan(
+                    load,
+                    planned_device,
+                    price_per_hour=price_per_hour,
+                    on_stage=lambda name: status.update(f"dry run: {name}"),
                 )
         else:
-            planned = stage.analytic_plan(load, chosen, price_per_hour=price_per_hour)
-    kept = stage.keep_plan(store, load, planned)
+            estimate = stage.analytic_plan(load, planned_device, price_per_hour=price_per_hour)
+    artifact = stage.keep_plan(store, load, estimate)
     if as_json:
-        typer.echo(json.dumps(planned.to_json(), indent=2))
+        typer.echo(json.dumps(estimate.to_json(), indent=2))
     else:
-        show(planned, out)
-        err.print(f"kept in {kept.directory}", markup=False, highlight=False, soft_wrap=True)
+        show(estimate, out)
+        err.print(f"stored in {artifact.directory}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turns SIGTERM into an exit by way of every `finally`: a trial that is stopped removes its files and processes."""
+def _sigterm_exits() -> Iterator[None]:
+    """Turn SIGTERM into `SystemExit`: the `finally` blocks then remove the files and processes of a stopped dry run."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

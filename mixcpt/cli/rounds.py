@@ -1,4 +1,4 @@
-"""`mixcpt readapt`, `promote` and `rollback`: a round of re-adaptation, and which model serves."""
+"""`mixcpt readapt`, `promote` and `rollback`: rounds of re-adaptation and the champion model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,40 +10,51 @@ from mixcpt.cli.launch import become, write_request
 from mixcpt.config import PromoteConfig, RollbackConfig, RuntimeConfig, load_readapt
 from mixcpt.planning.preflight import preflight
 
-Because = Annotated[str, typer.Option(help="Why, for whoever reads it in MLflow.")]
+Because = Annotated[str, typer.Option(help="Reason, stored in MLflow.")]
 Registered = Annotated[str, typer.Option(help="Name of the registered model in MLflow.")]
 _RUNTIME = RuntimeConfig()
 
 
 @explain_errors
 def readapt(
-    path: Annotated[Path, typer.Argument(help="The YAML file of the rounds: `adapt` holds the settings of a run.")],
+    path: Annotated[
+        Path, typer.Argument(help="YAML file of the rounds; the settings of a run are in its section adapt.")
+    ],
     overrides: Overrides = None,
 ) -> None:
-    """Learn what has been registered since the champion was trained; promote the result where the gates hold.
+    """Train on the corpora registered since the champion, and promote the result if it passes the gates.
 
-    What earlier rounds learned is read again beside the new; base, champion and candidate are asked the same questions
-    about every corpus so far. Without anything new, nothing is done. A round that was stopped goes on.
+    Corpora of earlier rounds are replayed. The base, the champion and the candidate answer the same questions about
+    every corpus so far. Without new corpora the command does nothing. Run it again to resume after a stop.
+
+    ```
+    mixcpt corpus add ./new-documents
+    mixcpt readapt rounds.yaml
+    ```
     """
     config = load_readapt(path, overrides or ())
     preflight(config.adapt)
-    become("flows.readapt", [write_request(config.name, config, config.adapt.runtime.store)])
+    become("readapt", [write_request(config.name, config, config.adapt.runtime.store)])
 
 
 @explain_errors
 def promote(
-    model: Annotated[str, typer.Argument(help="Number of a version, an alias, or the name of a run.")] = "challenger",
+    model: Annotated[str, typer.Argument(help="Version number, alias, or name of a run.")] = "challenger",
     because: Because = "by hand",
     registered_model: Registered = _RUNTIME.registered_model,
     store: Store = _RUNTIME.store,
 ) -> None:
-    """Make a registered model the champion, if it still answers as it did when it was evaluated.
+    """Make a registered model the champion, if it still gives the answers of its evaluation.
 
-    Where it does not, the champion before it serves again.
+    If its answers have changed, the previous champion is restored.
+
+    ```
+    mixcpt promote 3 --because "better on the heart questions"
+    ```
     """
     runtime = RuntimeConfig(store=store, registered_model=registered_model)
     config = PromoteConfig(model=model, because=because, runtime=runtime)
-    become("flows.promotion", [write_request("promote", config, store)], "promote")
+    become("promote", [write_request("promote", config, store)])
 
 
 @explain_errors
@@ -52,11 +63,15 @@ def rollback(
     registered_model: Registered = _RUNTIME.registered_model,
     store: Store = _RUNTIME.store,
 ) -> None:
-    """Put the champion before the present one back in its place.
+    """Restore the previous champion.
 
-    What the model that is taken back had learned is not learned again by itself; `again` in the settings of the
-    rounds names the corpora that shall be.
+    The corpora of the withdrawn model are not learned again automatically; to repeat them, list them in the setting
+    `again` of the rounds.
+
+    ```
+    mixcpt rollback --because "wrong answers about bones"
+    ```
     """
     runtime = RuntimeConfig(store=store, registered_model=registered_model)
     config = RollbackConfig(because=because, runtime=runtime)
-    become("flows.promotion", [write_request("rollback", config, store)], "rollback")
+    become("rollback", [write_request("rollback", config, store)])

@@ -1,4 +1,4 @@
-"""`mixcpt world`: the closed world as files, and the small base model that knows its general part."""
+"""`mixcpt world`: write the closed world as files; train and verify its small base model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,23 +9,29 @@ from mixcpt.cli.console import err, explain_errors, out
 from mixcpt.errors import ConfigError, ModelError
 from mixcpt.store.models import CLOSED_WORLD_PATH
 
-world = typer.Typer(no_args_is_help=True, help="The closed world and its small base model.")
+world = typer.Typer(
+    name="world", no_args_is_help=True, help="Write the closed world as files; train and verify its base model."
+)
 
 
 @world.command("write")
 @explain_errors
 def write(
-    output: Annotated[Path, typer.Argument(help="Folder to write the files into.")],
-    seed: Annotated[int, typer.Option(help="Seed of the world; the shipped model knows world 0.")] = 0,
-    entities: Annotated[int, typer.Option(min=10, max=360, help="Entities of the domain, an even number.")] = 60,
-    wordings: Annotated[int, typer.Option(min=1, help="Documents about each of them.")] = 30,
-    mentions: Annotated[int, typer.Option(min=1, max=2, help="How often a document states each fact.")] = 1,
-    notes: Annotated[bool, typer.Option(help="Also state every fact by itself, in every wording.")] = True,
+    output: Annotated[Path, typer.Argument(help="Folder of the files.")],
+    seed: Annotated[int, typer.Option(help="Seed of the world; the shipped model was trained on world 0.")] = 0,
+    entities: Annotated[int, typer.Option(min=10, max=360, help="Even number of entities of the domain.")] = 60,
+    wordings: Annotated[int, typer.Option(min=1, help="Number of documents per entity.")] = 30,
+    mentions: Annotated[int, typer.Option(min=1, max=2, help="Number of times that a document states each fact.")] = 1,
+    notes: Annotated[bool, typer.Option(help="Also write every fact as a text of its own, in every wording.")] = True,
 ) -> None:
-    """Write the world as jsonl: documents, news that contradict, instructions, preferences, and every question.
+    """Write the closed world as jsonl files: documents, contradicting news, instructions, preferences and questions.
 
-    For a benchmark with other tools: teach a model domain.jsonl, ask it questions-domain.jsonl (what it has learned)
-    and questions-general_unasked.jsonl (what it has forgotten). docs/world.md says what the forms mean.
+    Use it to benchmark other tools: train a model on domain.jsonl, then measure learning with questions-domain.jsonl
+    and forgetting with questions-general_unasked.jsonl. docs/world.md explains the forms of questions.
+
+    ```
+    mixcpt world write ./world --seed 0
+    ```
     """
     from pydantic import ValidationError
 
@@ -36,7 +42,8 @@ def write(
     try:
         source = ClosedWorldSource.model_validate({"name": "world", "pool": "domain", **settings})
     except ValidationError as error:
-        raise ConfigError("; ".join(str(item["msg"]) for item in error.errors())) from None
+        problems = "; ".join(str(item["msg"]) for item in error.errors())
+        raise ConfigError(problems, "see mixcpt world write --help") from None
     for name, count in write_benchmark(output, source).items():
         out.print(f"{output / name}: {count:,}", markup=False, highlight=False, soft_wrap=True)
 
@@ -44,10 +51,15 @@ def write(
 @world.command("build-base")
 @explain_errors
 def build_base(
-    output: Annotated[Path, typer.Argument(help="Folder to write the model into.")],
-    seed: Annotated[int, typer.Option(help="Seed of world and training.")] = 0,
+    output: Annotated[Path, typer.Argument(help="Folder of the model; it must be new or empty.")],
+    seed: Annotated[int, typer.Option(help="Seed of the world and of the training.")] = 0,
 ) -> None:
-    """Train the small base model anew on the general part of the closed world (about ten minutes on two cores)."""
+    """Train the small base model on the general part of the closed world (about ten minutes on two cores).
+
+    ```
+    mixcpt world build-base ./base --seed 1
+    ```
+    """
     from mixcpt.bases.build_base import build_base as build
     from mixcpt.store.spool import NullTracker
 
@@ -59,14 +71,25 @@ def build_base(
 @world.command("verify-base")
 @explain_errors
 def verify_base(
-    folder: Annotated[Path, typer.Argument(help="The model to verify.")] = CLOSED_WORLD_PATH,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the model to verify.", show_default="the model that ships with mixcpt")
+    ] = CLOSED_WORLD_PATH,
 ) -> None:
-    """Measure a base model again and compare with the scores and the digest in its recipe."""
+    """Measure a base model again, and compare the scores and the digest with its recipe.
+
+    ```
+    mixcpt world verify-base ./base
+    ```
+    """
     from mixcpt.bases.build_base import verify_base as verify
 
     result = verify(folder)
     for name, value in result.items():
         out.print(f"{name}: {value}", markup=False)
     if not result.get("verified"):
-        raise ModelError(f"{folder} does not match its recipe.json")
+        raise ModelError(
+            f"{folder} does not match its recipe.json: digest_fits {result['digest_fits']}, "
+            f"scores_fit {result['scores_fit']}",
+            "build it again: mixcpt world build-base FOLDER",
+        )
     err.print("verified", style="green")

@@ -238,9 +238,8 @@ def _parents() -> dict[int, int]:
 
 def _read_stat(entry: Path) -> tuple[int, int, str] | None:
     try:
-        fields = (
-            (entry / "stat").read_text().rpartition(")")[2].split()
-        )  # the name in front may contain spaces and brackets
+        # the fields after the last bracket: the name in front of it may contain spaces and brackets
+        fields = (entry / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(entry.name), int(fields[1]), fields[0]

@@ -1,4 +1,4 @@
-"""What a Prefect server is told: the deployments of `deployments/prefect.yaml`, filled in, and one for each preset."""
+"""Register deployments with a Prefect server: those in `deployments/prefect.yaml`, and one per preset."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +30,7 @@ from mixcpt.process.supervisor import module_path, quoted_tail
 
 POOL = "mixcpt"
 UPKEEP_POOL = "mixcpt-upkeep"
-"""Work pool of what takes seconds and must not wait behind a training: reconcile, promote, rollback."""
+"""Work pool of short flows that must not wait for a training: reconcile, promote, rollback."""
 _FILE = Path("deployments") / "prefect.yaml"
 _PRESETS = Path("deployments") / "configs"
 _COMPARISONS = Path("deployments") / "comparisons"
@@ -38,29 +39,32 @@ _ROUNDS = ("readapt", "readapt-on-corpus")
 
 @dataclass(frozen=True)
 class Pools:
-    """The work pools of a server, each made, of type process, where there is none of that name."""
+    """Names of work pools; a missing pool is created with the type process."""
 
     runs: str = POOL
+    """Work pool of adaptations, rounds, comparisons and searches."""
     upkeep: str = UPKEEP_POOL
-    """Of what must not wait behind a training; it may be the same."""
+    """Work pool of flows that must not wait for a training; may equal `runs`."""
     gpu: str = ""
-    """Of the stages that take a GPU; where it is empty, or the same, they stay where the flow runs: a flow that keeps a
-    slot and waits for another one of its own pool could wait forever."""
+    """Work pool of stages that need a GPU; empty runs them in the worker of the flow.
+
+    So does the same pool as `runs`: a flow that holds a slot and waits for another slot of its pool could wait forever.
+    """
 
     @property
-    def of_stations(self) -> str:
-        """The pool to which stages are handed over; empty for none."""
+    def of_stage_groups(self) -> str:
+        """Pool that stages are sent to; empty if they run in the worker of the flow."""
         return "" if self.gpu == self.runs else self.gpu
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a Prefect server was told."""
+    """Deployments on a Prefect server."""
 
     pool_of: dict[str, str]
-    """The work pool of each deployment, by its name."""
+    """Work pools by the names of the deployments."""
     idle: tuple[str, ...]
-    """Those pools that no worker was polling."""
+    """Work pools without a polling worker."""
 
 
 def deploy(
@@ -74,24 +78,24 @@ def deploy(
     cron: str = "",
     presets: bool = True,
 ) -> Deployed:
-    """Returns what a Prefect server has afterwards; the same again changes nothing.
+    """Create or update all deployments on a Prefect server.
 
     Args:
-        api: Address of the server.
-        store: Artifact store of the runs, as the workers see it.
-        root: The checkout, as the workers see it.
-        environment: Settings of Prefect on top of this process's own.
-        pools: Where they run.
-        rounds: What is re-adapted, by schedule and by event; the closed world if not given.
-        cron: When, by schedule; empty leaves it to whoever switches the schedule on.
-        presets: Whether each preset gets a deployment too; Prefect takes seconds for each.
+        api: Address of the server's API.
+        store: Artifact store of the runs, with the path that the workers use.
+        root: Folder with the flows, with the path that the workers use.
+        environment: Settings of Prefect added to this process's environment.
+        pools: Work pools of the deployments.
+        rounds: Settings of scheduled and event-driven re-adaptations; None for the closed world.
+        cron: Schedule of re-adaptations; empty for no active schedule.
+        presets: Whether to register a deployment for every preset; Prefect takes seconds for each.
 
     Raises:
-        MixcptError: With the end of what Prefect said.
+        MixcptError: If a command of Prefect fails, with the last lines of its output.
     """
     described = deployments(root, store, pools=pools, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
-    pool_of = {each["name"]: str(each["work_pool"]["name"]) for each in described["deployments"]}
-    told = {
+    pool_of = {item["name"]: str(item["work_pool"]["name"]) for item in described["deployments"]}
+    python_environment = {
         **os.environ,
         **environment,
         "PREFECT_API_URL": api,
@@ -101,21 +105,21 @@ def deploy(
 
     def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *arguments]
-        return subprocess.run(command, cwd=root, env=told, capture_output=True, text=True)
+        return subprocess.run(command, cwd=root, env=python_environment, capture_output=True, text=True)
 
     idle = []
     for name in dict.fromkeys(pool_of.values()):
-        found = python("prefect", "work-pool", "inspect", name, "--output", "json")
-        if found.returncode:
+        inspected = python("prefect", "work-pool", "inspect", name, "--output", "json")
+        if inspected.returncode:
             _require(python("prefect", "--no-prompt", "work-pool", "create", name, "--type", "process"))
-        if found.returncode or json.loads(found.stdout)["status"] != "READY":
+        if inspected.returncode or json.loads(inspected.stdout)["status"] != "READY":
             idle.append(name)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
         path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
         _require(python("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)))
     _require(python("deployments.automations"))
-    return Deployed(pool_of, tuple(idle))
+    return Deployed(pool_of=pool_of, idle=tuple(idle))
 
 
 def deployments(
@@ -127,38 +131,38 @@ def deployments(
     cron: str = "",
     presets: bool = True,
 ) -> dict[str, Any]:
-    """Returns what `prefect deploy` reads: the file of the checkout, its forms filled, and a deployment a preset."""
+    """Return the content of a file for `prefect deploy`: `prefect.yaml` with filled forms, and the presets."""
     described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
     described.pop("definitions", None)
-    of = {each["name"]: each for each in described["deployments"]}
+    by_name = {item["name"]: item for item in described["deployments"]}
     for name, config in _filled(root, rounds):
-        of[name]["parameters"] = {"config": _placed(config, store, pools.of_stations)}
+        by_name[name]["parameters"] = {"config": _placed(config, store, pools.of_stage_groups)}
     if cron:
-        of["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
+        by_name["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
     files = sorted((root / _PRESETS).glob("*.yaml")) if presets else []
-    described["deployments"] += [_preset(of["adapt"], path, store, pools.of_stations) for path in files]
-    named = {POOL: pools.runs, UPKEEP_POOL: pools.upkeep}
-    for each in described["deployments"]:
-        each["work_pool"] = each["work_pool"] | {"name": named[each["work_pool"]["name"]]}
-    if pools.of_stations:
-        described["deployments"].append(_station(of["adapt"], pools.of_stations))
+    described["deployments"] += [_preset(by_name["adapt"], path, store, pools.of_stage_groups) for path in files]
+    pool_names = {POOL: pools.runs, UPKEEP_POOL: pools.upkeep}
+    for item in described["deployments"]:
+        item["work_pool"] = item["work_pool"] | {"name": pool_names[item["work_pool"]["name"]]}
+    if pools.of_stage_groups:
+        described["deployments"].append(_stage_group(by_name["adapt"], pools.of_stage_groups))
     return described
 
 
-def _station(adapt: Mapping[str, Any], pool: str) -> dict[str, Any]:
-    """Returns the deployment of the stages that are handed over to a pool; it has the pool's name."""
-    told = {
+def _stage_group(adapt: Mapping[str, Any], pool: str) -> dict[str, Any]:
+    """Return the deployment that runs stages in a pool of its own; it has the name of the pool."""
+    changes = {
         "name": pool,
         "description": "Stages that take a GPU, handed over by runs whose `runtime.gpu_pool` names this pool.",
-        "entrypoint": "flows.stage_group.station",
+        "entrypoint": "flows.stage_group.stage_group",
         "work_pool": adapt["work_pool"] | {"name": pool},
         "parameters": {},
     }
-    return {**adapt, **told}
+    return {**adapt, **changes}
 
 
 def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
-    """Yields what each form shows when it is opened."""
+    """Yield the names of deployments with the initial values of their forms."""
     yield "adapt", AdaptConfig()
     yield "evaluate-model", EvaluateModelConfig()
     yield "reconcile", ReconcileConfig()
@@ -171,15 +175,15 @@ def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]
 
 
 def _preset(adapt: Mapping[str, Any], path: Path, store: Path, gpu_pool: str) -> dict[str, Any]:
-    """Returns the deployment `adapt` with the settings of a preset, described by the comment at its head."""
+    """Return the deployment `adapt` with the settings of a preset; its first comment becomes the description."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    head = [line.lstrip("# ").rstrip() for line in lines[: next(n for n, line in enumerate(lines) if line[:1] != "#")]]
+    head = [line.lstrip("# ").rstrip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     config = _placed(load_config(path), store, gpu_pool)
     return {**adapt, "name": f"adapt-{path.stem}", "description": "\n".join(head), "parameters": {"config": config}}
 
 
 def _placed(config: Settings, store: Path, gpu_pool: str) -> dict[str, Any]:
-    """Returns settings as a form holds them, with the store and the GPU pool of the workers."""
+    """Return settings as the values of a form, with the store and the GPU pool of the workers."""
     data: dict[str, Any] = config.model_dump(mode="json")
     if "store" in data:
         return data | {"store": str(store)}
@@ -190,6 +194,7 @@ def _placed(config: Settings, store: Path, gpu_pool: str) -> dict[str, Any]:
     return data
 
 
-def _require(done: "subprocess.CompletedProcess[str]") -> None:
-    if done.returncode:
-        raise MixcptError(f"{' '.join(done.args[2:])} failed\n{quoted_tail(done.stdout + done.stderr)}")
+def _require(command: "subprocess.CompletedProcess[str]") -> None:
+    if command.returncode:
+        problem = f"{' '.join(command.args[2:])} failed with code {command.returncode}"
+        raise MixcptError(f"{problem}\n{quoted_tail(command.stdout + command.stderr)}")

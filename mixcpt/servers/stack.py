@@ -1,4 +1,4 @@
-"""The servers of one machine, as child processes: what `mixcpt up` starts, and what a single run needs."""
+"""Start Prefect and MLflow servers and workers as child processes: for `mixcpt up`, and for a single run."""
 
 import json
 import signal
@@ -22,14 +22,14 @@ HOST = "127.0.0.1"
 _START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 30
-"""How often a run of ours says that it lives; Prefect allows no less."""
+"""Seconds between two heartbeats of a run of `mixcpt up`; the minimum that Prefect allows."""
 DEFAULT_HEARTBEAT_SECONDS = 180
-"""How often any other run on the same server says so, by Prefect's own setting."""
+"""Seconds between two heartbeats of other runs, the default of Prefect."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where a running stack listens."""
+    """Addresses of the servers of a running stack."""
 
     prefect: str
     mlflow: str
@@ -42,19 +42,19 @@ class Stack:
 def run_stack(
     store: Path, *, root: Path, prefect_port: int, mlflow_port: int, slots: int = 0, global_slots: int = 0
 ) -> None:
-    """Runs Prefect server, MLflow server and a worker until Ctrl-C or SIGTERM, and stops all of them.
+    """Run a Prefect server, an MLflow server and workers until Ctrl-C or SIGTERM.
 
     Args:
-        store: Folder of the artifact store; the databases of both servers lie there too.
-        root: The checkout, in which the runs of the worker work.
+        store: Folder of the artifact store, with the databases of both servers.
+        root: Folder with the flows; the working directory of the workers.
         prefect_port: Port of the Prefect server.
         mlflow_port: Port of the MLflow server.
-        slots: Runs of adaptations, rounds and comparisons at a time; 0 for as many as there are GPUs, and at least one.
-        global_slots: GPUs that the runs of all workers together may take; 0 leaves the bound as it is.
+        slots: Number of runs at the same time; 0 means one per GPU, and at least one.
+        global_slots: Maximum number of GPUs for the runs of all workers; 0 keeps the present limit.
 
     Raises:
-        ConfigError: If a port is taken.
-        MixcptError: If a server does not start, or one of them ends.
+        ConfigError: If a port is in use.
+        MixcptError: If a server does not start, or ends.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     with (
@@ -67,7 +67,7 @@ def run_stack(
         print(f"Prefect   {stack.prefect}   Deployments, adapt, Custom run")
         print(f"MLflow    {stack.mlflow}")
         print(f"store     {store}")
-        print("Ctrl-C stops them all", flush=True)
+        print("Ctrl-C stops all of them", flush=True)
         _wait_for_the_end(processes)
 
 
@@ -82,7 +82,7 @@ def running_stack(
     global_slots: int = 0,
     presets: bool = True,
 ) -> Iterator[tuple[Stack, dict[str, "Popen[bytes]"]]]:
-    """Yields the addresses and the processes of a stack that is ready to take runs; stops them on leaving."""
+    """Start a stack and yield its addresses and processes; stop them when the block is left."""
     require_free(prefect_port, "--prefect-port")
     require_free(mlflow_port, "--mlflow-port")
     store = store.expanduser().resolve()
@@ -113,7 +113,7 @@ def running_stack(
         if global_slots:
             setup, log = start("setup", "deployments.slots", str(global_slots))
             if setup.wait():
-                raise MixcptError(f"the limit of GPUs could not be set\n{log_tail(log)}")
+                raise MixcptError(f"setting the limit of {global_slots} GPUs failed\n{log_tail(log)}")
         limit = str(slots or max(1, len(usable_devices())))
         workers = {
             POOL: start("worker", *_worker(POOL, "mixcpt-worker"), "--limit", limit),
@@ -128,7 +128,7 @@ def running_stack(
 
 
 def running_api(store: Path) -> str:
-    """Returns the API address of the stack that `mixcpt up` runs on this store; empty where none answers."""
+    """Query the stack of `mixcpt up` on this store and return its API address; empty if there is no answer."""
     try:
         stack = Stack(**json.loads(_note(store).read_text()))
     except FileNotFoundError:
@@ -149,17 +149,19 @@ def _prefect_server(port: int) -> tuple[str, ...]:
 
 
 def _mlflow_server(store: Path, port: int) -> tuple[str, ...]:
-    """Returns the server on the database that runs without a server use too; files stay below the store."""
-    places = ("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}", "--no-serve-artifacts")
+    """Return the arguments of a server on the same database as runs without a server, with its files in the store."""
+    database = ("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}", "--no-serve-artifacts")
     artifacts = ("--default-artifact-root", (store / "mlartifacts").as_uri())
-    return ("mlflow", "server", *places, *artifacts, "--host", HOST, "--port", str(port), "--workers", "1")
+    return ("mlflow", "server", *database, *artifacts, "--host", HOST, "--port", str(port), "--workers", "1")
 
 
 def _wait_for_the_end(processes: dict[str, "Popen[bytes]"]) -> None:
     while True:
         for name, process in processes.items():
             if process.poll() is not None:
-                raise MixcptError(f"{name} ended with code {process.returncode}", "its log is in the store, under logs")
+                raise MixcptError(
+                    f"{name} ended with code {process.returncode}", "read its log in the folder logs of the store"
+                )
         time.sleep(1.0)
 
 
@@ -169,10 +171,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def temporary_prefect_server(store: Path) -> Iterator[str]:
-    """Yields the API address of a Prefect server on a free port; it ends with this block, or with this process.
+    """Start a Prefect server on a free port and yield its API address; it ends with this block or process.
 
-    Its database lies in the store, so that `mixcpt up` shows the run later. The command is that of Prefect's own
-    temporary server, which would outlive a killed process.
+    Its database is in the store, so that `mixcpt up` shows the run later. Prefect's own temporary server uses the same
+    command, but outlives a killed process.
     """
     port = free_port()
     application = ["--factory", "prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
@@ -185,25 +187,26 @@ def temporary_prefect_server(store: Path) -> Iterator[str]:
 
 
 def prefect_environment(store: Path) -> dict[str, str]:
-    """Returns the settings of a Prefect server whose database lies in the store and that calls nobody."""
+    """Return the settings of a Prefect server with its database in the store and without telemetry."""
     return {
         "PREFECT_HOME": str(store / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # in files below PREFECT_HOME: a server that keeps leases in memory forgets at a restart who is to free a slot
+        # in files below PREFECT_HOME: leases in memory are lost at a restart, and their slots are never released
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "DO_NOT_TRACK": "1",
     }
 
 
 def free_port() -> int:
+    """Find a port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def require_free(port: int, option: str) -> None:
-    """Raises `ConfigError` where something listens on the port already."""
+    """Raise `ConfigError` if the port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -211,17 +214,17 @@ def require_free(port: int, option: str) -> None:
         except OSError as error:
             raise ConfigError(
                 f"port {port} of {HOST} cannot be used: {error.strerror}",
-                f"stop what runs there (another `mixcpt up`?), or choose another one with {option}",
+                f"stop the program that uses it (another `mixcpt up`?), or choose another port with {option}",
             ) from None
 
 
 def wait_until_healthy(
     name: str, url: str, process: "Popen[bytes]", log: Path, is_ready: Callable[[bytes], bool] = lambda answer: True
 ) -> None:
-    """Waits until `url` answers, and says what `is_ready` wants to hear.
+    """Wait until `url` answers and `is_ready` accepts the answer.
 
     Raises:
-        MixcptError: With the end of its log, if the process ended or the time is over.
+        MixcptError: If the process ends or the time is over, with the last lines of its log.
     """
     deadline = time.monotonic() + _START_SECONDS
     while (answer := _get(url)) is None or not is_ready(answer):
@@ -231,7 +234,7 @@ def wait_until_healthy(
 
 
 def _is_ready(work_pool: bytes) -> bool:
-    """Returns whether a worker polls the pool."""
+    """Return whether a worker polls the pool."""
     return bool(json.loads(work_pool)["status"] == "READY")
 
 

@@ -1,1 +1,1 @@
-"""Serving what was made: a model that answers in the terminal, a folder that other tools load, a push to a hub."""
+"""Use a finished model: chat in the terminal, export to a folder for other tools, push to a hub."""

@@ -1,4 +1,4 @@
-"""A model as a folder that any library loads: whole weights in safetensors, and proof that they answer alike."""
+"""Export a model to a folder that other tools load, and check that the folder gives exactly the same logits."""
 
 import json
 import os
@@ -25,20 +25,22 @@ Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 _GENERATION = "generation_config.json"
 _PROBES = ("What is it?\n", "The heart has four chambers, and each of them beats.", "Größe: 34 m² ✓ 漢字")
 _RANDOM_TOKENS = 48
-"""A row of drawn tokens is compared too: a small vocabulary may know no word of the probes."""
+"""Length of a row of random tokens, for vocabularies that lack the words of the probes."""
+
+_REPORT = "nothing was written; save_pretrained may not support this architecture: please report it"
 
 Probes: TypeAlias = list[tuple[list[int], Tensor]]
-"""Rows of tokens, each with the logits that a model gives it."""
+"""Rows of token ids with the logits that a model gives them."""
 
 
 def require_size(text: str) -> None:
-    """Raises `ConfigError` where `text` is no size of a file."""
+    """Raise `ConfigError` if `text` is not a file size such as 5GB."""
     if not re.fullmatch(r"[1-9]\d*(KB|MB|GB|TB)", text):
-        raise ConfigError(f"largest file {text!r}: a size is a whole number and KB, MB, GB or TB", "e.g. 5GB")
+        raise ConfigError(f"--max-shard-size {text!r} is not a whole number with KB, MB, GB or TB", "use e.g. 5GB")
 
 
 def require_empty(folder: Path) -> None:
-    """Raises `ConfigError` where `folder` is a file, or a folder with something in it."""
+    """Raise `ConfigError` if `folder` is a file or has files in it."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():
@@ -46,19 +48,19 @@ def require_empty(folder: Path) -> None:
 
 
 def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_shard_size: str) -> ModelRef:
-    """Returns the exported model, in one step: either the whole, verified folder is there, or nothing.
+    """Export a model and return its reference; the folder appears only if it is complete and verified.
 
     Args:
-        model: What to export.
-        folder: Where to; it must not exist, or be empty.
-        card: The text of its README.md.
-        dtype: The number format of the weights; `auto` keeps what they have.
-        max_shard_size: Largest safetensors file, e.g. `5GB`.
+        model: Model to export.
+        folder: New or empty folder.
+        card: Text of its README.md.
+        dtype: Number format of the weights; `auto` keeps the present one.
+        max_shard_size: Maximum size of one safetensors file, e.g. `5GB`.
 
     Raises:
-        ConfigError: If the folder is not empty, or the size is none.
+        ConfigError: If the folder is not empty, or the size is invalid.
         ArtifactError: If the folder cannot be written.
-        ModelError: If the folder, loaded again, does not answer exactly as the source does in that number format.
+        ModelError: If the folder, loaded again, does not give exactly the logits of the source in that number format.
     """
     require_empty(folder)
     require_size(max_shard_size)
@@ -66,7 +68,8 @@ def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_
         expected, endings = _write(model, draft, dtype, max_shard_size)
         _write_companions(model, draft, endings)
         (draft / "README.md").write_text(card, encoding="utf-8")
-        for path in draft.glob("*.safetensors"):  # written for their owner alone; a server often is another user
+        # save_pretrained writes weights that only their owner can read, but a server often runs as another user
+        for path in draft.glob("*.safetensors"):
             path.chmod((draft / "README.md").stat().st_mode)
         require_same(model, draft, expected)
         draft.replace(folder)
@@ -74,7 +77,7 @@ def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_
 
 
 def _write(model: ModelRef, draft: Path, dtype: Dtype, max_shard_size: str) -> tuple[Probes, Endings]:
-    """Returns what the source answers and what ends its answers, after writing weights and configuration."""
+    """Write weights and configuration; return the logits of the source and the endings of its answers."""
     network = load_model(model, dtype=dtype)
     endings = find_endings(load_tokenizer(model), network.generation_config)
     expected = probe(network, model)
@@ -85,11 +88,11 @@ def _write(model: ModelRef, draft: Path, dtype: Dtype, max_shard_size: str) -> t
 
 
 def _write_companions(model: ModelRef, draft: Path, endings: Endings) -> None:
-    """Writes tokenizer and chat form, and generation settings that name every token which ends an answer."""
+    """Write tokenizer and chat template, and generation settings that list every token that ends an answer."""
     written = json.loads((draft / _GENERATION).read_text())
     copy_companions(model.directory, draft)
     tokenizer = load_tokenizer(model)
-    if not (draft / "tokenizer.json").is_file():  # other tools read no other form
+    if not (draft / "tokenizer.json").is_file():  # the only form that other tools read
         tokenizer.save_pretrained(draft)
     own = json.loads((draft / _GENERATION).read_text())
     ends = {"eos_token_id": list(endings.token_ids), "pad_token_id": tokenizer.pad_token_id}
@@ -97,24 +100,21 @@ def _write_companions(model: ModelRef, draft: Path, endings: Endings) -> None:
 
 
 def require_same(model: ModelRef, draft: Path, expected: Probes) -> None:
-    """Raises `ModelError` unless a folder gives the source's tokens, prompts and logits, bit for bit."""
+    """Raise `ModelError` unless a folder gives exactly the tokens, prompts and logits of the source."""
     exported = resolve_model(BaseModelConfig(model=str(draft)))
     source, copy = load_tokenizer(model), load_tokenizer(exported)
     if [copy(text)["input_ids"] for text in _PROBES] != [source(text)["input_ids"] for text in _PROBES]:
-        raise ModelError(f"the exported tokenizer does not read texts as that of {model.path} does")
+        raise ModelError(f"the exported tokenizer and that of {model.path} give different tokens", _REPORT)
     if copy.chat_template != source.chat_template:
-        raise ModelError(f"the exported chat template is not that of {model.path}")
+        raise ModelError(f"the exported chat template differs from that of {model.path}", _REPORT)
     network = load_model(exported, dtype="auto")
     for input_ids, logits in expected:
         if not torch.equal(_logits(network, input_ids), logits):
-            raise ModelError(
-                f"the exported weights, loaded again, do not give the logits of {model.path}",
-                "nothing was written; this architecture may not survive save_pretrained: please report it",
-            )
+            raise ModelError(f"the exported weights, loaded again, do not give the logits of {model.path}", _REPORT)
 
 
 def probe(network: PreTrainedModel, model: ModelRef) -> Probes:
-    """Returns a few rows of tokens with the logits that the network gives them."""
+    """Return a few rows of tokens with the logits that the network gives them."""
     tokenizer = load_tokenizer(model)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(0, network.config.get_text_config().vocab_size, (_RANDOM_TOKENS,), generator=generator)
@@ -130,7 +130,7 @@ def _logits(network: PreTrainedModel, input_ids: list[int]) -> Float[Tensor, "ba
 
 @contextmanager
 def _draft_of(folder: Path) -> Iterator[Path]:
-    """Yields a new folder beside `folder`, which is gone afterwards unless it has become it."""
+    """Yield a new folder next to `folder`; it is deleted afterwards unless it was renamed to `folder`."""
     draft = folder.absolute().with_name(f".{folder.absolute().name}.draft-{os.getpid()}")
     try:
         draft.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the README claims, shown at full length; `make test-long` runs it."""
+"""Claims of the README at full length; run them with `make test-long`."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def mixcpt(*arguments: str | Path) -> str:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_demo_learns_and_keeps_where_the_traditional_chain_forgets(tmp_path: Path) -> None:
+def test_demo_keeps_prior_knowledge_but_the_traditional_chain_forgets(tmp_path: Path) -> None:
     last = mixcpt("demo", "--store", tmp_path / "store").strip().splitlines()[-1]
     result = json.loads(last.removeprefix("RESULT "))
     assert result["mixcpt"]["domain"] >= 0.85
@@ -31,7 +31,7 @@ def test_demo_learns_and_keeps_where_the_traditional_chain_forgets(tmp_path: Pat
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_base_rebuilt_by_its_command_scores_as_the_shipped_one(tmp_path: Path) -> None:
+def test_rebuilt_base_scores_like_the_shipped_one(tmp_path: Path) -> None:
     mixcpt("world", "build-base", tmp_path / "base")
     shipped, rebuilt = read_recipe(CLOSED_WORLD_PATH)["scores"], read_recipe(tmp_path / "base")["scores"]
     for name, value in shipped["accuracy"].items():

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, a first configuration, the demo, real text."""
+"""The command line from the user's side: help, a first configuration, the demo, real text."""
 
 import json
 import os
@@ -32,17 +32,10 @@ def settings(*overrides: str) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
 
-COMMANDS = (
-    *("", "demo", "init", "validate", "run", "up", "compare", "advise"),
-    *("report", "ledger", "chat", "export", "new-base", "merge sweep", "world build-base"),
-)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_every_command_teaches(command: str) -> None:
-    shown = mixcpt(*command.split(), "--help")
+def test_help_of_the_program_names_its_commands() -> None:
+    shown = mixcpt("--help")
     assert shown.returncode == 0, shown.stderr
-    assert len(shown.stdout.split()) > 40
+    assert {"demo", "init", "validate", "plan", "run"} <= set(shown.stdout.split())
 
 
 def test_init_writes_a_configuration_for_own_documents_that_validates(tmp_path: Path, tiny_model: object) -> None:

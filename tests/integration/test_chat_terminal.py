@@ -1,4 +1,4 @@
-"""`mixcpt chat` in a real terminal: it streams, Ctrl-C ends an answer and not the chat, Ctrl-D ends the chat."""
+"""`mixcpt chat` in a real terminal: answers stream, Ctrl-C ends only the answer, Ctrl-D ends the chat."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 240.0
 
 
 class Terminal:
-    """A program at a pseudo-terminal, with all that it has shown."""
+    """A program in a pseudo-terminal, with its output so far."""
 
     def __init__(self, command: list[str]) -> None:
         ours, theirs = pty.openpty()
@@ -37,22 +37,21 @@ class Terminal:
         os.write(self._descriptor, keys.encode())
 
     def wait_for(self, *texts: str) -> str:
-        """Reads on until one of `texts` is shown behind what was waited for before, and returns it."""
+        """Read until one of `texts` appears after the previous match, and return it."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not (places := {self.shown.find(text, self._read): text for text in texts if text in self._unread}):
             ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"none of {texts} appeared behind:\n{self.shown}"
+            assert ready, f"none of {texts} appeared after:\n{self.shown}"
             self.shown += os.read(self._descriptor, 4096).decode(errors="replace")
         first = min(places)
         self._read = first + len(places[first])
         return places[first]
 
     def press(self, key: str, *, until: str) -> None:
-        """Presses a key until a text is shown: Python's readline notices a Ctrl-C that comes while it draws the prompt
-        at the next key only."""
+        """Press a key until a text is shown: readline handles a Ctrl-C during a redraw only at the next key."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while until not in self._unread:
-            assert time.monotonic() < deadline, f"{until!r} did not appear behind:\n{self.shown}"
+            assert time.monotonic() < deadline, f"{until!r} did not appear after:\n{self.shown}"
             self.send(key)
             if select.select([self._descriptor], [], [], 2.0)[0]:
                 self.shown += os.read(self._descriptor, 4096).decode(errors="replace")
@@ -67,8 +66,8 @@ def _take_terminal() -> None:
     import fcntl
     import termios
 
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there is a signal to the program
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a program in a shell's background inherits as ignored
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C in the terminal then sends a signal to the program
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell in the background starts programs with the signal ignored
 
 
 @pytest.fixture
@@ -80,13 +79,13 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened.process.wait()
 
 
-def test_chat_streams_and_is_ended_by_the_user_alone(terminal: Terminal) -> None:
+def test_chat_streams_and_ends_only_on_request(terminal: Terminal) -> None:
     item = items(ClosedWorldTask(name="known", about="general_asked"))[0]
-    terminal.wait_for("/help lists the commands")
+    terminal.wait_for("/reset forgets the conversation")
     terminal.wait_for("> ")
     for _ in range(10):
         terminal.send("and then \\\n")
-        terminal.wait_for("clan")  # an early word of the answer, which on a busy machine may end before the key arrives
+        terminal.wait_for("clan")  # early in the answer; on a busy machine it may end before the key arrives
         terminal.send("\x03")
         if terminal.wait_for("interrupted", "Ctrl-D ends the chat") == "interrupted":
             break

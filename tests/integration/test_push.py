@@ -1,4 +1,4 @@
-"""A push to a hub over real HTTP: private unless asked otherwise, every byte, and the token nowhere to be seen."""
+"""A push to a hub over real HTTP: private by default, every byte arrives, and no output contains the token."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture(autouse=True)
-def no_login_but_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def only_the_test_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
@@ -65,26 +65,26 @@ def test_command_pushes_the_whole_folder_to_a_private_repository(
     assert done.stdout.splitlines()[-1] == f"{hub.address}/{REPOSITORY}/commit/{'0' * 40}"
 
 
-def test_public_repository_gets_nothing_unless_that_was_asked_for(hub: Hub, folder: Path) -> None:
+def test_push_to_a_public_repository_needs_the_option(hub: Hub, folder: Path) -> None:
     hub.repositories[REPOSITORY] = False
-    told = refusal(ConfigError, hub, folder)
-    assert f"{REPOSITORY} is there already, and public" in told and "--public" in told
+    message = refusal(ConfigError, hub, folder)
+    assert f"{REPOSITORY} exists and is public" in message and "--public" in message
     assert hub.files == {}
     push(folder, REPOSITORY, is_public=True, endpoint=hub.address)
     assert set(hub.files) == {f"{REPOSITORY}/README.md", f"{REPOSITORY}/model.safetensors"}
 
 
-def test_repository_is_public_where_that_was_asked_for(hub: Hub, folder: Path) -> None:
+def test_push_with_public_creates_a_public_repository(hub: Hub, folder: Path) -> None:
     push(folder, REPOSITORY, is_public=True, endpoint=hub.address)
     assert hub.repositories == {REPOSITORY: False}
 
 
-def test_login_is_asked_for_before_any_work(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_problems_are_reported_before_any_work(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert require_login(REPOSITORY, endpoint=hub.address) == "my-team"
-    with pytest.raises(ConfigError, match="is no OWNER/NAME"):
+    with pytest.raises(ConfigError, match="is not OWNER/NAME"):
         require_login("only-a-name", endpoint=hub.address)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(HubError, match=r"the hub does not know the token: .*\(401\)") as refused:
+    with pytest.raises(HubError, match=r"the hub refused the token: .*\(401\)") as refused:
         require_login(REPOSITORY, endpoint=hub.address)
     assert "hf_wrong" not in str(refused.value)
     monkeypatch.delenv("HF_TOKEN")
@@ -92,15 +92,15 @@ def test_login_is_asked_for_before_any_work(hub: Hub, monkeypatch: pytest.Monkey
         require_login(REPOSITORY, endpoint=hub.address)
 
 
-def test_hub_that_is_away_is_said_to_be(folder: Path) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(HubError, match="it cannot be reached"):
-        require_login(REPOSITORY, endpoint=nobody)
-    with pytest.raises(HubError, match=f"the hub did not take .* as {REPOSITORY}: it cannot be reached"):
-        push(folder, REPOSITORY, is_public=False, endpoint=nobody)
+def test_unreachable_hub_is_reported(folder: Path) -> None:
+    unused = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(HubError, match="no connection"):
+        require_login(REPOSITORY, endpoint=unused)
+    with pytest.raises(HubError, match=f"pushing .* to {REPOSITORY} failed: no connection"):
+        push(folder, REPOSITORY, is_public=False, endpoint=unused)
 
 
-def test_metadata_that_the_hub_refuses_is_told(hub: Hub, folder: Path) -> None:
+def test_refused_metadata_is_reported(hub: Hub, folder: Path) -> None:
     hub.metadata_problem = '"license" must be one of the known ones'
     assert '"license" must be one of the known ones' in refusal(HubError, hub, folder)
     assert hub.files == {}

@@ -1,4 +1,4 @@
-"""A new base, untrained, with a tokenizer learned from a run's documents."""
+"""An untrained base model with a tokenizer learned from a run's documents."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_new_base_loads_and_its_tokenizer_gives_every_text_back(corpus: Artifact
     assert model.num_parameters() == num_parameters
     assert len(tokenizer) <= SMALL.vocabulary
     ids = tokenizer(TEXT)["input_ids"]
-    assert ids[0] == tokenizer.bos_token_id and len(ids) < len(TEXT) / 2  # it has learned these words
+    assert ids[0] == tokenizer.bos_token_id and len(ids) < len(TEXT) / 2  # the tokenizer has learned these words
     strange = "ʘ 漢字 \t\x07 no such word"
     for text in (TEXT, strange):
         assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
@@ -51,7 +51,7 @@ def test_new_base_loads_and_its_tokenizer_gives_every_text_back(corpus: Artifact
     resolve_model(BaseModelConfig(model=str(tmp_path / "base")))
 
 
-def test_new_base_depends_on_its_seed_alone(corpus: ArtifactRef, tmp_path: Path) -> None:
+def test_new_base_depends_only_on_its_seed(corpus: ArtifactRef, tmp_path: Path) -> None:
     digests = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_new_base(tmp_path / name, corpus, SMALL, seed=seed)
@@ -64,11 +64,11 @@ def test_new_base_refuses_a_full_folder_and_heads_that_do_not_fit(corpus: Artifa
     (tmp_path / "full" / "file").write_text("x")
     with pytest.raises(ModelError, match="is not empty"):
         write_new_base(tmp_path / "full", corpus, SMALL, seed=0)
-    with pytest.raises(ModelError, match="3 heads cannot share a width of 32"):
+    with pytest.raises(ModelError, match="3 heads cannot divide a width of 32"):
         write_new_base(tmp_path / "odd", corpus, Shape(hidden=32, heads=3), seed=0)
 
 
-def test_new_base_command_writes_where_the_settings_say(tmp_path: Path) -> None:
+def test_new_base_command_writes_the_folder_of_the_settings(tmp_path: Path) -> None:
     (tmp_path / "docs.txt").write_text(TEXT * 40)
     config = tmp_path / "run.yaml"
     config.write_text(

@@ -1,6 +1,5 @@
-"""`mixcpt chat` and `mixcpt export` as a user meets them: answers to stdout, all else to stderr, refusals that help."""
+"""`mixcpt chat` and `mixcpt export` on the command line: answers go to stdout, notes and refusals to stderr."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from mixcpt.config import BaseModelConfig, ClosedWorldTask
 from mixcpt.store.models import ModelRef, resolve_model
 from tests.unit.served_models import CLOSED_WORLD, copied
 
-ASKED = [(item.prompt.strip(), item.answer) for item in items(ClosedWorldTask(name="known", about="general_asked"))[:3]]
+KNOWN = [(item.prompt.strip(), item.answer) for item in items(ClosedWorldTask(name="known", about="general_asked"))[:3]]
 
 
 @pytest.fixture(autouse=True)
@@ -39,26 +38,25 @@ def mixcpt(command: str, *arguments: object, typed: str = "") -> Result:
 
 
 def test_questions_on_the_command_line_are_answered_on_stdout(tmp_path: Path) -> None:
-    questions = [part for question, _ in ASKED for part in ("--ask", question)]
+    questions = [part for question, _ in KNOWN for part in ("--ask", question)]
     done = mixcpt("chat", "closed-world", "--store", tmp_path, *questions)
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines() == [answer for _, answer in ASKED]
+    assert done.stdout.splitlines() == [answer for _, answer in KNOWN]
 
 
 def test_two_models_answer_under_each_other_each_in_its_form(formless: ModelRef, tmp_path: Path) -> None:
-    question, answer = ASKED[0]
-    lines = f"/system be\n{question}\n"
-    done = mixcpt("chat", "closed-world", "--beside", formless.path, "--store", tmp_path, typed=lines)
+    question, answer = KNOWN[0]
+    options = ("--beside", formless.path, "--system", "be", "--store", tmp_path)
+    done = mixcpt("chat", "closed-world", *options, typed=f"{question}\n")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == ["closed-world (chat):", answer, "formless (plain):", answer]
     assert "formless has no chat template: it is asked in plain form" in done.stderr
 
 
 def test_piped_lines_are_turns_and_commands(tmp_path: Path) -> None:
-    """The one case in a process of its own: nothing but answers on stdout, whatever the libraries print."""
-    (one, first), (two, second), (three, third) = ASKED
-    saved = tmp_path / "said.jsonl"
-    lines = [one, "", "/reset", "/system be", two, f"/save {saved}", three, "/nonsense", "/quit", one]
+    """Run the command as a process of its own: the libraries print nothing to stdout."""
+    (one, first), (two, second), (three, third) = KNOWN
+    lines = [one, "", "/reset", two, three, "/quit", one]
     done = subprocess.run(
         [sys.executable, "-m", "mixcpt", "chat", "closed-world", "--store", tmp_path],
         input="\n".join(lines),
@@ -68,31 +66,20 @@ def test_piped_lines_are_turns_and_commands(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [first, second, third]
-    (line,) = saved.read_text().splitlines()
-    messages = json.loads(line)["messages"]
-    assert [(m["role"], m["content"]) for m in messages] == [("system", "be"), ("user", two), ("assistant", second)]
-    assert "there is no /nonsense" in done.stderr and "Loading" not in done.stderr
+    assert "the conversation is forgotten" in done.stderr and "Loading" not in done.stderr
 
 
-def test_save_never_writes_over_a_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    done = mixcpt("chat", "closed-world", "--store", tmp_path, typed=f"/save {tmp_path / 'mine.txt'}\n/save\n")
-    assert done.exit_code == 0, done.output
-    assert done.stderr.count("cannot write") == 2 and "File exists" in done.stderr
-    assert (tmp_path / "mine.txt").read_text() == "mine"
-
-
-def test_cut_answer_and_dropped_turns_are_told_apart_from_the_answer(tmp_path: Path) -> None:
+def test_cut_answer_is_noted_on_stderr(tmp_path: Path) -> None:
     done = mixcpt("chat", "closed-world", "--plain", "--max-tokens", 5, "--store", tmp_path, typed="and then\n")
     assert done.exit_code == 0, done.output
     assert "cut after 5 tokens" in done.stderr and len(done.stdout.split()) <= 5
 
 
-def test_model_without_a_chat_template_is_sent_to_plain(formless: ModelRef, tmp_path: Path) -> None:
+def test_model_without_a_chat_template_is_refused_without_plain(formless: ModelRef, tmp_path: Path) -> None:
     refused = mixcpt("chat", formless.path, "--store", tmp_path, typed="hello\n")
     assert refused.exit_code == 2
     assert "no chat template" in refused.stderr and "--plain" in refused.stderr
-    question, answer = ASKED[0]
+    question, answer = KNOWN[0]
     done = mixcpt("chat", formless.path, "--plain", "--store", tmp_path, typed=question)
     assert done.stdout.splitlines() == [answer]
 
@@ -106,12 +93,12 @@ def test_model_without_a_chat_template_is_sent_to_plain(formless: ModelRef, tmp_
         (("chat", "./nowhere"), "there is no folder ./nowhere"),
         (("chat", "closed-world", "--plain", "--system", "be brief"), "a plain text has no system message"),
         (("export", "nobody", "OUT"), "has no run 'nobody'"),
-        (("export", "closed-world", "OUT", "--max-shard-size", "large"), "largest file 'large'"),
+        (("export", "closed-world", "OUT", "--max-shard-size", "large"), "--max-shard-size 'large'"),
         (("export", "closed-world", "OUT", "--public"), "--public pushes nothing by itself"),
-        (("export", "closed-world", "OUT", "--push-to", "../up"), "'../up' is no OWNER/NAME"),
+        (("export", "closed-world", "OUT", "--push-to", "../up"), "'../up' is not OWNER/NAME"),
     ],
 )
-def test_what_cannot_work_ends_with_code_2_and_the_reason(
+def test_impossible_request_exits_with_code_2_and_a_reason(
     arguments: tuple[str, ...], expected: str, tmp_path: Path
 ) -> None:
     given = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]

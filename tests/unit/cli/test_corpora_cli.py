@@ -1,4 +1,4 @@
-"""`mixcpt corpus` and `mixcpt lineage --document` in the terminal: what arrives, what is left out, where it went."""
+"""`mixcpt corpus` and `mixcpt lineage --document` on the command line."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bones(tmp_path: Path) -> Path:
-    """A folder of documents with one line that is no record, and one text twice."""
-    texts = [f"Bone number {number} of the hand lies beside its neighbours." for number in range(30)]
+    """Return a folder of documents with one broken line and one duplicate."""
+    texts = [f"Bone number {number} of the hand lies next to its neighbours." for number in range(30)]
     lines = [json.dumps({"id": f"b{number}", "text": text}) for number, text in enumerate([*texts, texts[0]])]
     folder = tmp_path / "bones"
     folder.mkdir()
@@ -35,7 +35,7 @@ def mixcpt(tmp_path: Path, *arguments: object) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments), "--store", str(tmp_path / "store")])
 
 
-def test_corpus_add_counts_what_it_copies_and_says_who_was_told(tmp_path: Path, bones: Path) -> None:
+def test_corpus_add_counts_documents_and_reports_the_notification(tmp_path: Path, bones: Path) -> None:
     added = mixcpt(tmp_path, "corpus", "add", bones, "--note", "from [bold]the[/bold] library")
     assert added.exit_code == 0, added.output
     assert "bones: " in added.stdout
@@ -59,7 +59,7 @@ def test_corpus_add_again_changes_nothing_and_new_documents_are_a_further_delive
     assert len(store.list("registration")) == 2
 
 
-def test_corpus_add_of_nothing_that_exists_says_what_to_give(tmp_path: Path) -> None:
+def test_corpus_add_of_a_missing_path_is_refused(tmp_path: Path) -> None:
     refused = mixcpt(tmp_path, "corpus", "add", tmp_path / "nowhere")
     assert refused.exit_code == 2
     assert "does not exist" in refused.stderr
@@ -67,11 +67,11 @@ def test_corpus_add_of_nothing_that_exists_says_what_to_give(tmp_path: Path) -> 
 
 def test_lineage_of_a_document_names_its_corpus_and_a_wrong_one_is_refused(tmp_path: Path, bones: Path) -> None:
     assert mixcpt(tmp_path, "corpus", "add", bones).exit_code == 0
-    found = mixcpt(tmp_path, "lineage", "--document", "Bone number 7 of the hand", "--json")
-    assert found.exit_code == 0, found.output
-    (told,) = json.loads(found.stdout)
-    assert told["document"].endswith("b7")
-    assert told["models"] == []
+    result = mixcpt(tmp_path, "lineage", "--document", "Bone number 7 of the hand", "--json")
+    assert result.exit_code == 0, result.output
+    (lineage_record,) = json.loads(result.stdout)
+    assert lineage_record["document"].endswith("b7")
+    assert lineage_record["models"] == []
     words = mixcpt(tmp_path, "lineage", "--document", "hand.jsonl").stdout
     assert "waits for its round" in " ".join(words.split())
     missing = mixcpt(tmp_path, "lineage", "--document", "a spaceship")

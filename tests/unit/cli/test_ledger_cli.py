@@ -1,4 +1,4 @@
-"""`mixcpt ledger`: the facts of a run in the terminal and as a table of every kind."""
+"""`mixcpt ledger`: the facts of a run in the terminal and in every file format."""
 
 from pathlib import Path
 
@@ -32,12 +32,12 @@ def ledger(store: ArtifactStore, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["made", "--store", str(store.root), *arguments])
 
 
-@pytest.mark.parametrize(("ending", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
-def test_ledger_writes_one_row_a_fact(store: ArtifactStore, tmp_path: Path, ending: str, read: object) -> None:
+@pytest.mark.parametrize(("ending", "reader"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
+def test_ledger_writes_one_row_per_fact(store: ArtifactStore, tmp_path: Path, ending: str, reader: object) -> None:
     path = tmp_path / "new" / f"facts.{ending}"
     result = ledger(store, "--output", str(path))
     assert result.exit_code == 0, result.output
-    rows = read(path)  # type: ignore[operator]
+    rows = reader(path)  # type: ignore[operator]
     assert len(rows) == 90
     assert (rows[rows["task"] == DOMAIN]["state"] == "learned").sum() == 36
 

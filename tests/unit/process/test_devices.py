@@ -1,4 +1,4 @@
-"""Which GPUs a stage gets: of those it may see, locked between processes, free when nobody alive has them."""
+"""GPU claims: only visible devices, locks across processes, release when the last holder dies."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -89,21 +89,21 @@ def claimed(usable: tuple[str, ...], wanted: int) -> Claim:
         ("7", ()),
     ],
 )
-def test_usable_devices_are_those_that_cuda_would_see(visible: str | None, chosen: tuple[str, ...]) -> None:
+def test_usable_devices_match_cuda(visible: str | None, chosen: tuple[str, ...]) -> None:
     environment = {COUNT: "3"} | ({} if visible is None else {VISIBLE: visible})
     assert usable_devices(environment) == chosen
 
 
-def test_usable_devices_of_a_machine_without_gpus_are_none_whatever_is_set() -> None:
+def test_usable_devices_without_gpus_are_none() -> None:
     assert usable_devices({COUNT: "0", VISIBLE: "0,1"}) == ()
 
 
-def test_usable_devices_count_that_is_no_number_is_refused() -> None:
+def test_usable_devices_invalid_count_is_refused() -> None:
     with pytest.raises(ConfigError, match="MIXCPT_GPUS is 'many'"):
         usable_devices({COUNT: "many"})
 
 
-def test_listing_gives_identities_and_the_parts_of_a_divided_gpu() -> None:
+def test_listing_gives_identities_and_mig_parts() -> None:
     assert parse_listing(LISTING) == ("GPU-aaaa", "MIG-b1", "MIG-b2", "GPU-cccc")
     assert parse_listing("No devices were found") == ()
 
@@ -130,17 +130,17 @@ def test_wanted_devices_follow_processes_launcher_and_settings(
 
 
 @pytest.mark.parametrize(("settings", "usable"), [({"num_processes": 2}, 1), ({"devices": 1}, 0)])
-def test_wanted_devices_that_are_not_there_are_refused_at_once(settings: dict[str, object], usable: int) -> None:
+def test_wanted_devices_more_than_usable_are_refused(settings: dict[str, object], usable: int) -> None:
     with pytest.raises(ConfigError, match=r"runtime\.devices"):
         num_wanted(RuntimeConfig.model_validate(settings), usable, distributed=True)
 
 
 def test_devices_other_than_processes_are_refused_by_the_settings() -> None:
-    with pytest.raises(ValidationError, match="make them equal"):
+    with pytest.raises(ValidationError, match="set both to the same number"):
         RuntimeConfig(num_processes=2, devices=1)
 
 
-def test_child_sees_its_devices_alone_and_none_where_the_settings_say_so() -> None:
+def test_child_sees_only_its_devices_and_none_if_devices_is_zero() -> None:
     assert device_environment(RuntimeConfig(), Claim(("GPU-a", "GPU-b"))) == {VISIBLE: "GPU-a,GPU-b"}
     assert device_environment(RuntimeConfig(), Claim(())) == {}
     assert device_environment(RuntimeConfig(devices=0), Claim(())) == {VISIBLE: ""}
@@ -163,12 +163,12 @@ def test_claim_of_another_process_is_respected_and_freed_by_its_death(tmp_path: 
         claim.release()
 
 
-def test_claim_of_several_takes_none_where_one_is_missing(tmp_path: Path) -> None:
-    one = claimed(("0",), 1)
+def test_claim_of_several_takes_none_if_one_is_missing(tmp_path: Path) -> None:
+    first = claimed(("0",), 1)
     assert isinstance(try_claim(("0", "1"), 2, "run big"), Busy)
-    other = claimed(("1",), 1)  # the attempt kept nothing
-    one.release()
-    other.release()
+    second = claimed(("1",), 1)  # the failed attempt kept no lock
+    first.release()
+    second.release()
     both = claimed(("0", "1"), 2)
     assert both.devices == ("0", "1")
     both.release()
@@ -193,7 +193,7 @@ def test_claim_lasts_until_the_supervised_command_is_dead_too(tmp_path: Path) ->
     command = psutil.Process(int((tmp_path / "pid").read_text()))
     os.kill(caller.pid, signal.SIGKILL)
     caller.wait()
-    assert isinstance(try_claim(["0"], 1, "run mine"), Busy)  # it does not listen to SIGTERM
+    assert isinstance(try_claim(["0"], 1, "run mine"), Busy)  # the command ignores SIGTERM
     answers: list[Claim] = []
 
     def is_free() -> bool:
@@ -206,9 +206,7 @@ def test_claim_lasts_until_the_supervised_command_is_dead_too(tmp_path: Path) ->
     answers[0].release()
 
 
-def test_claim_in_a_folder_that_cannot_be_written_says_which_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claim_in_a_read_only_folder_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(LOCKS, str(tmp_path / "file" / "below"))
     with pytest.raises(MixcptError, match="locks of the GPUs") as caught:

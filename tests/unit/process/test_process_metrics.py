@@ -1,4 +1,4 @@
-"""What a process tree uses, measured on a real one, and what nvidia-smi says of a GPU."""
+"""Resources of a real process tree, and the output of nvidia-smi."""
 
 import os
 import signal
@@ -26,9 +26,7 @@ def test_sample_counts_processors_and_memory_of_grandchildren() -> None:
         parent.stdout.readline()
         process_metrics = ProcessMetrics(parent.pid)
         deadline = time.monotonic() + 30
-        while (
-            process_metrics.sample()["system/process_cpu_percentage"] < 5
-        ):  # a core, but for what else runs on this machine
+        while process_metrics.sample()["system/process_cpu_percentage"] < 5:  # 100 on an idle machine
             assert time.monotonic() < deadline
             time.sleep(0.1)
         sample = process_metrics.sample()
@@ -46,7 +44,7 @@ def test_sample_of_a_tree_that_has_ended_is_zero() -> None:
     assert sample["system/process_cpu_percentage"] == sample["system/process_memory_megabytes"] == 0
 
 
-def test_gpu_figures_have_mlflows_names_and_leave_out_what_is_not_known() -> None:
+def test_gpu_figures_have_mlflow_names_and_skip_unknown_values() -> None:
     answer = "0, 97, 40960, 81920, 512.50\n3, [N/A], 1000, 2000, [N/A]\n"
     assert dict(parse_gpus(answer)) == pytest.approx(
         {

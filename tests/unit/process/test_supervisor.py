@@ -1,4 +1,4 @@
-"""Real processes: whatever happens to the caller, nothing that it started under supervision stays alive."""
+"""Supervised commands with real processes: none outlives its caller."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def run(command: list[str], tmp_path: Path, **options: object) -> int:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_supervisor_normal_end_passes_the_exit_code_on(tmp_path: Path, code: int) -> None:
+def test_supervisor_normal_end_returns_the_exit_code(tmp_path: Path, code: int) -> None:
     assert run([sys.executable, "-c", f"raise SystemExit({code})"], tmp_path) == code
 
 
@@ -84,7 +84,7 @@ def test_supervisor_polite_command_may_clean_up_before_it_ends(tmp_path: Path) -
     assert (tmp_path / "ready.cleaned").exists()
 
 
-def test_supervisor_timeout_ends_the_command_and_says_which_setting(tmp_path: Path) -> None:
+def test_supervisor_timeout_ends_the_command_and_names_the_setting(tmp_path: Path) -> None:
     command = ["sh", "-c", f"echo $$ > {tmp_path / 'pids'}; exec sleep 600"]  # writes long before the limit
     with pytest.raises(MixcptError, match=r"runtime\.timeout_seconds") as caught:
         run(command, tmp_path, timeout_seconds=2.0)

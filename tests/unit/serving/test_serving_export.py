@@ -1,4 +1,4 @@
-"""A model as a folder that other tools load: the same answers, all files that they read, nothing half-written."""
+"""An exported folder gives the same logits, has all files that other tools read, and is never half-written."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,11 @@ def test_exported_model_has_the_weights_tokens_and_prompts_of_its_source(
     before, after = weights_of(source.path), weights_of(exported.path)
     assert {name: tensor.dtype for name, tensor in after.items()} == dict.fromkeys(before, SHARED_DTYPES[dtype])
     assert all(torch.equal(after[name], before[name].to(SHARED_DTYPES[dtype])) for name in before)
-    own, copy = (AutoTokenizer.from_pretrained(place) for place in (source.path, exported.path))
+    source_tokenizer, copy = (AutoTokenizer.from_pretrained(place) for place in (source.path, exported.path))
     turns = [{"role": "user", "content": "what is it ?"}]
-    assert copy.apply_chat_template(turns, tokenize=False) == own.apply_chat_template(turns, tokenize=False)
-    assert copy("Flozur is a clan .")["input_ids"] == own("Flozur is a clan .")["input_ids"]
+    rendered = source_tokenizer.apply_chat_template(turns, tokenize=False)
+    assert copy.apply_chat_template(turns, tokenize=False) == rendered
+    assert copy("Flozur is a clan .")["input_ids"] == source_tokenizer("Flozur is a clan .")["input_ids"]
 
 
 def test_exported_folder_has_what_servers_and_converters_read(source: ModelRef, tmp_path: Path) -> None:
@@ -49,9 +50,9 @@ def test_exported_folder_has_what_servers_and_converters_read(source: ModelRef, 
         path.name for path in folder.iterdir()
     }
     assert (folder / "README.md").read_text() == "# Card\n"
-    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # who may read one may read all
-    told = "".join(path.read_text() for path in folder.glob("*.json"))
-    assert str(CLOSED_WORLD_PATH) not in told and str(tmp_path) not in told
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # a user who can read one can read all
+    text = "".join(path.read_text() for path in folder.glob("*.json"))
+    assert str(CLOSED_WORLD_PATH) not in text and str(tmp_path) not in text
 
 
 def test_export_in_several_files_loads_as_one_model(source: ModelRef, tmp_path: Path) -> None:
@@ -73,19 +74,19 @@ def test_export_without_a_fast_tokenizer_file_gets_one(tiny_model: ModelRef, tmp
     assert (export(tiny_model, tmp_path / "out").directory / "tokenizer.json").is_file()
 
 
-def test_folder_that_answers_otherwise_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_folder_with_other_logits_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
     moved = moved_model(tiny_model, tmp_path / "moved", 1)
     expected = probe(load_model(tiny_model), tiny_model)
     require_same(tiny_model, tiny_model.directory, expected)
     with pytest.raises(ModelError, match="do not give the logits"):
         require_same(tiny_model, moved.directory, expected)
     other = copied(tiny_model, tmp_path / "other", "{{ messages }}")
-    with pytest.raises(ModelError, match="the exported chat template is not"):
+    with pytest.raises(ModelError, match="the exported chat template differs from"):
         require_same(tiny_model, other.directory, expected)
 
 
 def test_export_that_fails_leaves_nothing_and_touches_no_other_folder(tiny_model: ModelRef, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="largest file 'many': "):
+    with pytest.raises(ConfigError, match="--max-shard-size 'many' is not"):
         export(tiny_model, tmp_path / "out", max_shard_size="many")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "full").mkdir()
