@@ -1,4 +1,4 @@
-"""Curation: raw records in, clean documents out, and every refusal and removal explained; needs no torch."""
+"""Curation: turn raw records into clean ones, with a reason for every rejected record. It imports no torch."""
 
 from mixcpt.curation.pipeline import clean, curate, require_domain
 from mixcpt.curation.sources import check_sources, open_sources

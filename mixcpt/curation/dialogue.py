@@ -1,17 +1,17 @@
-r"""Splits `\n\nHuman: ... \n\nAssistant: ...` dialogues, the form of the HH-RLHF data, into prompt and last answer."""
+r"""Split `\n\nHuman: ... \n\nAssistant: ...` dialogues, the form of the HH-RLHF data, into prompt and last answer."""
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
 class NotADialogue(ValueError):
-    """The text has no prompt with an answer at its end; says why."""
+    """Raised for a text that does not consist of a prompt and an answer; the message is the reason."""
 
 
 def split_dialogue(text: str) -> tuple[str, str]:
-    """Returns prompt and last answer.
+    """Return prompt and last answer.
 
-    A single question becomes plain text; of several turns the roles stay readable, for without them nobody could tell
-    who said what.
+    A single question becomes plain text. Prompts of several turns keep their role names, because the speakers cannot
+    be distinguished without them.
 
     Raises:
         NotADialogue: If there is no answer, no question, or the dialogue ends with the human's turn.

@@ -1,15 +1,15 @@
-"""Which fields of a source's records are read, and for what."""
+"""The fields of a source's records that are read."""
 
 from mixcpt.config import FieldNames, FilesSource, HuggingFaceSource, Pool, Source
 
 
 def field_names(source: Source) -> FieldNames:
-    """Returns where the source keeps what; the embedded world has the default names."""
+    """Return the field names of a source; the closed world has the default names."""
     return source.fields if isinstance(source, FilesSource | HuggingFaceSource) else FieldNames()
 
 
 def wanted_fields(source: Source) -> tuple[str, ...]:
-    """Returns every field that the source's records are read for."""
+    """Return all fields that are read from the records of a source."""
     fields = field_names(source)
     by_pool: dict[Pool, tuple[str, ...]] = {
         "domain": (fields.text, "title"),

@@ -1,4 +1,4 @@
-"""Finds the files that a source names: files, folders (searched through) and globs."""
+"""Find the files of a source. Its paths are files, folders (searched recursively) and globs."""
 
 import glob
 import os
@@ -12,24 +12,24 @@ from mixcpt.curation.records import DOCUMENT_POOLS, printable
 
 @dataclass
 class FileSearch:
-    """What the paths of a source led to."""
+    """The files found at the paths of a source."""
 
     files: list[Path] = field(default_factory=list)
-    """Each once, in the order of the paths and sorted within a folder or glob."""
+    """Files without repetition, in the order of the paths and sorted within a folder or glob."""
     ignored: list[Path] = field(default_factory=list)
-    """Files inside folders that are of no kind that can be read."""
+    """Files in folders that have an unknown kind."""
     problems: list[str] = field(default_factory=list)
-    """What is wrong, naming key and path."""
+    """Problems, each with key and path."""
 
     def names(self) -> list[str]:
-        """Returns what reports call the files: their places below the deepest folder that holds them all."""
+        """Return the names of the files in reports: their paths relative to their deepest common folder."""
         resolved = [path.resolve() for path in self.files]
         root = os.path.commonpath([path.parent for path in resolved])
         return [printable(path.relative_to(root).as_posix()) for path in resolved]
 
 
 def find_files(source: FilesSource, key: str) -> FileSearch:
-    """Returns the files of a source; `key` is where the source stands in the settings."""
+    """Return the files of a source; `key` is the place of the source in the settings."""
     search = FileSearch()
     for index, pattern in enumerate(source.paths):
         _find(pattern, source, f"{key}.paths[{index}]", search)
@@ -37,33 +37,36 @@ def find_files(source: FilesSource, key: str) -> FileSearch:
     return search
 
 
-def _find(pattern: str, source: FilesSource, where: str, search: FileSearch) -> None:
+def _find(pattern: str, source: FilesSource, key: str, search: FileSearch) -> None:
+    """Add the files of one path, and its problems, to `search`."""
     path = Path(pattern).expanduser()
     if pattern and path.is_dir():
-        found = _search_folder(path, source, search)
+        files = _search_folder(path, source, search)
     elif path.is_file():
-        found = [path]
-    else:  # Path.glob takes no absolute patterns
-        found = [match for match in map(Path, sorted(glob.glob(str(path), recursive=True))) if match.is_file()]  # noqa: PTH207
-    if not found:
-        search.problems.append(f"{where}: {_why_nothing(pattern)}")
-    for file in found:
+        files = [path]
+    else:  # `Path.glob` does not accept absolute patterns
+        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        files = [match for match in matches if match.is_file()]
+    if not files:
+        search.problems.append(f"{key}: {_why_empty(pattern)}")
+    for file in files:
         if problem := _problem(file, source):
-            search.problems.append(f"{where}: {problem}")
-    search.files += found
+            search.problems.append(f"{key}: {problem}")
+    search.files += files
 
 
 def _search_folder(folder: Path, source: FilesSource, search: FileSearch) -> list[Path]:
-    found = []
+    """Return the files in a folder that can be read, and add the others to `search.ignored`."""
+    files = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not path.is_file() or hidden:
             continue
         if reader_kind(path) and not _lacks_fields(path, source):
-            found.append(path)
+            files.append(path)
         else:
             search.ignored.append(path)
-    return found
+    return files
 
 
 def _problem(path: Path, source: FilesSource) -> str:
@@ -81,7 +84,7 @@ def _lacks_fields(path: Path, source: FilesSource) -> bool:
     return reader_kind(path) in DOCUMENT_SUFFIXES and source.pool not in DOCUMENT_POOLS
 
 
-def _why_nothing(pattern: str) -> str:
+def _why_empty(pattern: str) -> str:
     if pattern and Path(pattern).expanduser().is_dir():
         return f"the folder {pattern} holds no file of a known kind ({', '.join(KNOWN_SUFFIXES)})"
     if glob.has_magic(pattern):

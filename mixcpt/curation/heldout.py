@@ -1,4 +1,4 @@
-"""Sets documents aside to measure on; decided by their text and the seed, never by their position."""
+"""Hold documents out for measurements; their text and the seed decide, never their position."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -7,14 +7,15 @@ from mixcpt.curation.records import Record
 from mixcpt.curation.steps import content_key
 
 _MIN_POOL = 20
-"""From this many documents on, a pool has at least one held-out document."""
+"""Minimum number of documents in a pool that has at least one held-out document."""
 
 
 def split_heldout(records: Sequence[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """Returns (training, held-out) documents.
+    """Return the training documents and the held-out documents.
 
-    A document is held out where the hash of its text and the seed falls below `fraction`. So adding documents moves no
-    other, and equal documents share a side. A pool of 20 or more has at least one held out, and one text always stays.
+    A document is held out if the hash of its text and the seed is below `fraction`. Adding documents therefore moves no
+    other document, and equal documents stay together. At least one document of a pool of 20 or more is held out, and at
+    least one text remains for training.
     """
     draws = {content_key(record): _draw(record, seed) for record in records}
     heldout = {key for key, draw in draws.items() if draw < fraction}
@@ -27,6 +28,6 @@ def split_heldout(records: Sequence[Record], fraction: float, seed: int) -> tupl
 
 
 def _draw(record: Record, seed: int) -> float:
-    """Returns a number in [0, 1) that depends on the text and the seed alone."""
+    """Return a number in [0, 1) that depends only on the text and the seed."""
     digest = sha256(f"{seed}\0".encode() + content_key(record)).digest()
     return int.from_bytes(digest[:6]) / 2**48

@@ -1,4 +1,4 @@
-"""Turns raw records into records: which field holds what, what is missing or of the wrong type."""
+"""Parse raw records into records, and report missing fields and fields of the wrong type."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -14,7 +14,7 @@ _JSON_NAMES = {dict: "an object", list: "a list", bool: "true or false", type(No
 
 
 class _Unusable(Exception):
-    """A field of the record under way cannot be used."""
+    """Raised if a field of the current record cannot be used."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -22,7 +22,7 @@ class _Unusable(Exception):
 
 
 class RecordParser:
-    """Parses the raw records of one source and gives each a name of its own."""
+    """Parser of the raw records of one source; it gives every record a unique id."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -31,7 +31,7 @@ class RecordParser:
         self._times_seen: dict[str, int] = {}
 
     def __call__(self, raw: RawRecord) -> Record | Defect:
-        """Returns the record, or why it cannot be used."""
+        """Return the record, or a defect with the reason if it cannot be used."""
         try:
             texts = self._texts(raw.values)
         except _Unusable as problem:
@@ -78,13 +78,14 @@ class RecordParser:
         return f"{prompt}\n{_text(values, self._fields.input, may_be_blank=True)}".rstrip()
 
     def _unique_id(self, raw: RawRecord) -> str:
-        given = raw.values.get(self._fields.id)
-        usable = isinstance(given, str | int) and not isinstance(given, bool) and given != ""
-        prefix, name = f"{self._source.name}/", printable(str(given)) if usable else f"{raw.file}:{raw.line}"
-        return self._numbered(name if name.startswith(prefix) else prefix + name)  # curated before: it has its name
+        value = raw.values.get(self._fields.id)
+        usable = isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+        name = printable(str(value)) if usable else f"{raw.file}:{raw.line}"
+        prefix = f"{self._source.name}/"  # a record that was curated before already has it
+        return self._numbered(name if name.startswith(prefix) else prefix + name)
 
     def _numbered(self, name: str) -> str:
-        """Returns the name, with #2, #3 ... from its second time on."""
+        """Return the name, with #2, #3 ... appended from its second use on."""
         count = self._times_seen[name] = self._times_seen.get(name, 0) + 1
         return name if count == 1 else self._numbered(f"{name}#{count}")
 

@@ -1,4 +1,4 @@
-"""Curation from end to end: open the sources, parse, clean, set aside, remove duplicates, publish."""
+"""Curation from end to end: open the sources, parse, clean, hold out, remove duplicates, publish."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ _log = logging.getLogger("mixcpt.curation")
 
 
 def curate(config: CurationConfig, *, seed: int, store: ArtifactStore) -> ArtifactRef:
-    """Returns the corpus: clean records by pool, held-out documents, and whatever was left out with its reason.
+    """Produce the corpus and return its reference.
 
-    It is identified by the content of the sources, not by where they lie.
+    It contains clean records by pool, held-out documents, and all rejected records with their reasons.
 
     Raises:
         ConfigError: If a source is missing or of an unknown kind.
-        DataError: If not one document of the domain is good.
+        DataError: If no document of the domain is usable.
     """
     sources = open_sources(config)
     key = curation_key(config, sources, seed)
@@ -53,33 +53,34 @@ def _build(folder: Path, config: CurationConfig, sources: list[OpenSource], seed
 def clean(
     config: CurationConfig, sources: Sequence[OpenSource], seed: int, known: Mapping[bytes, str] = MappingProxyType({})
 ) -> Corpus:
-    """Returns what the sources have, cleaned, held out and told apart, before any of it is written.
+    """Return the clean records of the sources, without writing them.
 
     Args:
-        config: What cleaning does.
-        sources: What is read.
-        seed: Of what is held out.
-        known: Name of each text that is somewhere else already, by its `content_key`; it is left out.
+        config: Settings of the cleaning steps.
+        sources: Sources to read.
+        seed: Seed of the choice of held-out documents.
+        known: Names of texts that another corpus contains, by `content_key`; they are removed.
     """
-    corpus = Corpus(sources)
+    corpus = Corpus(sources=sources)
     pools = _read(sources, corpus)
-    elsewhere = [Repeats(known, "registered already as", "registered")] if known else []
+    registered = [Repeats(known, "registered already as", "registered")] if known else []
     training: dict[Pool, list[Record]] = {}
     for pool, records in pools.items():
-        training[pool] = list(run_steps(records, [*_cleaning(config), *elsewhere], corpus.removed.append))
+        training[pool] = list(run_steps(records, [*_cleaning(config), *registered], corpus.removed.append))
         if pool in DOCUMENT_POOLS:
             training[pool], heldout = split_heldout(training[pool], config.heldout_fraction, seed)
-            once = [Duplicates("duplicate of held-out")] if config.deduplicate else []
-            corpus.heldout += run_steps(heldout, once, corpus.removed.append)
-    held = Repeats({content_key(record): record.id for record in corpus.heldout}, "duplicate of held-out", "heldout")
+            duplicates = [Duplicates("duplicate of held-out")] if config.deduplicate else []
+            corpus.heldout += run_steps(heldout, duplicates, corpus.removed.append)
+    heldout_ids = {content_key(record): record.id for record in corpus.heldout}
+    without_heldout = Repeats(heldout_ids, "duplicate of held-out", "heldout")
     for records in training.values():
-        steps: list[Step] = [held, *([Duplicates()] if config.deduplicate else [])]
+        steps: list[Step] = [without_heldout, *([Duplicates()] if config.deduplicate else [])]
         corpus.kept += run_steps(records, steps, corpus.removed.append)
     return corpus
 
 
 def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Record]]:
-    """Returns the good records by pool; the others go into quarantine."""
+    """Read all sources and return the usable records by pool; the others are added to the quarantine."""
     pools: dict[Pool, list[Record]] = {pool: [] for pool in TEXT_NAMES}
     for source in sources:
         name = source.config.name
@@ -89,34 +90,32 @@ def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Reco
                 corpus.quarantined.append((name, record))
             else:
                 pools[record.pool].append(record)
-        bad = sum(of == name for of, _ in corpus.quarantined)
-        _log.log(
-            logging.WARNING if bad else logging.INFO, "%s: %d records, %d quarantined", name, corpus.read[name], bad
-        )
+        num_quarantined = sum(defect_source == name for defect_source, _ in corpus.quarantined)
+        level = logging.WARNING if num_quarantined else logging.INFO
+        _log.log(level, "%s: %d records, %d quarantined", name, corpus.read[name], num_quarantined)
     return pools
 
 
 def _cleaning(config: CurationConfig) -> list[Step]:
-    """Returns the steps that judge each record by itself."""
+    """Return the steps that treat every record independently."""
     steps: list[Step] = [Normalise()] if config.normalise else []
     return [*steps, MinLength(config.min_characters)]
 
 
 def require_domain(corpus: Corpus) -> None:
-    """Raises `DataError` where no document of the domain is left; it says what became of them."""
+    """Raise `DataError` if no document of the domain is left; its text has counts and the first reasons."""
     if any(record.pool == "domain" for record in corpus.kept):
         return
     domain = [source.config.name for source in corpus.sources if source.config.pool == "domain"]
     read = sum(corpus.read[name] for name in domain)
     defects = [f"{source}: {defect}" for source, defect in corpus.quarantined if source in domain]
+    removals = [removal for removal in corpus.removed if removal.verdict.record.pool == "domain"]
     reasons = [
-        f"{removal.verdict.record.id}: removed by {removal.step}: {removal.verdict.reason}"
-        for removal in corpus.removed
-        if removal.verdict.record.pool == "domain"
+        f"{removal.verdict.record.id}: removed by {removal.step}: {removal.verdict.reason}" for removal in removals
     ]
     first = "".join(f"\n  {line}" for line in (defects[:3] + reasons[:3]))
     raise DataError(
-        f"not one document of the domain ({', '.join(domain)}) can be used: "
+        f"no document of the domain ({', '.join(domain)}) is usable: "
         f"{read} records read, {len(defects)} quarantined, {len(reasons)} removed{first}",
-        "check the files and, for records, which field holds the text (fields.text)",
+        "check the files and, for records, the name of the text field (fields.text)",
     )

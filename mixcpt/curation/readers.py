@@ -1,4 +1,4 @@
-"""Reads files of every kind into raw records; a damaged line or file becomes a defect and never stops the rest."""
+"""Read files of every kind into raw records; a damaged line or file becomes a defect and the rest is still read."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from mixcpt.curation.records import Defect, RawRecord
 Item = RawRecord | Defect
 
 DOCUMENT_SUFFIXES = (".txt", ".md")
-"""Files that are one document each and hold no fields."""
+"""Suffixes of files that are one document without fields."""
 
 _BLOCK_BYTES = 1 << 20
 _SPACE = re.compile(r"\s*")
@@ -23,7 +23,7 @@ _DECODER = json.JSONDecoder()
 
 
 class _Damaged(Exception):
-    """The file ends before its contents do, or its compression is broken; `rest` is the unfinished end."""
+    """Raised for a truncated file or broken compression; `rest` is the unfinished end."""
 
     def __init__(self, reason: str, rest: bytes = b"") -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class _Damaged(Exception):
 
 
 def reader_kind(path: Path) -> str:
-    """Returns the suffix that decides how the file is read, or an empty text for an unknown kind of file."""
+    """Return the suffix that decides how the file is read; empty for an unknown kind of file."""
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
     compressed_parquet = suffix == ".parquet" and name.endswith(".gz")
@@ -39,7 +39,7 @@ def reader_kind(path: Path) -> str:
 
 
 def read_file(path: Path, name: str, source: Source) -> Iterator[Item]:
-    """Yields the records of one file in order; `name` is what the file is called in every report."""
+    """Yield the records of one file in order; `name` is the name of the file in reports."""
     return _READERS[reader_kind(path)](path, name, source)
 
 
@@ -50,29 +50,36 @@ def _read_lines(path: Path, name: str, source: Source) -> Iterator[Item]:
             if line.strip():
                 yield _parse_line(line, name, number)
     except _Damaged as damage:
-        yield Defect(name, number + 1, "", str(damage), _visible(damage.rest))
+        yield Defect(file=name, line=number + 1, reason=str(damage), raw=_visible(damage.rest))
 
 
 def _parse_line(line: bytes, name: str, number: int) -> Item:
     try:
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
-        return Defect(name, number, "", f"is no valid UTF-8 at byte {error.start}", _visible(line))
+        return Defect(file=name, line=number, reason=f"is no valid UTF-8 at byte {error.start}", raw=_visible(line))
     except json.JSONDecodeError as error:
-        return Defect(name, number, "", f"broken JSON: {error.msg} at column {error.colno}", _visible(line))
+        return Defect(
+            file=name, line=number, reason=f"broken JSON: {error.msg} at column {error.colno}", raw=_visible(line)
+        )
     except (RecursionError, ValueError) as error:
-        return Defect(name, number, "", f"broken JSON: {error}", _visible(line))
+        return Defect(file=name, line=number, reason=f"broken JSON: {error}", raw=_visible(line))
     return _object(value, name, number, _visible(line))
 
 
 def _object(value: Any, name: str, number: int, raw: str) -> Item:
     if isinstance(value, dict):
         return RawRecord(name, number, value)
-    return Defect(name, number, "", f"holds a {type(value).__name__} where an object (field: value) was expected", raw)
+    return Defect(
+        file=name,
+        line=number,
+        reason=f"holds a {type(value).__name__} where an object (field: value) was expected",
+        raw=raw,
+    )
 
 
 def _read_json(path: Path, name: str, source: Source) -> Iterator[Item]:
-    """Yields the members of a JSON list; a file of one object a line, which many call .json too, is read as lines."""
+    """Yield the members of a JSON list; a .json file with one object per line is read as lines."""
     content, damage = _content(path)
     text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     if text.lstrip().startswith("["):
@@ -80,7 +87,9 @@ def _read_json(path: Path, name: str, source: Source) -> Iterator[Item]:
     elif not text.strip() or isinstance(_parse_line(content.strip().partition(b"\n")[0], name, 1), RawRecord):
         yield from _read_lines(path, name, source)
     else:
-        yield Defect(name, 1, "", damage or "holds neither a list of records nor one record a line", text)
+        yield Defect(
+            file=name, line=1, reason=damage or "holds neither a list of records nor one record a line", raw=text
+        )
 
 
 def _members(text: str, name: str, damage: str) -> Iterator[Item]:
@@ -94,25 +103,27 @@ def _members(text: str, name: str, damage: str) -> Iterator[Item]:
             if text[following : following + 1] not in (",", "]"):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, following)
         except (ValueError, RecursionError) as error:
-            yield Defect(name, line, "", damage or f"broken JSON, the rest is lost: {error}", text[position:])
+            yield Defect(
+                file=name, line=line, reason=damage or f"broken JSON, the rest is lost: {error}", raw=text[position:]
+            )
             return
         yield _object(value, name, line, text[position:end])
         position = following if text[following] == "]" else _skip_space(text, following + 1)
     rest = text[position + 1 :].strip()
     if rest or damage:
-        yield Defect(name, line, "", damage or "broken JSON: something follows the list", rest)
+        yield Defect(file=name, line=line, reason=damage or "broken JSON: something follows the list", raw=rest)
 
 
 def _read_document(path: Path, name: str, source: Source) -> Iterator[Item]:
     content, damage = _content(path)
     if damage:
-        yield Defect(name, 1, "", damage, _visible(content))
+        yield Defect(file=name, line=1, reason=damage, raw=_visible(content))
         return
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        yield Defect(name, line, "", f"is no valid UTF-8 at byte {error.start}", _visible(content))
+        yield Defect(file=name, line=line, reason=f"is no valid UTF-8 at byte {error.start}", raw=_visible(content))
         return
     fields = field_names(source)
     yield RawRecord(name, 1, {fields.id: name, "title": path.name.removesuffix(".gz"), fields.text: text})
@@ -131,7 +142,7 @@ def _read_parquet(path: Path, name: str, source: Source) -> Iterator[Item]:
                     number += 1
                     yield RawRecord(name, number, values)
     except (pa.ArrowException, OSError) as error:
-        yield Defect(name, number + 1, "", f"damaged parquet: {error}")
+        yield Defect(file=name, line=number + 1, reason=f"damaged parquet: {error}")
 
 
 _READERS: dict[str, Callable[[Path, str, Source], Iterator[Item]]] = {
@@ -158,11 +169,11 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _content(path: Path) -> tuple[bytes, str]:
-    """Returns what can be read of the file, and what is wrong with it, if anything."""
+    """Return the readable part of the file, and the reason if the rest is damaged."""
     blocks: list[bytes] = []
     try:
         for block in _blocks(path):
-            blocks.append(block)  # not extend: what precedes the damage must survive it
+            blocks.append(block)  # not `extend`, which would lose the blocks before the damage
     except _Damaged as damage:
         return b"".join(blocks), str(damage)
     return b"".join(blocks), ""
@@ -172,7 +183,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
     opener: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rb") as stream:
         try:
-            while block := stream.read1(_BLOCK_BYTES):  # `read` would throw away what precedes the damage
+            while block := stream.read1(_BLOCK_BYTES):  # `read` would lose the data before the damage
                 yield block
         except EOFError:
             raise _Damaged("the gzip file is truncated: it ends before its contents do") from None
@@ -185,5 +196,5 @@ def _visible(raw: bytes) -> str:
 
 
 def _skip_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    space = _SPACE.match(text, position)
+    return space.end() if space else position

@@ -1,4 +1,4 @@
-"""What flows through curation: raw records, what was wrong with the unusable ones, and parsed records."""
+"""The records of curation: raw records, defects of unusable ones, and parsed records."""
 
 import json
 from collections.abc import Mapping
@@ -13,42 +13,43 @@ TEXT_NAMES: dict[Pool, tuple[str, ...]] = {
     "instructions": ("prompt", "response"),
     "preferences": ("prompt", "chosen", "rejected"),
 }
-"""The texts that a record of each pool is made of."""
+"""Names of the texts in a record, by pool."""
 
 DOCUMENT_POOLS: tuple[Pool, ...] = ("domain", "general")
-"""The pools whose records are one text, and of which a part is held out."""
+"""Pools whose records are one text; a part of them is held out."""
 
 _MAX_RAW_CHARACTERS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """A record as it was read, with the place it came from."""
+    """A record as read from a file, with its place."""
 
     file: str
     line: int
-    """Line of a text file, else the number of the record; both from 1."""
+    """Line in a text file or number of the record otherwise, counted from 1."""
     values: Mapping[str, Any]
 
     def defect(self, field: str, reason: str) -> "Defect":
-        """Returns why this record cannot be used."""
-        return Defect(self.file, self.line, field, reason, json.dumps(self.values, ensure_ascii=False, default=str))
+        """Return the defect of this record: the reason why it cannot be used."""
+        raw = json.dumps(self.values, ensure_ascii=False, default=str)
+        return Defect(file=self.file, line=self.line, field=field, reason=reason, raw=raw)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Defect:
     """A record, or a whole file, that cannot be used."""
 
     file: str
     line: int
-    field: str
-    """Empty where the record as a whole is unusable."""
+    field: str = ""
+    """Name of the unusable field; empty if the whole record is unusable."""
     reason: str
     raw: str = ""
 
     @property
     def excerpt(self) -> str:
-        """The beginning of the raw record, fit for UTF-8."""
+        """Beginning of the raw record, as valid UTF-8."""
         return printable(self.raw[:_MAX_RAW_CHARACTERS])[:_MAX_RAW_CHARACTERS]
 
     def __str__(self) -> str:
@@ -56,7 +57,7 @@ class Defect:
         return f"{place}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A usable record: one text (documents), prompt and response, or prompt, chosen and rejected."""
 
@@ -64,12 +65,12 @@ class Record:
     source: str
     pool: Pool
     texts: tuple[str, ...]
-    """In the order of `TEXT_NAMES`."""
+    """Texts in the order of `TEXT_NAMES`."""
     title: str = ""
 
     @property
     def text(self) -> str:
-        """All texts as one; a document's own text."""
+        """All texts, joined by line breaks."""
         return "\n".join(self.texts)
 
     @property
@@ -78,5 +79,5 @@ class Record:
 
 
 def printable(text: str) -> str:
-    """Returns the text with whatever UTF-8 cannot hold (lone surrogates) spelt out."""
+    """Return the text with escapes for characters that are invalid in UTF-8 (lone surrogates)."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Keeps the books of a curation (read = quarantined + removed + held out + kept) and writes them out."""
+"""Count the records of a curation (read = quarantined + removed + held out + kept) and write them to files."""
 
 import json
 from collections import Counter
@@ -16,24 +16,26 @@ from mixcpt.curation.sources import OpenSource
 from mixcpt.curation.steps import Removal
 
 _TABLES: dict[Pool, str] = {"instructions": "instructions.parquet", "preferences": "preferences.parquet"}
+_REMOVED_COLUMNS = ("pool", "source", "id", "step", "reason", "text")
+_QUARANTINE_COLUMNS = ("source", "file", "line", "field", "reason", "raw")
 _NOTHING = {"records": 0, "bytes": 0}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Corpus:
-    """Everything that came out of a curation."""
+    """The result of a curation."""
 
     sources: Sequence[OpenSource]
     read: Counter[str] = field(default_factory=Counter)
-    """Records read, by source."""
+    """Number of records read, by source."""
     quarantined: list[tuple[str, Defect]] = field(default_factory=list)
-    """Source and defect."""
+    """Unusable records: source and defect."""
     removed: list[Removal] = field(default_factory=list)
     heldout: list[Record] = field(default_factory=list)
     kept: list[Record] = field(default_factory=list)
 
     def report(self) -> dict[str, Any]:
-        """Returns the books as JSON values: by pool, by source, and by reason of removal."""
+        """Return the counts as JSON values: by pool, by source, and by reason of removal."""
         kept, heldout = _tally(self.kept, by="pool"), _tally(self.heldout, by="pool")
         pools = {
             pool: {**kept.get(pool, _NOTHING), "heldout": heldout.get(pool, _NOTHING)["records"]} for pool in TEXT_NAMES
@@ -45,19 +47,15 @@ class Corpus:
         }
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Returns the report, after writing it and the six tables into `folder`."""
+        """Write the report and the six tables into `folder`, and return the report."""
         for pool, file in _TABLES.items():
             names = ("id", "source", *TEXT_NAMES[pool])
             rows = ((record.id, record.source, *record.texts) for record in self.kept if record.pool == pool)
             _write_table(folder / file, names, rows)
         _write_documents(folder / "documents.parquet", self.kept)
         _write_documents(folder / "heldout.parquet", self.heldout)
-        _write_table(
-            folder / "removed.parquet", ("pool", "source", "id", "step", "reason", "text"), self._removed_rows()
-        )
-        _write_table(
-            folder / "quarantine.parquet", ("source", "file", "line", "field", "reason", "raw"), self._quarantine_rows()
-        )
+        _write_table(folder / "removed.parquet", _REMOVED_COLUMNS, self._removed_rows())
+        _write_table(folder / "quarantine.parquet", _QUARANTINE_COLUMNS, self._quarantine_rows())
         report = self.report()
         (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
         return report
@@ -104,7 +102,7 @@ class Corpus:
 
 
 def _tally(records: Iterable[Record], *, by: Literal["pool", "source"]) -> dict[str, dict[str, int]]:
-    """Returns the number of records and their bytes by pool or by source."""
+    """Return the number of records and their bytes, by pool or by source."""
     tally: dict[str, dict[str, int]] = {}
     for record in records:
         entry = tally.setdefault(record.pool if by == "pool" else record.source, dict(_NOTHING))

@@ -1,4 +1,4 @@
-"""Opens sources: where their records are, what their content is (by digest), and how to read it."""
+"""Open sources: find their records, compute the digest of their content, and read them."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ _LOG_EVERY = 50_000
 
 @dataclass(frozen=True)
 class FileContent:
-    """What decides the content of a file, or of a dataset that is no file."""
+    """Identity of the content of a file or of a dataset without files."""
 
     name: str
     sha256: str
@@ -36,12 +36,12 @@ class FileContent:
 
 @dataclass(frozen=True)
 class OpenSource:
-    """A source whose content is known and can be read, as often as need be."""
+    """A source with the digest of its content; it can be read several times."""
 
     config: Source
     contents: tuple[FileContent, ...]
     places: tuple[str, ...]
-    """Paths or addresses: recorded, but no part of any identity."""
+    """Paths or addresses, for the record only; they do not change any fingerprint."""
     items: Callable[[], Iterator[Item]]
 
     @property
@@ -49,7 +49,7 @@ class OpenSource:
         return fingerprint([content.to_json() for content in self.contents])
 
     def records(self) -> Iterator[Record | Defect]:
-        """Yields each record of the source, or why it cannot be used; at most `limit` of them."""
+        """Yield the records of the source, with a defect for every unusable one; at most `limit` of them."""
         parse = RecordParser(self.config)
         for count, item in enumerate(islice(self.items(), self.config.limit or None), start=1):
             yield parse(item) if isinstance(item, RawRecord) else item
@@ -58,7 +58,7 @@ class OpenSource:
 
 
 def check_sources(config: CurationConfig) -> list[str]:
-    """Returns what is wrong with the places of the sources, each problem with its key path; reads no record."""
+    """Return the problems of the paths of the sources, each with its key, without reading records."""
     problems: list[str] = []
     for index, source in enumerate(config.sources):
         key = f"curation.sources[{index}]"
@@ -72,10 +72,10 @@ def check_sources(config: CurationConfig) -> list[str]:
 
 
 def open_sources(config: CurationConfig) -> list[OpenSource]:
-    """Returns the sources of a configuration, in its order.
+    """Return the sources of a configuration, in its order.
 
     Raises:
-        ConfigError: Naming every file that is missing, unreadable or of an unknown kind, before anything is read.
+        ConfigError: If files are missing, unreadable or of an unknown kind; it lists all of them.
     """
     if problems := check_sources(config):
         raise ConfigError(
@@ -101,25 +101,25 @@ def _open_files(source: FilesSource, search: FileSearch) -> OpenSource:
         _log.warning("%s: leaving out files of no known kind: %s", source.name, ignored)
     named = list(zip(search.files, search.names(), strict=True))
     return OpenSource(
-        source,
-        tuple(FileContent(name, file_digest(path), path.stat().st_size) for path, name in named),
-        tuple(str(path.resolve()) for path in search.files),
-        lambda: chain.from_iterable(read_file(path, name, source) for path, name in named),
+        config=source,
+        contents=tuple(FileContent(name, file_digest(path), path.stat().st_size) for path, name in named),
+        places=tuple(str(path.resolve()) for path in search.files),
+        items=lambda: chain.from_iterable(read_file(path, name, source) for path, name in named),
     )
 
 
 def _from_rows(source: Source, name: str, rows: Iterable[Mapping[str, Any]], places: tuple[str, ...]) -> OpenSource:
-    """Returns a source of rows that lie in no file; its content is the rows themselves."""
+    """Return a source of rows without files; the rows are its content."""
     digest, size = sha256(), 0
     for row in islice(rows, source.limit or None):
         line = json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
         digest.update(line)
         size += len(line)
     return OpenSource(
-        source,
-        (FileContent(name, digest.hexdigest(), size),),
-        places,
-        lambda: (RawRecord(name, number, row) for number, row in enumerate(rows, start=1)),
+        config=source,
+        contents=(FileContent(name, digest.hexdigest(), size),),
+        places=places,
+        items=lambda: (RawRecord(name, number, row) for number, row in enumerate(rows, start=1)),
     )
 
 
@@ -149,7 +149,7 @@ def _load_huggingface(source: HuggingFaceSource, key: str) -> Iterable[Mapping[s
     except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(
             f"{key}: the dataset {source.path!r} (split {source.split!r}) cannot be loaded: {error}",
-            "check path, subset and split; a hub dataset needs the network once and, where gated, HF_TOKEN",
+            "check path, subset and split; a hub dataset needs the network once and, for gated datasets, HF_TOKEN",
         ) from error
     wanted = [column for column in dataset.column_names if column in wanted_fields(source)]
     return dataset.select_columns(wanted) if wanted else dataset  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The cleaning steps: each looks at records in turn and keeps or removes them, saying why."""
+"""The cleaning steps: each one keeps or removes records and gives a reason for every removal."""
 
 import re
 import unicodedata
@@ -14,17 +14,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufff9-\ufffb]")
 _LINE_END = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
-"""What other people's exports leave at the end of a text; never part of it."""
+"""Markers that exported datasets leave at the end of a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a step made of a record: kept (perhaps changed) where there is no reason, else removed."""
+    """Result of a step for one record: kept, perhaps changed, if the reason is empty, and removed otherwise."""
 
     record: Record
     reason: str = ""
     subject: str = ""
-    """What the reason refers to, such as the record that this one repeats."""
+    """Object of the reason, such as the id of the record that this one repeats."""
 
     @property
     def keep(self) -> bool:
@@ -33,26 +33,26 @@ class Verdict:
 
 @runtime_checkable
 class Step(Protocol):
-    """One idea of cleaning. It sees all records of a pool in order, so it may also hold them back to compare them."""
+    """One cleaning rule. It receives all records of a pool in order, so it may also compare them."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name of the step in reports."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Verdict]:
-        """Yields one verdict for each record."""
+        """Yield one verdict per record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A removed record and which step removed it."""
+    """A removed record and the name of the step that removed it."""
 
     step: str
     verdict: Verdict
 
 
 def run_steps(records: Iterable[Record], steps: Sequence[Step], remove: Callable[[Removal], None]) -> Iterator[Record]:
-    """Yields the records that every step keeps, one at a time through all steps; tells `remove` of the others."""
+    """Yield the records that every step keeps, one at a time, and call `remove` with the others."""
     for step in steps:
         records = _through(step, records, remove)
     return iter(records)
@@ -68,7 +68,7 @@ def _through(step: Step, records: Iterable[Record], remove: Callable[[Removal], 
 
 @dataclass(frozen=True)
 class Normalise:
-    """Repairs broken Unicode and unifies what looks the same; removes records of which nothing is left."""
+    """Repair and normalise Unicode; remove records that are empty afterwards."""
 
     name: str = "normalise"
 
@@ -80,7 +80,7 @@ class Normalise:
 
 @dataclass(frozen=True)
 class MinLength:
-    """Removes documents that are too short to teach anything; questions and answers may be short."""
+    """Remove short documents; questions and answers may be short."""
 
     min_characters: int
     name: str = "min_characters"
@@ -93,7 +93,7 @@ class MinLength:
 
 @dataclass
 class Duplicates:
-    """Removes every record whose texts an earlier one already had, in whichever source."""
+    """Remove every record with the same texts as an earlier one, in any source."""
 
     reason: str = "duplicate of"
     name: str = "deduplicate"
@@ -107,10 +107,10 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Removes what is somewhere else already: in the held-out part, which must not be learned, or in another corpus."""
+    """Remove records that are held out, and therefore must not be learned, or that another corpus contains."""
 
     originals: Mapping[bytes, str]
-    """Identifier of each text by its `content_key`."""
+    """Id of the original record, by `content_key`."""
     reason: str
     name: str
 
@@ -121,17 +121,17 @@ class Repeats:
 
 
 def content_key(record: Record) -> bytes:
-    """Returns a hash of the record's texts: equal for exact duplicates, whatever their source or identifier."""
+    """Return a hash of the record's texts; exact duplicates have the same hash, independent of source and id."""
     return text_key("\0".join(record.texts))
 
 
 def text_key(text: str) -> bytes:
-    """Returns the `content_key` of a document with this text."""
+    """Return the `content_key` of a document with this text."""
     return sha256(text.encode()).digest()
 
 
 def clean_text(text: str) -> str:
-    """Returns the text repaired: NFC, line ends as `\\n`, without control characters, trailing space and end marks."""
+    """Return the text repaired: NFC, line ends as `\\n`, without control characters, trailing space and end marks."""
     if not text.isascii():
         text = _fixer()(text)
     text = unicodedata.normalize("NFC", _CONTROL.sub("", _LINE_END.sub("\n", text)))
@@ -143,7 +143,7 @@ def clean_text(text: str) -> str:
 
 @cache
 def _fixer() -> Callable[[str], str]:
-    """Returns ftfy's repair of mis-decoded text; quotes, HTML and wide characters are no errors and stay."""
+    """Return ftfy's repair of mis-decoded text; it leaves quotes, HTML and wide characters unchanged."""
     import ftfy
 
     config = ftfy.TextFixerConfig(

@@ -1,26 +1,27 @@
-"""A few records of each source, cleaned as curation would, and how much more there is of it."""
+"""Samples of each source, cleaned as in curation, with the estimated size of the whole source."""
 
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from pyarrow import dataset
 
 from mixcpt.config import CurationConfig, Pool
+from mixcpt.curation.corpus_report import CorpusReport
 from mixcpt.curation.records import TEXT_NAMES, Defect, Record
 from mixcpt.curation.sources import OpenSource
 from mixcpt.curation.steps import MinLength, Normalise, Step, run_steps
 from mixcpt.store.artifacts import ArtifactRef
 
 NUM_RECORDS = 600
-"""Of each source, at most."""
+"""Maximum number of records in the sample of a source."""
 _MAX_READ_BYTES = 256 * 2**20
-"""Of the text of each source whose files are not compressed; what is beyond is taken to be like what was read."""
+"""Maximum text read from a source of uncompressed files, in bytes; the rest is assumed to be similar."""
 _MAX_READ_RECORDS = 20_000
-"""Of each source of a corpus: how much there is of it is known."""
+"""Maximum number of records read from a source of a corpus, whose size is known."""
 _COMPRESSED = (".gz", ".parquet")
 _FILES: dict[Pool, str] = {
     "domain": "documents.parquet",
@@ -30,21 +31,24 @@ _FILES: dict[Pool, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Records of one source that training may read."""
+    """Records of one source that training may read, and the size of the source."""
 
     name: str
+    """Name of the source."""
     pool: Pool
+    """Pool of the source."""
     records: tuple[Record, ...]
+    """Records of the sample."""
     num_records: int
-    """How many there are of them, held-out ones left out."""
+    """Number of all records of the source, without held-out ones."""
     num_bytes: int
-    """Of the text of all of them."""
+    """Text of all these records in bytes."""
     num_heldout: int
-    """Documents that are set aside for measuring."""
+    """Number of documents held out for measuring."""
     read_seconds: float
-    """Of a processor, for reading and cleaning all of the source."""
+    """Processor time to read and clean the whole source; 0 if curation has done so."""
 
     @property
     def is_whole(self) -> bool:
@@ -52,26 +56,33 @@ class Sample:
 
     @property
     def scale(self) -> float:
-        """How much more text there is than in the sample."""
-        own = sum(record.num_bytes for record in self.records)
-        return self.num_bytes / own if own else 0.0
+        """Ratio of the text of the source to that of the sample."""
+        sample_bytes = sum(record.num_bytes for record in self.records)
+        return self.num_bytes / sample_bytes if sample_bytes else 0.0
 
 
 def sample_sources(config: CurationConfig, sources: Sequence[OpenSource]) -> list[Sample]:
-    """Returns a sample of each source, drawn evenly from all that is read of it.
+    """Return a random sample of each source.
 
-    Duplicates are not looked for, and of held-out documents the share alone is known: figures that depend on them are
-    estimates until the corpus is there.
+    Duplicates are not removed, and only the fraction of held-out documents is known, so figures that depend on them are
+    estimates until the corpus is published.
     """
     return [_sample(config, source) for source in sources]
 
 
 def sample_corpus(corpus: ArtifactRef) -> list[Sample]:
-    """Returns a sample of each source from a corpus that curation has published: sizes and shares are exact."""
-    books = corpus.record["metrics"]["sources"]
+    """Return a sample of each source of a published corpus; the sizes of the sources are exact."""
     return [
-        Sample(name, of["pool"], _draw(_stored(corpus, name, of["pool"])), of["kept"], of["bytes"], of["heldout"], 0.0)
-        for name, of in books.items()
+        Sample(
+            name=name,
+            pool=source.pool,
+            records=_draw(_stored_records(corpus, name, source.pool)),
+            num_records=source.kept,
+            num_bytes=source.bytes,
+            num_heldout=source.heldout,
+            read_seconds=0.0,
+        )
+        for name, source in CorpusReport.of(corpus).sources.items()
     ]
 
 
@@ -79,49 +90,58 @@ def _sample(config: CurationConfig, source: OpenSource) -> Sample:
     started = time.process_time()
     records: list[Record] = []
     num_usable, num_bytes = 0, 0
-    chance = random.Random(source.config.name)
-    limit = math.inf if any(each.name.endswith(_COMPRESSED) for each in source.contents) else _MAX_READ_BYTES
+    rng = random.Random(source.config.name)
+    is_compressed = any(content.name.endswith(_COMPRESSED) for content in source.contents)
+    max_bytes = math.inf if is_compressed else _MAX_READ_BYTES
     for record in source.records():
         if isinstance(record, Defect):
             continue
         num_usable, num_bytes = num_usable + 1, num_bytes + record.num_bytes
-        _put(records, record, num_usable, chance)
-        if num_bytes > limit:
+        _update_reservoir(records, record, num_usable, rng)
+        if num_bytes > max_bytes:
             break
-    more = max(1.0, sum(content.bytes for content in source.contents) / num_bytes) if num_bytes > limit else 1.0
+    file_bytes = sum(content.bytes for content in source.contents)
+    unread_scale = max(1.0, file_bytes / num_bytes) if num_bytes > max_bytes else 1.0
     cleaning: list[Step] = [*([Normalise()] if config.normalise else []), MinLength(config.min_characters)]
     clean = tuple(run_steps(records, cleaning, lambda removal: None))
-    seconds = (time.process_time() - started) * more
+    read_seconds = (time.process_time() - started) * unread_scale
     is_document = source.config.pool in ("domain", "general")
-    heldout = config.heldout_fraction if is_document else 0.0
-    kept = len(clean) / max(len(records), 1) * more
-    count = round(num_usable * kept)
-    num_heldout = round(count * heldout)
-    size = round(num_bytes * kept * (1 - heldout))
-    return Sample(source.config.name, source.config.pool, clean, count - num_heldout, size, num_heldout, seconds)
+    heldout_fraction = config.heldout_fraction if is_document else 0.0
+    scale = len(clean) / max(len(records), 1) * unread_scale
+    num_records = round(num_usable * scale)
+    num_heldout = round(num_records * heldout_fraction)
+    return Sample(
+        name=source.config.name,
+        pool=source.config.pool,
+        records=clean,
+        num_records=num_records - num_heldout,
+        num_bytes=round(num_bytes * scale * (1 - heldout_fraction)),
+        num_heldout=num_heldout,
+        read_seconds=read_seconds,
+    )
 
 
 def _draw(records: Iterable[Record]) -> tuple[Record, ...]:
-    drawn: list[Record] = []
-    chance = random.Random(0)
+    reservoir: list[Record] = []
+    rng = random.Random(0)
     for count, record in enumerate(records, start=1):
-        _put(drawn, record, count, chance)
-    return tuple(drawn)
+        _update_reservoir(reservoir, record, count, rng)
+    return tuple(reservoir)
 
 
-def _put(drawn: list[Record], record: Record, count: int, chance: random.Random) -> None:
-    """Keeps or drops the record so that each of `count` records is among those drawn with equal chance (reservoir)."""
-    if len(drawn) < NUM_RECORDS:
-        drawn.append(record)
-    elif (place := chance.randrange(count)) < NUM_RECORDS:
-        drawn[place] = record
+def _update_reservoir(reservoir: list[Record], record: Record, count: int, rng: random.Random) -> None:
+    """Keep or drop the record, so that each of `count` records is in the reservoir with equal probability."""
+    if len(reservoir) < NUM_RECORDS:
+        reservoir.append(record)
+    elif (place := rng.randrange(count)) < NUM_RECORDS:
+        reservoir[place] = record
 
 
-def _stored(corpus: ArtifactRef, source: str, pool: Pool) -> Iterable[Record]:
+def _stored_records(corpus: ArtifactRef, source: str, pool: Pool) -> Iterator[Record]:
     names = TEXT_NAMES[pool]
     key = "doc_id" if pool in ("domain", "general") else "id"
-    of_source = dataset.dataset(corpus.file(_FILES[pool]))
-    batches = of_source.to_batches(columns=[key, *names], filter=dataset.field("source") == source)
-    rows = (row for batch in batches for row in batch.to_pylist())
+    table = dataset.dataset(corpus.file(_FILES[pool]))
+    batches = table.to_batches(columns=[key, *names], filter=dataset.field("source") == source)
+    rows = chain.from_iterable(batch.to_pylist() for batch in batches)
     for row in islice(rows, _MAX_READ_RECORDS):
         yield Record(row[key], source, pool, tuple(row[name] for name in names))

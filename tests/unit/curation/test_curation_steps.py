@@ -13,7 +13,7 @@ from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Removal, cle
 
 
 def document(text: str, name: str = "", source: str = "s", pool: Pool = "domain") -> Record:
-    return Record(f"{source}/{name or text}", source, pool, (text,))
+    return Record(id=f"{source}/{name or text}", source=source, pool=pool, texts=(text,))
 
 
 def documents(count: int, start: int = 0) -> list[Record]:
@@ -52,14 +52,14 @@ def test_clean_text_is_nfc_without_controls_and_trailing_space(text: str) -> Non
 
 
 def test_normalise_removes_a_record_of_which_nothing_is_left() -> None:
-    record = Record("s/1", "s", "instructions", ("question ", "<|endoftext|>"))
+    record = Record(id="s/1", source="s", pool="instructions", texts=("question ", "<|endoftext|>"))
     (verdict,) = Normalise()([record])
     assert not verdict.keep
     assert verdict.record.texts == ("question", "")
 
 
 def test_min_length_judges_documents_alone() -> None:
-    answers = Record("s/2", "s", "instructions", ("2 + 2?", "4"))
+    answers = Record(id="s/2", source="s", pool="instructions", texts=("2 + 2?", "4"))
     verdicts = list(MinLength(10)([document("123456789"), document("1234567890"), answers]))
     assert [verdict.keep for verdict in verdicts] == [False, True, True]
     assert verdicts[0].reason == "shorter than 10 characters"
@@ -77,7 +77,10 @@ def test_duplicates_keep_the_first_of_each_across_sources() -> None:
 
 
 def test_same_question_with_another_answer_is_no_duplicate() -> None:
-    records = [Record(f"s/{answer}", "s", "instructions", ("q", answer)) for answer in ("one", "two", "qone")]
+    records = [
+        Record(id=f"s/{answer}", source="s", pool="instructions", texts=("q", answer))
+        for answer in ("one", "two", "qone")
+    ]
     assert all(verdict.keep for verdict in Duplicates()(records))
 
 

@@ -1,4 +1,4 @@
-"""Corpora as they arrive: copied once, told apart, measurable, and never twice."""
+"""Registered corpora: copied once, without known documents, measurable, and never registered twice."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_register_copies_questions_and_names_tasks_after_the_corpus(tmp_path: Pa
     assert "Which?" in Path(found.path).read_text()
 
 
-@pytest.mark.parametrize(("count", "reason"), [(3, "learning it cannot be measured"), (0, "not one document")])
+@pytest.mark.parametrize(("count", "reason"), [(3, "learning it cannot be measured"), (0, "no document of the domain")])
 def test_register_what_can_never_be_judged_is_refused(tmp_path: Path, count: int, reason: str) -> None:
     folder = documents(tmp_path / "given", range(count))
     (folder / "broken.jsonl").write_text("{")
