@@ -6,11 +6,11 @@ from pathlib import Path
 from mixcpt.config import CLOSED_WORLD_BASE, BaseModelConfig
 from mixcpt.errors import ConfigError
 from mixcpt.records.run import RunResult, find_run
+from mixcpt.stages.registry import trained_roles
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
 
 _KIND = "model"
-"""The models of a run, in the order in which they are made."""
 
 
 def find_model(store: ArtifactStore, name: str) -> ModelRef:
@@ -53,7 +53,7 @@ def _model_of(run: RunResult, role: str) -> ModelRef:
         return run.final_model
     if role == "base":
         return run.base
-    roles = [name for name in ROLES if name == "base" or name in run.refs]
+    roles = [name for name in ("base", *trained_roles()) if name == "base" or name in run.refs]
     if role not in roles:
         raise ConfigError(f"the run {run.name} has no model {role!r}; it has: {', '.join(roles)}")
     return ModelRef.from_artifact(run.refs[role], f"{run.name}@{role}")

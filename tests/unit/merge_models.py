@@ -12,7 +12,7 @@ from mixcpt.store.models import ModelRef, resolve_model
 
 
 def moved_model(model: ModelRef, folder: Path, seed: int, *, dtype: torch.dtype = torch.float32, **saving: Any) -> Any:
-    """The model with seeded noise on every weight; its tokenizer and chat template."""
+    """Save the model with seeded noise on every weight, with its tokenizer and chat template."""
     network = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -22,7 +22,7 @@ def moved_model(model: ModelRef, folder: Path, seed: int, *, dtype: torch.dtype 
 
 
 def other_model(model: ModelRef, folder: Path, **changes: Any) -> ModelRef:
-    """A random model of the same tokenizer whose configuration differs."""
+    """Save a random model with the same tokenizer and a changed configuration."""
     config = LlamaConfig.from_pretrained(model.path)
     for key, value in changes.items():
         setattr(config, key, value)
@@ -42,5 +42,5 @@ def resolve(folder: Path) -> ModelRef:
 
 
 def weights_of(folder: Path | str) -> dict[str, torch.Tensor]:
-    """The tensors of a model as transformers loads them, in the number format of its files."""
+    """Return the tensors of a model as transformers loads them, in the number format of its files."""
     return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())

@@ -1,4 +1,4 @@
-"""Over several trainings of a method: paired by seed and question, told apart from the luck of one training."""
+"""Changes over several trainings: paired by seed and question, separate from the luck of one training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Over several seeds: the interval covers what new seeds and new passages would give, and power is as promised."""
+"""Changes over several seeds: intervals cover new seeds and passages, and the power is as promised."""
 
 import math
 
@@ -13,9 +13,9 @@ SEEDS, PASSAGES = 3, 120
 def simulate(
     rng: np.random.Generator, effect: float, *, seeds: int = SEEDS, between_seeds: float = 0.02, items: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns changes of right answers by seed and passage, and the items of each passage.
+    """Return the changes of correct answers per seed and passage, and the number of items per passage.
 
-    A seed shifts all answers, a passage's own change is the same for every seed, the rest is chance.
+    A seed shifts all answers, a passage has the same change for every seed, and the rest is random.
     """
     shift = effect + between_seeds * rng.standard_normal((seeds, 1)) + 0.1 * rng.standard_normal(PASSAGES)
     gained, lost = (

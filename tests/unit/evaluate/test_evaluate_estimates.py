@@ -1,4 +1,4 @@
-"""Intervals cover what they promise, and tests match hand-worked cases."""
+"""Intervals have the promised coverage, and tests match hand-worked cases."""
 
 import math
 
@@ -21,8 +21,8 @@ from mixcpt.evaluate.statistics.estimates import (
 )
 
 
-def alone(count: int) -> np.ndarray:
-    """Every item a passage of its own."""
+def separate(count: int) -> np.ndarray:
+    """Return passages with one item each."""
     return np.arange(count)
 
 
@@ -33,7 +33,7 @@ def test_passages_are_numbered_by_name() -> None:
 
 
 def test_estimate_of_accuracy_is_the_mean_and_its_standard_error() -> None:
-    value, stderr = estimate(np.array([1.0, 0.0, 1.0, 1.0]), np.ones(4), alone(4))
+    value, stderr = estimate(np.array([1.0, 0.0, 1.0, 1.0]), np.ones(4), separate(4))
     assert value == 0.75
     assert stderr == pytest.approx(0.5 / 2)  # sample deviation 0.5, four items
 
@@ -42,7 +42,7 @@ def test_estimate_of_bits_weighs_by_bytes_and_its_error_matches_simulation() -> 
     rng = np.random.default_rng(0)
     weights = rng.integers(50, 2000, size=(4000, 60)).astype(float)
     bits = weights * (2.0 + 0.3 * rng.standard_normal(weights.shape))
-    ratios, errors = np.array([estimate(b, w, alone(60)) for b, w in zip(bits, weights, strict=True)]).T
+    ratios, errors = np.array([estimate(b, w, separate(60)) for b, w in zip(bits, weights, strict=True)]).T
     assert ratios[0] == pytest.approx(bits[0].sum() / weights[0].sum())
     assert errors.mean() == pytest.approx(ratios.std(), rel=0.05)
 
@@ -53,7 +53,7 @@ def test_estimate_error_grows_with_questions_that_stand_and_fall_together() -> N
     draws = (rng.random((3000, 50)) < 0.4).astype(float)[:, passages]
     means, errors = np.array([estimate(values, np.ones(300), passages) for values in draws]).T
     assert errors.mean() == pytest.approx(means.std(), rel=0.05)
-    assert estimate(draws[0], np.ones(300), alone(300))[1] < 0.5 * errors[0]
+    assert estimate(draws[0], np.ones(300), separate(300))[1] < 0.5 * errors[0]
 
 
 def test_estimate_of_one_passage_has_no_error() -> None:
@@ -69,7 +69,7 @@ def test_paired_interval_covers_the_true_difference_about_as_often_as_promised(m
     hits = 0
     for _ in range(300):
         before, after, weights, truth = simulate(metric, 150, rng)
-        passages = np.repeat(alone(150), per_passage)
+        passages = np.repeat(separate(150), per_passage)
         answers = (np.repeat(values, per_passage) for values in (before, after, weights))
         low, high = paired_interval(*answers, passages, Resampling(0.9, 400), rng)
         hits += low <= truth <= high
@@ -79,8 +79,8 @@ def test_paired_interval_covers_the_true_difference_about_as_often_as_promised(m
 def test_paired_interval_is_narrower_than_the_unpaired_error_allows() -> None:
     rng = np.random.default_rng(2)
     before, after, weights, _ = simulate("accuracy", 1000, rng)
-    low, high = paired_interval(before, after, weights, alone(1000), Resampling(0.95, 1000), rng)
-    unpaired = 2 * 1.96 * math.hypot(*(estimate(values, weights, alone(1000))[1] for values in (before, after)))
+    low, high = paired_interval(before, after, weights, separate(1000), Resampling(0.95, 1000), rng)
+    unpaired = 2 * 1.96 * math.hypot(*(estimate(values, weights, separate(1000))[1] for values in (before, after)))
     normal = 2 * 1.96 * (after - before).std(ddof=1) / math.sqrt(1000)
     assert high - low == pytest.approx(normal, rel=0.1)
     assert high - low < 0.8 * unpaired
@@ -92,7 +92,7 @@ def test_paired_interval_around_a_planted_zero_holds_zero() -> None:
     after = before.copy()
     after[rng.choice(np.flatnonzero(before == 1), 30, replace=False)] = 0
     after[rng.choice(np.flatnonzero(before == 0), 30, replace=False)] = 1
-    low, high = paired_interval(before, after, np.ones(500), alone(500), Resampling(0.95, 2000), rng)
+    low, high = paired_interval(before, after, np.ones(500), separate(500), Resampling(0.95, 2000), rng)
     assert low < 0 < high
     assert low == pytest.approx(-high, abs=0.01)
 
@@ -161,13 +161,13 @@ def test_paired_error_is_that_of_the_difference_and_never_nothing() -> None:
     rng = np.random.default_rng(7)
     before, after, weights, _ = simulate("accuracy", 400, rng)
     expected = (after - before).std(ddof=1) / 20
-    assert paired_stderr(before, after, weights, alone(400)) == pytest.approx(expected)
-    assert paired_stderr(before, before, weights, alone(400)) == 1 / 400
-    assert math.isnan(paired_stderr(before[:1], after[:1], weights[:1], alone(1)))
+    assert paired_stderr(before, after, weights, separate(400)) == pytest.approx(expected)
+    assert paired_stderr(before, before, weights, separate(400)) == 1 / 400
+    assert math.isnan(paired_stderr(before[:1], after[:1], weights[:1], separate(1)))
 
 
 def simulate(metric: str, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Returns answers of two models to items of shared difficulty, their weights, and the true difference."""
+    """Return answers of two models to items of shared difficulty, their weights, and the true difference."""
     if metric == "accuracy":
         # easy, hard and middling items: (share, right before, right after)
         share, before, after = np.array([0.5, 0.3, 0.2]), np.array([0.95, 0.1, 0.4]), np.array([0.97, 0.15, 0.7])

@@ -1,4 +1,4 @@
-"""Fact by fact: every combination of answers has its state, and every fact its documents."""
+"""The fact ledger: every combination of answers has a state, and every fact its documents."""
 
 import json
 from pathlib import Path

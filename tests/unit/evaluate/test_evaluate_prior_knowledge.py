@@ -1,4 +1,4 @@
-"""Is it already known? Questions get their own documents, and the answer is paired by question."""
+"""Prior knowledge: questions get their own documents, and the comparison is paired by question."""
 
 import json
 from pathlib import Path
@@ -113,10 +113,12 @@ def corpus_of(folder: Path, documents: list[tuple[str, str, str]]) -> ArtifactRe
 
 def evaluation(folder: Path, name: str, values: dict[str, float], *, truncated: int = 0) -> ArtifactRef:
     rows = [{"task": "use", "item_id": item, "passage": item, "value": value} for item, value in values.items()]
+    score = {"task": "use", "group": "domain", "metric": "accuracy", "higher_is_better": True, "n": len(rows)}
+    score |= {"value": sum(values.values()) / len(rows), "stderr": None, "truncated": truncated}
 
     def build(directory: Path) -> dict[str, float]:
         pd.DataFrame(rows).to_parquet(directory / "items.parquet")
-        (directory / "summary.json").write_text(json.dumps({"tasks": [{"task": "use", "truncated": truncated}]}))
+        (directory / "summary.json").write_text(json.dumps({"form": "plain", "tasks": [score]}))
         return {}
 
     return ArtifactStore(folder / "store").produce(StageKey("evaluation", 1, name), build)

@@ -1,6 +1,7 @@
-"""The probe: questions that no report asks, with what the base answers to them."""
+"""The probe: questions that appear in no report, with the base's answers."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -43,17 +44,17 @@ def test_probe_answers_of_the_base_are_those_that_lm_eval_marks(tmp_path: Path) 
     assert {name: (tally.lost, tally.gained) for name, tally in tallies.items()} == dict.fromkeys(names, (0, 0))
 
 
-def test_probe_shares_no_passage_with_what_is_chosen_by_or_reported(tmp_path: Path) -> None:
+def test_probe_shares_no_passage_with_the_other_splits() -> None:
     from mixcpt.evaluate.asking.tasks import read_tasks
 
     seen: dict[str, set[str]] = {}
     for split in ("probe", "selection", "report"):
-        asked = read_tasks(TASKS.model_copy(update={"split": split}), NO_CORPUS, seed=0)
-        seen[split] = {item.cluster for task in asked for item in task.items}
+        tasks = read_tasks(TASKS.model_copy(update={"split": split}), NO_CORPUS, seed=0)
+        seen[split] = {item.cluster for item in chain.from_iterable(task.items for task in tasks)}
     assert not seen["probe"] & (seen["selection"] | seen["report"])
 
 
-def test_probe_that_could_never_show_the_promise_says_how_many_questions_it_takes(tmp_path: Path) -> None:
+def test_probe_too_small_to_show_the_promise_is_refused_with_the_number_needed(tmp_path: Path) -> None:
     base = resolve_model(BaseModelConfig())
     with pytest.raises(ConfigError, match=r"two_hop has \d+ probe questions, .* 120 are needed to .* at most 1\.0%"):
         draw_probe(
@@ -69,10 +70,10 @@ def test_probe_that_could_never_show_the_promise_says_how_many_questions_it_take
 
 def test_probe_of_choices_takes_the_likeliest(tmp_path: Path) -> None:
     base = resolve_model(BaseModelConfig())
+    choices = ["fox", "owl"]
     lines = [
-        {"id": f"{number}", "question": f"Say the word {right}.\nAnswer:", "choices": ["fox", "owl"], "answer": right}
-        for number in range(40)
-        for right in [("fox", "owl")[number % 2]]
+        {"id": f"{number}", "question": f"Say the word {word}.\nAnswer:", "choices": choices, "answer": word}
+        for number, word in enumerate(choices * 20)
     ]
     path = tmp_path / "choices.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,4 +1,4 @@
-"""Real questions and a real model: files read without loss, and lm-eval by itself comes to the same answers."""
+"""Real questions and a real model: files are read without loss, and lm-eval on its own gives the same answers."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,8 @@ def test_real_question_files_are_read_whole_and_without_bad_items(shared_data: P
     anatomy, arc, sciq = read_tasks(config, NO_CORPUS, seed=0)
     assert [len(task.items) for task in (anatomy, arc, sciq)] == [708, 2376, 1000]
     assert not (anatomy.quarantined or arc.quarantined or sciq.quarantined)
-    assert all(
-        item.prompt.startswith("Question: ") and item.prompt.count("Answer:") == 1
-        for task in (anatomy, arc, sciq)
-        for item in task.items
-    )
+    prompts = [item.prompt for item in (*anatomy.items, *arc.items, *sciq.items)]
+    assert all(prompt.startswith("Question: ") and prompt.count("Answer:") == 1 for prompt in prompts)
 
 
 def test_real_small_model_is_near_chance_and_lm_eval_alone_agrees(

@@ -1,7 +1,8 @@
-"""Who steers, who chooses and who reports never share a passage, whatever the task or the order."""
+"""Splits for steering, selection and reports share no passage, whatever the task or the order."""
 
 import json
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,11 @@ def test_splits_that_leave_nothing_to_report_are_refused() -> None:
 def test_closed_world_splits_share_no_entity_and_leave_no_question_out() -> None:
     tasks = (ClosedWorldTask(name="use"), ClosedWorldTask(name="memory", form="memory"))
     parts = {split: asked(*tasks, split=split) for split in ("all", *SPLITS)}
-    passages = {split: {item.passage for items in parts[split] for item in items} for split in SPLITS}
+    passages = {split: {item.passage for item in chain.from_iterable(parts[split])} for split in SPLITS}
     assert not passages["probe"] & passages["selection"]
     assert not (passages["probe"] | passages["selection"]) & passages["report"]
     for task in range(2):
-        together = [item for split in SPLITS for item in parts[split][task]]
+        together = list(chain.from_iterable(parts[split][task] for split in SPLITS))
         assert sorted(item.id for item in together) == sorted(item.id for item in parts["all"][task])
     assert {item.passage for item in parts["report"][0]} == {item.passage for item in parts["report"][1]}
 

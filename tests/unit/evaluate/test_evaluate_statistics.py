@@ -1,7 +1,8 @@
-"""Comparisons pair item by item, count passages and not items, and refuse what was asked otherwise."""
+"""Comparisons pair item by item, count passages instead of items, and refuse different conditions."""
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ def test_compare_is_repeatable_and_a_task_does_not_depend_on_its_neighbours(tmp_
 def test_compare_of_several_questions_about_a_passage_is_less_sure(tmp_path: Path) -> None:
     """Thirty passages whose four questions flip together are thirty pieces of evidence, not 120."""
     flips = [number < 6 for number in range(30)]
-    rows_before = [(f"i{p:02}{k}", 0.0, 1) for p in range(30) for k in range(4)]
-    rows_after = [(f"i{p:02}{k}", float(flips[p]), 1) for p in range(30) for k in range(4)]
+    rows_before = [(f"i{p:02}{k}", 0.0, 1) for p, k in product(range(30), range(4))]
+    rows_after = [(f"i{p:02}{k}", float(flips[p]), 1) for p, k in product(range(30), range(4))]
     found = {
         size: compare(
             *(

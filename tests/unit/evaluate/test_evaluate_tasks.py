@@ -1,4 +1,4 @@
-"""What is asked: files in all their spellings become items, what cannot be used is told."""
+"""Task files in all layouts become items, and rejected records are reported."""
 
 import gzip
 import json

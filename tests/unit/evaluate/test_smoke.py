@@ -1,4 +1,4 @@
-"""A model that is to serve has to answer as it did when it was evaluated."""
+"""The smoke test: a model must answer as in its evaluation before it is served."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ CONFIG = EvaluateConfig(
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[ArtifactStore, ArtifactRef, ArtifactRef]:
-    """A store, its corpus, and what the shipped model answered."""
+    """A store, a corpus, and the evaluation of the shipped model."""
     store = ArtifactStore(tmp_path_factory.mktemp("store"))
     corpus = curate(CurationConfig(), seed=0, store=store)
     model = ModelRef("shipped", str(CLOSED_WORLD_PATH), "shipped")

@@ -1,4 +1,4 @@
-"""`mixcpt merge` as a user meets it: models in, a model out, refusals that say what to do."""
+"""`mixcpt merge` from the command line: models in, a model out, and refusals with a remedy."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def mixcpt(*arguments: object) -> Result:
 
 
 def merged_folder(done: Result) -> Path:
-    """The last line of what a merge prints."""
+    """Return the path in the last output line of a merge."""
     assert done.exit_code == 0, done.output
     return Path(done.stdout.splitlines()[-1])
 
@@ -77,7 +77,7 @@ def test_merge_says_how_far_the_models_are_and_that_it_was_there(
     assert len(list(merged_folder(first).glob("model-*.safetensors"))) > 1
     assert "already" not in first.output
     again = mixcpt(*command, "--name", "other", "--max-shard-bytes", 20_000)
-    assert "it was in the store already, as same" in again.stderr
+    assert "loaded from the store: this merge existed already, as same" in again.stderr
     assert merged_folder(again) == merged_folder(first)
 
 
@@ -103,7 +103,7 @@ def test_sweep_shows_every_weight_and_the_one_to_take(tiny_model: ModelRef, tune
     assert (len(store.list("model")), len(store.list("evaluation"))) == (3, 6)  # each asked what chooses, and the rest
     header = next(line for line in done.stdout.splitlines() if "task" in line and "0.4" in line)
     (chosen,) = re.findall(r"([\d.]+) \*", header)
-    assert f"* weight {chosen}: on the selection questions the best general keyed among those whose " in done.stdout
+    assert f"* weight {chosen}: best general keyed on the selection questions among the weights whose " in done.stdout
     assert "is within 0.020 bits per byte of the best" in done.stdout  # not in points: the domain task has none
     taken = json.loads((merged_folder(done).parent / "record.json").read_text())
     assert taken["settings"]["config"]["weight"] == float(chosen)

@@ -1,4 +1,4 @@
-"""What a user may call a model, and what is said of a name that stands for none."""
+"""Names of models: folders, the shipped model, runs and merges, and refusals of unknown names."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def test_find_model_lists_the_runs_where_a_name_is_none(
     tiny_model: ModelRef, store: ArtifactStore, trained: ArtifactRef
 ) -> None:
     add_run(store, "mine", tiny_model, trained)
-    with pytest.raises(ConfigError, match=r"has no run 'yours'; it has: mine"):
+    with pytest.raises(ConfigError, match=r"has no run 'yours'; its runs: mine"):
         find_model(store, "yours")
 
 

@@ -146,7 +146,7 @@ def test_merge_refuses_a_tied_head_that_is_another(tiny_model: ModelRef, folder:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
 
     spoiled = change_weights(folder, untie)
-    with pytest.raises(ModelError, match=r"'lm_head.weight' and 'model.embed_tokens.weight' are tied, but") as refused:
+    with pytest.raises(ModelError, match=r"ties 'lm_head.weight' and 'model.embed_tokens.weight', but") as refused:
         merge(tiny_model, spoiled, folder.parent)
     assert "tie_word_embeddings" in refused.value.hint
 

@@ -1,4 +1,4 @@
-"""A sweep scores every interpolation as evaluation alone would, chooses by its rule, and computes nothing twice."""
+"""A sweep scores every interpolation like a separate evaluation, follows its selection rule, and repeats nothing."""
 
 import json
 from dataclasses import replace

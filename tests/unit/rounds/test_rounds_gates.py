@@ -1,4 +1,4 @@
-"""Gates: which end of which interval has to reach what, for metrics of both directions."""
+"""Gates: every rule compares its end of the interval with the bound, for metrics of both directions."""
 
 import math
 from pathlib import Path

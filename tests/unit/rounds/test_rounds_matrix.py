@@ -1,5 +1,6 @@
-"""The matrix of rounds: who was asked what, what was forgotten, and what a page says of it."""
+"""The matrix of rounds: values, forgetting, and the texts of the page."""
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ GENERAL = "general_questions_unasked"
 
 
 def asked(store: ArtifactStore, name: str, **shares: float) -> ArtifactRef:
-    items = [item for task, share in shares.items() for item in accuracy_items(task, hits(20, share))]
+    items = list(chain.from_iterable(accuracy_items(task, hits(20, share)) for task, share in shares.items()))
     return evaluation(store, "plain", {"name": name, "digest": name}, items)
 
 
@@ -28,7 +29,7 @@ def made_round(
     shares: dict[str, tuple[float, float, float]],
     reason: str = "Because.",
 ) -> Round:
-    """A round whose shares are those of base, champion and candidate, by task; a corpus' task is called like it."""
+    """Return a round with the accuracies of base, champion and candidate, by task; tasks are named like their corpora."""
     right = {"domain_questions": hits(20, 0.5), GENERAL: hits(20, 0.9)}
     evaluations = {
         role: asked(store, f"{role}-{number}", **{task: values[place] for task, values in shares.items()})
@@ -67,7 +68,7 @@ def made_round(
 
 @pytest.fixture
 def three(tmp_path: Path) -> tuple[ArtifactStore, list[Round]]:
-    """Learned, then refused, then learned again with a loss of what came first."""
+    """Three rounds: learned, refused, and learned with a loss on the first corpus."""
     store = ArtifactStore(tmp_path / "store")
     first = made_round(store, 1, "promoted", ("one",), {"one": (0.1, 0.1, 0.9), GENERAL: (1.0, 1.0, 0.95)})
     second = made_round(

@@ -1,4 +1,4 @@
-"""What a round reads: what is new, what the champion has learned, what was refused."""
+"""Plans of rounds: new, learned and refused corpora."""
 
 import json
 from pathlib import Path
