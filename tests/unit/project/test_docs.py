@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
-from itertools import groupby, pairwise, takewhile
+from itertools import chain, groupby, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def problem_of(path: str, anchor: str, origin: Path = ROOT) -> str:
 
 
 def texts_of(path: Path) -> Iterator[str]:
-    """Yield what people read of a file: all of a page or a settings file, docstrings, comments and messages of code."""
+    """Yield the texts of a file that people read: a whole page or settings file; docstrings, comments, messages."""
     source = path.read_text()
     if path.suffix != ".py":
         yield source
@@ -98,13 +98,11 @@ def test_links_lead_to_files_and_sections_that_exist(page: Path) -> None:
 
 
 def test_paths_named_in_code_and_pages_exist() -> None:
-    problems = [
-        f"{path.relative_to(ROOT)}: {problem}"
-        for path in readable_files()
-        for text in texts_of(path)
-        for name, anchor in PATH.findall(text)
-        if (problem := problem_of(name, anchor))
-    ]
+    problems = []
+    for path in readable_files():
+        references = chain.from_iterable(PATH.findall(text) for text in texts_of(path))
+        found = {problem_of(name, anchor) for name, anchor in references} - {""}
+        problems += [f"{path.relative_to(ROOT)}: {problem}" for problem in sorted(found)]
     assert problems == []
 
 
@@ -129,7 +127,7 @@ def is_defined(name: str) -> bool:
 
 
 def commands_of(page: Path) -> Iterator[list[str]]:
-    """Yield the words of each command in the shell blocks of a page, without redirections."""
+    """Yield the words of every command in the shell blocks of a page, without redirections."""
     for block in fences(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -160,7 +158,7 @@ def require_command(words: list[str]) -> None:
         name = path.pop(0)
         assert name in command.commands, f"there is no command mixcpt {' '.join(words)}"
         command = command.commands[name]
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known = set(chain.from_iterable([*parameter.opts, *parameter.secondary_opts] for parameter in command.params))
     options = {word.partition("=")[0] for word in path if re.match(r"--?[a-z]", word)}
     assert options <= known | {"--help"}, f"mixcpt {' '.join(words)}: {options - known}"
     for word in path:
@@ -177,7 +175,7 @@ def test_settings_named_in_commands_exist() -> None:
 
 
 def has_setting(model: Any, keys: list[str]) -> bool:
-    """Return whether a path of keys leads through settings classes; a union of classes accepts the keys of each."""
+    """Return whether a path of keys leads through settings classes; a union accepts the keys of all its classes."""
     if not keys:
         return True
     models = [model] if isinstance(model, type) else list(getattr(model, "__args__", ()))
@@ -219,7 +217,7 @@ def test_readme_fits_a_phone_and_a_terminal() -> None:
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 90
     blocks = re.findall(r"^```\w+\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
-    assert max(len(line) for block in blocks for line in block.splitlines()) <= WIDTH_ON_A_PHONE
+    assert max(map(len, "".join(blocks).splitlines())) <= WIDTH_ON_A_PHONE
     assert all(line.count("|") <= 4 for line in readme.splitlines() if line.startswith("|"))
 
 

@@ -1,4 +1,4 @@
-"""The project itself: the map, the wheel, the pins, the presets, what an import costs."""
+"""The project itself: the map, the wheel, the pins, the presets, the cost of imports, the hooks of flows."""
 
 import importlib
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,8 @@ def test_import_needs_no_torch(module: str) -> None:
 
 def test_every_flow_says_which_process_it_is() -> None:
     modules = [importlib.import_module(f"flows.{path.stem}") for path in (ROOT / "flows").glob("[a-z]*.py")]
-    flows = {name: thing for module in modules for name, thing in vars(module).items() if isinstance(thing, Flow)}
+    named = chain.from_iterable(vars(module).items() for module in modules)
+    flows = {name: value for name, value in named if isinstance(value, Flow)}
     assert {"adapt", "demo", "reconcile"} <= set(flows)
     silent = {name for name, thing in flows.items() if remember_process not in thing.on_running_hooks}
     assert silent == set(), "`mixcpt reconcile` could not see their death: on_running=[remember_process]"
