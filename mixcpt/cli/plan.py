@@ -67,27 +67,27 @@ def plan(
 
     from mixcpt.planning import stage
     from mixcpt.planning.devices import named_device, this_machine
-    from mixcpt.planning.load import load_of
+    from mixcpt.planning.load import count_load
     from mixcpt.planning.table import show
 
     precision = config.pretrain.precision
     with err.status("counting tokens") as status:
         store = ArtifactStore(config.runtime.store)
-        load = load_of(config, base, store)
+        load = count_load(config, base, store)
         if device and device != "cpu":
             planned_device = named_device(device, config.runtime, precision)
         else:
             planned_device = this_machine(config.runtime, precision, kind="cpu" if device else "any")
         if dry_run or (dry_run is None and not device):
             with _sigterm_exits():
-                estimate = stage.tried_plan(
+                estimate = stage.measured_plan(
                     load,
                     planned_device,
                     price_per_hour=price_per_hour,
                     on_stage=lambda name: status.update(f"dry run: {name}"),
                 )
         else:
-            estimate = stage.analytic_plan(load, planned_device, price_per_hour=price_per_hour)
+            estimate = stage.estimated_plan(load, planned_device, price_per_hour=price_per_hour)
     artifact = stage.keep_plan(store, load, estimate)
     if as_json:
         typer.echo(json.dumps(estimate.to_json(), indent=2))

@@ -1,1 +1,1 @@
-"""What a run will take, before anything is spent: tokens, operations, memory, disk, time; needs no torch to import."""
+"""Estimates of the cost of a run before it starts: tokens, operations, memory, disk and time; imports no torch."""

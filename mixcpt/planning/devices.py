@@ -1,4 +1,4 @@
-"""What is known of devices: makers' figures by name, and this machine by a look and a short benchmark."""
+"""Figures of devices: data sheets by name, and a short benchmark of this machine."""
 
 import math
 import shutil
@@ -17,82 +17,84 @@ if TYPE_CHECKING:
     import torch
 
 _GIB = 2**30
-HERE = "this machine"
 GPU_UTILISATION = 0.4
-"""Of the peak: what training of dense models reaches on one GPU, micro-batches of some thousand tokens given."""
+"""Typical fraction of the peak speed when a dense model trains on one GPU with micro-batches of some 1000 tokens."""
 CPU_UTILISATION = 0.4
-"""Of a large matrix product's speed, as measured with models of a few million parameters."""
+"""Fraction of the speed of a large matrix product, measured with models of a few million parameters."""
 _BENCH_SIZE = 512
 _BENCH_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
-class _Model:
-    """A maker's figures: dense peaks, without sparsity."""
+class _DataSheet:
+    """Figures of the manufacturer: dense peak speeds, without sparsity."""
 
     memory_gib: float
+    """Memory in GiB."""
     bf16_tflops: float
+    """Peak speed in bf16, in 1e12 operations per second; fp16 for the T4, which has no bf16."""
     fp32_tflops: float
-    """Without tensor cores, but for TF32 where the library uses it by itself: it does not."""
+    """Peak speed in fp32 without tensor cores, in 1e12 operations per second; torch does not use TF32 by default."""
     gb_per_second: float
+    """Memory bandwidth in 1e9 bytes per second."""
 
 
 DEVICES = {
-    "t4": _Model(15.0, 65.0, 8.1, 300.0),
-    "rtx4090": _Model(24.0, 165.0, 82.6, 1008.0),
-    "l40s": _Model(45.0, 362.0, 91.6, 864.0),
-    "a100-40": _Model(40.0, 312.0, 19.5, 1555.0),
-    "a100-80": _Model(80.0, 312.0, 19.5, 2039.0),
-    "h100": _Model(80.0, 989.0, 66.9, 3350.0),
-    "h200": _Model(141.0, 989.0, 66.9, 4800.0),
+    "t4": _DataSheet(15.0, 65.0, 8.1, gb_per_second=300.0),
+    "rtx4090": _DataSheet(24.0, 165.0, 82.6, gb_per_second=1008.0),
+    "l40s": _DataSheet(45.0, 362.0, 91.6, gb_per_second=864.0),
+    "a100-40": _DataSheet(40.0, 312.0, 19.5, gb_per_second=1555.0),
+    "a100-80": _DataSheet(80.0, 312.0, 19.5, gb_per_second=2039.0),
+    "h100": _DataSheet(80.0, 989.0, 66.9, gb_per_second=3350.0),
+    "h200": _DataSheet(141.0, 989.0, 66.9, gb_per_second=4800.0),
 }
-"""By the name that `--device` takes. T4 and older have fp16 in place of bf16."""
+"""Data sheets by the name that `--device` accepts."""
 
 
 def named_device(name: str, runtime: RuntimeConfig, precision: str) -> Device:
-    """Returns a device of the table, as often as the run has processes.
+    """Return a device of the table; its count is the number of processes of the run.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If the table has no device with this name.
     """
-    model = DEVICES.get(name.lower().replace("_", "-").replace(" ", ""))
-    if model is None:
-        raise ConfigError(f"--device {name!r} is not known", f"one of: cpu, {', '.join(DEVICES)}")
-    peak = model.bf16_tflops if precision == "bf16" else model.fp32_tflops
+    sheet = DEVICES.get(name.lower().replace("_", "-").replace(" ", ""))
+    if sheet is None:
+        raise ConfigError(f"--device {name!r} is unknown", f"use one of: cpu, {', '.join(DEVICES)}")
+    peak_tflops = sheet.bf16_tflops if precision == "bf16" else sheet.fp32_tflops
     return Device(
-        name.lower(),
-        runtime.num_processes,
-        round(model.memory_gib * _GIB),
-        peak * 1e12,
-        model.fp32_tflops * 1e12,
-        model.gb_per_second * 1e9,
-        GPU_UTILISATION,
+        name=name.lower(),
+        count=runtime.num_processes,
+        memory_bytes=round(sheet.memory_gib * _GIB),
+        peak_flops=peak_tflops * 1e12,
+        fp32_flops=sheet.fp32_tflops * 1e12,
+        bytes_per_second=sheet.gb_per_second * 1e9,
+        utilisation=GPU_UTILISATION,
         is_here=False,
     )
 
 
 def this_machine(runtime: RuntimeConfig, precision: str, *, kind: Literal["any", "cpu"] = "any") -> Device:
-    """Returns what a run would train on here: its GPU, else its CPU, whose speed is measured in about half a second."""
+    """Benchmark the device that a run uses on this machine, for half a second, and return it: a GPU, else the CPU."""
     import torch
 
     if kind == "any" and torch.cuda.is_available():
         return _gpu(runtime, precision)
     threads = runtime.num_threads or torch.get_num_threads()
-    fp32 = _matrix_flops(torch.float32, threads)
+    fp32_flops = _matrix_flops(torch.float32, threads)
     return Device(
-        "cpu",
-        runtime.num_processes,
-        ram_bytes() // runtime.num_processes,
-        _matrix_flops(torch.bfloat16, threads) if precision == "bf16" else fp32,
-        fp32,
-        _copy_speed(),
-        CPU_UTILISATION,
+        name="cpu",
+        count=runtime.num_processes,
+        memory_bytes=ram_bytes() // runtime.num_processes,
+        peak_flops=_matrix_flops(torch.bfloat16, threads) if precision == "bf16" else fp32_flops,
+        fp32_flops=fp32_flops,
+        bytes_per_second=_copy_speed(),
+        utilisation=CPU_UTILISATION,
         is_here=True,
     )
 
 
 def ram_bytes() -> int:
-    """Returns the memory of this machine that a process may have, in bytes: less where a container limits it."""
+    """Return the memory of this machine, or the limit of its container, in bytes."""
     limit = Path("/sys/fs/cgroup/memory.max")
     total = psutil.virtual_memory().total
     if limit.is_file() and (text := limit.read_text().strip()) != "max":
@@ -101,7 +103,7 @@ def ram_bytes() -> int:
 
 
 def free_disk_bytes(folder: Path) -> int:
-    """Returns what is left on the disk on which a folder lies, or will lie once it is made."""
+    """Return the free space on the disk of a folder, which need not exist yet."""
     folder = folder.expanduser().resolve()
     while not folder.exists():
         folder = folder.parent
@@ -112,40 +114,47 @@ def _gpu(runtime: RuntimeConfig, precision: str) -> Device:
     import torch
 
     properties = torch.cuda.get_device_properties(0)
-    found = properties.name.lower().replace(" ", "")
-    known = next((model for name, model in DEVICES.items() if name.partition("-")[0] in found), None)
-    fp32 = _matrix_flops(torch.float32, 0, device="cuda", size=4096)
-    peak = _matrix_flops(torch.bfloat16, 0, device="cuda", size=4096) if precision == "bf16" else fp32
-    bandwidth = known.gb_per_second * 1e9 if known else 1e12
-    memory = properties.total_memory
-    return Device(properties.name, runtime.num_processes, memory, peak, fp32, bandwidth, GPU_UTILISATION, True)
+    full_name = properties.name.lower().replace(" ", "")
+    sheet = next((sheet for name, sheet in DEVICES.items() if name.partition("-")[0] in full_name), None)
+    fp32_flops = _matrix_flops(torch.float32, 0, device="cuda", size=4096)
+    peak_flops = _matrix_flops(torch.bfloat16, 0, device="cuda", size=4096) if precision == "bf16" else fp32_flops
+    return Device(
+        name=properties.name,
+        count=runtime.num_processes,
+        memory_bytes=properties.total_memory,
+        peak_flops=peak_flops,
+        fp32_flops=fp32_flops,
+        bytes_per_second=sheet.gb_per_second * 1e9 if sheet else 1e12,
+        utilisation=GPU_UTILISATION,
+        is_here=True,
+    )
 
 
 def _matrix_flops(dtype: "torch.dtype", threads: int, *, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
-    """Returns the operations a second of the fastest of many square matrix products: others may use the machine."""
+    """Measure square matrix products and return the operations per second of the fastest; others may slow it down."""
     import torch
 
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     if threads:
         torch.set_num_threads(threads)
     try:
         left = torch.ones(size, size, dtype=dtype, device=device)
         right, result = left.clone(), left.clone()
         torch.mm(left, right, out=result)
-        fastest, ends = math.inf, time.perf_counter() + _BENCH_SECONDS
-        while time.perf_counter() < ends or fastest == math.inf:
+        fastest, end = math.inf, time.perf_counter() + _BENCH_SECONDS
+        while time.perf_counter() < end or fastest == math.inf:
             started = time.perf_counter()
             torch.mm(left, right, out=result)
             if device == "cuda":
                 torch.cuda.synchronize()
             fastest = min(fastest, time.perf_counter() - started)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
     return 2 * size**3 / fastest
 
 
 def _copy_speed() -> float:
-    """Returns the bytes a second that the CPU's memory gives, read and written."""
+    """Measure a copy in CPU memory and return the bytes read and written per second."""
     import torch
 
     source = torch.ones(8 * 2**20)

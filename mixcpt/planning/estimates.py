@@ -1,6 +1,7 @@
-"""From what is counted to stages with operations, time and memory, on a device of which the figures are known."""
+"""Estimates operations, time, memory and disk of every stage by formulas, from the load of a run and its device."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from mixcpt.distill.teacher_cache import cache_bytes
 from mixcpt.planning.load import Load
@@ -16,210 +17,229 @@ from mixcpt.records.plan import Device, Disk, Memory, StagePlan
 
 _DISK_BYTES_PER_SECOND = 500e6
 _DECODING_SECONDS = 1e-3
-"""Of one decoding step a layer, whatever the device: the time of starting its operations."""
+"""Time of one decoding step per layer to launch its operations, on any device."""
 _START_SECONDS = 6.0
-"""Of a process: importing libraries."""
+"""Time to start a process and import its libraries."""
 _SET_UP_SECONDS = 2.0
-"""Of SFT, DPO and an evaluation: loading models, more libraries."""
+"""Time of SFT, DPO or an evaluation to load models and further libraries."""
 _CANDIDATE_SECONDS = 2e-3
-"""Of rendering a candidate in the chat form and tokenising it."""
+"""Time to render and tokenize one candidate with the chat template."""
 _MIXTURE_BYTES_PER_TOKEN = 8
-"""Rows as they are written: ids, labels, positions, sources and indices, compressed."""
+"""Bytes per token of the compressed rows: ids, labels, positions, sources and indices."""
 _NUM_CHECKPOINTS_AT_ONCE = 3
-"""Two are kept, and a third is written before the older of them goes."""
+"""Peak number of checkpoints: two are kept, and a third is written before the oldest is removed."""
 _ROWS_BYTES_PER_TOKEN = 44
-"""A mixture in memory: 22 bytes a token, twice while it is read."""
+"""Bytes per token of a mixture in memory: 22, twice while it is read."""
+_LIBRARY_BYTES = 3 * 2**30
+"""Host memory of the libraries of a process that uses a GPU."""
 DEVICES_PER_HOST = 8
 
 
 def device_kind(device: Device) -> DeviceKind:
-    """Returns whether a device is a CPU."""
+    """Return the kind of a device: `cpu` or `cuda`."""
     return "cpu" if device.name == "cpu" else "cuda"
 
 
-def stages(load: Load, device: Device) -> tuple[StagePlan, ...]:
-    """Returns every stage in order; seconds from operations and the speed that the device is assumed to reach."""
-    return (*_preparing(load, device), _pretraining(load, device), *_aligning(load, device), *_asking(load, device))
+def estimate_stages(load: Load, device: Device) -> tuple[StagePlan, ...]:
+    """Return the cost of every stage in order; its time is operations divided by the assumed speed of the device."""
+    return (
+        *_preparation(load, device),
+        _pretraining(load, device),
+        *_alignment(load, device),
+        *_evaluations(load, device),
+    )
 
 
-def memories(load: Load, device: Device) -> tuple[Memory, ...]:
-    """Returns what fills each device, of each stage that trains."""
-    config, kind = load.config, device_kind(device)
-    row_tokens = config.mixture.row_tokens
-    found = [
+def estimate_memory(load: Load, device: Device) -> tuple[Memory, ...]:
+    """Return the peak memory of the stages that train; pre-training is the first."""
+    config, alignment = load.config, load.alignment
+    memory = [
         pretraining_memory(
-            load.shape,
-            load.activations,
+            load.student,
+            load.student_activations,
             config.pretrain,
-            row_tokens=row_tokens,
-            student_rows_per_row=load.reading.student_rows_per_row,
+            row_tokens=config.mixture.row_tokens,
+            student_rows_per_row=load.workload.student_rows_per_row,
             sharing=Sharing.of(config.runtime, DEVICES_PER_HOST),
-            device=kind,
+            device=device_kind(device),
         )
     ]
-    aligned = load.alignment
-    for stage, of, settings in (
-        ("sft", aligned and aligned.sft, config.align.sft),
-        ("dpo", aligned and aligned.dpo, config.align.dpo),
-    ):
-        if of:
-            found.append(
-                alignment_memory(
-                    stage,  # type: ignore[arg-type]
-                    load.plain,
-                    load.plain_activations,
-                    settings,
-                    longest_tokens=of.longest_tokens,
-                    row_tokens=row_tokens,
-                    scored_tokens=aligned.candidate_tokens if aligned else 0,
-                    device=kind,
-                )
-            )
-    return tuple(found)
+    if alignment and alignment.sft:
+        memory.append(_alignment_memory(load, device, "sft", longest_tokens=alignment.sft.longest_tokens))
+    if alignment and alignment.dpo:
+        memory.append(_alignment_memory(load, device, "dpo", longest_tokens=alignment.dpo.longest_tokens))
+    return tuple(memory)
 
 
-def disk(load: Load, free: int) -> Disk:
-    """Returns what the run writes into its store."""
-    config, shape = load.config, load.shape
+def _alignment_memory(load: Load, device: Device, stage: Literal["sft", "dpo"], *, longest_tokens: int) -> Memory:
+    return alignment_memory(
+        stage,
+        load.full_model,
+        load.full_model_activations,
+        load.config.align.sft if stage == "sft" else load.config.align.dpo,
+        longest_tokens=longest_tokens,
+        row_tokens=load.config.mixture.row_tokens,
+        scored_tokens=load.alignment.candidate_tokens if load.alignment else 0,
+        device=device_kind(device),
+    )
+
+
+def estimate_disk(load: Load, free_bytes: int) -> Disk:
+    """Return the disk space that the run takes in its store."""
+    config, shape = load.config, load.student
     weights = shape.num_base * 4
-    trained = shape.num_trained * 4 if config.pretrain.scope.kind == "lora" else weights
-    checkpoint = trained + optimizer_bytes(shape, config.pretrain.optimizer.state)
-    aligned = [of for of in (load.alignment.sft, load.alignment.dpo) if of] if load.alignment else []
-    of_alignment = weights + 8 * shape.num_base if aligned else 0
-    cached = config.pretrain.teacher
-    cache = (
-        cache_bytes(load.reading.cached_tokens, min(cached.top_k, shape.vocab), shape.vocab)
-        if config.pretrain.uses_cache and cached.kind == "cached"
-        else 0
-    )
+    trained_weights = shape.num_trained * 4 if config.pretrain.scope.kind == "lora" else weights
+    checkpoint = trained_weights + optimizer_bytes(shape, config.pretrain.optimizer.state)
+    alignment_stages = (load.alignment.sft, load.alignment.dpo) if load.alignment else ()
+    num_alignment_stages = sum(stage is not None for stage in alignment_stages)
+    alignment_checkpoint = weights + 8 * shape.num_base if num_alignment_stages else 0
     return Disk(
-        load.reading.tokens * _MIXTURE_BYTES_PER_TOKEN,
-        _NUM_CHECKPOINTS_AT_ONCE * max(checkpoint, of_alignment),
-        weights * (1 + len(aligned)),
-        cache,
-        free,
+        mixture=load.workload.tokens * _MIXTURE_BYTES_PER_TOKEN,
+        checkpoints=_NUM_CHECKPOINTS_AT_ONCE * max(checkpoint, alignment_checkpoint),
+        models=weights * (1 + num_alignment_stages),
+        teacher_cache=_teacher_cache_bytes(load),
+        free=free_bytes,
     )
 
 
-def host_bytes(load: Load, device: Device, memory: Memory) -> int:
-    """Returns the memory of a host that its training processes hold at most.
+def _teacher_cache_bytes(load: Load) -> int:
+    teacher = load.config.pretrain.teacher
+    if teacher.kind != "cached" or not load.config.pretrain.uses_cache:
+        return 0
+    vocab = load.student.vocab
+    return cache_bytes(load.workload.cached_tokens, min(teacher.top_k, vocab), vocab)
 
-    On a CPU that is the device's own. With GPUs, each process reads the weights of student and teacher into memory
-    before it hands them over, and holds the libraries and the rows.
+
+def estimate_host_memory(load: Load, device: Device, pretraining: Memory) -> int:
+    """Return the peak memory of one host for all training processes, in bytes.
+
+    On a CPU, this includes the memory of pre-training itself. With GPUs, each process loads the weights of student and
+    teacher before it copies them to its device, and holds the libraries and the rows.
     """
-    runtime = load.config.runtime
-    rows = load.reading.tokens * _ROWS_BYTES_PER_TOKEN
-    processes = min(runtime.num_processes, DEVICES_PER_HOST)
+    rows = load.workload.tokens * _ROWS_BYTES_PER_TOKEN
+    num_processes = min(load.config.runtime.num_processes, DEVICES_PER_HOST)
     if device_kind(device) == "cpu":
-        return (memory.total + rows) * processes
-    weights = load.shape.num_parameters * 4 + (load.shape.num_base * 4 if memory.teacher else 0)
-    return (weights + rows + 3 * 2**30) * processes
+        return (pretraining.total + rows) * num_processes
+    weights = load.student.num_parameters * 4 + (load.student.num_base * 4 if pretraining.teacher else 0)
+    return (weights + rows + _LIBRARY_BYTES) * num_processes
 
 
-def start_seconds(load: Load, device: Device) -> float:
-    """Returns what starting processes takes, as assumed: one for each group of stages, which without a GPU are forked
-    from a single one."""
-    separate = load.config.runtime.is_distributed
-    groups = 4 + separate + (load.alignment is not None)
-    return _START_SECONDS * (1 if device_kind(device) == "cpu" else groups)
+def estimate_start_seconds(load: Load, device: Device) -> float:
+    """Return the assumed time to start processes: one per group of stages; without a GPU, all are forked from one."""
+    num_groups = 4 + load.config.runtime.is_distributed + (load.alignment is not None)
+    return _START_SECONDS * (1 if device_kind(device) == "cpu" else num_groups)
 
 
-def data_bytes(load: Load, num_tokens: int) -> int:
-    """Returns what the rows of so many tokens take in the memory of a training."""
+def data_bytes(num_tokens: int) -> int:
+    """Return the memory of the rows of a training, in bytes."""
     return num_tokens * _ROWS_BYTES_PER_TOKEN
 
 
 def num_checkpoints(steps: int, every: int) -> int:
-    """Returns how many checkpoints a training writes; one at the end in any case."""
+    """Return the number of checkpoints of a training: one every `every` steps, and one at the end."""
     return steps // every + (steps % every > 0)
+
+
+def probing_flops(load: Load) -> int:
+    """Return the operations of all measurements of the probe during training; 0 if the settings promise nothing."""
+    if not load.config.promised_tasks:
+        return 0
+    num_measurements = load.workload.steps // load.config.pretrain.retention.check_steps + 1
+    return num_measurements * 2 * load.full_model.multiplied * _probe_tokens(load)
+
+
+def _probe_tokens(load: Load) -> int:
+    probe_fraction = load.config.evaluate.splits.probe_fraction
+    promised = [task for task in load.tasks if task.name in load.config.promised_tasks]
+    return round(probe_fraction * sum(task.tokens for task in promised))
 
 
 def _speed(device: Device) -> float:
     return device.peak_flops * device.utilisation
 
 
-def _slow_speed(device: Device) -> float:
+def _fp32_speed(device: Device) -> float:
     return device.fp32_flops * device.utilisation
 
 
-def _preparing(load: Load, device: Device) -> Iterator[StagePlan]:
-    """Yields curation, mixing, and what a training needs beside the mixture."""
-    yield StagePlan("corpus", sum(sample.read_seconds for sample in load.samples))
-    yield StagePlan("mixture", load.reading.mix_seconds)
+def _preparation(load: Load, device: Device) -> Iterator[StagePlan]:
+    """Yield curation, mixing, teacher cache and probe."""
+    yield StagePlan(stage="corpus", seconds=sum(sample.read_seconds for sample in load.samples))
+    yield StagePlan(stage="mixture", seconds=load.workload.mix_seconds)
     if load.config.pretrain.uses_cache:
-        flops = 2 * load.plain.multiplied * load.reading.cached_tokens
-        yield StagePlan("teacher", flops / _speed(device), teacher_flops=flops)
+        flops = 2 * load.full_model.multiplied * load.workload.cached_tokens
+        yield StagePlan(stage="teacher", seconds=flops / _speed(device), teacher_flops=flops)
     if load.config.promised_tasks:
-        flops = 2 * load.plain.multiplied * _probe_tokens(load)
-        yield StagePlan("probe", flops / _slow_speed(device), student_flops=flops)
+        flops = 2 * load.full_model.multiplied * _probe_tokens(load)
+        yield StagePlan(stage="probe", seconds=flops / _fp32_speed(device), student_flops=flops)
 
 
 def _pretraining(load: Load, device: Device) -> StagePlan:
-    config, reading, shape = load.config.pretrain, load.reading, load.shape
-    student = reading.student_tokens * shape.flops_per_token
-    teacher = 2 * shape.multiplied * reading.teacher_tokens if teacher_runs(config) else 0
-    seconds = (student + teacher) / (_speed(device) * device.count)
-    written = num_checkpoints(reading.steps, config.checkpoint_steps) * (shape.num_base * 4 + shape.num_trained * 8)
+    config, workload, shape = load.config.pretrain, load.workload, load.student
+    student_flops = workload.student_tokens * shape.flops_per_token
+    teacher_flops = 2 * shape.multiplied * workload.teacher_tokens if teacher_runs(config) else 0
+    train_seconds = (student_flops + teacher_flops) / (_speed(device) * device.count)
+    checkpoint_bytes = shape.num_base * 4 + shape.num_trained * 8
+    written_bytes = num_checkpoints(workload.steps, config.checkpoint_steps) * checkpoint_bytes
+    probing_seconds = probing_flops(load) / _fp32_speed(device)
     return StagePlan(
-        "pretrained",
-        seconds + written / _DISK_BYTES_PER_SECOND + probing_flops(load) / _slow_speed(device),
-        tokens=reading.tokens,
-        steps=reading.steps,
-        rows=reading.rows,
-        student_flops=student,
-        teacher_flops=teacher,
-        peak_memory_bytes=memories(load, device)[0].total,
+        stage="pretrained",
+        seconds=train_seconds + written_bytes / _DISK_BYTES_PER_SECOND + probing_seconds,
+        tokens=workload.tokens,
+        steps=workload.steps,
+        rows=workload.rows,
+        student_flops=student_flops,
+        teacher_flops=teacher_flops,
+        peak_memory_bytes=estimate_memory(load, device)[0].total,
     )
 
 
-def probing_flops(load: Load) -> int:
-    """Returns the operations of looking at the probe while training; 0 where nothing is promised."""
-    if not load.config.promised_tasks:
-        return 0
-    looks = load.reading.steps // load.config.pretrain.retention.check_steps + 1
-    return looks * 2 * load.plain.multiplied * _probe_tokens(load)
-
-
-def _probe_tokens(load: Load) -> int:
-    share = load.config.evaluate.splits.probe_fraction
-    asked = [task for task in load.tasks if task.name in load.config.promised_tasks]
-    return round(share * sum(task.tokens for task in asked))
-
-
-def _aligning(load: Load, device: Device) -> Iterator[StagePlan]:
-    aligned = load.alignment
-    if aligned is None:
+def _alignment(load: Load, device: Device) -> Iterator[StagePlan]:
+    """Yield selection, SFT and DPO, without the stages that are skipped."""
+    alignment = load.alignment
+    if alignment is None:
         return
-    forward, speed = 2 * load.plain.multiplied, _slow_speed(device)
-    scored = forward * aligned.candidate_tokens
-    rendering = aligned.num_candidates * _CANDIDATE_SECONDS
-    yield StagePlan("selection", rendering + scored / speed, student_flops=scored)
-    peaks = {memory.stage: memory.total for memory in memories(load, device)}
-    if of := aligned.sft:
-        flops = 3 * forward * of.tokens
+    forward_flops, speed = 2 * load.full_model.multiplied, _fp32_speed(device)
+    scoring_flops = forward_flops * alignment.candidate_tokens
+    rendering_seconds = alignment.num_candidates * _CANDIDATE_SECONDS
+    yield StagePlan(stage="selection", seconds=rendering_seconds + scoring_flops / speed, student_flops=scoring_flops)
+    peaks = {memory.stage: memory.total for memory in estimate_memory(load, device)}
+    for stage, stage_load in (("sft", alignment.sft), ("dpo", alignment.dpo)):
+        if stage_load is None:
+            continue
+        student_flops = 3 * forward_flops * stage_load.tokens
+        # DPO runs the reference model once per sample, SFT has none
+        num_epochs = load.config.align.dpo.epochs
+        reference_flops = forward_flops * stage_load.tokens // num_epochs if stage == "dpo" else 0
         yield StagePlan(
-            "sft", _SET_UP_SECONDS + flops / speed, of.tokens, of.steps, of.num_samples, flops, 0, peaks["sft"]
+            stage=stage,
+            seconds=_SET_UP_SECONDS + (student_flops + reference_flops) / speed,
+            tokens=stage_load.tokens,
+            steps=stage_load.steps,
+            rows=stage_load.num_samples,
+            student_flops=student_flops,
+            teacher_flops=reference_flops,
+            peak_memory_bytes=peaks[stage],
         )
-    if of := aligned.dpo:
-        flops, once = 3 * forward * of.tokens, forward * of.tokens // load.config.align.dpo.epochs
-        seconds = _SET_UP_SECONDS + (flops + once) / speed
-        yield StagePlan("dpo", seconds, of.tokens, of.steps, of.num_samples, flops, once, peaks["dpo"])
 
 
-def _asking(load: Load, device: Device) -> Iterator[StagePlan]:
-    """Yields the evaluations: reading is counted, writing takes the weights through the memory once a token."""
+def _evaluations(load: Load, device: Device) -> Iterator[StagePlan]:
+    """Yield the evaluations of all models."""
     evaluate = load.config.evaluate
     yield _evaluation(load, device, "base", passes=1)
     if evaluate.has_open_book:
         yield _evaluation(load, device, "open-book", passes=2, domain_only=True)
-    for role in ("pretrained", "final") if load.alignment else ("pretrained",):  # without, they are one model
+    # without alignment, the pre-trained model is the final one
+    for role in ("pretrained", "final") if load.alignment else ("pretrained",):
         yield _evaluation(load, device, role, passes=1 + evaluate.kl_to_base)
 
 
 def _evaluation(load: Load, device: Device, role: str, *, passes: int, domain_only: bool = False) -> StagePlan:
-    asked = [task for task in load.tasks if task.is_domain_question or not domain_only]
-    flops = 2 * load.plain.multiplied * sum(task.tokens for task in asked) * passes
-    batches = sum(-(-task.items // load.config.evaluate.batch_size) * task.written_tokens for task in asked)
-    step = load.plain.num_layers * _DECODING_SECONDS + load.plain.num_base * 4 / device.bytes_per_second
-    seconds = _SET_UP_SECONDS + flops / _slow_speed(device) + batches * step
-    return StagePlan(f"evaluation of {role}", seconds, student_flops=flops)
+    """Return the cost of an evaluation: reading takes operations, writing loads all weights once per token."""
+    model, batch_size = load.full_model, load.config.evaluate.batch_size
+    tasks = [task for task in load.tasks if task.is_domain_question or not domain_only]
+    flops = 2 * model.multiplied * sum(task.tokens for task in tasks) * passes
+    decoding_steps = sum(-(-task.items // batch_size) * task.written_tokens for task in tasks)
+    step_seconds = model.num_layers * _DECODING_SECONDS + model.num_base * 4 / device.bytes_per_second
+    seconds = _SET_UP_SECONDS + flops / _fp32_speed(device) + decoding_steps * step_seconds
+    return StagePlan(stage=f"evaluation of {role}", seconds=seconds, student_flops=flops)

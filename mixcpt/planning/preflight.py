@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before any work starts."""
+"""Checks of sources, tasks, model and settings before any work starts."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,10 +12,10 @@ from mixcpt.store.models import ModelRef, require_chat_template, resolve_model
 
 
 def preflight(config: AdaptConfig) -> ModelRef:
-    """Returns the base model after checking sources, tasks, model, tokenizer and chat form.
+    """Check sources, tasks, optimizers, model, tokenizer and chat template, and return the base model.
 
     Raises:
-        ConfigError: Listing every problem that was found, each with its key.
+        ConfigError: If anything is wrong. The error lists every problem with its key.
     """
     problems = [*check_sources(config.curation), *check_tasks(config.evaluate)]
     for stage in (config.pretrain, config.align.sft, config.align.dpo):
@@ -29,20 +29,20 @@ def preflight(config: AdaptConfig) -> ModelRef:
 
 
 def preflight_corpus(config: CorpusConfig) -> None:
-    """Checks the documents of a corpus, and the questions about them.
+    """Check the documents of a corpus and the tasks about them.
 
     Raises:
-        ConfigError: Listing every problem that was found, each with its key.
+        ConfigError: If anything is wrong. The error lists every problem with its key.
     """
-    asked = EvaluateConfig().model_copy(update={"tasks": config.tasks})
-    _require_none([*check_sources(CurationConfig(sources=(config.source,))), *check_tasks(asked)])
+    tasks = EvaluateConfig().model_copy(update={"tasks": config.tasks})
+    _require_none([*check_sources(CurationConfig(sources=(config.source,))), *check_tasks(tasks)])
 
 
 def _require_none(problems: list[str]) -> None:
     if problems:
         count = len(problems)
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise ConfigError(f"{count} problem{'s' if count > 1 else ''} found before any work started:\n{listed}")
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"{count} problem{'s' if count > 1 else ''} found before any work started:\n{lines}")
 
 
 def _model_problems(config: AdaptConfig, base: ModelRef) -> Iterator[str]:
@@ -53,6 +53,7 @@ def _model_problems(config: AdaptConfig, base: ModelRef) -> Iterator[str]:
 
 
 def _problem(check: Callable[[], object]) -> Iterator[str]:
+    """Yield the error of a check, if it raises one."""
     try:
         check()
     except MixcptError as error:

@@ -1,59 +1,66 @@
-"""How much is asked of every model: items of each task, and what reading and answering them takes."""
+"""Counts the questions of every task, and the tokens to read and answer them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mixcpt.config import BitsPerByteTask, EvaluateConfig, SplitConfig, Task, is_question
-from mixcpt.evaluate.asking.tasks import asked_items
+from mixcpt.evaluate.asking.tasks import items_in_split
 from mixcpt.planning.samples import Sample
 from mixcpt.store.models import ModelRef, load_tokenizer
 
 _TOKENISED_ITEMS = 40
-"""Of each task; the others are taken to be as long."""
+"""Number of items per task that are tokenized; the others are assumed to have the same mean length."""
 _ANSWER_TOKENS = 24
-"""That a free answer is taken to have, where the model writes it."""
+"""Assumed tokens of an answer that the model writes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskLoad:
-    """One task."""
+    """Number of questions and tokens of one task."""
 
     name: str
+    """Name of the task."""
     items: int
-    """That are asked."""
+    """Number of questions."""
     tokens: int
-    """That a model reads for all of them."""
+    """Tokens that a model reads for all questions."""
     written_tokens: int
-    """That it writes for each; 0 where answers are only compared."""
+    """Tokens that a model writes per question; 0 if it only compares answers."""
     is_domain_question: bool
-    """Whether it is asked with the document at hand too."""
+    """Whether the open-book evaluation includes the task."""
 
 
 def task_loads(config: EvaluateConfig, samples: Sequence[Sample], base: ModelRef) -> list[TaskLoad]:
-    """Returns the load of each task; of held-out documents the sample says how many there will be, and how long."""
+    """Return the loads of all tasks; numbers and lengths of held-out documents are estimated from the samples."""
     tokenizer: Any = load_tokenizer(base)
-    return [_load(task, config, samples, tokenizer) for task in config.tasks]
+    return [_task_load(task, config, samples, tokenizer) for task in config.tasks]
 
 
-def _load(task: Task, config: EvaluateConfig, samples: Sequence[Sample], tokenizer: Any) -> TaskLoad:
+def _task_load(task: Task, config: EvaluateConfig, samples: Sequence[Sample], tokenizer: Any) -> TaskLoad:
     if isinstance(task, BitsPerByteTask) and task.heldout_pool != "none":
-        pool = [s for s in samples if s.pool == task.heldout_pool and task.source in ("", s.name)]
-        count = round(sum(sample.num_heldout for sample in pool) * _share(config.split, config.splits))
-        texts = [record.text for sample in pool for record in sample.records[:_TOKENISED_ITEMS]]
-        answers = 1
+        pool = [sample for sample in samples if sample.pool == task.heldout_pool and task.source in ("", sample.name)]
+        num_items = round(sum(sample.num_heldout for sample in pool) * _split_fraction(config.split, config.splits))
+        records = chain.from_iterable(sample.records[:_TOKENISED_ITEMS] for sample in pool)
+        texts = [record.text for record in records]
+        num_choices = 1
     else:
-        items = asked_items(task, config)
-        count, answers = len(items), max(1, len(items[0].choices) if items else 1)
+        items = items_in_split(task, config)
+        num_items, num_choices = len(items), max(1, len(items[0].choices) if items else 1)
         texts = [item.prompt + item.gold for item in items[:_TOKENISED_ITEMS]]
-    count = min(count, task.limit or count)
-    mean = sum(len(tokenizer(text)["input_ids"]) for text in texts) / max(len(texts), 1)
-    writes = _ANSWER_TOKENS if task.kind == "closed_world" else 0
-    asked = task.group == "domain" and is_question(task)
-    return TaskLoad(task.name, count, round(count * answers * mean), writes, asked)
+    num_items = min(num_items, task.limit or num_items)
+    mean_tokens = sum(len(tokenizer(text)["input_ids"]) for text in texts) / max(len(texts), 1)
+    return TaskLoad(
+        name=task.name,
+        items=num_items,
+        tokens=round(num_items * num_choices * mean_tokens),
+        written_tokens=_ANSWER_TOKENS if task.kind == "closed_world" else 0,
+        is_domain_question=task.group == "domain" and is_question(task),
+    )
 
 
-def _share(split: str, splits: SplitConfig) -> float:
-    shares = {"probe": splits.probe_fraction, "selection": splits.selection_fraction}
-    shares["report"] = 1 - sum(shares.values())
-    return shares.get(split, 1.0)
+def _split_fraction(split: str, splits: SplitConfig) -> float:
+    fractions = {"probe": splits.probe_fraction, "selection": splits.selection_fraction}
+    fractions["report"] = 1 - sum(fractions.values())
+    return fractions.get(split, 1.0)

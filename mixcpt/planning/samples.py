@@ -1,4 +1,4 @@
-"""Samples of each source, cleaned as in curation, with the estimated size of the whole source."""
+"""Samples of the sources, cleaned as in curation, with the estimated size of the whole source."""
 
 import math
 import random
@@ -62,7 +62,7 @@ class Sample:
 
 
 def sample_sources(config: CurationConfig, sources: Sequence[OpenSource]) -> list[Sample]:
-    """Return a random sample of each source.
+    """Return a random sample per source.
 
     Duplicates are not removed, and only the fraction of held-out documents is known, so figures that depend on them are
     estimates until the corpus is published.
@@ -71,7 +71,7 @@ def sample_sources(config: CurationConfig, sources: Sequence[OpenSource]) -> lis
 
 
 def sample_corpus(corpus: ArtifactRef) -> list[Sample]:
-    """Return a sample of each source of a published corpus; the sizes of the sources are exact."""
+    """Return a sample per source of a published corpus; the sizes of the sources are exact."""
     return [
         Sample(
             name=name,
@@ -144,4 +144,4 @@ def _stored_records(corpus: ArtifactRef, source: str, pool: Pool) -> Iterator[Re
     batches = table.to_batches(columns=[key, *names], filter=dataset.field("source") == source)
     rows = chain.from_iterable(batch.to_pylist() for batch in batches)
     for row in islice(rows, _MAX_READ_RECORDS):
-        yield Record(row[key], source, pool, tuple(row[name] for name in names))
+        yield Record(id=row[key], source=source, pool=pool, texts=tuple(row[name] for name in names))

@@ -1,4 +1,4 @@
-"""A model without its weights: how many there are, which are trained, and what a forward keeps for its backward."""
+"""Shape of a model without its weights: numbers of parameters, and the tensors that a forward pass keeps."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,44 +17,50 @@ from mixcpt.train.costs import multiplied_weights, student_flops_per_token
 from mixcpt.train.scope import apply_scope
 
 _SMALL_WEIGHTS = 4096
-"""The 8-bit optimiser keeps the means of smaller tensors in fp32."""
+"""Size in elements below which the 8-bit optimizer keeps the means of a tensor in fp32."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What costs follow from."""
+    """Numbers that determine memory and operations of a model."""
 
     num_parameters: int
+    """Number of parameters, with adapters."""
     num_trained: int
+    """Number of trained parameters."""
     num_base: int
-    """Parameters of the base model: of a teacher, and of what is published."""
+    """Number of parameters of the base model, and so of a teacher and of the published model."""
     num_narrow: int
-    """Trained parameters whose means an 8-bit optimiser keeps in 8 bits: no embeddings, nothing small."""
+    """Number of trained parameters whose means an 8-bit optimizer keeps in 8 bits: no embeddings, no small tensors."""
     flops_per_token: int
-    """Of the student, forward and backward, with recomputed activations where these are asked for."""
+    """Operations of the student per token, forward and backward, with recomputed activations if the settings ask for
+    them."""
     multiplied: int
-    """Weights that a token is multiplied with; twice that many operations are a forward."""
+    """Number of weights that a token is multiplied with; a forward pass takes two operations per weight."""
     vocab: int
+    """Size of the vocabulary."""
     hidden: int
+    """Size of the hidden states."""
     num_layers: int
+    """Number of layers."""
     head_is_trained: bool
-    head_is_embedding: bool
+    """Whether the output embedding is trained."""
 
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """What one row needs on its way through the model, in bytes."""
+    """Memory of one row in a forward and backward pass, in bytes."""
 
     saved: int
-    """Kept from the forward for the backward."""
+    """Tensors kept from the forward pass for the backward pass."""
     largest: int
-    """The largest single one, beside which the backward holds its gradients."""
+    """Largest of these tensors; the backward pass holds gradients of this size."""
     copies: int = 0
-    """Of the weights in the narrower type of the products; once, however many rows there are."""
+    """Copies of the weights in bf16; independent of the number of rows."""
 
 
 def model_shape(base: ModelRef, config: PretrainConfig, *, seed: int = 0) -> ModelShape:
-    """Returns the shape of the student that a training makes of `base`; reads its configuration and no weights."""
+    """Return the shape of the student of a training; reads the configuration of the base model, not its weights."""
     plain = _without_weights(base)
     num_base = sum(weight.numel() for weight in plain.parameters())
     student = apply_scope(plain, config.scope, seed=seed)
@@ -73,50 +79,53 @@ def model_shape(base: ModelRef, config: PretrainConfig, *, seed: int = 0) -> Mod
         hidden=head.shape[1],
         num_layers=settings.num_hidden_layers,
         head_is_trained=head.requires_grad,
-        head_is_embedding=id(head) in embeddings,
     )
 
 
 def activation_bytes(base: ModelRef, config: PretrainConfig, row_tokens: int) -> ActivationBytes:
-    """Returns what a row of so many tokens needs; the forward runs on tensors that have shapes and no content."""
+    """Return the activations of a row of this length, from a forward pass on tensors without data."""
     student = apply_scope(_without_weights(base), config.scope, seed=0).train()
     saved = _saved(student, row_tokens, bf16=config.precision == "bf16")
     if not config.gradient_checkpointing:
         return saved
     settings = student.config.get_text_config()
-    borders = settings.num_hidden_layers * row_tokens * settings.hidden_size * torch.float32.itemsize
-    return replace(saved, saved=borders + saved.saved // settings.num_hidden_layers)
+    # recomputation keeps the input of every layer, and all tensors of one layer at a time
+    layer_inputs = settings.num_hidden_layers * row_tokens * settings.hidden_size * torch.float32.itemsize
+    return replace(saved, saved=layer_inputs + saved.saved // settings.num_hidden_layers)
 
 
 def _saved(student: CausalModel, row_tokens: int, *, bf16: bool) -> ActivationBytes:
-    """Returns the storages that autograd keeps, each once, without the parameters' own."""
-    own = {weight.untyped_storage()._cdata for weight in student.parameters()}
+    """Return the sizes of the storages that autograd keeps, except the parameters."""
+    parameters = {weight.untyped_storage()._cdata for weight in student.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in parameters:
             kept[storage._cdata] = storage
         return tensor
 
     ids = torch.zeros(1, row_tokens, dtype=torch.long, device="meta")
-    mask = torch.ones(1, 1, row_tokens, row_tokens, dtype=torch.bool, device="meta")  # packed rows have one
+    mask = torch.ones(1, 1, row_tokens, row_tokens, dtype=torch.bool, device="meta")  # as packed rows have
     positions = torch.arange(row_tokens, device="meta").unsqueeze(0)
-    with _AsOnDevice(bf16) as narrowing, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _LikeRealTensors(bf16) as narrowing, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         student.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     copies = [kept.pop(storage).nbytes() for storage in narrowing.copies if storage in kept]
     sizes = [storage.nbytes() for storage in kept.values()]
-    return ActivationBytes(sum(sizes), max(sizes, default=0), sum(copies))
+    return ActivationBytes(saved=sum(sizes), largest=max(sizes, default=0), copies=sum(copies))
 
 
-class _AsOnDevice(TorchFunctionMode):
-    """Makes tensors without content keep what real ones would: fused attention has no matrix of scores, and autocast,
-    which leaves them alone, narrows the inputs of matrix products."""
+class _LikeRealTensors(TorchFunctionMode):
+    """Makes tensors without data keep the same storages as real tensors.
+
+    Fused attention keeps no matrix of scores. Autocast, which ignores tensors without data, converts the inputs of
+    matrix products to bf16.
+    """
 
     def __init__(self, bf16: bool) -> None:
         super().__init__()
         self.copies: set[int] = set()
-        """Storages of weights in the narrower type."""
+        """Storages of the weights in bf16."""
         self._bf16 = bf16
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -137,30 +146,26 @@ class _AsOnDevice(TorchFunctionMode):
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps its inputs, its output, the normalisers, and the mask as numbers."""
+    """Keeps its inputs, its output, the softmax normalizers, and the mask as numbers."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         output = query.new_empty(*query.shape[:-1], value.shape[-1])
-        normalisers = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        normalizers = query.new_empty(query.shape[:-1], dtype=torch.float32)
         numbers = None if mask is None else query.new_empty(mask.shape)
-        ctx.save_for_backward(query, key, value, output, normalisers, numbers)
+        ctx.save_for_backward(query, key, value, output, normalizers, numbers)
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        raise NotImplementedError("this attention has no content to differentiate")
+        raise NotImplementedError("tensors without data have no gradient")
 
 
 def _without_weights(base: ModelRef) -> PreTrainedModel:
-    with torch.device("meta"):
-        return _built(base)
-
-
-def _built(base: ModelRef) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the model of {base.path} cannot be built from its configuration: {error}") from error
     model.config.use_cache = False

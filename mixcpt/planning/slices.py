@@ -1,4 +1,4 @@
-"""A run in small: the same sources, rows, teacher and optimiser, but few records, steps and questions."""
+"""Settings of a dry run: the sources, rows, teacher and optimizer of the run, but few records, steps and questions."""
 
 import json
 from collections.abc import Sequence
@@ -20,64 +20,65 @@ from mixcpt.planning.samples import Sample
 
 Stage = TypeVar("Stage", SftConfig, DpoConfig)
 
-TRIAL_STEPS = 8
-"""Optimiser steps of pre-training; those of each phase, where there are several, and the first is not timed."""
+_PRETRAINING_STEPS = 8
+"""Optimizer steps per phase of pre-training; the first one is not timed."""
 _ALIGNMENT_STEPS = 4
 _MAX_ACCUMULATION = 2
-"""Micro-batches of a step: more of them cost time and show nothing new."""
+"""Maximum number of micro-batches per step; more take longer and measure nothing new."""
 _QUESTIONS = 64
-"""Of each task."""
-FEW_QUESTIONS = 2
-"""Of each task in the evaluations that show what one costs before it asks anything."""
+"""Maximum number of questions per task."""
+SHORT_QUESTIONS = 2
+"""Maximum number of questions per task in the evaluations that measure one-time costs."""
 
 
-def small_run(config: AdaptConfig, samples: Sequence[Sample], folder: Path) -> AdaptConfig:
-    """Returns the settings of the trial, whose sources are files below `folder`, and its store too."""
-    phases = len({stream.phase for stream in config.pretrain.method.streams()})
-    micro = config.pretrain.micro_batch_rows * config.runtime.num_processes
-    batch_rows = min(config.pretrain.batch_rows, micro * _MAX_ACCUMULATION)
-    tokens = min(config.mixture.total_tokens, TRIAL_STEPS * phases * batch_rows * config.mixture.row_tokens)
-    pretrain = config.pretrain.model_copy(
-        update={"batch_rows": batch_rows, "log_steps": 1, "retention": RetentionConfig()}
-    )
+def dry_run_config(config: AdaptConfig, samples: Sequence[Sample], folder: Path) -> AdaptConfig:
+    """Write the samples below a folder and return the settings of the dry run, whose store is in the same folder."""
+    num_phases = len({stream.phase for stream in config.pretrain.method.streams()})
+    micro_batch_rows = config.pretrain.micro_batch_rows * config.runtime.num_processes
+    batch_rows = min(config.pretrain.batch_rows, micro_batch_rows * _MAX_ACCUMULATION)
+    max_tokens = _PRETRAINING_STEPS * num_phases * batch_rows * config.mixture.row_tokens
+    mixture = {"total_tokens": min(config.mixture.total_tokens, max_tokens)}
+    pretrain = {"batch_rows": batch_rows, "log_steps": 1, "retention": RetentionConfig()}
     return config.model_copy(
         update={
-            "data_seed": config.data_seed + 1,  # of documents that were not held out, others have to be now
-            "curation": _sources(config.curation, samples, folder / "sources"),
-            "mixture": config.mixture.model_copy(update={"total_tokens": tokens}),
-            "pretrain": pretrain,
-            "align": _alignment(config.align),
-            "evaluate": questions(config.evaluate, _QUESTIONS),
+            # the samples contain no held-out documents, so others have to be held out
+            "data_seed": config.data_seed + 1,
+            "curation": _write_sources(config.curation, samples, folder / "sources"),
+            "mixture": config.mixture.model_copy(update=mixture),
+            "pretrain": config.pretrain.model_copy(update=pretrain),
+            "align": _few_samples(config.align),
+            "evaluate": limit_questions(config.evaluate, _QUESTIONS),
             "runtime": config.runtime.model_copy(update={"store": str(folder / "store")}),
         }
     )
 
 
-def questions(config: EvaluateConfig, limit: int) -> EvaluateConfig:
-    """Returns the evaluation with so many questions of each task at most."""
+def limit_questions(config: EvaluateConfig, limit: int) -> EvaluateConfig:
+    """Return the evaluation with at most `limit` questions per task, and at most one batch."""
     tasks = tuple(
         task.model_copy(update={"limit": min(task.limit or limit, limit, config.batch_size)}) for task in config.tasks
     )
     return config.model_copy(update={"tasks": tasks})
 
 
-def _alignment(config: AlignConfig) -> AlignConfig:
-    """Returns few steps of one epoch; the candidates stay as many as the sample has."""
-    few = config.selection.model_copy(
-        update={
-            "num_instructions": min(config.selection.num_instructions, _ALIGNMENT_STEPS * config.sft.batch_size),
-            "num_preferences": min(config.selection.num_preferences, _ALIGNMENT_STEPS * config.dpo.batch_size),
-        }
+def _few_samples(config: AlignConfig) -> AlignConfig:
+    """Return alignment with few steps of one epoch; selection still scores as many candidates as the samples have."""
+    selection = config.selection
+    few = {
+        "num_instructions": min(selection.num_instructions, _ALIGNMENT_STEPS * config.sft.batch_size),
+        "num_preferences": min(selection.num_preferences, _ALIGNMENT_STEPS * config.dpo.batch_size),
+    }
+    return AlignConfig(
+        selection=selection.model_copy(update=few), sft=_one_epoch(config.sft), dpo=_one_epoch(config.dpo)
     )
-    return AlignConfig(selection=few, sft=_once(config.sft), dpo=_once(config.dpo))
 
 
-def _once(config: Stage) -> Stage:
+def _one_epoch(config: Stage) -> Stage:
     return config.model_copy(update={"epochs": 1})
 
 
-def _sources(config: CurationConfig, samples: Sequence[Sample], folder: Path) -> CurationConfig:
-    """Returns curation of the sampled records, each source in a file of its own."""
+def _write_sources(config: CurationConfig, samples: Sequence[Sample], folder: Path) -> CurationConfig:
+    """Write each sample to a file of its own and return the settings of curation for these files."""
     folder.mkdir(parents=True)
     sources = []
     for sample in samples:

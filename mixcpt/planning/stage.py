@@ -1,4 +1,4 @@
-"""The plan of a run: counted, reckoned, where wanted tried out, and kept in the store."""
+"""The plan of a run: estimated by formulas or measured by a dry run, and published in the store."""
 
 import logging
 from dataclasses import replace
@@ -7,92 +7,103 @@ from pathlib import Path
 
 from mixcpt.config import AdaptConfig
 from mixcpt.errors import MixcptError
-from mixcpt.planning import estimates as reckoning
-from mixcpt.planning import extrapolation
+from mixcpt.planning import estimates, extrapolation
 from mixcpt.planning.devices import free_disk_bytes, ram_bytes, this_machine
 from mixcpt.planning.dry_run import OnStage, run_dry_run
-from mixcpt.planning.load import Load, load_of_corpus
-from mixcpt.planning.warnings import misfits
+from mixcpt.planning.load import Load, count_corpus_load
+from mixcpt.planning.warnings import fit_warnings
 from mixcpt.records.plan import Device, Plan, plan_key, save_plan
 from mixcpt.records.run import run_identity
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.stages.jobs import Job
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
+from mixcpt.store.spool import Tracker
 
 _log = logging.getLogger("mixcpt.planning")
 
 
 def plan_from_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef, store: ArtifactStore) -> ArtifactRef:
-    """Returns the plan of a run on this machine, reckoned without a trial in a second or two.
+    """Estimate the cost of a run on this machine, in a second or two, and publish the plan.
 
-    A run that cannot be planned is no worse for it: then the artifact is empty, and the log says why.
+    An error of the estimate does not stop the run: the artifact is then empty, and the log has the reason.
     """
-    identity = run_identity(config, base, corpus.fingerprint)
-    inputs = {"corpus": corpus.digest, "base": base.digest}
-    runtime = config.runtime
 
     def make() -> Plan | None:
         try:
-            load = load_of_corpus(config, base, corpus, store)
+            load = count_corpus_load(config, base, corpus, store)
         except MixcptError as error:
-            _log.warning("the run is not planned: %s", error)
+            _log.warning("the cost of the run cannot be estimated: %s", error)
             return None
-        return analytic_plan(load, this_machine(runtime, config.pretrain.precision))
+        return estimated_plan(load, this_machine(config.runtime, config.pretrain.precision))
 
-    return save_plan(store, plan_key(identity, inputs, "", runtime.num_processes), make)
+    return save_plan(store, plan_key_from_corpus(config, base, corpus), make)
 
 
-def analytic_plan(load: Load, device: Device, *, price_per_hour: float = 0.0) -> Plan:
-    """Returns the plan by formulas: operations over an assumed speed, memory over the model's shape."""
+def plan_key_from_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef) -> StageKey:
+    """Return the key of the plan of a run on the device that the run itself uses."""
+    identity = run_identity(config, base, corpus.fingerprint)
+    inputs = {"corpus": corpus.digest, "base": base.digest}
+    return plan_key(identity, inputs, "", config.runtime.num_processes)
+
+
+def estimated_plan(load: Load, device: Device, *, price_per_hour: float = 0.0) -> Plan:
+    """Return the plan by formulas: time from operations and an assumed speed, memory from the shape of the model."""
     config = load.config
-    memory = reckoning.memories(load, device)
-    disk = reckoning.disk(load, free_disk_bytes(Path(config.runtime.store)))
-    host = reckoning.host_bytes(load, device, memory[0])
-    ram = ram_bytes() if device.is_here else 0
-    return Plan(
+    memory = estimates.estimate_memory(load, device)
+    plan = Plan(
         name=config.name,
         basis="analytic",
         device=device,
-        num_parameters=load.shape.num_parameters,
-        num_trained_parameters=load.shape.num_trained,
-        sources=load.reading.sources,
-        stages=reckoning.stages(load, device),
+        num_parameters=load.student.num_parameters,
+        num_trained_parameters=load.student.num_trained,
+        sources=load.workload.sources,
+        stages=estimates.estimate_stages(load, device),
         memory=memory,
-        disk=disk,
-        ram_bytes=host,
-        start_seconds=reckoning.start_seconds(load, device),
+        disk=estimates.estimate_disk(load, free_disk_bytes(Path(config.runtime.store))),
+        ram_bytes=estimates.estimate_host_memory(load, device, memory[0]),
+        start_seconds=estimates.estimate_start_seconds(load, device),
         price_per_hour=price_per_hour,
-        warnings=misfits(load, device, memory, disk, host, ram),
     )
+    return replace(plan, warnings=fit_warnings(load, plan, ram_bytes() if device.is_here else 0))
 
 
-def tried_plan(load: Load, device: Device, *, price_per_hour: float = 0.0, on_stage: OnStage) -> Plan:
-    """Returns the plan with time and memory as a trial on this machine measured them.
+def measured_plan(load: Load, device: Device, *, price_per_hour: float = 0.0, on_stage: OnStage) -> Plan:
+    """Run a dry run on this machine and return the plan with time and memory extrapolated from it.
 
     Raises:
-        MixcptError: What a stage of the trial raised.
+        MixcptError: If a stage of the dry run fails.
     """
-    plan = analytic_plan(load, device, price_per_hour=price_per_hour)
-    trial = run_dry_run(load, on_stage)
-    stages = extrapolation.extrapolated(plan.stages, load, trial)
+    estimate = estimated_plan(load, device, price_per_hour=price_per_hour)
+    dry_run = run_dry_run(load, on_stage)
+    stages = extrapolation.extrapolate(estimate.stages, load, dry_run)
     by_stage = {stage.stage: stage for stage in stages}
-    memory = tuple(extrapolation.memory_of_trial(parts, by_stage[parts.stage], device) for parts in plan.memory)
-    host = reckoning.host_bytes(load, device, memory[0])
-    ram = ram_bytes()
-    return replace(
-        plan,
-        basis="trial",
+    memory = tuple(extrapolation.measured_memory(parts, by_stage[parts.stage], device) for parts in estimate.memory)
+    plan = replace(
+        estimate,
+        basis="dry run",
         stages=stages,
         memory=memory,
-        ram_bytes=host,
-        start_seconds=extrapolation.start_seconds(load, trial),
-        warnings=misfits(load, device, memory, plan.disk, host, ram),
+        ram_bytes=estimates.estimate_host_memory(load, device, memory[0]),
+        start_seconds=extrapolation.measured_start_seconds(dry_run),
     )
+    return replace(plan, warnings=fit_warnings(load, plan, ram_bytes()))
 
 
 def keep_plan(store: ArtifactStore, load: Load, plan: Plan) -> ArtifactRef:
-    """Returns the plan published in the store of the run that it is of."""
+    """Publish a plan in the store of its run and return its reference."""
     identity = run_identity(load.config, load.base, load.corpus_key)
     inputs = {"base": load.base.digest} | ({"corpus": load.corpus.digest} if load.corpus else {})
     now = datetime.now(UTC).isoformat()
     key = plan_key(identity, inputs, plan.device.name, plan.device.count, measured_at=now)
     return save_plan(store, key, lambda: plan)
+
+
+def job_key(job: Job) -> StageKey:
+    """Return the key of the plan of a job."""
+    config = AdaptConfig.model_validate(job.config)
+    return plan_key_from_corpus(config, job.model("base"), job.artifact("corpus"))
+
+
+def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    """Run the job `plan`."""
+    return plan_from_corpus(AdaptConfig.model_validate(job.config), job.model("base"), job.artifact("corpus"), store)

@@ -1,16 +1,16 @@
-"""What a training will read: tokens of each source and stream, rows, steps; exact where the mixture is there."""
+"""Counts the tokens, rows and steps of pre-training; exact if the mixture is published, else estimated from samples."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from mixcpt.config import AdaptConfig, Form, StreamConfig
 from mixcpt.curation.records import TEXT_NAMES, Record
+from mixcpt.mixture.account import MixtureAccount, StreamAccount
 from mixcpt.mixture.mined import compose
 from mixcpt.mixture.readings import apportion, source_targets
 from mixcpt.mixture.recipe import StreamRecipe, recipes
@@ -23,34 +23,39 @@ from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 
 _LAYOUT_TOKENS_PER_SECOND = 1.5e6
-"""Tokens packed, laid out and written a second, as measured on one core."""
+"""Tokens packed and written per second, measured on one core."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamLoad:
-    """One stream of a training."""
+    """Rows and tokens of one stream of a training."""
 
     rows: int
+    """Number of rows."""
     student_tokens: int
-    """Padding included where teacher and student read the same; its parts alone where they do not."""
+    """Tokens that the student reads; includes padding if teacher and student read the same."""
     teacher_tokens: int
-    """0 where no teacher is followed."""
+    """Tokens that the teacher reads, padding included; 0 without a teacher."""
     phase: int
-    is_pair: bool
+    """Number of the phase in which the training reads the stream."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What pre-training reads."""
+    """Tokens, rows and steps of pre-training."""
 
     sources: tuple[SourceShare, ...]
+    """Tokens by source."""
     streams: tuple[StreamLoad, ...]
+    """Rows and tokens by stream."""
     steps: int
+    """Optimizer steps."""
     row_tokens: int
+    """Length of a row in tokens."""
     cached_tokens: int
-    """Of all texts once, in every form that is read: what a cached teacher keeps."""
+    """Tokens of all texts in all forms, each counted once, for which a cached teacher stores predictions."""
     mix_seconds: float
-    """Of a processor."""
+    """Processor time to mix."""
 
     @property
     def rows(self) -> int:
@@ -58,7 +63,7 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """As the record of the training counts them, padding included."""
+        """Tokens of all rows, padding included, as the training records them."""
         return self.rows * self.row_tokens
 
     @property
@@ -71,117 +76,144 @@ class Workload:
 
     @property
     def student_rows_per_row(self) -> float:
-        """Rows that the student reads for each of the mixture: fewer where it is given parts of documents."""
+        """Ratio of the student's tokens to all tokens; below 1 if the student reads parts of documents."""
         return self.student_tokens / max(self.tokens, 1)
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """One source in one form."""
+@dataclass(frozen=True, kw_only=True)
+class _TokenCount:
+    """Tokens of one source in one form."""
 
     sample: Sample
+    """Sample of the source."""
     sample_tokens: int
+    """Tokens of the sample."""
     unique_tokens: int
-    """Of all of the source, which is more than the sample."""
+    """Estimated tokens of the whole source."""
 
 
 def workload_of_mixture(config: AdaptConfig, mixture: ArtifactRef) -> Workload:
-    """Returns what a mixture that is in the store holds, exactly."""
-    account = json.loads(mixture.file("accounting.json").read_text())
+    """Return the exact workload of a published mixture."""
+    account = MixtureAccount.of(mixture)
+    settings = config.pretrain.method.streams()
     streams = tuple(
-        _stored_stream(stream, entry, account["row_tokens"])
-        for stream, entry in zip(config.pretrain.method.streams(), account["streams"], strict=True)
+        _stored_stream(stream, stream_account, account.row_tokens)
+        for stream, stream_account in zip(settings, account.streams, strict=True)
     )
-    sources = tuple(
-        SourceShare(entry["name"], entry["pool"], entry["unique_tokens"], entry["tokens"], True)
-        for entry in account["sources"]
+    cached_tokens = {}
+    for stream_account in account.streams:
+        cached_tokens.update(
+            {(source.name, stream_account.form): source.unique_tokens for source in stream_account.sources}
+        )
+    return Workload(
+        sources=tuple(
+            SourceShare(
+                name=source.name,
+                pool=source.pool,
+                unique_tokens=source.unique_tokens,
+                tokens=source.tokens,
+                is_exact=True,
+            )
+            for source in account.sources
+        ),
+        streams=streams,
+        steps=num_steps(streams, config.pretrain.batch_rows),
+        row_tokens=account.row_tokens,
+        cached_tokens=sum(cached_tokens.values()),
+        mix_seconds=float(mixture.record["seconds"]),
     )
-    read = ((entry["name"], stream["form"], entry) for stream in account["streams"] for entry in stream["sources"])
-    cached = sum({(name, form): entry["unique_tokens"] for name, form, entry in read}.values())
-    seconds = float(mixture.record["seconds"])
-    steps = num_steps(streams, config.pretrain.batch_rows)
-    return Workload(sources, streams, steps, account["row_tokens"], cached, seconds)
 
 
 def workload_of_samples(config: AdaptConfig, samples: Sequence[Sample], base: ModelRef) -> Workload:
-    """Returns what the training will read, by the real tokenizer, forms and views on a sample of each source."""
-    mixture, methods = config.mixture, config.pretrain.method.streams()
+    """Return the estimated workload: the tokenizer, forms and views of the run are applied to the samples."""
+    mixture, streams = config.mixture, config.pretrain.method.streams()
     tokenizer = TextTokenizer(base, parse_special_tokens=mixture.special_tokens == "parse")
-    counts: dict[tuple[str, Form], _Counted] = {}
-    streams: list[StreamLoad] = []
-    read: Counter[str] = Counter()
+    counts: dict[tuple[str, Form], _TokenCount] = {}
+    loads: list[StreamLoad] = []
+    tokens_read: Counter[str] = Counter()
     started = time.process_time()
-    for stream, recipe in zip(methods, recipes(mixture, methods), strict=True):
-        of_pools = [sample for sample in samples if sample.pool in recipe.weights]
+    for stream, recipe in zip(streams, recipes(mixture, streams), strict=True):
+        stream_samples = [sample for sample in samples if sample.pool in recipe.weights]
         if recipe.view.view == "text":
-            shares = _texts(config, recipe, of_pools, tokenizer, counts)
-            streams.append(_text_stream(stream, recipe, mixture.row_tokens))
+            sources = _count_texts(config, recipe, stream_samples, tokenizer, counts=counts)
+            loads.append(_text_stream(stream, recipe, mixture.row_tokens))
         else:
-            load, shares = _pairs(config, recipe, of_pools, tokenizer)
-            counts |= {(share.sample.name, "text"): share for share in shares}
-            streams.append(load)
-        read.update(_targets(recipe, shares))
-    per_token = (time.process_time() - started) / max(sum(of.sample_tokens for of in counts.values()), 1)
-    cached = sum(of.unique_tokens for of in counts.values())
+            load, sources = _count_pairs(config, recipe, stream_samples, tokenizer)
+            counts |= {(source.sample.name, "text"): source for source in sources}
+            loads.append(load)
+        tokens_read.update(_source_targets(recipe, sources))
+    sample_tokens = sum(count.sample_tokens for count in counts.values())
+    seconds_per_token = (time.process_time() - started) / max(sample_tokens, 1)
+    cached_tokens = sum(count.unique_tokens for count in counts.values())
     return Workload(
-        _shares(counts, read),
-        tuple(streams),
-        num_steps(streams, config.pretrain.batch_rows),
-        mixture.row_tokens,
-        cached,
-        cached * per_token + mixture.total_tokens / _LAYOUT_TOKENS_PER_SECOND,
+        sources=_shares(counts, tokens_read),
+        streams=tuple(loads),
+        steps=num_steps(loads, config.pretrain.batch_rows),
+        row_tokens=mixture.row_tokens,
+        cached_tokens=cached_tokens,
+        mix_seconds=cached_tokens * seconds_per_token + mixture.total_tokens / _LAYOUT_TOKENS_PER_SECOND,
     )
 
 
 def num_steps(streams: Sequence[StreamLoad], batch_rows: int) -> int:
-    """Returns the optimiser steps: each phase is filled up to whole batches."""
-    phases: dict[int, int] = {}
+    """Return the number of optimizer steps; each phase is filled up to whole batches."""
+    rows_by_phase: Counter[int] = Counter()
     for stream in streams:
-        phases[stream.phase] = phases.get(stream.phase, 0) + stream.rows
-    return sum(-(-rows // batch_rows) for rows in phases.values())
+        rows_by_phase[stream.phase] += stream.rows
+    return sum(-(-rows // batch_rows) for rows in rows_by_phase.values())
 
 
-def _stored_stream(stream: StreamConfig, entry: Mapping[str, Any], row_tokens: int) -> StreamLoad:
-    tokens = entry["num_rows"] * row_tokens
-    student = int(entry.get("student_tokens", tokens))
-    teacher = tokens if stream.kl_weight > 0 else 0
-    return StreamLoad(entry["num_rows"], student, teacher, entry["phase"], entry["view"] != "text")
+def _stored_stream(stream: StreamConfig, account: StreamAccount, row_tokens: int) -> StreamLoad:
+    tokens = account.num_rows * row_tokens
+    return StreamLoad(
+        rows=account.num_rows,
+        student_tokens=tokens if account.student_tokens is None else account.student_tokens,
+        teacher_tokens=tokens if stream.kl_weight > 0 else 0,
+        phase=account.phase,
+    )
 
 
 def _text_stream(stream: StreamConfig, recipe: StreamRecipe, row_tokens: int) -> StreamLoad:
     rows = -(-recipe.tokens // row_tokens)
     tokens = rows * row_tokens
-    return StreamLoad(rows, tokens, tokens if stream.kl_weight > 0 else 0, recipe.phase, False)
+    teacher_tokens = tokens if stream.kl_weight > 0 else 0
+    return StreamLoad(rows=rows, student_tokens=tokens, teacher_tokens=teacher_tokens, phase=recipe.phase)
 
 
-def _texts(
+def _count_texts(
     config: AdaptConfig,
     recipe: StreamRecipe,
     samples: Sequence[Sample],
     tokenizer: TextTokenizer,
-    counts: dict[tuple[str, Form], _Counted],
-) -> list[_Counted]:
-    """Returns the sources of a stream of texts; each form of one is tokenised once and noted in `counts`."""
-    shares = []
+    *,
+    counts: dict[tuple[str, Form], _TokenCount],
+) -> list[_TokenCount]:
+    """Add the sources of a text stream to `counts`, each form of a source once, and return their counts."""
+    sources = []
     for sample in samples:
         form = recipe.form if sample.pool == "domain" else "text"
         if (sample.name, form) not in counts:
-            tokens = _count(config, sample, form, tokenizer)
-            counts[sample.name, form] = _Counted(sample, tokens, round(tokens * sample.scale))
-        shares.append(counts[sample.name, form])
-    return shares
+            tokens = _num_tokens(config, sample, form, tokenizer)
+            counts[sample.name, form] = _scaled(sample, tokens)
+        sources.append(counts[sample.name, form])
+    return sources
 
 
-def _pairs(
+def _scaled(sample: Sample, sample_tokens: int) -> _TokenCount:
+    unique_tokens = round(sample_tokens * sample.scale)
+    return _TokenCount(sample=sample, sample_tokens=sample_tokens, unique_tokens=unique_tokens)
+
+
+def _count_pairs(
     config: AdaptConfig, recipe: StreamRecipe, samples: Sequence[Sample], tokenizer: TextTokenizer
-) -> tuple[StreamLoad, list[_Counted]]:
-    """Returns the load of a stream of pairs, as cutting and packing the sample makes it, scaled to all of its tokens.
+) -> tuple[StreamLoad, list[_TokenCount]]:
+    """Cut and pack the sample in a temporary folder; return the load of the stream, scaled to all its tokens.
 
     Raises:
         DataError: If no document of the sample can be cut.
     """
     texts = {sample.name: [record.text for record in sample.records] for sample in samples}
-    one_pass = sum(len(encoded.ids) for of in texts.values() for encoded in tokenizer.encode(of))
+    sample_tokens = sum(len(encoded.ids) for encoded in chain.from_iterable(map(tokenizer.encode, texts.values())))
     with TemporaryDirectory(prefix="mixcpt-plan-") as folder:
         account = write_pairs(
             Path(folder) / "rows.parquet",
@@ -189,30 +221,28 @@ def _pairs(
             texts,
             {name: number for number, name in enumerate(texts)},
             tokenizer,
-            target_tokens=min(recipe.tokens, one_pass),
+            target_tokens=min(recipe.tokens, sample_tokens),
             row_tokens=config.mixture.row_tokens,
             seed=config.seed,
         )
-    teacher = sum(of.teacher_tokens for of in account.sources.values())
-    student = sum(of.student_tokens for of in account.sources.values())
-    rows = round(account.num_rows * recipe.tokens / teacher)
+    teacher_tokens = sum(source.teacher_tokens for source in account.sources.values())
+    student_tokens = sum(source.student_tokens for source in account.sources.values())
+    rows = round(account.num_rows * recipe.tokens / teacher_tokens)
     load = StreamLoad(
-        rows,
-        round(student * recipe.tokens / teacher),
-        rows * config.mixture.row_tokens,
-        recipe.phase,
-        True,
+        rows=rows,
+        student_tokens=round(student_tokens * recipe.tokens / teacher_tokens),
+        teacher_tokens=rows * config.mixture.row_tokens,
+        phase=recipe.phase,
     )
-    unique = {name: of.unique_tokens for name, of in account.sources.items()}
-    return load, [_Counted(each, unique[each.name], round(unique[each.name] * each.scale)) for each in samples]
+    return load, [_scaled(sample, account.sources[sample.name].unique_tokens) for sample in samples]
 
 
-def _count(config: AdaptConfig, sample: Sample, form: Form, tokenizer: TextTokenizer) -> int:
-    """Returns the tokens of a sample in a form."""
+def _num_tokens(config: AdaptConfig, sample: Sample, form: Form, tokenizer: TextTokenizer) -> int:
+    """Return the number of tokens of a sample in a form."""
     texts = [unify(_fields(record), sample.pool, config.mixture) for record in sample.records]
     if form != "text":
         separator, seed = config.mixture.separator, config.seed
-        texts = [PlainText(compose(each.text, form, separator, seed=seed)[0], each.scored_from) for each in texts]
+        texts = [PlainText(compose(text.text, form, separator, seed=seed)[0], text.scored_from) for text in texts]
     return len(tokenizer(texts).tokens)
 
 
@@ -220,21 +250,27 @@ def _fields(record: Record) -> dict[str, str]:
     return dict(zip(TEXT_NAMES[record.pool], record.texts, strict=True))
 
 
-def _targets(recipe: StreamRecipe, shares: Sequence[_Counted]) -> dict[str, int]:
+def _source_targets(recipe: StreamRecipe, sources: Sequence[_TokenCount]) -> dict[str, int]:
     available: dict[str, dict[str, int]] = {}
-    for share in shares:
-        available.setdefault(share.sample.pool, {})[share.sample.name] = share.unique_tokens
-    pools = apportion(recipe.tokens, {str(pool): weight for pool, weight in recipe.weights.items()})
-    return source_targets(pools, available)
+    for source in sources:
+        available.setdefault(source.sample.pool, {})[source.sample.name] = source.unique_tokens
+    pool_targets = apportion(recipe.tokens, {str(pool): weight for pool, weight in recipe.weights.items()})
+    return source_targets(pool_targets, available)
 
 
-def _shares(counts: Mapping[tuple[str, Form], _Counted], read: Mapping[str, int]) -> tuple[SourceShare, ...]:
-    """Returns one share a source; where it is read in several forms, its first one says what is unique."""
-    first: dict[str, _Counted] = {}
-    for (name, _), counted in counts.items():
-        first.setdefault(name, counted)
+def _shares(counts: Mapping[tuple[str, Form], _TokenCount], tokens_read: Mapping[str, int]) -> tuple[SourceShare, ...]:
+    """Return one share per source; a source in several forms is counted in the first of them."""
+    first: dict[str, _TokenCount] = {}
+    for (name, _), count in counts.items():
+        first.setdefault(name, count)
     return tuple(
-        SourceShare(name, of.sample.pool, of.unique_tokens, read[name], of.sample.is_whole)
-        for name, of in first.items()
-        if name in read
+        SourceShare(
+            name=name,
+            pool=count.sample.pool,
+            unique_tokens=count.unique_tokens,
+            tokens=tokens_read[name],
+            is_exact=count.sample.is_whole,
+        )
+        for name, count in first.items()
+        if name in tokens_read
     )

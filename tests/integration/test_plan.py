@@ -1,4 +1,4 @@
-"""A trial of a small run: every stage measured in processes of their own, nothing left behind."""
+"""A dry run of a small run: every stage is measured in processes of their own, and no files stay."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.planning import stage
 from mixcpt.planning.devices import this_machine
-from mixcpt.planning.load import load_of
+from mixcpt.planning.load import count_load
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import resolve_model
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of temporary files of this test alone."""
+    """Folder for the temporary files of this test."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -42,14 +42,14 @@ def small(store: Path) -> AdaptConfig:
 
 
 @pytest.mark.long
-def test_trial_measures_every_stage_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+def test_dry_run_measures_every_stage_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
     config = small(tmp_path / "store")
-    load = load_of(config, resolve_model(config.base), ArtifactStore(config.runtime.store))
+    load = count_load(config, resolve_model(config.base), ArtifactStore(config.runtime.store))
     seen: list[str] = []
     device = this_machine(config.runtime, config.pretrain.precision, kind="cpu")
-    plan = stage.tried_plan(load, device, on_stage=seen.append)
+    plan = stage.measured_plan(load, device, on_stage=seen.append)
     assert {"curate", "mix", "pretrain", "select", "sft", "dpo", "evaluate-base"} <= set(seen)
-    assert plan.basis == "trial"
+    assert plan.basis == "dry run"
     assert plan.by_stage["pretrained"].tokens == 391 * 256
     assert plan.by_stage["pretrained"].steps == 49
     for name in ("pretrained", "sft", "dpo"):
@@ -63,7 +63,7 @@ def test_trial_measures_every_stage_and_leaves_nothing(tmp_path: Path, temporary
     assert not (tmp_path / "store").exists()
 
 
-def test_trial_stopped_leaves_no_file_and_no_process(
+def test_dry_run_stopped_leaves_no_file_and_no_process(
     tmp_path: Path, temporary: Path, wait_until: Callable[..., Any]
 ) -> None:
     path = tmp_path / "small.yaml"

@@ -1,4 +1,4 @@
-"""`mixcpt plan` without a trial: every preset, devices that are too small, JSON, and where the plan is kept."""
+"""`mixcpt plan` without a dry run: every preset, devices that are too small, JSON, and where the plan is kept."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from mixcpt.config import load_config
 from mixcpt.errors import MixcptError
 from mixcpt.planning import stage
 from mixcpt.planning.devices import DEVICES, named_device
-from mixcpt.planning.load import load_of
+from mixcpt.planning.load import count_load
 from mixcpt.records.plan import Device, Plan, load_plan
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import resolve_model
@@ -38,11 +38,20 @@ def plan(*arguments: object) -> Result:
 
 def planned(path: Path, store: Path, device: Device, *overrides: str) -> Plan:
     config = load_config(path, [*overrides, f"runtime.store={json.dumps(str(store))}"])
-    return stage.analytic_plan(load_of(config, resolve_model(config.base), ArtifactStore(store)), device)
+    return stage.estimated_plan(count_load(config, resolve_model(config.base), ArtifactStore(store)), device)
 
 
 def device(gib: float) -> Device:
-    return Device("small", 1, round(gib * 2**30), 1e12, 1e12, 1e11, 0.5, is_here=False)
+    return Device(
+        name="small",
+        count=1,
+        memory_bytes=round(gib * 2**30),
+        peak_flops=1e12,
+        fp32_flops=1e12,
+        bytes_per_second=1e11,
+        utilisation=0.5,
+        is_here=False,
+    )
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -90,13 +99,13 @@ def test_plan_table_shows_tokens_memory_and_what_is_assumed(tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     for shown in ("world-domain", "630,000", "pretrained", "optimiser", "40.0", "a100-80"):
         assert shown in done.stdout
-    assert "kept in" in done.stderr
+    assert "stored in" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(("--device", "abacus"), "h100"), (("--device", "h100", "--trial"), "one of the two")]
+    ("arguments", "said"), [(("--device", "abacus"), "h100"), (("--device", "h100", "--dry-run"), "one of the two")]
 )
-def test_plan_refuses_what_it_cannot_reckon_for(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_plan_with_an_unknown_or_contradicting_device_is_refused(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     done = plan(DEMO, *arguments, "--set", f"runtime.store={tmp_path}")
     assert done.exit_code == 2
     assert said in done.stderr
@@ -109,7 +118,7 @@ def test_plan_is_a_command_of_the_program() -> None:
 
 def test_plan_help_says_where_the_figures_come_from() -> None:
     shown = plan("--help").stdout
-    assert all(word in shown for word in ("trial", "sample", "h100", "extrapolated", "--price-per-hour"))
+    assert all(word in shown for word in ("dry run", "sample", "h100", "extrapolated", "--price-per-hour"))
 
 
 def test_plan_on_a_device_that_is_too_small_names_settings_that_suffice(tmp_path: Path) -> None:

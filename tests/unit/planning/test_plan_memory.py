@@ -45,7 +45,6 @@ def shape(**changes: int | bool) -> ModelShape:
         "hidden": 100,
         "num_layers": 2,
         "head_is_trained": True,
-        "head_is_embedding": True,
     }
     return ModelShape(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -55,7 +54,7 @@ def test_shape_of_full_training_counts_every_parameter_at_six_operations() -> No
     assert (found.num_parameters, found.num_trained, found.num_base) == (NUM_PARAMETERS,) * 3
     assert found.flops_per_token == 6 * NUM_PARAMETERS
     assert 2 * found.multiplied == 2 * NUM_PARAMETERS  # a teacher's forward
-    assert found.head_is_embedding and found.head_is_trained
+    assert found.head_is_trained
 
 
 def test_shape_of_lora_counts_four_operations_and_two_more_for_what_is_trained() -> None:

@@ -18,12 +18,49 @@ RIGHT = {"domain_questions": hits(40, 0.2), "general_questions_unasked": hits(50
 
 def made(name: str = "mine") -> Plan:
     """A plan of 1.3 M tokens for a run that measured as many, with half of the peak memory."""
-    device = Device("cpu", 1, 2**34, 1e11, 1e11, 1e10, 0.6, is_here=True)
-    trained = StagePlan("pretrained", 236.4, 1_300_000, 300, 5078, int(10.4e12), int(5.2e12), 725_000_000)
-    memory = (Memory("pretrained", 8, 8, 16, 8, 100, 20, 500),)
-    shares = (SourceShare("anatomy", "domain", 200_000, 650_000, True),)
+    device = Device(
+        name="cpu",
+        count=1,
+        memory_bytes=2**34,
+        peak_flops=1e11,
+        fp32_flops=1e11,
+        bytes_per_second=1e10,
+        utilisation=0.6,
+        is_here=True,
+    )
+    pretrained = StagePlan(
+        stage="pretrained",
+        seconds=236.4,
+        tokens=1_300_000,
+        steps=300,
+        rows=5078,
+        student_flops=int(10.4e12),
+        teacher_flops=int(5.2e12),
+        peak_memory_bytes=725_000_000,
+    )
+    memory = Memory(
+        stage="pretrained",
+        parameters=8,
+        gradients=8,
+        optimizer=16,
+        teacher=8,
+        activations=100,
+        head=20,
+        process=500,
+    )
+    share = SourceShare(name="anatomy", pool="domain", unique_tokens=200_000, tokens=650_000, is_exact=True)
     return Plan(
-        name, "analytic", device, 2_000_000, 2_000_000, shares, (trained,), memory, Disk(1, 2, 3, 0, 100), 2**30, 10.0
+        name=name,
+        basis="analytic",
+        device=device,
+        num_parameters=2_000_000,
+        num_trained_parameters=2_000_000,
+        sources=(share,),
+        stages=(pretrained,),
+        memory=(memory,),
+        disk=Disk(mixture=1, checkpoints=2, models=3, teacher_cache=0, free=100),
+        ram_bytes=2**30,
+        start_seconds=10.0,
     )
 
 
@@ -44,6 +81,10 @@ def result(store: ArtifactStore) -> RunResult:
 
 def test_plan_survives_json() -> None:
     assert Plan.from_json(made().to_json()) == made()
+
+
+def test_plan_of_an_earlier_version_loads_its_trial_as_a_dry_run() -> None:
+    assert Plan.from_json(made().to_json() | {"basis": "trial"}) == replace(made(), basis="dry run")
 
 
 def test_run_without_a_plan_shows_none(result: RunResult, store: ArtifactStore, tmp_path: Path) -> None:
@@ -74,11 +115,11 @@ def test_figures_of_a_run_have_both(result: RunResult, store: ArtifactStore) -> 
     assert found["plan/total/peak_memory_bytes"] == 725_000_000
 
 
-def test_plan_of_a_run_is_its_last_trial_and_never_another_machines(result: RunResult, store: ArtifactStore) -> None:
+def test_plan_of_a_run_is_its_last_dry_run_and_never_another_machines(result: RunResult, store: ArtifactStore) -> None:
     elsewhere = replace(made("elsewhere"), device=replace(made().device, name="h100", is_here=False))
     keep(store, result, elsewhere, "1")
     assert find_plan(store, result) is None
-    for number, (name, basis) in enumerate([("first", "trial"), ("second", "trial"), ("formulas", "analytic")]):
+    for number, (name, basis) in enumerate([("first", "dry run"), ("second", "dry run"), ("formulas", "analytic")]):
         keep(store, result, replace(made(name), basis=basis), f"2{number}")  # type: ignore[arg-type]
     found = find_plan(store, result)
     assert found is not None and found.name == "second"

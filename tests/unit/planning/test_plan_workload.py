@@ -20,7 +20,7 @@ from mixcpt.config import (
 from mixcpt.curation import curate
 from mixcpt.mixture import mix
 from mixcpt.planning.estimates import num_checkpoints
-from mixcpt.planning.load import Load, load_of
+from mixcpt.planning.load import Load, count_load
 from mixcpt.planning.workload import StreamLoad, num_steps
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import resolve_model
@@ -68,12 +68,12 @@ def mixed(config: AdaptConfig, store: ArtifactStore) -> dict[str, object]:
 
 
 def load(config: AdaptConfig, store: ArtifactStore) -> Load:
-    return load_of(config, resolve_model(config.base), store)
+    return count_load(config, resolve_model(config.base), store)
 
 
 def test_plan_before_curation_gives_every_pool_its_exact_share(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"kind": "lssd"}, PoolWeights(domain=2, instructions=1, preferences=0))
-    found = load(config, ArtifactStore(tmp_path / "store")).reading
+    found = load(config, ArtifactStore(tmp_path / "store")).workload
     read = {source.name: source.tokens for source in found.sources}
     assert read["near"] + read["far"] == 13_334
     assert read["asked"] == 6_667
@@ -87,7 +87,7 @@ def test_plan_before_curation_estimates_unique_tokens_of_what_mixing_counts(tmp_
         config_of(tmp_path, {"kind": "lssd"}, PoolWeights(domain=1, instructions=1, preferences=0)),
         ArtifactStore(tmp_path / "store"),
     )
-    planned = {source.name: source for source in load(config, store).reading.sources}
+    planned = {source.name: source for source in load(config, store).workload.sources}
     assert not planned["near"].is_exact
     account = mixed(config, store)
     for source in account["sources"]:  # type: ignore[attr-defined]
@@ -101,18 +101,18 @@ def test_plan_of_a_mixture_in_the_store_is_exact(tmp_path: Path) -> None:
     account = mixed(config, store)
     found = load(config, store)
     assert isinstance(found.corpus, ArtifactRef)
-    assert found.reading.rows == account["num_rows"]
-    assert {source.name: (source.tokens, source.unique_tokens) for source in found.reading.sources} == {
+    assert found.workload.rows == account["num_rows"]
+    assert {source.name: (source.tokens, source.unique_tokens) for source in found.workload.sources} == {
         source["name"]: (source["tokens"], source["unique_tokens"])
         for source in account["sources"]  # type: ignore[attr-defined]
     }
-    assert all(source.is_exact for source in found.reading.sources)
+    assert all(source.is_exact for source in found.workload.sources)
 
 
 def test_plan_of_pairs_counts_what_student_and_teacher_read_apart(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"kind": "disc"}, PoolWeights(domain=1, instructions=0, preferences=0))
     store = ArtifactStore(tmp_path / "store")
-    found = load(config, store).reading
+    found = load(config, store).workload
     (stream,) = mixed(config, store)["streams"]  # type: ignore[misc]
     assert found.rows == pytest.approx(stream["num_rows"], rel=0.05)
     assert found.student_tokens == pytest.approx(stream["student_tokens"], rel=0.05)
@@ -130,8 +130,12 @@ def test_plan_of_alignment_counts_samples_steps_and_epochs(tmp_path: Path) -> No
     assert aligned.sft.tokens == pytest.approx(20 * 3 * aligned.candidate_tokens / 40 / 2, rel=0.02)  # both forms
 
 
+def stream(rows: int, *, phase: int) -> StreamLoad:
+    return StreamLoad(rows=rows, student_tokens=0, teacher_tokens=0, phase=phase)
+
+
 def test_steps_fill_every_phase_up_to_whole_batches() -> None:
-    phases = [StreamLoad(9, 0, 0, 0, False), StreamLoad(4, 0, 0, 0, False), StreamLoad(1, 0, 0, 1, False)]
+    phases = [stream(9, phase=0), stream(4, phase=0), stream(1, phase=1)]
     assert num_steps(phases, 8) == 2 + 1
 
 
