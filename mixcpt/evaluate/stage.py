@@ -15,8 +15,8 @@ from mixcpt.evaluate.asking.manifest import FILE as MANIFEST
 from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest
 from mixcpt.evaluate.asking.open_book import open_book
 from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
-from mixcpt.stages.jobs import Job
 from mixcpt.evaluate.summary import FILE as SUMMARY
+from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker

@@ -11,8 +11,22 @@ from mixcpt.config import BaseModelConfig
 from mixcpt.store.models import ModelRef, resolve_model
 
 NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")
-VERBS = tuple(
-    ["the", "is", "of", "was", "has", "keeps", "likes", "visits", "blue", "red", "green", "gold", "iron", "fox", "owl"]
+VERBS = (
+    "the",
+    "is",
+    "of",
+    "was",
+    "has",
+    "keeps",
+    "likes",
+    "visits",
+    "blue",
+    "red",
+    "green",
+    "gold",
+    "iron",
+    "fox",
+    "owl",
 )
 WORDS = (*NAMES, *VERBS, "heron", "river", "tower", "smith")
 PLAIN_ANSWERS = ("fox", "owl", "heron", "river", "tower", "baker")

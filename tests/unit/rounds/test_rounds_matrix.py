@@ -29,7 +29,7 @@ def made_round(
     shares: dict[str, tuple[float, float, float]],
     reason: str = "Because.",
 ) -> Round:
-    """Return a round with the accuracies of base, champion and candidate, by task; tasks are named like their corpora."""
+    """Return a round with the accuracies of base, champion and candidate by task; the tasks are named like corpora."""
     right = {"domain_questions": hits(20, 0.5), GENERAL: hits(20, 0.9)}
     evaluations = {
         role: asked(store, f"{role}-{number}", **{task: values[place] for task, values in shares.items()})
