@@ -1,1 +1,1 @@
-"""What a run shows when it is over: one page, its table and its pictures, made from stored artifacts alone."""
+"""Reports of finished runs: page, table, figures and model card, made only from stored artifacts."""

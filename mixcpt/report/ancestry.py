@@ -1,8 +1,9 @@
-"""What a model was made of, down to files, and which models a document has reached: as a tree."""
+"""Ancestry trees of models, down to the source files, and traces of documents to the models trained on them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +16,141 @@ from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.lineage import Catalogue
 
 _ROLES = ("base", "model", "mixture", "selection", "corpus", "cache")
-"""What an artifact was made of, in the order in which it is shown; the rest (probe, tokenizer) decides little."""
+"""Input roles shown in the tree, in display order; other inputs (probe, tokenizer) matter little."""
+_TABLES = {"read": "documents", "held out": "heldout", "removed": "removed"}
+"""Parquet table of a corpus for each part that a document can be in."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
-    """One thing in a chain of makers."""
+    """One artifact, source or file in an ancestry tree."""
 
     kind: str
     text: str
-    """In words, with its figures."""
+    """Description with the main numbers."""
     digest: str = ""
     path: str = ""
-    children: Sequence["Node"] = field(default=())
+    children: Sequence["Node"] = ()
 
     def to_json(self) -> dict[str, Any]:
         own = {name: value for name, value in vars(self).items() if value and name != "children"}
         return own | ({"made_of": [child.to_json() for child in self.children]} if self.children else {})
 
     def to_tree(self) -> Tree:
-        """Returns the tree for a terminal."""
+        """Return the tree for a terminal."""
         tree = Tree(Text(words.printable(self.text)))
         for child in self.children:
             tree.add(child.to_tree())
         return tree
 
 
-def descent(catalogue: Catalogue, ref: ArtifactRef) -> Node:
-    """Returns what an artifact was made of, down to the files of its sources; what comes up again is not unfolded."""
-    return _descent(catalogue, ref, "", set())
+def ancestry_tree(catalogue: Catalogue, ref: ArtifactRef) -> Node:
+    """Return the inputs of an artifact, recursively down to source files; repeated artifacts are not expanded again."""
+    return _artifact_node(catalogue, ref, "", set())
 
 
-def _descent(catalogue: Catalogue, ref: ArtifactRef, role: str, shown: set[str]) -> Node:
+def _artifact_node(catalogue: Catalogue, ref: ArtifactRef, role: str, expanded: set[str]) -> Node:
     record = catalogue.record(ref)
-    text = _line(ref, record, role)
-    if ref.fingerprint in shown:
-        return Node(ref.kind, f"{text}, as above", ref.digest, ref.path)
-    shown.add(ref.fingerprint)
+    text = _description(ref, record, role)
+    if ref.fingerprint in expanded:
+        return Node(kind=ref.kind, text=f"{text}, as above", digest=ref.digest, path=ref.path)
+    expanded.add(ref.fingerprint)
     parents = catalogue.parents(ref)
-    children = [_descent(catalogue, parents[name], name, shown) for name in _ROLES if name in parents]
+    children = [_artifact_node(catalogue, parents[name], name, expanded) for name in _ROLES if name in parents]
     if ref.kind == "corpus":
-        children += _sources(catalogue, ref)
+        children += _source_nodes(catalogue, ref)
     if "base" in record["inputs"] and "base" not in parents:
-        name = record["lineage"].get("base", "base model")
-        children.insert(0, Node("base", f"base model {name}", record["inputs"]["base"]))
-    return Node(ref.kind, text, ref.digest, ref.path, tuple(children))
+        children.insert(0, _foreign_base_node(record))
+    return Node(kind=ref.kind, text=text, digest=ref.digest, path=ref.path, children=tuple(children))
+
+
+def _foreign_base_node(record: Mapping[str, Any]) -> Node:
+    name = record["lineage"].get("base", "base model")
+    return Node(kind="base", text=f"base model {name}", digest=record["inputs"]["base"])
+
+
+def _source_nodes(catalogue: Catalogue, corpus: ArtifactRef) -> list[Node]:
+    """Return the sources of a corpus; the children of a registered source are its registrations."""
+    record = catalogue.record(corpus)
+    registrations = {ref.path: ref for ref in catalogue.refs if ref.kind == "registration"}
+    nodes = []
+    for name, source in CorpusReport.of(corpus).sources.items():
+        folders = [str(Path(file).parent) for file in record["lineage"]["sources"][name]]
+        registered = [registrations[folder] for folder in folders if folder in registrations]
+        children = [_registration_node(catalogue, ref) for ref in registered] or _file_nodes(source.files)
+        text = f"{source.pool} {name}: {words.count(source.kept)} read, {words.count(source.heldout)} held out"
+        nodes.append(Node(kind="source", text=text, digest=record["inputs"][name], children=tuple(children)))
+    return nodes
+
+
+def _registration_node(catalogue: Catalogue, ref: ArtifactRef) -> Node:
+    record = catalogue.record(ref)
+    metrics, day = record["metrics"], record["created_at"][:10]
+    text = f"registered as {metrics['name']} on {day}: {words.count(metrics['documents'])} documents"
+    note = json.loads(ref.file("corpus.json").read_text(encoding="utf-8"))["note"]
+    files = chain.from_iterable(source.files for source in CorpusReport.of(ref).sources.values())
+    return Node(
+        kind="registration",
+        text=f"{text} ({note})" if note else text,
+        digest=ref.digest,
+        path=ref.path,
+        children=tuple(_file_nodes(files)),
+    )
+
+
+def _file_nodes(files: Iterator[SourceFile] | Sequence[SourceFile]) -> list[Node]:
+    return [
+        Node(
+            kind="file",
+            text=f"{file.name} ({words.size(file.bytes)}, sha256 {file.sha256[:12]})",
+            digest=file.sha256,
+        )
+        for file in files
+    ]
+
+
+def _description(ref: ArtifactRef, record: Mapping[str, Any], role: str) -> str:
+    metrics = record["metrics"]
+    match ref.kind:
+        case "model":
+            settings = record["settings"]
+            stage = settings.get("stage", "model") if isinstance(settings, Mapping) else "model"
+            steps = f", {words.count(metrics['steps'])} steps" if "steps" in metrics else ""
+            prefix = f"{role} " if role == "base" else ""
+            return f"{prefix}model {ref.digest[:12]} ({stage}{steps}, {record['created_at'][:10]})"
+        case "mixture":
+            return f"mixture of {words.count(metrics['total_tokens'])} tokens"
+        case "selection":
+            return "selection of samples for alignment"
+        case _:
+            return f"{ref.kind} {ref.digest[:12]}"
 
 
 def runs_of(catalogue: Catalogue, model: ArtifactRef) -> list[str]:
-    """Returns the names of the runs in which a model took part, oldest first."""
-    found = [ref for ref in catalogue.children(model) if ref.kind == "run"]
-    return list(dict.fromkeys(str(catalogue.record(ref)["metrics"]["name"]) for ref in found))
+    """Return the names of the runs that contain a model, oldest first."""
+    runs = [ref for ref in catalogue.children(model) if ref.kind == "run"]
+    return list(dict.fromkeys(str(catalogue.record(ref)["metrics"]["name"]) for ref in runs))
 
 
-@dataclass(frozen=True)
-class Reached:
-    """A document, or a whole file, in one corpus, and what came of it."""
+@dataclass(frozen=True, kw_only=True)
+class DocumentTrace:
+    """A document or a whole file in one corpus, with the models trained on it."""
 
     document: str
-    """Its identifier in the corpus, or the name of the file."""
+    """Identifier of the document in the corpus, or name of the file."""
     corpus: ArtifactRef
     part: str
-    """`read` where training could read it; `held out`, `removed` or `quarantined` where it could not."""
+    """`read` if training could read the document; otherwise `held out`, `removed` or `quarantined`."""
     reason: str
     models: tuple[ArtifactRef, ...]
-    """Made of the corpus; none where the document was in no part that is read."""
+    """Models made of the corpus; empty if training could not read the document."""
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Description as one sentence."""
         reason = f" ({self.reason})" if self.reason else ""
-        place = "the registered corpus, which waits for its round," if self.corpus.kind == "registration" else "corpus"
+        is_waiting = self.corpus.kind == "registration"
+        place = "the registered corpus, which waits for its round," if is_waiting else "corpus"
         return f"{self.document}: {self.part}{reason} in {place} {self.corpus.digest[:12]}"
 
     def to_json(self, catalogue: Catalogue) -> dict[str, Any]:
@@ -93,91 +158,59 @@ class Reached:
         return {"document": self.document, "part": self.part, "corpus": self.corpus.digest, "models": models}
 
     def to_tree(self, catalogue: Catalogue) -> Tree:
-        """Returns the tree for a terminal: the models, and the runs in which they are."""
+        """Return the tree for a terminal: the models with their runs."""
         tree = Tree(Text(words.printable(self.text)))
         for ref in self.models:
+            description = _description(ref, catalogue.record(ref), "")
             runs = words.listing(runs_of(catalogue, ref)) or "no run"
-            tree.add(Text(words.printable(f"{_line(ref, catalogue.record(ref), '')} in {runs}")))
+            tree.add(Text(words.printable(f"{description} in {runs}")))
         return tree
 
 
-def reached(catalogue: Catalogue, wanted: str) -> list[Reached]:
-    """Returns where a document went: named by its identifier, by its file's name or path, or by words of its text.
+def trace_document(catalogue: Catalogue, query: str) -> list[DocumentTrace]:
+    """Return every corpus that contains a document, with the models trained on it.
 
-    What is registered and waits for its round is found too; no model is made of it yet.
+    Registered corpora that wait for their round are searched too; no model is made of them yet.
+
+    Args:
+        catalogue: Artifacts of the store.
+        query: Identifier of the document, name or path of its file, or words of its text.
     """
-    read = [ref for ref in catalogue.refs if ref.kind == "corpus"]
-    sources = [files for ref in read for files in catalogue.record(ref)["lineage"]["sources"].values()]
-    opened = {str(Path(file).parent) for files in sources for file in files}
-    waiting = [ref for ref in catalogue.refs if ref.kind == "registration" and ref.path not in opened]
-    return [found for corpus in (*read, *waiting) for found in _found_in(catalogue, corpus, wanted)]
+    corpora = [ref for ref in catalogue.refs if ref.kind == "corpus"]
+    curated_folders = set()
+    for corpus in corpora:
+        for files in catalogue.record(corpus)["lineage"]["sources"].values():
+            curated_folders |= {str(Path(file).parent) for file in files}
+    registrations = [ref for ref in catalogue.refs if ref.kind == "registration"]
+    waiting = [ref for ref in registrations if ref.path not in curated_folders]
+    return list(chain.from_iterable(_traces(catalogue, corpus, query) for corpus in [*corpora, *waiting]))
 
 
-def _found_in(catalogue: Catalogue, corpus: ArtifactRef, wanted: str) -> Iterator[Reached]:
+def _traces(catalogue: Catalogue, corpus: ArtifactRef, query: str) -> Iterator[DocumentTrace]:
     models = tuple(ref for ref in catalogue.descendants(corpus) if ref.kind == "model")
     for source in CorpusReport.of(corpus).sources.values():
         for file in source.files:
-            if wanted in (file.name, file.sha256) or Path(wanted).name == file.name:
-                yield Reached(file.name, corpus, "read", f"{words.count(source.kept)} documents", models)
-    for part, table in (("read", "documents"), ("held out", "heldout"), ("removed", "removed")):
-        for row in _matching(corpus.file(f"{table}.parquet"), wanted):
-            name = str(row.get("doc_id") or row.get("id"))
-            yield Reached(name, corpus, part, str(row.get("reason", "")), models if part == "read" else ())
+            if query in (file.name, file.sha256) or Path(query).name == file.name:
+                kept = f"{words.count(source.kept)} documents"
+                yield DocumentTrace(document=file.name, corpus=corpus, part="read", reason=kept, models=models)
+    for part, table in _TABLES.items():
+        for row in _matching_rows(corpus.file(f"{table}.parquet"), query):
+            yield DocumentTrace(
+                document=str(row.get("doc_id") or row.get("id")),
+                corpus=corpus,
+                part=part,
+                reason=str(row.get("reason", "")),
+                models=models if part == "read" else (),
+            )
 
 
-def _matching(table: Path, wanted: str) -> list[Mapping[str, Any]]:
+def _matching_rows(table: Path, query: str) -> list[Mapping[str, Any]]:
     import pandas as pd
 
     frame = pd.read_parquet(table)
     names = frame["doc_id" if "doc_id" in frame else "id"]
-    is_named = (names == wanted) | names.str.endswith(f"/{wanted}")
-    found = frame[is_named] if is_named.any() else frame[frame["text"].str.contains(wanted, regex=False)]
-    rows: list[Any] = found.drop(columns="text").to_dict("records")
+    is_named = (names == query) | names.str.endswith(f"/{query}")
+    # words of the text only count if no identifier matches
+    matches = frame[is_named] if is_named.any() else frame[frame["text"].str.contains(query, regex=False)]
+    rows: list[Any] = matches.drop(columns="text").to_dict("records")
     return rows
-
-
-def _sources(catalogue: Catalogue, corpus: ArtifactRef) -> list[Node]:
-    """Returns the sources of a corpus; one that was registered leads on to what was delivered."""
-    places = catalogue.record(corpus)["lineage"]["sources"]
-    registrations = {ref.path: ref for ref in catalogue.refs if ref.kind == "registration"}
-    nodes = []
-    for name, source in CorpusReport.of(corpus).sources.items():
-        text = f"{source.pool} {name}: {words.count(source.kept)} read, {words.count(source.heldout)} held out"
-        delivered = [
-            registrations[str(Path(place).parent)] for place in places[name] if str(Path(place).parent) in registrations
-        ]
-        children = [_delivery(catalogue, ref) for ref in delivered] or [_file(file) for file in source.files]
-        nodes.append(Node("source", text, catalogue.record(corpus)["inputs"][name], children=tuple(children)))
-    return nodes
-
-
-def _delivery(catalogue: Catalogue, ref: ArtifactRef) -> Node:
-    record = catalogue.record(ref)
-    name = record["metrics"]["name"]
-    text = (
-        f"registered as {name} on {record['created_at'][:10]}: {words.count(record['metrics']['documents'])} documents"
-    )
-    note = json.loads(ref.file("corpus.json").read_text(encoding="utf-8"))["note"]
-    files = [_file(file) for source in CorpusReport.of(ref).sources.values() for file in source.files]
-    return Node("registration", f"{text}{f' ({note})' if note else ''}", ref.digest, ref.path, tuple(files))
-
-
-def _file(file: SourceFile) -> Node:
-    return Node("file", f"{file.name} ({words.size(file.bytes)}, sha256 {file.sha256[:12]})", file.sha256)
-
-
-def _line(ref: ArtifactRef, record: Mapping[str, Any], role: str) -> str:
-    metrics = record["metrics"]
-    match ref.kind:
-        case "model":
-            settings = record["settings"]
-            stage = settings.get("stage", "model") if isinstance(settings, Mapping) else "model"
-            steps = f", {words.count(metrics['steps'])} steps" if "steps" in metrics else ""
-            title = f"{role} " if role == "base" else ""
-            return f"{title}model {ref.digest[:12]} ({stage}{steps}, {record['created_at'][:10]})"
-        case "mixture":
-            return f"mixture of {words.count(metrics['total_tokens'])} tokens"
-        case "selection":
-            return "selection of samples for alignment"
-        case _:
-            return f"{ref.kind} {ref.digest[:12]}"

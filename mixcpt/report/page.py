@@ -14,7 +14,7 @@ from mixcpt.errors import ArtifactError
 from mixcpt.evaluate.statistics.ledger import MEANINGS, STATES
 from mixcpt.records.run import RunResult
 from mixcpt.report import table, verdict, words
-from mixcpt.report.ancestry import descent
+from mixcpt.report.ancestry import ancestry_tree
 from mixcpt.report.figures import bars, curves, palette, svg, tradeoff
 from mixcpt.report.sections import ingredients, training
 from mixcpt.report.sections import provenance as lineage
@@ -113,7 +113,7 @@ def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | N
         trainings=shown,
         curves={curve.name: _curve_picture(curve) for view in shown for curve in view.curves},
         diagnostics=training.DIAGNOSTICS,
-        descents={run.name: descent(catalogue, run.refs[run.final]) for run in runs},
+        descents={run.name: ancestry_tree(catalogue, run.refs[run.final]) for run in runs},
         links=lineage.links(runs),
         tracked={run.name: lineage.tracked(run) for run in runs},
         differences=lineage.differences(runs),

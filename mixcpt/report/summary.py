@@ -1,4 +1,4 @@
-"""The numbers of a report: every model of every run on every task, against the base, with its cost."""
+"""Numbers of a report: every model of every run on every task, its change from the base and its cost."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixcpt.errors import ConfigError, DataError
-from mixcpt.evaluate import Drift, Known, Retention, TaskDelta, compare, drift, known
+from mixcpt.evaluate import Drift, PriorKnowledge, Retention, TaskDelta, compare, drift, prior_knowledge
 from mixcpt.evaluate.statistics.deltas import Measure
 from mixcpt.evaluate.statistics.estimates import Resampling
 from mixcpt.evaluate.statistics.retention import retention
@@ -21,9 +21,9 @@ _RESERVED = ("base", "seconds")
 _MEASURES: tuple[Measure, ...] = ("value", "gold")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskValue:
-    """One model on one task."""
+    """Result of one model on one task."""
 
     task: str
     group: str
@@ -33,58 +33,59 @@ class TaskValue:
     value: float
     stderr: float | None
     change: TaskDelta | None = None
-    """The paired difference to the base; None for the base itself."""
+    """Paired difference from the base; None for the base itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """One model: the base, or what a run made of it."""
+    """Results of one model: the base or a model of a run."""
 
     run: str
     """Name of the run; empty for the base."""
     role: str
     """`base`, `pretrained` or `final`."""
     form: str
-    """Prompt form in which it was asked: `plain` or `chat`."""
+    """Prompt form of the evaluation: `plain` or `chat`."""
     tasks: Mapping[str, TaskValue]
     retention: Retention | None = None
     gold: Mapping[str, TaskDelta] = field(default_factory=dict)
-    """By task, the change of the bits a byte of the right answers costs."""
+    """Change in bits per byte of the correct answers, by task."""
     drift: Mapping[str, Drift] = field(default_factory=dict)
-    """By task, how far the predictions are from the base's; empty where nobody measured it."""
+    """Divergence of the predictions from the base's, by task; empty if not measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run: the model after pre-training where it was evaluated apart, the final one, and the price of both."""
+    """Results and cost of one run."""
 
     name: str
     method: str
     pretrained: ModelSummary | None
+    """Results after pre-training; None if not evaluated or if it is the final model."""
     final: ModelSummary
     stages: Sequence[Cost]
     cost: Cost
-    known: Sequence[Known] = ()
-    """What the base knew of the domain before training, by itself and with the document at hand."""
+    prior_knowledge: Sequence[PriorKnowledge] = ()
+    """Accuracy of the base without and with the document, by domain task; empty if not measured."""
     promises: Sequence[Promise] = ()
-    """What was promised not to be lost, and whether it was."""
+    """Retention promises with the measured losses."""
     planned: Sequence[Planned] = ()
-    """What was planned beside what was measured; empty where nobody planned."""
+    """Planned and measured costs by stage; empty if the run has no plan."""
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """The paired difference of two runs' final models on the headline tasks."""
+    """Paired differences between the final models of two runs on the headline tasks."""
 
     first: str
     second: str
     changes: Sequence[TaskDelta]
-    """What `second` has more than `first`."""
+    """Differences `second` minus `first`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Everything that the table, the pictures and the page say in numbers."""
+    """Numbers of the table, the figures and the page."""
 
     base_name: str
     base: ModelSummary
@@ -96,11 +97,11 @@ class Summary:
 
 
 def summarise(runs: Sequence[RunResult]) -> Summary:
-    """Returns the summary of one or more runs that adapt the same base and were measured alike.
+    """Return the summary of one or more runs with the same base and the same evaluation.
 
     Raises:
-        ConfigError: If the names of the runs cannot tell them apart.
-        DataError: If the runs differ in base, tasks or headline tasks, so that no table can hold them both.
+        ConfigError: If two runs have the same name or a name is reserved.
+        DataError: If the runs differ in base, tasks or headline tasks.
     """
     _check_names([run.name for run in runs])
     for run in runs[1:]:
@@ -113,12 +114,12 @@ def summarise(runs: Sequence[RunResult]) -> Summary:
         headline_domain=evaluate.headline_domain,
         headline_general=evaluate.headline_general,
         confidence=evaluate.confidence,
-        pairs=[_head_to_head(runs[0], run) for run in runs[1:]],
+        pairs=[_pair_comparison(runs[0], run) for run in runs[1:]],
     )
 
 
 def result_line(summary: Summary, seconds: float) -> str:
-    """Returns `RESULT ` and one JSON object: headline values of the base and of each run's final model."""
+    """Return `RESULT ` and a JSON object with the headline values of the base and every final model."""
 
     def headline(model: ModelSummary) -> dict[str, float]:
         return {
@@ -133,11 +134,10 @@ def result_line(summary: Summary, seconds: float) -> str:
 
 def _check_names(names: Sequence[str]) -> None:
     if not names:
-        raise ConfigError("there is no run to report", "name at least one run")
+        raise ConfigError("the report has no run", "name at least one run")
     if unusable := sorted({name for name in names if name in _RESERVED or names.count(name) > 1}):
-        raise ConfigError(
-            f"runs of one report need names of their own; unusable: {', '.join(unusable)}", "set `name` in the settings"
-        )
+        problem = f"every run of a report needs its own name; these are reserved or used twice: {', '.join(unusable)}"
+        raise ConfigError(problem, "set `name` in the settings")
 
 
 def _check_comparable(first: RunResult, other: RunResult) -> None:
@@ -151,10 +151,10 @@ def _check_comparable(first: RunResult, other: RunResult) -> None:
         }
 
     mine, theirs = measured(first), measured(other)
-    if different := [what for what in mine if mine[what] != theirs[what]]:
+    if different := [name for name in mine if mine[name] != theirs[name]]:
         raise DataError(
-            f"{first.name} and {other.name} cannot stand in one table: they differ in {', '.join(different)}",
-            "report them apart, or run both with the same base, evaluation and held-out text",
+            f"{first.name} and {other.name} cannot be compared: they differ in {', '.join(different)}",
+            "report each run separately, or run both with the same base, evaluation and held-out text",
         )
 
 
@@ -162,7 +162,8 @@ def _run(run: RunResult) -> RunSummary:
     stages = stage_costs(run)
     plan = plan_of_run(run)
     has_pretrained = "pretrained" in run.evaluations and run.final != "pretrained"
-    models = {role: _compared(run, role) for role in (("pretrained", "final") if has_pretrained else ("final",))}
+    roles = ("pretrained", "final") if has_pretrained else ("final",)
+    models = {role: _compared(run, role) for role in roles}
     return RunSummary(
         name=run.name,
         method=run.config.pretrain.method.kind,
@@ -170,7 +171,7 @@ def _run(run: RunResult) -> RunSummary:
         final=models["final"],
         stages=stages,
         cost=total(stages),
-        known=_known(run),
+        prior_knowledge=_prior_knowledge(run),
         promises=promises(run, {role: _changes(model) for role, model in models.items()}),
         planned=beside_plan(plan, stages) if plan else [],
     )
@@ -180,16 +181,18 @@ def _changes(model: ModelSummary) -> dict[str, TaskDelta]:
     return {name: value.change for name, value in model.tasks.items() if value.change}
 
 
-def _known(run: RunResult) -> list[Known]:
+def _prior_knowledge(run: RunResult) -> list[PriorKnowledge]:
     if "open-book" not in run.evaluations:
         return []
     settings, evaluations = run.config.evaluate, run.evaluations
     resampling = Resampling(settings.confidence, settings.num_resamples)
-    return known(evaluations["base"], evaluations["open-book"], evaluations["final"], resampling, seed=run.config.seed)
+    return prior_knowledge(
+        evaluations["base"], evaluations["open-book"], evaluations["final"], resampling, seed=run.config.seed
+    )
 
 
 def _compared(run: RunResult, role: str) -> ModelSummary:
-    # a base is asked as what it is, in plain text, and a chat model as what it became
+    # the base is evaluated in plain form, an aligned model in chat form
     base = run.evaluations["base"]
     changes, gold = (_differences(run, base, role, measure, across_forms=True) for measure in _MEASURES)
     return _model(run.name, role, run.evaluations[role], changes, gold)
@@ -198,7 +201,7 @@ def _compared(run: RunResult, role: str) -> ModelSummary:
 def _differences(
     run: RunResult, other: ArtifactRef, role: str, measure: Measure = "value", *, across_forms: bool = False
 ) -> list[TaskDelta]:
-    """Returns the changes from the evaluation `other` to that of a model of `run`."""
+    """Return the changes from the evaluation `other` to the evaluation of a model of `run`."""
     settings = run.config.evaluate
     return compare(
         other,
@@ -211,7 +214,7 @@ def _differences(
     )
 
 
-def _head_to_head(first: RunResult, second: RunResult) -> PairComparison:
+def _pair_comparison(first: RunResult, second: RunResult) -> PairComparison:
     headlines = (first.config.evaluate.headline_domain, first.config.evaluate.headline_general)
     changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final")}
     return PairComparison(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
@@ -225,13 +228,13 @@ def _model(
     domain_first = sorted(summary.tasks, key=lambda score: score.group)
     values = {score.task: _value(score, change_of.get(score.task)) for score in domain_first}
     return ModelSummary(
-        run,
-        role,
-        summary.form,
-        values,
-        retention(changes) if changes else None,
-        {change.task: change for change in gold},
-        {moved.task: moved for moved in drift(evaluation)},
+        run=run,
+        role=role,
+        form=summary.form,
+        tasks=values,
+        retention=retention(changes) if changes else None,
+        gold={change.task: change for change in gold},
+        drift={divergence.task: divergence for divergence in drift(evaluation)},
     )
 
 

@@ -1,4 +1,4 @@
-"""The result as a table, for a terminal and as Markdown: base, and each run with its change and interval."""
+"""Result table for a terminal and as Markdown: base, and each run with its change and interval."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ _STYLES = {Direction.BETTER: "green", Direction.WORSE: "red", Direction.UNSURE: 
 
 
 def result_table(summary: Summary) -> Table:
-    """Returns the table for a terminal; arrows say what colours say, so it reads without colour too."""
+    """Return the table for a terminal; arrows repeat the meaning of the colours."""
     table = Table(title=Text(_title(summary)), caption=Text(legend(summary)), caption_justify="left")
     table.add_column("task", overflow="fold")
     for model in _models(summary):
@@ -36,7 +36,7 @@ def result_table(summary: Summary) -> Table:
 
 
 def counts_table(counts: "DataFrame", title: str) -> Table:
-    """Returns how many facts are in each state, for a terminal: one row a task."""
+    """Return the number of facts in each state for a terminal, one row per task."""
     table = Table(title=Text(title))
     table.add_column("task", overflow="fold")
     for state in counts.columns:
@@ -47,7 +47,7 @@ def counts_table(counts: "DataFrame", title: str) -> Table:
 
 
 def markdown_table(summary: Summary) -> str:
-    """Returns the table as Markdown, with its legend below."""
+    """Return the table as Markdown with its legend."""
     rows = [["task", *(_heading(summary, model).replace("\n", " ") for model in _models(summary))]]
     for task in summary.base.tasks:
         values = [model.tasks[task] for model in _models(summary)]
@@ -57,18 +57,18 @@ def markdown_table(summary: Summary) -> str:
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of cells as a Markdown table, the first as its head; no cell can break it."""
+    """Return rows of cells as a Markdown table with the first row as header; the text of the cells is escaped."""
     lines = ["| " + " | ".join(words.markdown(cell) for cell in row) + " |" for row in rows]
     lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
     return "\n".join(lines) + "\n"
 
 
 def legend(summary: Summary) -> str:
-    """Returns how to read the table."""
+    """Return the legend of the table."""
     return (
-        f"Change to base with its {words.level(summary.confidence)} interval "
-        "(paired bootstrap over what the questions are about), accuracy in points. "
-        f"{MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, {MARKS[Direction.UNSURE]} no sure change."
+        f"Change from the base with its {words.level(summary.confidence)} interval "
+        "(paired bootstrap over passages), accuracy in points. "
+        f"{MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, {MARKS[Direction.UNSURE]} no significant change."
     )
 
 
@@ -101,7 +101,7 @@ def _terminal_cells(summary: Summary, task: str) -> list[Text]:
 
 
 def change_cell(value: TaskValue) -> str:
-    """Returns e.g. `▲ +4.0 [+1.0, +7.0]`: which way, how much, and the interval; empty for the base."""
+    """Return direction, change and interval, e.g. `▲ +4.0 [+1.0, +7.0]`; empty for the base."""
     if not value.change:
         return ""
     low, high = (words.change(value.metric, end) for end in (value.change.low, value.change.high))

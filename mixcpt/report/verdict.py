@@ -1,72 +1,76 @@
-"""The result in one sentence, with its uncertainty."""
+"""Results in one sentence, with their uncertainty."""
 
 from enum import Enum
 from itertools import groupby
 
-from mixcpt.evaluate import Known, TaskDelta
+from mixcpt.evaluate import PriorKnowledge, TaskDelta
 from mixcpt.report import words
 from mixcpt.report.summary import PairComparison, RunSummary, Summary, TaskValue
 
 
 class Direction(Enum):
-    """Which way a change goes, so far as its interval can tell."""
+    """Direction of a change according to its interval."""
 
     BETTER = "better"
     WORSE = "worse"
-    UNSURE = "no sure change"
+    UNSURE = "no significant change"
 
 
 _LEARNED = {
     Direction.BETTER: "gained in the domain",
     Direction.WORSE: "lost in the domain",
-    Direction.UNSURE: "shows no sure gain in the domain",
+    Direction.UNSURE: "shows no significant gain in the domain",
 }
 _KEPT = {
     Direction.BETTER: "gained in general",
     Direction.WORSE: "lost in general",
-    Direction.UNSURE: "shows no sure loss in general",
+    Direction.UNSURE: "shows no significant loss in general",
 }
 _AGAINST = {
     Direction.BETTER: "is better than",
     Direction.WORSE: "is worse than",
-    Direction.UNSURE: "does not surely differ from",
+    Direction.UNSURE: "does not differ significantly from",
 }
 MARKS = {Direction.BETTER: "▲", Direction.WORSE: "▼", Direction.UNSURE: "≈"}
-"""The sign of each direction, readable without colour."""
+"""Symbols of the directions, readable without colour."""
 
 
 def direction(change: TaskDelta) -> Direction:
-    """Returns better or worse where the interval leaves zero out, else unsure."""
+    """Return better or worse if the interval excludes zero, otherwise unsure."""
     low, high = (change.low, change.high) if change.higher_is_better else (-change.high, -change.low)
     return Direction.BETTER if low > 0 else Direction.WORSE if high < 0 else Direction.UNSURE
 
 
 def run_verdict(summary: Summary, run: RunSummary) -> str:
-    """Returns one sentence: what the run's final model learned and what it kept."""
+    """Return the gain in the domain and the loss in general of a run's final model as one sentence."""
     learned, kept = (run.final.tasks[task] for task in (summary.headline_domain, summary.headline_general))
     gain, loss = (value.change and direction(value.change) for value in (learned, kept))
-    joint = "and" if (gain is Direction.BETTER) == (loss is not Direction.WORSE) else "but"
-    gained = f"{_LEARNED[gain or Direction.UNSURE]} ({_course(learned, summary.confidence)})"
-    lost = f"{_KEPT[loss or Direction.UNSURE]} ({_course(kept, summary.confidence)})"
-    return f"{words.printable(run.name)} {gained} {joint} {lost}."
+    conjunction = "and" if (gain is Direction.BETTER) == (loss is not Direction.WORSE) else "but"
+    gained = f"{_LEARNED[gain or Direction.UNSURE]} ({_before_and_after(learned, summary.confidence)})"
+    lost = f"{_KEPT[loss or Direction.UNSURE]} ({_before_and_after(kept, summary.confidence)})"
+    return f"{words.printable(run.name)} {gained} {conjunction} {lost}."
 
 
-def known_verdict(known: Known, confidence: float) -> str:
-    """Returns one sentence: whether training was worth it, beside the base with the document at hand."""
-    task, shares = words.title(known.task), (known.closed_book, known.open_book, known.trained)
-    closed, opened, trained = (words.percent(share) for share in shares)
-    asked = f"Of {words.count(known.n)} {task} the base answers {closed} by itself, {opened} with the document at hand"
-    ends = words.interval("accuracy", known.low, known.high)
-    by = f"{words.level(confidence)} interval of the difference {ends} points"
+def prior_knowledge_verdict(known: PriorKnowledge, confidence: float) -> str:
+    """Return one sentence that compares the trained model with the base that is given the document."""
+    closed, opened, trained = (words.percent(share) for share in (known.closed_book, known.open_book, known.trained))
+    base = (
+        f"Of {words.count(known.n)} {words.title(known.task)}, the base answers {closed} without and {opened} with "
+        "the document in its prompt"
+    )
+    difference = words.interval("accuracy", known.low, known.high)
+    interval = f"{words.level(confidence)} interval of the difference {difference} points"
     if known.low > 0:
-        return f"{asked}; trained, it answers {trained} without any document, surely more ({by})."
+        return f"{base}; after training it answers {trained} without a document, significantly more ({interval})."
     if known.high < 0:
-        return f"{asked}; trained, only {trained} without one ({by}): prompting or retrieval already does better."
-    return f"{asked}; trained, {trained} without one ({by}): prompting or retrieval may do as well."
+        conclusion = "prompting or retrieval is already better"
+    else:
+        conclusion = "prompting or retrieval may be as good"
+    return f"{base}; after training it answers {trained} without a document ({interval}): {conclusion}."
 
 
 def pair_verdict(comparison: PairComparison, confidence: float) -> str:
-    """Returns one sentence: where the second run is better or worse than the first, and by how much."""
+    """Return the differences between two runs in the headline tasks as one sentence."""
     clauses = []
     for sign, changes in groupby(comparison.changes, direction):
         tasks = [f"{words.title(change.task)} ({amount(change, confidence)})" for change in changes]
@@ -75,14 +79,14 @@ def pair_verdict(comparison: PairComparison, confidence: float) -> str:
 
 
 def amount(change: TaskDelta, confidence: float) -> str:
-    """Returns e.g. `+4.0 points, 95 % interval +1.0 to +7.0`."""
+    """Return a change with its interval, e.g. `+4.0 points, 95 % interval +1.0 to +7.0`."""
     return (
         f"{words.change(change.metric, change.delta)} {words.unit(change.metric)}, "
         f"{words.level(confidence)} interval {words.interval(change.metric, change.low, change.high)}"
     )
 
 
-def _course(value: TaskValue, confidence: float) -> str:
+def _before_and_after(value: TaskValue, confidence: float) -> str:
     after = words.value(value.metric, value.value)
     if not value.change:
         return f"{words.title(value.task)} {after}"

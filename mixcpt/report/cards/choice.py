@@ -4,7 +4,7 @@ import json
 
 from mixcpt.records.run import RunResult, load_run
 from mixcpt.report.cards.card import foreign_card, merge_card, model_card
-from mixcpt.report.view import MODELS
+from mixcpt.stages.registry import trained_roles
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 
@@ -25,6 +25,6 @@ def card_of(model: ModelRef, store: ArtifactStore) -> str:
 def _find_run(store: ArtifactStore, fingerprint: str) -> tuple[RunResult, str] | None:
     """Returns the newest run that has this model, and its role there; runs that end with it come first."""
     runs = [load_run(ref) for ref in reversed(store.list("run"))]
-    roles = [(run, role) for run in runs for role in MODELS if role in run.refs]
+    roles = [(run, role) for run in runs for role in trained_roles() if role in run.refs]
     made = [(run, role) for run, role in roles if run.refs[role].fingerprint == fingerprint]
     return min(made, key=lambda pair: pair[0].final != pair[1], default=None)

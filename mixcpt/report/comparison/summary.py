@@ -13,8 +13,7 @@ from mixcpt.report import words
 from mixcpt.report.comparison.claims import Examined, examined
 from mixcpt.report.sections.costs import Cost, stage_costs, total
 from mixcpt.report.sections.promise import is_kept
-
-_TRAINED = ("pretrained", "sft", "dpo")
+from mixcpt.stages.registry import trained_roles
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ def _scored(chosen: Chosen) -> str:
 
 
 def _mean_cost(result: ContenderResult) -> Cost:
-    totals = [total([cost for cost in stage_costs(run) if cost.stage in _TRAINED]) for run in result.runs]
+    totals = [total([cost for cost in stage_costs(run) if cost.stage in trained_roles()]) for run in result.runs]
     peaks = [cost.peak_memory_bytes or 0 for cost in totals]
     return Cost(
         stage="training",

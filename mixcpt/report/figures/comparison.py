@@ -1,50 +1,29 @@
-"""The picture of a comparison: how much each contender learned against how much it kept, with intervals over seeds."""
+"""Figure of a comparison: learned against kept for each contender, with intervals over seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
 from mixcpt.report import words
-from mixcpt.report.comparison.summary import ComparisonSummary, Row
+from mixcpt.report.comparison.summary import ComparisonSummary
 from mixcpt.report.figures import labels, palette, svg
 
 _MARGIN = 0.08
 
 
-def draw_comparison(summary: ComparisonSummary) -> Figure:
-    """Returns the figure: to the right is kept, upwards is learned, whatever the metrics."""
-    points = _points(summary)
-    with svg.drawing():
-        figure = svg.new_figure(7.2, 5.2)
-        axes = figure.subplots()
-        axes.set_title("Learned against kept, all seeds")
-        axes.set_xlabel(_axis_words(summary, summary.headline_general))
-        axes.set_ylabel(_axis_words(summary, summary.headline_domain))
-        axes.axvline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
-        axes.axhline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
-        for point in points:
-            _draw_point(axes, point)
-        axes.margins(_MARGIN)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        named = [
-            labels.Label(point.name, point.x[0], point.y[0], point.colour, point.weight, 9.5)
-            for point in sorted(points, key=lambda point: not point.is_on_front)
-        ]
-        labels.place(axes, named, [box for point in points for box in _boxes(axes, point)])
-    return figure
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Point:
-    """One contender in the picture: value, low and high on both axes."""
+    """One contender in the figure."""
 
     name: str
     x: tuple[float, float, float]
+    """Value, low and high of what was kept."""
     y: tuple[float, float, float]
+    """Value, low and high of what was learned."""
     mark: palette.Mark
     is_on_front: bool
 
@@ -52,35 +31,64 @@ class _Point:
     def colour(self) -> str:
         return self.mark.colour.light
 
-    @property
-    def weight(self) -> str:
-        return "bold" if self.is_on_front else "normal"
+
+def draw_comparison(summary: ComparisonSummary) -> Figure:
+    """Return the figure; right means kept and up means learned, for every metric."""
+    points = _points(summary)
+    with svg.drawing():
+        figure = svg.new_figure(7.2, 5.2)
+        axes = figure.subplots()
+        axes.set_title("Learned against kept, all seeds")
+        axes.set_xlabel(_axis_title(summary, summary.headline_general))
+        axes.set_ylabel(_axis_title(summary, summary.headline_domain))
+        axes.axvline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
+        axes.axhline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
+        for point in points:
+            _draw_point(axes, point)
+        axes.margins(_MARGIN)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        error_bars = chain.from_iterable(labels.cross_boxes(axes, point.x, point.y) for point in points)
+        labels.place_labels(axes, _labels(points), list(error_bars))
+    return figure
+
+
+def describe_comparison(summary: ComparisonSummary) -> str:
+    """Return the figure in words."""
+    parts = []
+    for row in summary.rows:
+        learned, kept = row.changes[summary.headline_domain], row.changes[summary.headline_general]
+        parts.append(
+            f"{words.printable(row.contender)}: learned {words.change(learned.metric, learned.delta)}, "
+            f"kept {words.change(kept.metric, kept.delta)}"
+        )
+    return f"Change from the base in what each contender learned and kept. {'; '.join(parts)}."
 
 
 def _points(summary: ComparisonSummary) -> list[_Point]:
     return [
         _Point(
-            words.shortened(row.contender, 30),
-            _scaled(row.changes[summary.headline_general]),
-            _scaled(row.changes[summary.headline_domain]),
-            mark,
-            row.is_on_front,
+            name=words.shortened(row.contender, 30),
+            x=_scaled(row.changes[summary.headline_general]),
+            y=_scaled(row.changes[summary.headline_domain]),
+            mark=mark,
+            is_on_front=row.is_on_front,
         )
         for row, mark in zip(summary.rows, palette.run_marks(len(summary.rows)), strict=True)
     ]
 
 
 def _scaled(change: SeedsDelta) -> tuple[float, float, float]:
-    """Returns value, low and high so that more is better, accuracy in points."""
+    """Return value, low and high so that more is better, accuracy in points."""
     sign = (100 if change.metric == "accuracy" else 1) * (1 if change.higher_is_better else -1)
     low, high = sorted((sign * change.low, sign * change.high))
     return sign * change.delta, low, high
 
 
-def _axis_words(summary: ComparisonSummary, task: str) -> str:
+def _axis_title(summary: ComparisonSummary, task: str) -> str:
     change = summary.rows[0].changes[task]
     unit = words.unit(change.metric) + ("" if change.higher_is_better else " saved")
-    return f"{words.shortened(words.title(task), 40)}: change to the base, {unit}"
+    return f"{words.shortened(words.title(task), 40)}: change from the base, {unit}"
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
@@ -91,25 +99,16 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     axes.plot([x], [y], marker=point.mark.shape, markersize=9, color=point.colour, markerfacecolor=face, zorder=3)
 
 
-def _boxes(axes: Axes, point: _Point) -> list[Bbox]:
-    """Returns what labels keep off: the whiskers, in display units."""
-    (x, left, right), (y, down, up) = point.x, point.y
-    boxes = []
-    for corner, opposite in (((left, y), (right, y)), ((x, down), (x, up))):
-        (x0, y0), (x1, y1) = axes.transData.transform([corner, opposite])
-        boxes.append(Bbox.from_extents(min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1))
-    return boxes
-
-
-def describe_comparison(summary: ComparisonSummary) -> str:
-    """Returns the picture in words."""
-
-    def said(row: Row, task: str) -> str:
-        return words.change(row.changes[task].metric, row.changes[task].delta)
-
-    parts = [
-        f"{words.printable(row.contender)}: learned {said(row, summary.headline_domain)}, "
-        f"kept {said(row, summary.headline_general)}"
-        for row in summary.rows
+def _labels(points: Sequence[_Point]) -> list[labels.Label]:
+    """Return the labels of all contenders, those on the front first."""
+    return [
+        labels.Label(
+            text=point.name,
+            x=point.x[0],
+            y=point.y[0],
+            colour=point.colour,
+            is_bold=point.is_on_front,
+            size=9.5,
+        )
+        for point in sorted(points, key=lambda point: not point.is_on_front)
     ]
-    return f"Change to the base, learned and kept, of every contender. {'; '.join(parts)}."

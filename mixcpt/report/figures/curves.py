@@ -1,61 +1,64 @@
-"""What training measured over its steps, as series by metric and source, and their pictures."""
+"""Training metrics over the steps, as series by source and as figures."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mixcpt.report import words
-from mixcpt.report.figures import labels, palette, svg
+from mixcpt.report.figures import palette, svg
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
-"""(step, value) pairs by source; the source `""` is all of them together."""
+"""(step, value) pairs by source; the source `""` means all sources together."""
 
 Style: TypeAlias = tuple[str, str | tuple[int, tuple[float, ...]]]
-"""Colour and line."""
+"""Colour and line style."""
 
 _NAME = re.compile(r"train/(?:(?P<source>[^/]+)/)?(?P<metric>\w+)")
 _MAX_POINTS = 300
+_LEGEND_ROWS = 12
 _LINES: Sequence[str | tuple[int, tuple[float, ...]]] = ("-", (0, (5.0, 2.0)), (0, (1.0, 1.5)))
 
 
 def by_source(history: Sequence[Mapping[str, Any]], metric: str) -> Series:
-    """Returns the series of one metric in the order in which its sources first appear."""
+    """Return the finite values of one metric by source, in the order in which the sources first appear."""
     series: dict[str, list[tuple[int, float]]] = {}
     for entry in history:
         for name, value in entry.items():
-            found = _NAME.fullmatch(name)
-            if found and found["metric"] == metric and math.isfinite(value):
-                series.setdefault(found["source"] or "", []).append((int(entry["step"]), float(value)))
+            match = _NAME.fullmatch(name)
+            if match and match["metric"] == metric and math.isfinite(value):
+                series.setdefault(match["source"] or "", []).append((int(entry["step"]), float(value)))
     if len(series) == 2:
-        series.pop("", None)  # one source alone is all
+        series.pop("", None)  # with a single source the total repeats it
     return series
 
 
 def last_values(history: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """Returns the last value of a metric by source."""
+    """Return the last value of a metric by source."""
     return {source: points[-1][1] for source, points in by_source(history, metric).items()}
 
 
 def highest(series: Series) -> float:
-    """Returns the greatest value of all sources."""
-    return max(value for points in series.values() for _, value in points)
+    """Return the greatest value of all sources."""
+    return max(value for _, value in chain.from_iterable(series.values()))
 
 
 def draw_curves(series: Series, title: str, unit: str, *, top: float, sources: Sequence[str]) -> Figure:
-    """Returns a figure of one metric over the steps, each source labelled at its end.
+    """Return a figure of one metric over the steps, with a legend of the sources.
 
     Args:
-        series: What is drawn.
-        title: Heading of the figure.
+        series: Values of the metric.
+        title: Title of the figure.
         unit: Unit of the metric.
-        top: Where the scale ends.
-        sources: Every source of the page, which gives each the same colour in all figures.
+        top: Upper end of the scale.
+        sources: All sources of the page, so that a source has the same colour in every figure.
     """
-    styles = {source: _style(sources, source) for source in series}
+    lowest = min(value for _, value in chain.from_iterable(series.values()))
     with svg.drawing():
         figure = svg.new_figure(5.2, 3.3)
         axes = figure.subplots()
@@ -63,59 +66,60 @@ def draw_curves(series: Series, title: str, unit: str, *, top: float, sources: S
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.grid(axis="y")
-        for source, points in series.items():
-            _draw_line(axes, styles[source], points)
-        low = min(0.0, min(value for points in series.values() for _, value in points))
-        axes.set_ylim(low, (top + 0.05 * (top - low)) or 1.0)
-        _draw_labels(figure, axes, series, styles)
+        lines = {source: _draw_line(axes, source, _style(sources, source), points) for source, points in series.items()}
+        bottom = min(0.0, lowest)
+        axes.set_ylim(bottom, (top + 0.05 * (top - bottom)) or 1.0)
+        _draw_legend(axes, lines, series)
     return figure
 
 
 def describe_curves(series: Series) -> str:
-    """Returns the first and the last value of each source in words."""
+    """Return the first and the last value of each source in words."""
     if set(series) == {""}:
         return f"From {series[''][0][1]:.3g} to {series[''][-1][1]:.3g}."
-    courses = [
+    changes = [
         f"{words.printable(source or 'all')} {points[0][1]:.3g} → {points[-1][1]:.3g}"
         for source, points in series.items()
     ]
-    return f"First and last: {'; '.join(courses)}."
+    return f"First and last value: {'; '.join(changes)}."
 
 
 def _style(sources: Sequence[str], source: str) -> Style:
-    """Returns colour and line of a source; when the colours are used up they begin again with another line."""
+    """Return the style of a source; after the last colour they repeat with the next line style."""
     if not source:
         return palette.BASE.light, "-"
     index = sources.index(source)
     return palette.source(index).light, _LINES[index // len(palette.SOURCES) % len(_LINES)]
 
 
-def _draw_line(axes: Axes, style: Style, points: Sequence[tuple[int, float]]) -> None:
+def _draw_line(axes: Axes, source: str, style: Style, points: Sequence[tuple[int, float]]) -> Line2D:
     stride = max(1, len(points) // _MAX_POINTS)
     steps, values = zip(*points[:-1:stride], points[-1], strict=True)
-    colour, line = style
-    axes.plot(steps, values, color=colour, linewidth=1.6, linestyle=line, marker="o" if len(points) == 1 else None)
+    colour, line_style = style
+    (line,) = axes.plot(
+        steps,
+        values,
+        label=words.shortened(source or "all", 24),
+        color=colour,
+        linewidth=1.6,
+        linestyle=line_style,
+        marker="o" if len(points) == 1 else None,
+    )
+    return line
 
 
-def _draw_labels(figure: Figure, axes: Axes, series: Series, styles: Mapping[str, Style]) -> None:
-    """Names each line at its end, moved apart where lines end close to each other; a line alone needs no name."""
-    texts = [
-        axes.text(
-            1.02,
-            points[-1][1],
-            words.shortened(source or "all", 24),
-            transform=axes.get_yaxis_transform(),
-            color=styles[source][0],
-            va="center",
-            fontsize=10,
-        )
-        for source, points in series.items()
-        if source or len(series) > 1
-    ]
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    to_display, to_data = axes.transData, axes.transData.inverted()
-    heights = [to_display.transform((0, text.get_position()[1]))[1] for text in texts]
-    gap = 1.1 * max((text.get_window_extent().height for text in texts), default=0.0)
-    for text, height in zip(texts, labels.spread(heights, gap, axes.bbox.y0, axes.bbox.y1), strict=True):
-        text.set_y(to_data.transform((0, height))[1])
+def _draw_legend(axes: Axes, lines: Mapping[str, Line2D], series: Series) -> None:
+    """List the sources right of the axes, from the highest line end to the lowest; a single line needs no name."""
+    by_height = sorted(lines, key=lambda source: -series[source][-1][1])
+    if by_height == [""]:
+        return
+    axes.legend(
+        handles=[lines[source] for source in by_height],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.03),
+        ncols=1 + (len(lines) - 1) // _LEGEND_ROWS,
+        fontsize=10,
+        handlelength=1.4,
+        labelcolor="linecolor",
+        frameon=False,
+    )

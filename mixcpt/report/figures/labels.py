@@ -1,121 +1,130 @@
-"""Where labels go so that none covers another one, a point or a line, however near to each other the points lie."""
+"""Labels of points, moved by adjustText so that none covers another label, a point or a line."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, IdentityTransform
 
-_ANGLES = (0, 180, 45, 135, 315, 225, 90, 270, 22, 158, 338, 202, 68, 112, 292, 248)
-_DISTANCES = (9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0, 80.0, 100.0, 124.0)
-_LEADER_FROM = 18
-"""A label farther from its point than so many points gets a line to it."""
-_GAP = 2.0
-_PENALTY = 1000.0
-"""Any overlap counts more than any distance."""
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
+_GAP = 10.0
+"""Distance of a label from its point before adjustText moves it, in pixels."""
+_MARKER = 8.0
+"""Width of a marker that labels must not cover, in pixels."""
+_LEADER_FROM = 25.0
+"""Distance in pixels from which a line connects a label with its point."""
+_FORCES: dict[str, Any] = {
+    "iter_lim": 100,  # a limit in steps instead of seconds: the same figure on every machine
+    "time_lim": None,
+    "force_text": (0.3, 0.5),
+    "force_static": (0.1, 0.2),
+    "force_explode": 0.0,
+    "avoid_self": False,
+    "prevent_crossings": False,
+}
 
-Boxes = Float[np.ndarray, "boxes 4"]
-"""Left, bottom, right, top in display units."""
-Numbers = Float[np.ndarray, " boxes"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Label:
-    """A text that belongs to a point, both in the units of the axes' data."""
+    """A text that belongs to a point in data coordinates."""
 
     text: str
     x: float
     y: float
     colour: str
-    weight: str = "normal"
+    is_bold: bool = False
     size: float = 11.0
 
 
-def place(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] = ()) -> list[Text]:
-    """Returns the texts drawn for `labels`, most important first; call when the axes have their final place.
+def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] = ()) -> list[Text]:
+    """Draw each label near its point and return the texts; call it after the layout of the axes is final.
 
-    Each label takes the nearest free spot around its point. `obstacles` are boxes in display units to keep off.
+    adjustText finds a local optimum, so it starts from several arrangements until nothing overlaps.
+
+    Args:
+        axes: Axes with the points.
+        labels: Labels, most important first.
+        obstacles: Boxes in pixels that labels must not cover.
     """
-    taken = [box.extents for box in [*obstacles, *(_around(axes, label) for label in labels)]]
-    texts = []
-    for label in labels:
-        text = axes.text(label.x, label.y, label.text, color=label.colour, weight=label.weight, fontsize=label.size)
-        text.set_in_layout(False)
-        distances, spots = _spots(axes, label, text)
-        best = int(np.argmin(distances + _PENALTY * _misplaced(spots, np.array(taken), np.array(axes.bbox.extents))))
-        _move(axes, label, text, Bbox.from_extents(*spots[best]))
-        if distances[best] >= _LEADER_FROM:
-            _draw_leader(axes, label, Bbox.from_extents(*spots[best]))
-        taken.append(spots[best])
-        texts.append(text)
+    from adjustText import adjust_text  # imports pyplot, which takes a second
+
+    points = axes.transData.transform([(label.x, label.y) for label in labels])
+    fixed = [*obstacles, *(_box_around(x, y, _MARKER) for x, y in points)]
+    texts = [_draw(axes, label) for label in labels]
+    extents = [text.get_window_extent() for text in texts]
+    arrangements = []
+    for turn in range(len(_DIRECTIONS)):
+        for index, (text, point, extent) in enumerate(zip(texts, points, extents, strict=True)):
+            side = np.array(_DIRECTIONS[(index + turn) % len(_DIRECTIONS)])
+            text.set_position(point + side * (np.array(extent.size) / 2 + _GAP))
+        adjust_text(texts, objects=fixed, target_x=points[:, 0], target_y=points[:, 1], ax=axes, **_FORCES)
+        positions = [text.get_position() for text in texts]
+        arrangements.append((_num_overlaps(texts, fixed), turn, positions))
+        if arrangements[-1][0] == 0:
+            break
+    _, _, positions = min(arrangements)
+    for text, label, position in zip(texts, labels, positions, strict=True):
+        _fix_to_data(axes, text, position)
+        _draw_leader(axes, label, text)
     return texts
 
 
-def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Returns `heights` moved apart to at least `gap`, as little as this greedy pass can, kept within low..high."""
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    placed = [0.0] * len(heights)
-    floor = low
-    for index in order:
-        placed[index] = max(heights[index], floor)
-        floor = placed[index] + gap
-    ceiling = high
-    for index in reversed(order):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    return placed
+def cross_boxes(axes: Axes, x: Sequence[float], y: Sequence[float]) -> list[Bbox]:
+    """Return the boxes in pixels of the two error bars of a point; `x` and `y` hold value, low and high."""
+    bars = (((x[1], y[0]), (x[2], y[0])), ((x[0], y[1]), (x[0], y[2])))
+    return [Bbox(axes.transData.transform(bar)).padded(1) for bar in bars]
 
 
-def _spots(axes: Axes, label: Label, text: Text) -> tuple[Numbers, Boxes]:
-    """Returns where the text could go, and how far from its point each spot is, in points."""
+def line_boxes(axes: Axes, start: tuple[float, float], end: tuple[float, float], width: float = 6.0) -> list[Bbox]:
+    """Return a chain of square boxes in pixels along a line between two points in data coordinates."""
+    (x0, y0), (x1, y1) = axes.transData.transform([start, end])
+    num_steps = max(1, int(math.hypot(x1 - x0, y1 - y0) / width))
+    steps = np.linspace(0, 1, num_steps + 1)
+    return [_box_around(x0 + (x1 - x0) * step, y0 + (y1 - y0) * step, width) for step in steps]
+
+
+def _box_around(x: float, y: float, width: float) -> Bbox:
+    return Bbox.from_bounds(x - width / 2, y - width / 2, width, width)
+
+
+def _draw(axes: Axes, label: Label) -> Text:
+    text = axes.text(
+        0,
+        0,
+        label.text,
+        color=label.colour,
+        weight="bold" if label.is_bold else "normal",
+        fontsize=label.size,
+        transform=IdentityTransform(),  # in pixels, because adjustText fails on an inverted axis
+        ha="center",
+        va="center",
+    )
+    text.set_in_layout(False)
+    return text
+
+
+def _num_overlaps(texts: Sequence[Text], obstacles: Sequence[Bbox]) -> int:
+    boxes = [text.get_window_extent() for text in texts]
+    pairs = [*combinations(boxes, 2), *product(boxes, obstacles)]
+    return sum(bool(box.overlaps(other)) for box, other in pairs)
+
+
+def _fix_to_data(axes: Axes, text: Text, position: tuple[float, float]) -> None:
+    """Anchor a text in data coordinates, so that it keeps its place at any resolution."""
+    text.set_transform(axes.transData)
+    text.set_position(axes.transData.inverted().transform(position))
+
+
+def _draw_leader(axes: Axes, label: Label, text: Text) -> None:
+    """Connect a label with its point by a thin line if they are far apart."""
     box = text.get_window_extent()
-    point = axes.transData.transform((label.x, label.y))
-    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-    distances, angles = (grid.ravel() for grid in np.meshgrid(_DISTANCES, np.radians(_ANGLES), indexing="ij"))
-    half = np.array([box.width / 2, box.height / 2])
-    centres = point + np.stack([np.cos(angles), np.sin(angles)], axis=1) * (distances[:, None] * scale + half)
-    return distances, np.hstack([centres - half, centres + half])
-
-
-def _misplaced(spots: Boxes, taken: Float[np.ndarray, "others 4"], frame: Float[np.ndarray, "4"]) -> Numbers:
-    """Returns for each spot the area that covers something or lies outside the frame."""
-    padded = spots + _GAP * np.array([-1, -1, 1, 1])
-    outside = _area(spots) - _common(spots, frame[None])[:, 0]
-    return np.asarray(_common(padded, taken).sum(axis=1) + outside)
-
-
-def _common(ours: Boxes, theirs: Float[np.ndarray, "others 4"]) -> Float[np.ndarray, "boxes others"]:
-    """Returns the area that each of our boxes shares with each of theirs."""
-    low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
-    high = np.minimum(ours[:, None, 2:], theirs[None, :, 2:])
-    return np.asarray(np.clip(high - low, 0, None).prod(axis=2))
-
-
-def _around(axes: Axes, label: Label) -> Bbox:
     x, y = axes.transData.transform((label.x, label.y))
-    return Bbox.from_bounds(x - 4, y - 4, 8, 8)
-
-
-def _move(axes: Axes, label: Label, text: Text, spot: Bbox) -> None:
-    """Puts the text onto its spot, anchored on the side of its point: a narrower font then stays close to it."""
-    x = axes.transData.transform((label.x, label.y))[0]
-    side = "left" if spot.x0 >= x else "right" if spot.x1 <= x else "center"
-    anchor_x = {"left": spot.x0, "right": spot.x1, "center": (spot.x0 + spot.x1) / 2}[side]
-    text_x, text_y = axes.transData.inverted().transform((anchor_x, (spot.y0 + spot.y1) / 2))
-    text.set_position((text_x, text_y))
-    text.set_horizontalalignment(side)  # type: ignore[arg-type]
-    text.set_verticalalignment("center")
-
-
-def _draw_leader(axes: Axes, label: Label, spot: Bbox) -> None:
-    x, y = axes.transData.transform((label.x, label.y))
-    nearest = (min(max(x, spot.x0), spot.x1), min(max(y, spot.y0), spot.y1))
-    end_x, end_y = axes.transData.inverted().transform(nearest)
-    axes.plot([label.x, end_x], [label.y, end_y], color=label.colour, linewidth=0.7, alpha=0.7, zorder=1.5)
-
-
-def _area(boxes: Boxes) -> Numbers:
-    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    nearest = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
+    if math.dist((x, y), nearest) >= _LEADER_FROM:
+        end_x, end_y = axes.transData.inverted().transform(nearest)
+        axes.plot([label.x, end_x], [label.y, end_y], color=label.colour, linewidth=0.7, alpha=0.7, zorder=1.5)

@@ -1,12 +1,13 @@
-"""The picture that decides: what each model learned against what it kept."""
+"""Figure of what each model learned against what it kept."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
@@ -21,12 +22,11 @@ _CORNERS = (
     (0.0, 0.0, "learned nothing, and forgot"),
     (1.0, 0.0, "kept, learned nothing"),
 )
-_ARROW_BOX = 6.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
-    """One model in the picture."""
+    """One model in the figure."""
 
     name: str
     kept: TaskValue
@@ -38,97 +38,120 @@ class Point:
     def colour(self) -> str:
         return self.mark.colour.light
 
+    @property
+    def place(self) -> tuple[float, float]:
+        """Position in data coordinates."""
+        return self.kept.value, self.learned.value
+
 
 def save_tradeoff(summary: Summary, path: Path) -> None:
-    """Writes the learned-against-forgotten picture to `path` (`.svg` or `.png`)."""
+    """Write the figure to `path` (`.svg` or `.png`)."""
     svg.save(draw_tradeoff(summary), path, "tradeoff", describe_tradeoff(summary))
 
 
 def draw_tradeoff(summary: Summary) -> Figure:
-    """Returns the figure: to the right is kept, upwards is learned, whatever the metrics."""
+    """Return the figure; right means kept and up means learned, for every metric."""
     paths = _paths(summary)
-    points = [point for path in paths for point in path]
+    points = list(chain.from_iterable(paths))
     with svg.drawing():
         figure = svg.new_figure(5.8, 4.9)
         axes = figure.subplots()
         _draw_axes(axes, points)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        corners = _draw_corners(axes)
+        obstacles = _draw_corners(axes)
         for path in paths:
             _draw_path(axes, path)
-        labels.place(axes, _labels(paths), [*corners, *_whiskers(axes, points), *_arrows(axes, paths)])
+            for start, end in pairwise(path):
+                obstacles += labels.line_boxes(axes, start.place, end.place)
+        for point in points:
+            obstacles += labels.cross_boxes(axes, _with_interval(point.kept), _with_interval(point.learned))
+        labels.place_labels(axes, _labels(points), obstacles)
     return figure
 
 
 def describe_tradeoff(summary: Summary) -> str:
-    """Returns the picture in words."""
-    points = {point.name: point for path in _paths(summary) for point in path if point.is_final}
-    said = [
+    """Return the figure in words."""
+    points = {point.name: point for point in chain.from_iterable(_paths(summary)) if point.is_final}
+    values = [
         f"{point.name}: learned {words.value(point.learned.metric, point.learned.value)}, "
         f"kept {words.value(point.kept.metric, point.kept.value)}"
         for point in points.values()
     ]
-    return (
-        f"Learned ({words.title(summary.headline_domain)}) against kept ({words.title(summary.headline_general)}). "
-        + "; ".join(said)
-        + "."
-    )
+    learned, kept = words.title(summary.headline_domain), words.title(summary.headline_general)
+    return f"Learned ({learned}) against kept ({kept}). {'; '.join(values)}."
 
 
 def _paths(summary: Summary) -> list[list[Point]]:
-    """Returns for each run the way from the base over the pre-trained to the final model."""
-
-    def point(model: ModelSummary, name: str, mark: palette.Mark, is_final: bool) -> Point:
-        kept, learned = model.tasks[summary.headline_general], model.tasks[summary.headline_domain]
-        return Point(words.shortened(name, 28), kept, learned, mark, is_final)
-
-    base = point(summary.base, "base", palette.BASE_MARK, True)
+    """Return the path of each run: base, pre-trained model if evaluated, final model."""
+    base = _point(summary, summary.base, "base", palette.BASE_MARK)
     paths = []
     for run, mark in zip(summary.runs, palette.run_marks(len(summary.runs)), strict=True):
-        path = [base, point(run.final, run.name, mark, True)]
+        path = [base, _point(summary, run.final, run.name, mark)]
         if run.pretrained:
-            path.insert(1, point(run.pretrained, f"{run.name}, pre-trained", mark, False))
+            path.insert(1, _point(summary, run.pretrained, f"{run.name}, pre-trained", mark))
         paths.append(path)
     return paths
 
 
+def _point(summary: Summary, model: ModelSummary, name: str, mark: palette.Mark) -> Point:
+    return Point(
+        name=words.shortened(name, 28),
+        kept=model.tasks[summary.headline_general],
+        learned=model.tasks[summary.headline_domain],
+        mark=mark,
+        is_final=model.role != "pretrained",
+    )
+
+
+def _with_interval(value: TaskValue) -> tuple[float, float, float]:
+    return (value.value, *scales.ends(value))
+
+
 def _draw_axes(axes: Axes, points: Sequence[Point]) -> None:
     axes.set_title("Learned against forgotten")
-    base = points[0]
-    values = {"x": [point.kept for point in points], "y": [point.learned for point in points]}
-    for (axis, shown), (low, high) in zip(values.items(), scales.ranges(values["x"], values["y"]), strict=True):
-        less_is_better = not shown[0].higher_is_better
-        getattr(axes, f"set_{axis}lim")(*((high, low) if less_is_better else (low, high)))
-        getattr(axes, f"set_{axis}label")(f"{'Kept' if axis == 'x' else 'Learned'}: {_axis_words(shown[0])}")
-        if shown[0].metric == "accuracy":
-            _scale_in_percent(axes, axis, low, high)
-    axes.axvline(base.kept.value, color=palette.RULE.light, linewidth=1.2, zorder=1)
-    axes.axhline(base.learned.value, color=palette.RULE.light, linewidth=1.2, zorder=1)
+    kept, learned = [point.kept for point in points], [point.learned for point in points]
+    x_range, y_range = scales.ranges(kept, learned)
+    axes.set_xlim(*_oriented(kept[0], x_range))
+    axes.set_ylim(*_oriented(learned[0], y_range))
+    axes.set_xlabel(f"Kept: {_axis_title(kept[0])}")
+    axes.set_ylabel(f"Learned: {_axis_title(learned[0])}")
+    for axis, value, limits in ((axes.xaxis, kept[0], x_range), (axes.yaxis, learned[0], y_range)):
+        if value.metric == "accuracy":
+            _show_percent(axis, limits)
+    axes.axvline(kept[0].value, color=palette.RULE.light, linewidth=1.2, zorder=1)
+    axes.axhline(learned[0].value, color=palette.RULE.light, linewidth=1.2, zorder=1)
 
 
-def _axis_words(value: TaskValue) -> str:
+def _oriented(value: TaskValue, limits: scales.Range) -> scales.Range:
+    """Return the limits so that better values are right or up."""
+    low, high = limits
+    return (low, high) if value.higher_is_better else (high, low)
+
+
+def _axis_title(value: TaskValue) -> str:
     task = words.shortened(words.title(value.task), 40)
     if value.metric == "accuracy":
-        return f"{task}, right answers"
-    direction = "" if value.higher_is_better else " (less is better, axis turned)"
+        return f"{task}, accuracy"
+    direction = "" if value.higher_is_better else " (lower is better, axis inverted)"
     return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
 
 
-def _scale_in_percent(axes: Axes, axis: str, low: float, high: float) -> None:
-    line = getattr(axes, f"{axis}axis")
-    ticks = [0, 0.25, 0.5, 0.75, 1] if (low, high) == scales.WHOLE else line.get_ticklocs()
-    line.set_ticks([tick for tick in ticks if max(0, low) <= tick <= min(1, high)])
-    line.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
+def _show_percent(axis: Axis, limits: scales.Range) -> None:
+    low, high = limits
+    ticks = [0, 0.25, 0.5, 0.75, 1] if limits == scales.WHOLE else axis.get_ticklocs()
+    axis.set_ticks([tick for tick in ticks if max(0, low) <= tick <= min(1, high)])
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
 
 
 def _draw_corners(axes: Axes) -> list[Bbox]:
+    """Draw the meaning of each corner and return the boxes of the texts in pixels."""
     boxes = []
-    for x, y, corner in _CORNERS:
+    for x, y, meaning in _CORNERS:
         text = axes.text(
             0.015 + 0.97 * x,
             0.02 + 0.96 * y,
-            corner,
+            meaning,
             transform=axes.transAxes,
             ha="right" if x else "left",
             va="top" if y else "bottom",
@@ -145,8 +168,8 @@ def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
     for start, end in pairwise(path):
         axes.annotate(
             "",
-            xy=(end.kept.value, end.learned.value),
-            xytext=(start.kept.value, start.learned.value),
+            xy=end.place,
+            xytext=start.place,
             arrowprops={
                 "arrowstyle": "-|>",
                 "color": end.colour,
@@ -163,11 +186,10 @@ def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
 
 
 def _draw_point(axes: Axes, point: Point) -> None:
-    x, y = point.kept.value, point.learned.value
-    (left, right), (down, up) = scales.ends(point.kept), scales.ends(point.learned)
-    strength = {"color": point.colour, "linewidth": 1.6 if point.is_final else 1.0, "zorder": 3}
-    axes.plot([left, right], [y, y], **strength)  # type: ignore[arg-type]
-    axes.plot([x, x], [down, up], **strength)  # type: ignore[arg-type]
+    x, y = point.place
+    line: dict[str, Any] = {"color": point.colour, "linewidth": 1.6 if point.is_final else 1.0, "zorder": 3}
+    axes.plot(scales.ends(point.kept), [y, y], **line)
+    axes.plot([x, x], scales.ends(point.learned), **line)
     axes.plot(
         [x],
         [y],
@@ -181,45 +203,16 @@ def _draw_point(axes: Axes, point: Point) -> None:
     )
 
 
-def _labels(paths: Sequence[Sequence[Point]]) -> list[labels.Label]:
-    """Returns the labels of all points, the final models first, so that they get the nearest places."""
-    points = dict.fromkeys(point for path in paths for point in path)
+def _labels(points: Sequence[Point]) -> list[labels.Label]:
+    """Return the labels of all points, final models first."""
     return [
         labels.Label(
-            point.name,
-            point.kept.value,
-            point.learned.value,
-            point.colour,
-            weight="bold" if point.is_final else "normal",
+            text=point.name,
+            x=point.kept.value,
+            y=point.learned.value,
+            colour=point.colour,
+            is_bold=point.is_final,
             size=11.0 if point.is_final else 9.5,
         )
-        for point in sorted(points, key=lambda point: not point.is_final)
+        for point in sorted(dict.fromkeys(points), key=lambda point: not point.is_final)
     ]
-
-
-def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
-    """Returns the boxes of the error bars, which labels keep off."""
-    boxes = []
-    for point in points:
-        (left, right), (down, up) = scales.ends(point.kept), scales.ends(point.learned)
-        for corner, opposite in (
-            ((left, point.learned.value), (right, point.learned.value)),
-            ((point.kept.value, down), (point.kept.value, up)),
-        ):
-            (x0, y0), (x1, y1) = axes.transData.transform([corner, opposite])
-            boxes.append(Bbox.from_extents(min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1))
-    return boxes
-
-
-def _arrows(axes: Axes, paths: Sequence[Sequence[Point]]) -> list[Bbox]:
-    """Returns small boxes along the arrows, which labels keep off."""
-    boxes = []
-    for path in paths:
-        for start, end in pairwise(path):
-            ends = [(point.kept.value, point.learned.value) for point in (start, end)]
-            (x0, y0), (x1, y1) = axes.transData.transform(ends)
-            count = max(1, int(math.hypot(x1 - x0, y1 - y0) / _ARROW_BOX))
-            for step in range(count + 1):
-                x, y = x0 + (x1 - x0) * step / count, y0 + (y1 - y0) * step / count
-                boxes.append(Bbox.from_bounds(x - _ARROW_BOX / 2, y - _ARROW_BOX / 2, _ARROW_BOX, _ARROW_BOX))
-    return boxes

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from mixcpt.records.plan import Plan, StagePlan, find_plan
 from mixcpt.records.run import RunResult
-from mixcpt.report.view import STAGES
 from mixcpt.report.words import Number
+from mixcpt.stages.registry import run_roles
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.train.metrics import TrainingMetrics
 
@@ -75,7 +75,7 @@ def _beside(plan: StagePlan, cost: Cost) -> Planned:
 
 def stage_costs(run: RunResult) -> list[Cost]:
     """Returns the cost of each stage of a run, its evaluations last."""
-    made = [_cost(role, run.refs[role]) for role in STAGES if role in run.refs]
+    made = [_cost(role, run.refs[role]) for role in run_roles() if role in run.refs]
     return made + [_cost(f"evaluation of {role}", ref) for role, ref in run.evaluations.items()]
 
 

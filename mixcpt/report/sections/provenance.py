@@ -8,7 +8,8 @@ from platform import python_version
 from typing import Any
 
 from mixcpt.records.run import RunResult
-from mixcpt.report.view import STAGES, shared
+from mixcpt.report.view import shared
+from mixcpt.stages.registry import run_roles
 from mixcpt.store.artifacts import ArtifactRef
 
 _LIBRARIES = (
@@ -32,7 +33,7 @@ class Link:
 
 def links(runs: Sequence[RunResult]) -> list[Link]:
     """Returns the artifacts of all runs in the order in which they are made, each once."""
-    made = [_link(role, ref, names) for role in STAGES for ref, names in shared(runs, role)]
+    made = [_link(role, ref, names) for role in run_roles() for ref, names in shared(runs, role)]
     evaluations: dict[str, tuple[str, ArtifactRef, list[str]]] = {}
     for run in runs:
         for role, ref in run.evaluations.items():

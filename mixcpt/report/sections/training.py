@@ -7,12 +7,12 @@ from typing import Any
 from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.figures.curves import Series, by_source, highest, last_values
-from mixcpt.report.view import MODELS, read_json
+from mixcpt.report.view import read_json
+from mixcpt.stages.registry import title_of, trained_roles
 
 DIAGNOSTICS = ("ce", "kl", "swap_rate", "teacher_accuracy", "teacher_gap")
 """Metrics of pre-training that are shown by source, where they were measured."""
 
-_STAGES = {"pretrained": "pre-training", "sft": "SFT", "dpo": "DPO"}
 _CURVES: dict[str, dict[str, str]] = {
     "pretrained": {"ce": "cross-entropy", "kl": "KL to the teacher"},
     "sft": {"loss": "loss"},
@@ -68,17 +68,17 @@ def trainings(runs: Sequence[RunResult]) -> list[TrainingView]:
 
 
 def _training(index: int, run: RunResult) -> TrainingView:
-    histories = {role: read_json(run.refs[role], "history.json") for role in MODELS if role in run.refs}
+    histories = {role: read_json(run.refs[role], "history.json") for role in trained_roles() if role in run.refs}
     curves = [
         Curve(
             f"run{index}-{role}-{metric}",
             f"{role}/{metric}",
-            f"{run.name}: {_STAGES[role]}, {title}",
+            f"{run.name}: {title_of(role)}, {title}",
             _UNITS[role, metric],
             series,
         )
         for role, history in histories.items()
-        for metric, title in _CURVES[role].items()
+        for metric, title in _CURVES.get(role, {}).items()
         if (series := by_source(history, metric))
     ]
     return TrainingView(run.name, curves, _diagnostics(histories.get("pretrained", [])))

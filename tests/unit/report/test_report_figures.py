@@ -15,7 +15,6 @@ from mixcpt.evaluate import TaskDelta
 from mixcpt.report.figures import palette, svg
 from mixcpt.report.figures.bars import draw_bars
 from mixcpt.report.figures.curves import by_source, describe_curves, draw_curves
-from mixcpt.report.figures.labels import spread
 from mixcpt.report.figures.tradeoff import draw_tradeoff, save_tradeoff
 from mixcpt.report.sections.costs import Cost
 from mixcpt.report.summary import ModelSummary, RunSummary, Summary, TaskValue
@@ -87,14 +86,17 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def assert_readable(figure: Figure, names: Sequence[str]) -> None:
-    """Every name is there once, inside the figure, and no two texts of the axes cover each other."""
+    """Assert that every name is shown inside the figure and no two texts of the axes overlap."""
     (axes,) = figure.axes
-    found = boxes(axes.texts)
-    assert set(names) <= set(found)
-    for (first, a), (second, b) in combinations([item for item in found.items() if item[0]], 2):
+    shown = boxes([text for text in axes.texts if text.get_text()])
+    assert set(names) <= set(shown)
+    assert_apart_and_inside(figure, shown)
+
+
+def assert_apart_and_inside(figure: Figure, shown: dict[str, tuple[float, float, float, float]]) -> None:
+    for (first, a), (second, b) in combinations(shown.items(), 2):
         assert overlap(a, b) == 0, f"{first!r} covers {second!r}"
-    for name in names:
-        left, bottom, right, top = found[name]
+    for name, (left, bottom, right, top) in shown.items():
         assert left >= 0 and bottom >= 0 and right <= figure.bbox.width and top <= figure.bbox.height, name
 
 
@@ -221,11 +223,26 @@ def test_every_reference_inside_an_inline_svg_resolves() -> None:
     assert references and references <= ids
 
 
-def test_curve_labels_of_lines_that_end_together_do_not_overlap() -> None:
-    names = [f"source-{index}" for index in range(9)]
-    history = [{"step": step, **{f"train/{name}/ce": 1.0 / step for name in names}} for step in (1, 2, 3)]
-    figure = draw_curves(by_source(history, "ce"), "Cross-entropy", "nats", top=1.0, sources=names)
-    assert_readable(figure, names)
+@pytest.mark.parametrize(
+    "ends", [[1.0] * 9, [3.0, 2.99, 2.98], [1.0, 1.05, 1.1, 2.0, 0.5, 0.52, 0.1, 0.0, 3.0], [1.0] * 30]
+)
+def test_curve_legend_is_inside_the_figure_without_overlaps_in_the_order_of_line_ends(ends: list[float]) -> None:
+    names = {f"source-{index}": end for index, end in enumerate(ends)}
+    history = [{"step": step, **{f"train/{name}/ce": end for name, end in names.items()}} for step in (1, 2, 3)]
+    series = by_source([entry | {"train/ce": 1.5} for entry in history], "ce")
+    figure = draw_curves(series, "Cross-entropy", "nats", top=3.0, sources=list(names))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    assert_apart_and_inside(figure, boxes(legend.get_texts()))
+    expected = sorted({"all": 1.5, **names}.items(), key=lambda source: -source[1])
+    assert [text.get_text() for text in legend.get_texts()] == [name for name, _ in expected]
+
+
+def test_single_curve_has_no_legend() -> None:
+    figure = draw_curves({"": [(1, 2.0), (2, 1.0)]}, "Loss", "nats", top=2.0, sources=[])
+    assert figure.axes[0].get_legend() is None
 
 
 def test_series_are_split_by_source_and_leave_out_what_is_no_number() -> None:
@@ -235,7 +252,7 @@ def test_series_are_split_by_source_and_leave_out_what_is_no_number() -> None:
     ]
     series = by_source(history, "ce")
     assert series == {"": [(10, 2.0), (20, 1.0)], "a": [(10, 1.0), (20, 0.5)], "b": [(10, 3.0)]}
-    assert describe_curves(series) == "First and last: all 2 → 1; a 1 → 0.5; b 3 → 3."
+    assert describe_curves(series) == "First and last value: all 2 → 1; a 1 → 0.5; b 3 → 3."
     assert by_source([{"step": 1, "train/ce": 2.0, "train/a/ce": 2.0}], "ce") == {"a": [(1, 2.0)]}
 
 
@@ -258,17 +275,6 @@ def test_long_history_keeps_its_first_and_last_point() -> None:
     (axes,) = draw_curves(by_source(history, "loss"), "Loss", "nats", top=5000.0, sources=[]).axes
     steps = list(axes.lines[0].get_xdata())
     assert steps[0] == 1 and steps[-1] == 5000 and len(steps) < 400
-
-
-@pytest.mark.parametrize(
-    "heights", [[5.0, 5.0, 5.0], [0.0, 100.0], [99.0, 100.0, 100.0], [50.0, 49.0, 51.0, 2.0], [1.0]]
-)
-def test_spread_keeps_gap_order_and_bounds(heights: list[float]) -> None:
-    placed = spread(heights, 10.0, 0.0, 100.0)
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    gaps = np.diff([placed[index] for index in order])
-    assert all(gaps >= 10.0 - 1e-9)
-    assert min(placed) >= 0 and max(placed) <= 100
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1, in linear RGB.
