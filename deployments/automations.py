@@ -1,6 +1,6 @@
-"""What the server does by itself: `python -m deployments.automations` makes or renews each automation, by its name.
+"""Automations of the Prefect server. `python -m deployments.automations` creates or updates all of them, by name.
 
-A new one is a function that returns it, and an entry in `AUTOMATIONS`.
+To add one, write a function that returns it and add the function to `AUTOMATIONS`.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from prefect.client.schemas.objects import StateType
 from mixcpt.servers.stack import DEFAULT_HEARTBEAT_SECONDS
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
-_SILENT_BY_RIGHT = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")
-"""States in which a run says nothing any more, and is not dead."""
-_PATIENCE = 3
-"""Heartbeats that may be missed; with fewer, the run of a busy machine would be called dead."""
+_STATES_WITHOUT_HEARTBEAT = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")
+_MAX_MISSED_HEARTBEATS = 3
+"""Number of missed heartbeats after which a run counts as dead; fewer would also hit runs on busy machines."""
 
 
 def crash_the_silent() -> AutomationCore:
-    """Returns the automation that marks as crashed what stopped saying that it lives: its machine has died."""
-    expected = {_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _SILENT_BY_RIGHT)}
-    seconds = _PATIENCE * DEFAULT_HEARTBEAT_SECONDS  # the rule is for every run of the server, not for ours alone
+    """Return the automation that marks runs without heartbeats as crashed, because their machine has died."""
+    expected = {_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _STATES_WITHOUT_HEARTBEAT)}
+    # The automation applies to all runs of the server, so it uses the longest of their intervals: the default.
+    seconds = _MAX_MISSED_HEARTBEATS * DEFAULT_HEARTBEAT_SECONDS
     return AutomationCore(
         name="mixcpt: runs without a heartbeat are crashed",
-        description=f"Who has said nothing for {seconds} seconds is dead; `mixcpt reconcile` closes the rest of it.",
+        description=f"A run without a heartbeat for {seconds} seconds is dead; `mixcpt reconcile` cleans up after it.",
         trigger=EventTrigger(
             after={_HEARTBEAT},
             expect=expected,
@@ -47,22 +47,22 @@ AUTOMATIONS: tuple[Callable[[], AutomationCore], ...] = (crash_the_silent,)
 
 
 def apply(client: SyncPrefectClient) -> None:
-    """Makes each automation that is not there, and renews the others; one that somebody switched off stays off."""
+    """Create missing automations and update the others; a disabled automation stays disabled."""
     for build in AUTOMATIONS:
         wanted = build()
-        found = client.read_automations_by_name(wanted.name)
-        if not found:
+        existing = client.read_automations_by_name(wanted.name)
+        if not existing:
             client.create_automation(wanted)
-        elif (renewed := _with_switch_of(found[0], wanted)) != _settings(found[0]):
-            client.update_automation(found[0].id, renewed)
+        elif (updated := _with_switch_of(existing[0], wanted)) != _settings(existing[0]):
+            client.update_automation(existing[0].id, updated)
 
 
-def _with_switch_of(found: AutomationCore, wanted: AutomationCore) -> AutomationCore:
-    return AutomationCore.model_validate(wanted.model_dump() | {"enabled": found.enabled})
+def _with_switch_of(existing: AutomationCore, wanted: AutomationCore) -> AutomationCore:
+    return AutomationCore.model_validate(wanted.model_dump() | {"enabled": existing.enabled})
 
 
-def _settings(found: AutomationCore) -> AutomationCore:
-    return AutomationCore.model_validate(found.model_dump(include=set(AutomationCore.model_fields)))
+def _settings(existing: AutomationCore) -> AutomationCore:
+    return AutomationCore.model_validate(existing.model_dump(include=set(AutomationCore.model_fields)))
 
 
 if __name__ == "__main__":

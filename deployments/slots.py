@@ -1,6 +1,6 @@
-"""How many GPUs the runs of all workers may take together: `python -m deployments.slots 8`.
+"""Limit of the GPUs that the runs of all workers use together: `python -m deployments.slots 8`.
 
-The bound is a Prefect concurrency limit; heavy stages lease slots of it while they work (`tasks/slots.py`).
+The limit is a Prefect concurrency limit; GPU stages lease its slots while they work (`tasks/slots.py`).
 """
 
 import sys
@@ -11,7 +11,7 @@ from tasks.slots import LIMIT
 
 
 def set_gpu_slots(client: SyncPrefectClient, num: int) -> None:
-    """Makes the limit, or changes it; slots that are taken stay taken."""
+    """Create or change the limit; leased slots stay leased."""
     client.upsert_global_concurrency_limit_by_name(LIMIT, num)
 
 

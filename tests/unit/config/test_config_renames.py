@@ -101,13 +101,6 @@ def test_override_with_an_old_key_names_the_new_one() -> None:
     ]
 
 
-def test_form_value_with_an_old_key_names_the_new_one() -> None:
-    from flows.adapt import adapt
-
-    with pytest.raises(Exception, match=r"config\.pretrain\.retention.*\n?.*the key sure was renamed to confidence"):
-        adapt.validate_parameters({"config": {"pretrain": {"retention": {"sure": 0.9}}}})
-
-
 def test_stored_run_with_old_keys_loads() -> None:
     old = {"evaluate": {"split": "report"}, **OLD_PROMISE}
     promise = {"max_loss": 0.02, "action": "stop", "confidence": 0.9}

@@ -1,4 +1,4 @@
-"""What a Prefect server is told: every deployment can be imported, and its form holds what its flow takes."""
+"""Deployments of the Prefect server: every flow can be imported, and its form has the settings that the flow takes."""
 
 import importlib
 import inspect
@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 from prefect import Flow
+from prefect.exceptions import ParameterTypeError
 from pydantic import BaseModel
 
 from mixcpt.config import AdaptConfig, ReadaptConfig, load_readapt
@@ -19,17 +20,17 @@ UPKEEP = {"reconcile", "promote", "rollback"}
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, dict[str, Any]]:
-    told = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig(name="ours"), cron="0 4 * * *")
-    names = [each["name"] for each in told["deployments"]]
+    described = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig(name="ours"), cron="0 4 * * *")
+    names = [deployment["name"] for deployment in described["deployments"]]
     assert len(names) == len(set(names))
-    return dict(zip(names, told["deployments"], strict=True))
+    return dict(zip(names, described["deployments"], strict=True))
 
 
 def flow_of(deployment: dict[str, Any]) -> "Flow[..., object]":
     module, _, name = deployment["entrypoint"].rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    assert isinstance(found, Flow)
-    return found
+    flow = getattr(importlib.import_module(module), name)
+    assert isinstance(flow, Flow)
+    return flow
 
 
 def test_deployments_hold_settings_that_their_flows_take(described: dict[str, dict[str, Any]]) -> None:
@@ -40,39 +41,39 @@ def test_deployments_hold_settings_that_their_flows_take(described: dict[str, di
         for parameter, value in deployment["parameters"].items():
             assert issubclass(hints[parameter], BaseModel)
             config = hints[parameter].model_validate(value)
-            assert str(STORE) in config.model_dump_json(), f"{name} works in another store"
+            assert str(STORE) in config.model_dump_json(), f"{name} uses another store"
 
 
-def test_deployments_have_all_that_is_promised(described: dict[str, dict[str, Any]]) -> None:
-    promised = {"adapt", "readapt", "readapt-on-corpus", "compare", "advise", "evaluate-model", "reconcile", "promote"}
+def test_every_flow_and_preset_has_a_deployment(described: dict[str, dict[str, Any]]) -> None:
+    expected = {"adapt", "readapt", "readapt-on-corpus", "compare", "advise", "evaluate-model", "reconcile", "promote"}
     presets = {f"adapt-{path.stem}" for path in (ROOT / "deployments" / "configs").glob("*.yaml")}
-    assert promised | presets <= set(described)
+    assert expected | presets <= set(described)
     for name, deployment in described.items():
         assert deployment["work_pool"]["name"] == ("mixcpt-upkeep" if name in UPKEEP else "gpu")
         assert deployment["description"].strip(), name
         assert deployment["pull"][0]["prefect.deployments.steps.set_working_directory"]["directory"] == "{{ $PWD }}"
 
 
-def test_gpu_pool_gets_the_stages_that_take_a_gpu_from_every_run() -> None:
-    told = deployments(ROOT, STORE, pools=Pools("cpu", gpu="gpu"), rounds=ReadaptConfig())["deployments"]
-    (station,) = (each for each in told if each["work_pool"]["name"] == "gpu")
-    assert (station["name"], flow_of(station).name) == ("gpu", "station")
-    runs = [each["parameters"]["config"] for each in told if each is not station]
+def test_gpu_pool_gets_the_gpu_stages_of_every_run() -> None:
+    described = deployments(ROOT, STORE, pools=Pools("cpu", gpu="gpu"), rounds=ReadaptConfig())["deployments"]
+    (stage_group,) = (deployment for deployment in described if deployment["work_pool"]["name"] == "gpu")
+    assert (stage_group["name"], flow_of(stage_group).name) == ("gpu", "stage-group")
+    runs = [deployment["parameters"]["config"] for deployment in described if deployment is not stage_group]
     placed = [run.get("adapt", run.get("settings", run)).get("runtime", {}) for run in runs]
     assert sum(runtime.get("gpu_pool") == "gpu" for runtime in placed) >= 10
 
 
-def test_gpu_pool_that_is_the_pool_of_all_others_hands_nothing_over() -> None:
-    told = deployments(ROOT, STORE, pools=Pools("cpu", gpu="cpu"), rounds=ReadaptConfig())
-    assert told == deployments(ROOT, STORE, pools=Pools("cpu"), rounds=ReadaptConfig())
+def test_gpu_pool_equal_to_the_run_pool_gets_no_separate_stages() -> None:
+    described = deployments(ROOT, STORE, pools=Pools("cpu", gpu="cpu"), rounds=ReadaptConfig())
+    assert described == deployments(ROOT, STORE, pools=Pools("cpu"), rounds=ReadaptConfig())
 
 
-def test_upkeep_may_share_the_pool_of_all_others() -> None:
-    told = deployments(ROOT, STORE, pools=Pools("cpu", "cpu"), rounds=ReadaptConfig())["deployments"]
-    assert {each["work_pool"]["name"] for each in told} == {"cpu"}
+def test_upkeep_can_share_the_run_pool() -> None:
+    described = deployments(ROOT, STORE, pools=Pools("cpu", "cpu"), rounds=ReadaptConfig())["deployments"]
+    assert {deployment["work_pool"]["name"] for deployment in described} == {"cpu"}
 
 
-def test_presets_say_what_they_need_and_keep_their_settings(described: dict[str, dict[str, Any]]) -> None:
+def test_presets_state_hardware_time_and_result(described: dict[str, dict[str, Any]]) -> None:
     for name, deployment in described.items():
         if name.startswith("adapt-"):
             assert "Hardware: " in deployment["description"], name
@@ -84,7 +85,7 @@ def test_presets_say_what_they_need_and_keep_their_settings(described: dict[str,
 def test_rounds_have_a_schedule_an_event_and_one_at_a_time(described: dict[str, dict[str, Any]]) -> None:
     assert described["readapt"]["schedules"] == [{"cron": "0 4 * * *", "timezone": "UTC", "active": True}]
     off = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig())["deployments"]
-    assert next(each for each in off if each["name"] == "readapt")["schedules"][0]["active"] is False
+    assert next(deployment for deployment in off if deployment["name"] == "readapt")["schedules"][0]["active"] is False
     (trigger,) = described["readapt-on-corpus"]["triggers"]
     assert trigger["expect"] == ["mixcpt.corpus.registered"]
     for name in ("readapt", "readapt-on-corpus"):
@@ -92,9 +93,17 @@ def test_rounds_have_a_schedule_an_event_and_one_at_a_time(described: dict[str, 
         assert described[name]["parameters"]["config"]["name"] == "ours"
 
 
-def test_rounds_of_the_checkout_are_whole() -> None:
+def test_round_files_of_the_checkout_load() -> None:
     from mixcpt.config import load_corpus
 
     folder = ROOT / "deployments" / "rounds"
     assert load_readapt(folder / "closed-world.yaml").adapt.curation.sources[0].name == "world-0"
     assert {load_corpus(path).name for path in folder.glob("world-*.yaml")} == {f"world-{n}" for n in range(1, 5)}
+
+
+def test_form_value_with_an_old_key_names_the_new_one() -> None:
+    adapt = flow_of({"entrypoint": "flows.adapt.adapt"})
+    with pytest.raises(
+        ParameterTypeError, match=r"config\.pretrain\.retention.*\n?.*the key sure was renamed to confidence"
+    ):
+        adapt.validate_parameters({"config": {"pretrain": {"retention": {"sure": 0.9}}}})
