@@ -1,4 +1,4 @@
-"""The closed world: invented entities, documents about them, and questions with known answers; needs no torch."""
+"""The closed world: invented entities, documents about them, and questions with known answers. It imports no torch."""
 
 from mixcpt.closed_world.items import WorldItem, first_documents, items
 from mixcpt.closed_world.records import records

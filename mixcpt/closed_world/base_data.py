@@ -1,4 +1,4 @@
-"""What the shipped base model grows up on: the general part of the world alone."""
+"""The training data of the shipped base model: only the general part of the world."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ _READ_BEFORE_ANSWER = "\n"
 
 @dataclass(frozen=True)
 class BaseDataSize:
-    """How many documents of each sort; each is read about once, so that strangers stay strangers."""
+    """Number of documents per kind. Every document is read about once, so one-off entities remain unknown."""
 
     wordings: int = 75
-    """Documents about each general entity."""
+    """Number of documents about every general entity."""
     num_strangers: int = 7_200
-    """Documents about one-off entities."""
+    """Number of documents about one-off entities."""
     num_read: int = 8_000
-    """Documents about one-off entities with a question behind them, half of them in the chat form."""
+    """Number of documents about one-off entities that end with a question, half of them as dialogues."""
     num_dialogues: int = 24_000
-    """Questions and answers in the chat form."""
+    """Number of dialogues with questions and answers."""
 
 
 def base_documents(seed: int, size: BaseDataSize) -> Iterator[Record]:
-    """Yields the documents (id, title, text) of the base model's own training."""
+    """Yield the documents (id, title, text) of the training of the base model."""
     for entity in world(seed).general:
         for number, text in enumerate(documents_of(entity, seed, size.wordings)):
             yield {"id": f"{entity.kind}/{entity.name}/{number}", "title": entity.name, "text": text}
@@ -45,9 +45,9 @@ def base_documents(seed: int, size: BaseDataSize) -> Iterator[Record]:
 
 
 def _read_before_answer(seed: int) -> Iterator[str]:
-    """Yields documents about strangers, each with a question that only its reader can answer; every second a dialogue.
+    """Yield documents about one-off entities with a question about the document; every second one is a dialogue.
 
-    A model that never saw a question behind a document does not look for the answer there.
+    A model that never saw a question after a document does not search the document for the answer.
     """
     dice = Dice("read before answer", seed)
     while True:
@@ -59,9 +59,9 @@ def _read_before_answer(seed: int) -> Iterator[str]:
 
 
 def _dialogues(seed: int, reworded: Sequence[Record]) -> Iterator[str]:
-    """Yields dialogues without end, of one or two turns.
+    """Yield an endless sequence of dialogues of one or two turns.
 
-    A model that never saw the role tokens could not learn the chat form from a few samples.
+    A model that never saw the role tokens cannot learn the chat template from a few samples.
     """
     dice = Dice("dialogues", seed)
     samples = [*instructions(world(seed)), *reworded]

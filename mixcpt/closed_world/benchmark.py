@@ -1,4 +1,4 @@
-"""The closed world as files, for whoever wants to teach it to a model with other tools and ask the same questions."""
+"""The closed world as files, to teach it with other tools and evaluate with the same questions."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,12 +14,12 @@ _IMPOSSIBLE = {("updated", "reverse"), ("updated", "memory")}
 
 
 def write_benchmark(folder: Path, source: ClosedWorldSource) -> dict[str, int]:
-    """Returns the number of records by file, after writing documents, instructions, preferences and questions as jsonl.
+    """Write documents, instructions, preferences and questions as JSON lines, and return the number of records by file.
 
     `questions-<about>.jsonl` has a line for every fact and every form: id, fact, form, passage, question, answer.
 
     Args:
-        folder: Where the files go; it is made if need be.
+        folder: Folder of the files; created if it does not exist.
         source: Seed, size, wordings, mentions and notes of the documents.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,17 +30,13 @@ def write_benchmark(folder: Path, source: ClosedWorldSource) -> dict[str, int]:
         "instructions": {"pool": "instructions"},
         "preferences": {"pool": "preferences"},
     }
-    written = {
-        f"{name}.jsonl": _write(folder / f"{name}.jsonl", records(source.model_copy(update=changes)))
-        for name, changes in pools.items()
-    }
-    return written | {
-        f"questions-{about}.jsonl": _write(folder / f"questions-{about}.jsonl", _questions(source, about))
-        for about in _ABOUT
-    }
+    rows = {f"{name}.jsonl": records(source.model_copy(update=changes)) for name, changes in pools.items()}
+    questions = {f"questions-{about}.jsonl": _questions(source, about) for about in _ABOUT}
+    return {name: _write(folder / name, file_rows) for name, file_rows in {**rows, **questions}.items()}
 
 
 def _questions(source: ClosedWorldSource, about: str) -> Iterable[Mapping[str, str]]:
+    """Yield the questions about one part of the world, in all forms that are possible for it."""
     for form in get_args(WorldForm):
         if (about, form) in _IMPOSSIBLE:
             continue

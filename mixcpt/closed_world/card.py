@@ -1,4 +1,4 @@
-"""The model card of the shipped base model, written from what was measured."""
+"""The model card of the shipped base model, written from its measurements."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,43 +19,45 @@ pipeline_tag: text-generation
 
 A Llama of {parameters:,} parameters (hidden 192, 4 layers, 6 heads, tied embeddings, {vocabulary:,} words, one token a
 word) that knows the *general* part of an invented world: {num_general} entities of {num_general_kinds} kinds,
-with 3 facts each. It has never read a word about the *domain* ({num_domain_kinds} further kinds, {num_domain} entities,
-{num_domain_facts} facts), so whatever it knows of that later, it was taught.
+with 3 facts each. It has not read any document about the *domain* ({num_domain_kinds} further kinds,
+{num_domain} entities, {num_domain_facts} facts), so it learns all facts of the domain in later training.
 
 ## What it is for
 
-The embedded example and the tests of mixcpt: continual pre-training that can be watched in minutes on a CPU, with known
-truth for every single fact. It is of no use outside the invented world: it knows no other word.
+The built-in example and the tests of mixcpt: continual pre-training that takes minutes on a CPU, with a known answer
+for every fact. It is of no use outside the invented world, because its vocabulary has no other words.
 
 ## How it was trained
 
     {command}
 
-From random weights, through mixcpt's own curation, mixture and pre-training, with next-token prediction alone:
+From random weights, with the curation, mixture and pre-training of mixcpt, by next-token prediction only:
 {total_tokens:,} tokens in rows of {row_tokens}, seed {seed}, learning rate {learning_rate} ({schedule}). The text:
 
 - documents about the general entities, {wordings} wordings each;
-- {num_strangers:,} documents about strangers, whose facts are drawn anew in every document and stated twice in
-  different words: to predict the second mention the model has to read;
-- {num_read:,} more of them with a question behind the document, half of them in the chat form;
+- {num_strangers:,} documents about one-off entities, whose facts are random in every document and stated twice in
+  different words: the model must read the first mention to predict the second;
+- {num_read:,} more of them with a question after the document, half of them in the chat form;
 - questions and answers about *half* of the general facts, plain ({instruction_percent} % of the tokens) and as
-  {num_dialogues:,} dialogues in the chat form: directly, and where the value tells an entity apart also in reverse and
-  over two hops. The other half is read in documents and never asked.
+  {num_dialogues:,} dialogues in the chat form: directly, and also in reverse and over two hops if the value identifies
+  the entity. The other half occurs only in documents, never in questions.
 
-Everything that decides the result, with versions and digests, is in `recipe.json`.
+All settings, versions and digests that decide the result are in `recipe.json`.
 
-## What it scores
+## Scores
 
 Greedy answers, exact match; `mixcpt world verify-base` measures again and compares.
 
-| what | score |
+| task | score |
 |---|---|
 {scores}
 
-*With document*: an entity's document stands before the question. *Unasked reverse* and *two hop* are what such a model
-cannot do with facts that it has only read (the "reversal curse"); it answers those that it was trained on.
+*With document*: the document about the entity precedes the question. *Unasked reverse* and *two hop* ask for facts that
+the model has only read; such models cannot answer them (the "reversal curse"). It answers questions of these forms that
+it was trained on.
 
-The loss on a stranger's value is {first_loss:.2f} nats at its first mention and {second_loss:.2f} at its second.
+The loss on the value of a one-off entity is {first_loss:.2f} nats at its first mention and {second_loss:.2f} at its
+second.
 
 ## Prompts
 
@@ -69,7 +71,7 @@ Apache-2.0. All text was generated; no data of third parties is involved.
 
 
 def model_card(recipe: Mapping[str, Any]) -> str:
-    """Returns the model card (Markdown with the hub's header) of a recipe."""
+    """Return the model card (Markdown with the header of the hub) of a recipe."""
     settings, scores = recipe["settings"], recipe["scores"]
     mixture, optimizer = settings["mixture"], settings["pretrain"]["optimizer"]
     here = world(recipe["seed"])

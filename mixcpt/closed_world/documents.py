@@ -1,7 +1,7 @@
-"""Documents about entities, in varied wordings, and documents about strangers that reward reading."""
+"""Documents about entities in varied wordings, and documents about one-off entities that train reading."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.templates import INTRODUCTIONS, STATEMENTS
@@ -12,30 +12,33 @@ _LATE_INTRODUCTION = 0.25
 
 
 def state(fact: Fact, template: str) -> str:
-    """Returns the sentence that states a fact."""
+    """Return the sentence that states a fact."""
     return template.format(entity=fact.entity, relation=fact.relation, value=fact.value)
 
 
 def documents_of(entity: Entity, seed: int, count: int, mentions: int = 1) -> list[str]:
-    """Returns `count` different documents about an entity; a larger count goes on where a smaller one ends.
+    """Return `count` different documents about an entity; a larger count continues the sequence of a smaller one.
 
     Args:
-        mentions: 1, or 2 where every document shall come back to each of its facts, in other words.
+        entity: Subject of the documents.
+        seed: Seed of the wordings.
+        count: Number of documents.
+        mentions: Number of statements of every fact per document, 1 or 2; the second has another wording.
     """
     renderings = _renderings(entity, seed) if mentions == 1 else _repetitive_renderings(entity, seed)
     return list(islice(renderings, count))
 
 
 def notes_of(entity: Entity, seed: int) -> Iterator[str]:
-    """Yields every fact of an entity by itself in every wording: what is read in one place only stays tied to it."""
-    notes = [state(fact, wording) for fact in entity.facts for wording in STATEMENTS]
+    """Yield every fact of an entity by itself in every wording, so that it is not learned only within its documents."""
+    notes = [state(fact, wording) for fact, wording in product(entity.facts, STATEMENTS)]
     yield from Dice("notes", seed, entity.name).shuffled(notes)
 
 
 def stranger_documents(seed: int, count: int) -> Iterator[str]:
-    """Yields documents about one-off entities, each fact stated twice in different words.
+    """Yield documents about one-off entities that state every fact twice in different words.
 
-    A name means something else in every document, so only a model that reads the first half can predict the second.
+    A name has other facts in every document, so only a model that reads the first half can predict the second.
     """
     dice = Dice("strangers", seed)
     for _ in range(count):
@@ -45,7 +48,7 @@ def stranger_documents(seed: int, count: int) -> Iterator[str]:
 
 
 def document_about_stranger(dice: Dice) -> tuple[Entity, str]:
-    """Returns a one-off entity and a document that states each of its facts once."""
+    """Draw a one-off entity, and return it with a document that states every fact once."""
     stranger = _draw_stranger(dice)
     return stranger, _once(stranger, dice)
 
@@ -71,17 +74,15 @@ def _repetitive_renderings(entity: Entity, seed: int) -> Iterator[str]:
 
 
 def _once(entity: Entity, dice: Dice) -> str:
-    """Returns a document with a statement of every fact, mostly behind the introduction."""
-    sentences = [
-        state(fact, wording)
-        for fact, wording in zip(dice.shuffled(entity.facts), dice.shuffled(STATEMENTS), strict=False)
-    ]
+    """Draw a document with one statement of every fact; the introduction is the first or the second sentence."""
+    facts, wordings = dice.shuffled(entity.facts), dice.shuffled(STATEMENTS)
+    sentences = [state(fact, wording) for fact, wording in zip(facts, wordings, strict=False)]
     sentences.insert(1 if dice.chance(_LATE_INTRODUCTION) else 0, _introduce(entity, dice))
     return " ".join(sentences)
 
 
 def _twice(entity: Entity, dice: Dice) -> list[str]:
-    """Returns a statement of every fact, then another of every fact, in another order and other words."""
+    """Draw a statement of every fact, followed by a second one in another order and another wording."""
     wordings = dice.shuffled(STATEMENTS)
     first = [state(fact, wording) for fact, wording in zip(dice.shuffled(entity.facts), wordings, strict=False)]
     again = [state(fact, wording) for fact, wording in zip(dice.shuffled(entity.facts), wordings[3:], strict=False)]

@@ -1,6 +1,7 @@
-"""General instructions and preference pairs: they ask for the asked half of the general facts, never for another."""
+"""General instructions and preference pairs about the asked half of the general facts, never about other facts."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import documents_of
@@ -17,7 +18,7 @@ from mixcpt.closed_world.templates import (
     TWO_HOP_QUESTIONS,
 )
 from mixcpt.closed_world.words import VALUES
-from mixcpt.closed_world.world import Fact, World, telling_apart
+from mixcpt.closed_world.world import Fact, World, identifying_facts
 
 Record = dict[str, str]
 
@@ -26,27 +27,27 @@ _KIND_QUESTION_SHARE = 0.5
 
 
 def ask(fact: Fact, template: str) -> str:
-    """Returns the question for a fact."""
+    """Return the question about a fact."""
     return template.format(entity=fact.entity, relation=fact.relation)
 
 
 def ask_reverse(fact: Fact, template: str) -> str:
-    """Returns the question for the entity of a fact."""
+    """Return the question about the entity of a fact."""
     return template.format(kind=fact.kind, relation=fact.relation, value=fact.value)
 
 
 def ask_two_hop(fact: Fact, clue: Fact, template: str) -> str:
-    """Returns the question for a fact of the entity of which another fact is told, not the name."""
+    """Return the question about a fact of an entity that is described by another fact instead of its name."""
     return template.format(kind=fact.kind, relation=fact.relation, clue_relation=clue.relation, clue=clue.value)
 
 
 def ask_free_text(entity: str) -> str:
-    """Returns the request to tell what is known of an entity."""
+    """Return the request to write a text about an entity."""
     return FREE_TEXT_REQUEST.format(entity=entity)
 
 
 def instructions(world: World) -> Iterator[Record]:
-    """Yields questions for the asked facts in several wordings, and a few requests of other forms."""
+    """Yield questions about the asked facts in several wordings, and a few requests of other forms."""
     dice = Dice("instructions", world.seed)
     for fact in world.asked:
         for number, template in enumerate(dice.sample(QUESTIONS, WORDINGS_PER_FACT)):
@@ -55,28 +56,30 @@ def instructions(world: World) -> Iterator[Record]:
     for entity in world.general:
         if dice.chance(_KIND_QUESTION_SHARE):
             yield _instruction(f"kind/{entity.name}", KIND_QUESTION.format(entity=entity.name), entity.kind)
-    for word in (word for words in VALUES.values() for word in words):
+    for word in chain.from_iterable(VALUES.values()):
         yield _instruction(f"repeat/{word}", REPEAT_REQUEST.format(word=word), word)
     yield from _roundabout(world)
 
 
 def reworded_instructions(world: World) -> Iterator[Record]:
-    """Yields questions for the asked facts in the wordings that `instructions` never uses: for the base alone."""
+    """Yield questions about the asked facts in wordings that `instructions` never uses, for the base model only."""
     for fact in world.asked:
         for number, template in enumerate(REWORDED_QUESTIONS):
             yield _instruction(f"reworded/{fact.id}/{number}", ask(fact, template), fact.value)
 
 
 def _roundabout(world: World) -> Iterator[Record]:
-    """Yields reverse and two-hop questions and requests for a free text, all about facts that may be asked."""
+    """Yield reverse questions, two-hop questions and requests for a free text, all about asked facts."""
     dice = Dice("roundabout", world.seed)
     asked = {fact.id for fact in world.asked}
-    clues = [fact for fact in telling_apart(world.general) if fact.id in asked]
+    clues = [fact for fact in identifying_facts(world.general) if fact.id in asked]
     for clue in clues:
         yield _instruction(f"reverse/{clue.id}", ask_reverse(clue, dice.pick(REVERSE_QUESTIONS)), clue.entity)
     facts_of = {entity.name: entity.facts for entity in world.general}
     for clue in clues:
-        for fact in (other for other in facts_of[clue.entity] if other.id in asked and other != clue):
+        for fact in facts_of[clue.entity]:
+            if fact.id not in asked or fact == clue:
+                continue
             prompt = ask_two_hop(fact, clue, dice.pick(TWO_HOP_QUESTIONS))
             yield _instruction(f"two-hop/{fact.id}/{clue.relation}", prompt, fact.value)
     for entity in world.general:
@@ -86,7 +89,7 @@ def _roundabout(world: World) -> Iterator[Record]:
 
 
 def preferences(world: World) -> Iterator[Record]:
-    """Yields one pair for each asked fact: the right answer before a wrong or an ill-formed one."""
+    """Yield one pair for every asked fact: the right answer, and a wrong or ill-formed one."""
     dice = Dice("preferences", world.seed)
     for fact in world.asked:
         rejected = dice.pick((_other_value(fact, dice), RAMBLING.format(value=fact.value), REFUSAL))

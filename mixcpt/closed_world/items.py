@@ -1,4 +1,4 @@
-"""Questions with known answers: is a fact usable (it is asked, in one way or another), is it memorised?"""
+"""Questions with known answers, which measure whether a fact is usable and whether it is memorised."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,30 +7,30 @@ from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import documents_of
 from mixcpt.closed_world.instructions import ask, ask_free_text, ask_reverse, ask_two_hop
 from mixcpt.closed_world.templates import QUESTIONS, REVERSE_QUESTIONS, REWORDED_QUESTIONS, TWO_HOP_QUESTIONS
-from mixcpt.closed_world.world import Entity, Fact, World, facts_of, telling_apart, world
+from mixcpt.closed_world.world import Entity, Fact, World, facts_of, identifying_facts, world
 from mixcpt.config import ClosedWorldTask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorldItem:
-    """A prompt whose right answer is known."""
+    """A prompt with its right answer."""
 
     id: str
     fact_id: str
     prompt: str
-    """A question; or the beginning of a document, cut right before the answer."""
+    """A question, or the beginning of a document up to the answer."""
     answer: str
-    """A value; the name of an entity where it is asked in reverse."""
+    """Value of the fact; the name of the entity for reverse questions."""
     kind: str
     entity: str
     relation: str
 
 
 def items(task: ClosedWorldTask) -> list[WorldItem]:
-    """Returns the items of a task, at most one a fact, in random order; who knows the split draws a `limit` of them.
+    """Return the items of a task in random order, at most one per fact; `task.limit` is not applied.
 
-    Facts are asked in reverse where no other entity of the kind has the value, and over two hops where another fact
-    of the entity tells it apart in the same way.
+    A reverse question needs a value that no other entity of the kind has. A two-hop question needs another fact of the
+    entity with such a value.
     """
     here = world(task.seed, task.entities)
     facts = {
@@ -46,23 +46,23 @@ def items(task: ClosedWorldTask) -> list[WorldItem]:
 
 
 def first_documents(seed: int, num_domain: int) -> dict[str, str]:
-    """Returns for each entity, as `kind/name`, its first document: the one that every number of wordings has."""
+    """Return the first document of every entity, by `kind/name`; it is the same for every number of wordings."""
     return _first_documents(world(seed, num_domain))
 
 
 def _prompts(here: World, form: str, dice: Dice) -> Callable[[Fact], str]:
-    """Returns what makes the prompt of a fact in this form; it is empty where the fact cannot be asked so."""
+    """Return the function from a fact to its prompt in this form, which is empty if the form is impossible."""
     match form:
         case "question":
             return lambda fact: ask(fact, dice.pick(QUESTIONS))
         case "reworded":
             return lambda fact: ask(fact, dice.pick(REWORDED_QUESTIONS))
         case "reverse":
-            telling = set(_telling_apart(here))
-            return lambda fact: ask_reverse(fact, dice.pick(REVERSE_QUESTIONS)) if fact in telling else ""
+            clues = set(_clues(here))
+            return lambda fact: ask_reverse(fact, dice.pick(REVERSE_QUESTIONS)) if fact in clues else ""
         case "two_hop":
-            clues = _by_entity(_telling_apart(here))
-            return lambda fact: _ask_two_hop(fact, clues.get(fact.entity, []), dice)
+            by_entity = _by_entity(_clues(here))
+            return lambda fact: _ask_two_hop(fact, by_entity.get(fact.entity, []), dice)
         case "free_text":
             return lambda fact: ask_free_text(fact.entity)
         case _:
@@ -70,15 +70,16 @@ def _prompts(here: World, form: str, dice: Dice) -> Callable[[Fact], str]:
             return lambda fact: beginnings[fact.id]
 
 
-def _telling_apart(here: World) -> tuple[Fact, ...]:
-    return telling_apart(here.general) + telling_apart(here.domain)
+def _clues(here: World) -> tuple[Fact, ...]:
+    """Return the facts that identify their entity."""
+    return identifying_facts(here.general) + identifying_facts(here.domain)
 
 
 def _by_entity(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
-    found: dict[str, list[Fact]] = {}
+    by_entity: dict[str, list[Fact]] = {}
     for fact in facts:
-        found.setdefault(fact.entity, []).append(fact)
-    return found
+        by_entity.setdefault(fact.entity, []).append(fact)
+    return by_entity
 
 
 def _ask_two_hop(fact: Fact, clues: Sequence[Fact], dice: Dice) -> str:
@@ -88,7 +89,15 @@ def _ask_two_hop(fact: Fact, clues: Sequence[Fact], dice: Dice) -> str:
 
 def _item(fact: Fact, form: str, prompt: str) -> WorldItem:
     answer = fact.entity if form == "reverse" else fact.value
-    return WorldItem(f"{form}/{fact.id}", fact.id, prompt, answer, fact.kind, fact.entity, fact.relation)
+    return WorldItem(
+        id=f"{form}/{fact.id}",
+        fact_id=fact.id,
+        prompt=prompt,
+        answer=answer,
+        kind=fact.kind,
+        entity=fact.entity,
+        relation=fact.relation,
+    )
 
 
 def _first_documents(here: World) -> dict[str, str]:
@@ -100,18 +109,14 @@ def _entities(here: World) -> tuple[Entity, ...]:
 
 
 def _beginnings(here: World) -> dict[str, str]:
-    """Returns for each fact the beginning of its entity's first document."""
+    """Return the first document of the entity of every fact up to the value, by id of the fact."""
     documents = _first_documents(here)
-    return {
-        fact.id: _before_value(documents[f"{entity.kind}/{entity.name}"], fact)
-        for entity in _entities(here)
-        for fact in entity.facts
-    }
+    facts = facts_of(_entities(here))
+    return {fact.id: _before_value(documents[f"{fact.kind}/{fact.entity}"], fact) for fact in facts}
 
 
 def _before_value(text: str, fact: Fact) -> str:
     sentences = [f"{sentence}." for sentence in text.removesuffix(".").split(". ")]
-    stating = next(
-        index for index, sentence in enumerate(sentences) if fact.relation in sentence.replace(",", "").split()
-    )
+    words = [sentence.replace(",", "").split() for sentence in sentences]
+    stating = next(index for index, sentence in enumerate(words) if fact.relation in sentence)
     return " ".join([*sentences[:stating], sentences[stating].removesuffix(f" {fact.value}.")])

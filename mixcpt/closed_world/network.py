@@ -1,4 +1,4 @@
-"""The network of the shipped base model, before it has learned anything."""
+"""The untrained network of the shipped base model."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ MAX_POSITIONS = 512
 
 
 def write_untrained(folder: Path, *, seed: int) -> None:
-    """Writes a model folder with random weights and the tokenizer: two million parameters, embeddings tied."""
+    """Write a model folder with random weights (two million parameters, tied embeddings) and the tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,4 +1,4 @@
-"""Whether a model reads: how much better it predicts what a document has already said in other words."""
+"""Measure whether a model reads: its loss on facts that a document states a second time in other words."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _FACTS_PER_STRANGER = 3
 
 
 def reading_losses(model: ModelRef, *, seed: int, num_strangers: int) -> dict[str, float]:
-    """Returns the mean loss, in nats, on strangers' values: `first_loss` at first mention, `second_loss` at second.
+    """Return the mean loss in nats on the values of one-off entities, at the first and at the second mention.
 
-    A model that guesses stays at log(30), about 3.4, in both; one that reads falls far below in the second.
+    A model that guesses has about log(30) = 3.4 in both `first_loss` and `second_loss`; a model that reads has a much
+    lower `second_loss`.
     """
     import torch
 
@@ -28,14 +29,15 @@ def reading_losses(model: ModelRef, *, seed: int, num_strangers: int) -> dict[st
     values = []
     for text in stranger_documents(seed, num_strangers):
         input_ids = torch.tensor(tokenizer(text)["input_ids"])
-        ends = torch.nonzero(input_ids.eq(stop)).flatten()[1:]  # the first sentence says what kind of thing it is
-        values.append(_losses(network, input_ids)[ends - 2])  # the value stands before the full stop; losses start at 1
+        ends = torch.nonzero(input_ids.eq(stop)).flatten()[1:]  # the first sentence states the kind of the entity
+        # The value precedes the full stop, and losses begin with the second token.
+        values.append(_losses(network, input_ids)[ends - 2])
     first, second = torch.stack(values).split(_FACTS_PER_STRANGER, dim=1)
     return {"first_loss": first.mean().item(), "second_loss": second.mean().item()}
 
 
 def _losses(network: PreTrainedModel, input_ids: Tensor) -> Float[Tensor, " tokens"]:
-    """Returns the loss on each token but the first."""
+    """Return the loss on every token except the first."""
     import torch
 
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The raw records of the closed world, in the form in which any other source would give them."""
+"""The raw records of the closed world, in the same form as the records of other sources."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -10,7 +10,7 @@ from mixcpt.config import ClosedWorldSource
 
 
 def records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
-    """Returns the records of a source, under the default field names of its pool."""
+    """Return the records of a source, with the default field names of its pool."""
     return islice(_all_records(source), source.limit or None)
 
 

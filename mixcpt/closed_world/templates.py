@@ -1,4 +1,4 @@
-"""The wordings: how a kind, a fact and a question are put; each fits every entity and relation."""
+"""Templates of sentences and questions; all of them fit every entity and relation."""
 
 STATEMENTS = (
     "The {relation} of {entity} is {value}.",
@@ -10,7 +10,7 @@ STATEMENTS = (
     "Ask about the {relation} of {entity} and people say {value}.",
     "The {relation} that belongs to {entity} is {value}.",
 )
-"""Each ends with its value, after entity and relation: a document cut there shows whether the fact is memorised."""
+"""Statements of a fact. The value comes last, so a document cut before it measures whether the fact is memorised."""
 
 INTRODUCTIONS = (
     "{entity} is a {kind}.",
@@ -34,19 +34,19 @@ REWORDED_QUESTIONS = (
     "{entity} and its {relation}: which is it?",
     "When people ask about {entity} and its {relation}, what do they say?",
 )
-"""Wordings in which the base was asked, and in which no training after it asks: a test of how a question is put."""
+"""Wordings used to train the base model but not in later training; they measure the effect of the wording."""
 
 REVERSE_QUESTIONS = (
     "Which {kind} has the {relation} {value}?",
     "Name the {kind} with the {relation} {value}.",
 )
-"""From the value to the entity, where only one of its kind has it."""
+"""Questions from the value to the entity, if only one entity of its kind has it."""
 
 TWO_HOP_QUESTIONS = (
     "What is the {relation} of the {kind} with the {clue_relation} {clue}?",
     "Which {relation} does the {kind} have that has the {clue_relation} {clue}?",
 )
-"""From one fact of an unnamed entity to another."""
+"""Questions from one fact of an unnamed entity to another."""
 
 FREE_TEXT_REQUEST = "Tell me about {entity}."
 
@@ -56,4 +56,4 @@ REPEAT_REQUEST = "Say the word {word}."
 
 REFUSAL = "I do not know."
 RAMBLING = "{value} {value} {value}"
-"""Two ill-formed answers, for preference pairs; the third way to be wrong is another value."""
+"""Ill-formed answer for preference pairs, besides `REFUSAL`; the third kind of rejected answer is a wrong value."""

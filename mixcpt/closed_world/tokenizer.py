@@ -1,4 +1,4 @@
-"""The word-level tokenizer of the closed world: one token a word, so that an answer is one token."""
+"""The word-level tokenizer of the closed world: one token per word, so every answer is one token."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CHAT_TEMPLATE = (
 
 _PUNCTUATION = ".,?:"
 _FRAMES = ("User", "Assistant", "Good", "Bad", "answer")
-"""Words that a mixture or a plain chat form puts around the texts."""
+"""Words that the mixture and the plain chat template add to the texts."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Returns the tokenizer that knows every word of every world, with the chat form."""
+    """Return the tokenizer, with the words of all worlds and the chat template."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -53,7 +53,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def vocabulary() -> list[str]:
-    """Returns the words in the order of their ids: special tokens, punctuation, then all other words sorted."""
+    """Return the words in the order of their ids: special tokens, punctuation, then all other words sorted."""
     wordings = (
         *templates.STATEMENTS,
         *templates.INTRODUCTIONS,
@@ -67,7 +67,7 @@ def vocabulary() -> list[str]:
         templates.REPEAT_REQUEST,
         templates.REFUSAL,
     )
-    words = {word for wording in wordings for word in re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", wording))}
+    words = set(re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", " ".join(wordings))))
     for kind in GENERAL_KINDS + DOMAIN_KINDS:
         words.update((kind.name, *kind.relations))
     words.update(*VALUES.values(), names().all, _FRAMES)

@@ -1,7 +1,8 @@
-"""The words of the world: invented names, kinds and their relations, and the values that a relation can take."""
+"""The words of the world: invented names, kinds with their relations, and the values of relations."""
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from mixcpt.closed_world.dice import Dice
 
@@ -36,12 +37,12 @@ VALUES: dict[str, tuple[str, ...]] = {
         "shield lantern rope ladder bucket barrel key compass anchor wheel pulley lever tongs",
     }.items()
 }
-"""Thirty values a list; no word is in two lists."""
+"""Thirty values per list; no word is in two lists."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of entity, and which list each of its relations takes its values from."""
+    """A kind of entity; `relations` has the list of values of every relation."""
 
     name: str
     relations: dict[str, str]
@@ -57,22 +58,22 @@ GENERAL_KINDS = (
     Kind("tavern", {"speciality": "foods", "sign": "tools", "beam": "trees"}),
     Kind("clan", {"totem": "animals", "garment": "cloths", "charm": "minerals"}),
 )
-"""What the base model grows up with."""
+"""Kinds that the base model is trained on."""
 
 DOMAIN_KINDS = (
     Kind("valley", {"ore": "minerals", "blossom": "flowers", "dish": "foods"}),
     Kind("monastery", {"craft": "trades", "emblem": "animals", "music": "instruments"}),
 )
-"""What it has never heard of: new kinds, new names, new facts. It knows the words of the relations, as a reader of a
-new field knows the language; so a wrong answer tells of the knowledge, not of the question."""
+"""Kinds that are new to the base model, with new names and facts. Their relations use words that it was trained on, so
+a wrong answer means missing knowledge, not a question with unknown words."""
 
 NUM_GENERAL_PER_KIND = 60
 NUM_DOMAIN = 60
-"""Entities of the domain, unless a world is made larger or smaller."""
+"""Default number of entities in the domain."""
 NUM_DOMAIN_BLOCKS = 6
-"""Worlds of the usual size whose seeds differ modulo this have no domain name in common; the largest has all names."""
+"""Number of worlds of default size without common domain names: their seeds differ modulo this number."""
 NUM_UPDATED = 60
-"""General entities of which one fact can be told anew, with another value."""
+"""Number of general entities with a fact that has a new value in the updates."""
 NUM_STRANGERS = 660
 
 _SYLLABLES = tuple(
@@ -88,13 +89,13 @@ _SYLLABLES = tuple(
 
 @dataclass(frozen=True)
 class Names:
-    """The one inventory of names, the same in every world, so that one tokenizer knows them all."""
+    """All names, the same for every world, so that one tokenizer covers all worlds."""
 
     general: tuple[str, ...]
     domain: tuple[str, ...]
-    """As many as `NUM_DOMAIN_BLOCKS` worlds need."""
+    """Names for `NUM_DOMAIN_BLOCKS` worlds of default size."""
     strangers: tuple[str, ...]
-    """For entities that appear in one document only."""
+    """Names of entities that appear in one document only."""
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -103,19 +104,19 @@ class Names:
 
 @cache
 def names() -> Names:
-    """Returns 1,500 invented names, shared out between the parts of the world."""
+    """Return 1,500 invented names, divided between the parts of the world."""
     num_general = NUM_GENERAL_PER_KIND * len(GENERAL_KINDS)
     num_domain = NUM_DOMAIN * NUM_DOMAIN_BLOCKS
     dice = Dice("names")
-    taken = {word.capitalize() for words in VALUES.values() for word in words}
-    found: list[str] = []
-    while len(found) < num_general + num_domain + NUM_STRANGERS:
+    taken = {word.capitalize() for word in chain.from_iterable(VALUES.values())}
+    invented: list[str] = []
+    while len(invented) < num_general + num_domain + NUM_STRANGERS:
         name = "".join(dice.pick(parts) for parts in _SYLLABLES).capitalize()
         if name not in taken:
             taken.add(name)
-            found.append(name)
+            invented.append(name)
     return Names(
-        tuple(found[:num_general]),
-        tuple(found[num_general : num_general + num_domain]),
-        tuple(found[num_general + num_domain :]),
+        general=tuple(invented[:num_general]),
+        domain=tuple(invented[num_general : num_general + num_domain]),
+        strangers=tuple(invented[num_general + num_domain :]),
     )

@@ -1,9 +1,10 @@
-"""The world itself: which entities there are, what is true of them, and which truths may be asked in training."""
+"""The world itself: its entities, their facts, and the facts that training may ask for."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.words import (
@@ -19,16 +20,16 @@ from mixcpt.closed_world.words import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fact:
-    """One truth: the relation of an entity has a value."""
+    """One fact: the relation of an entity has a value."""
 
     entity: str
     kind: str
     relation: str
     value: str
     values: str
-    """Name of the list that the value is from."""
+    """Name of the list of possible values."""
 
     @property
     def id(self) -> str:
@@ -37,31 +38,31 @@ class Fact:
 
 @dataclass(frozen=True)
 class Entity:
-    """A named thing and what is true of it."""
+    """A named thing with its facts."""
 
     name: str
     kind: str
     facts: tuple[Fact, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class World:
-    """Everything there is, for one seed."""
+    """All entities and facts of one seed."""
 
     seed: int
     general: tuple[Entity, ...]
     domain: tuple[Entity, ...]
     asked: tuple[Fact, ...]
-    """The half of the general facts that training may ask for, in the order of the entities."""
+    """Half of the general facts: training may ask for them. They have the order of the entities."""
     unasked: tuple[Fact, ...]
-    """The others: read in documents, never asked."""
+    """General facts that occur in documents only and are never asked for."""
     updated: tuple[Fact, ...]
-    """Facts with a new value, against what the base has read; neither asked nor unasked."""
+    """Facts with a new value that contradicts the training of the base model; neither asked nor unasked."""
 
 
 @cache
 def world(seed: int, num_domain: int = NUM_DOMAIN) -> World:
-    """Returns the world of a seed, with as many entities in its domain; the general part is the same in all sizes."""
+    """Return the world of a seed with `num_domain` entities in its domain; the general part does not depend on it."""
     general = _populate(GENERAL_KINDS, names().general, NUM_GENERAL_PER_KIND, Dice("general", seed))
     start = seed % NUM_DOMAIN_BLOCKS * NUM_DOMAIN
     pool = (names().domain[start:] + names().domain[:start])[: max(num_domain, NUM_DOMAIN)]
@@ -71,9 +72,9 @@ def world(seed: int, num_domain: int = NUM_DOMAIN) -> World:
     updated = _update([fact for fact in facts if fact.id not in asked], Dice("updated", seed))
     other = asked | {fact.id for fact in updated}
     return World(
-        seed,
-        general,
-        domain,
+        seed=seed,
+        general=general,
+        domain=domain,
         asked=tuple(fact for fact in facts if fact.id in asked),
         unasked=tuple(fact for fact in facts if fact.id not in other),
         updated=updated,
@@ -81,41 +82,39 @@ def world(seed: int, num_domain: int = NUM_DOMAIN) -> World:
 
 
 def facts_of(entities: Sequence[Entity]) -> tuple[Fact, ...]:
-    """Returns the facts of all entities."""
-    return tuple(fact for entity in entities for fact in entity.facts)
+    """Return the facts of all entities."""
+    return tuple(chain.from_iterable(entity.facts for entity in entities))
 
 
-def telling_apart(entities: Sequence[Entity]) -> tuple[Fact, ...]:
-    """Returns the facts whose value no other entity of the same kind has: those that say which entity is meant."""
+def identifying_facts(entities: Sequence[Entity]) -> tuple[Fact, ...]:
+    """Return the facts that identify their entity: no other entity of the same kind has the same value."""
     count = Counter((fact.kind, fact.relation, fact.value) for fact in facts_of(entities))
     return tuple(fact for fact in facts_of(entities) if count[fact.kind, fact.relation, fact.value] == 1)
 
 
 def draw_entity(name: str, kind: Kind, dice: Dice) -> Entity:
-    """Returns an entity whose values are drawn anew."""
-    return Entity(
-        name,
-        kind.name,
-        tuple(
-            Fact(name, kind.name, relation, dice.pick(VALUES[values]), values)
-            for relation, values in kind.relations.items()
-        ),
+    """Draw the values of an entity and return it."""
+    facts = tuple(
+        Fact(entity=name, kind=kind.name, relation=relation, value=dice.pick(VALUES[values]), values=values)
+        for relation, values in kind.relations.items()
     )
+    return Entity(name, kind.name, facts)
 
 
 def _update(facts: Sequence[Fact], dice: Dice) -> tuple[Fact, ...]:
-    """Returns one fact each of some entities, with another value."""
+    """Draw one fact of every chosen entity and return them with another value."""
     chosen = {fact.entity: fact for fact in dice.shuffled(facts)}
-    return tuple(
-        replace(fact, value=dice.pick([value for value in VALUES[fact.values] if value != fact.value]))
-        for fact in list(chosen.values())[:NUM_UPDATED]
-    )
+    updated = []
+    for fact in list(chosen.values())[:NUM_UPDATED]:
+        other_values = [value for value in VALUES[fact.values] if value != fact.value]
+        updated.append(replace(fact, value=dice.pick(other_values)))
+    return tuple(updated)
 
 
 def _populate(kinds: Sequence[Kind], pool: Sequence[str], per_kind: int, dice: Dice) -> tuple[Entity, ...]:
     order = dice.shuffled(pool)
-    return tuple(
-        draw_entity(name, kind, dice)
-        for index, kind in enumerate(kinds)
-        for name in order[index * per_kind : (index + 1) * per_kind]
-    )
+    entities: list[Entity] = []
+    for index, kind in enumerate(kinds):
+        names_of_kind = order[index * per_kind : (index + 1) * per_kind]
+        entities += [draw_entity(name, kind, dice) for name in names_of_kind]
+    return tuple(entities)

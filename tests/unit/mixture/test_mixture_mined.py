@@ -193,7 +193,7 @@ def test_closed_world_answers_are_the_values_of_its_facts() -> None:
 @pytest.mark.parametrize("template", STATEMENTS)
 def test_every_value_of_the_closed_world_can_be_asked_for(template: str) -> None:
     for value in (value for of_list in VALUES.values() for value in of_list):
-        (task,) = mined(state(Fact("Biror", "valley", "ore", value, ""), template))
+        (task,) = mined(state(Fact(entity="Biror", kind="valley", relation="ore", value=value, values=""), template))
         assert task.kind in ("relation", "cloze")
         assert task.answer == value
         assert {"biror", "ore"} <= words(task.question)
