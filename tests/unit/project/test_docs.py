@@ -33,6 +33,10 @@ MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})(?:\.\w+)+)(?![\w/])"
 NOT_MODULES = re.compile(r"mixcpt\.(?:promoted_from|corpus\.registered|stages|yaml|example)$|\.(?:py|ya?ml|md|json)$")
 """A tag, an event, an entry point group, and names of files."""
 WIDTH_ON_A_PHONE = 72
+OLD_WORDS = re.compile(
+    r"\b(?:whoever|nobody|lest|reckon\w*|contests?|side by side|head to head|stations?)\b", re.IGNORECASE
+)
+"""Words that were replaced by one standard name each, such as comparison, estimate and stage group."""
 
 
 def fences(page: Path, language: str) -> list[str]:
@@ -226,6 +230,11 @@ def test_readme_leads_to_every_page() -> None:
     reachable = readme + (ROOT / "ARCHITECTURE.md").read_text()
     missing = [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in reachable]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_use_one_name_for_each_thing(page: Path) -> None:
+    assert sorted(set(OLD_WORDS.findall(without_fences(page.read_text())))) == []
 
 
 def test_changelog_starts_with_the_present_version() -> None:
