@@ -29,7 +29,7 @@ class SourceAccount:
     """Tokens of all texts, each counted once."""
     tokens: int
     """Tokens that the training reads, over all passes; the teacher's for pairs."""
-    split_documents: int
+    split_documents: int = 0
     """Number of readings that packing split over two or more rows."""
     one_sentence_documents: int = 0
     """Number of documents that no view can cut, because they have a single sentence."""
@@ -100,14 +100,14 @@ class MixtureAccount:
     """Padding of all rows, in tokens."""
     fill_fraction: float
     """Fraction of the rows that is not padding."""
-    tokens_digest: str
-    """SHA-256 of the tokenized texts; a cached teacher is found by it."""
+    tokens_digest: str = ""
+    """SHA-256 of the tokenized texts, by which a cached teacher is found; empty in artifacts of earlier versions."""
     sources: tuple[SourceAccount, ...]
     """Accounts of the sources over all streams, in the order of their numbers."""
     pools: Mapping[str, PoolAccount] = field(default_factory=dict)
     """Accounts of the pools by name."""
-    streams: tuple[StreamAccount, ...]
-    """Accounts of the streams, in the order of the method."""
+    streams: tuple[StreamAccount, ...] = ()
+    """Accounts of the streams, in the order of the method; empty in artifacts of earlier versions."""
 
     @classmethod
     def of(cls, ref: ArtifactRef) -> "MixtureAccount":
@@ -122,8 +122,10 @@ class MixtureAccount:
             cls,
             data,
             sources=_sources(data),
-            pools={name: from_fields(PoolAccount, pool) for name, pool in data["pools"].items()},
-            streams=tuple(from_fields(StreamAccount, stream, sources=_sources(stream)) for stream in data["streams"]),
+            pools={name: from_fields(PoolAccount, pool) for name, pool in data.get("pools", {}).items()},
+            streams=tuple(
+                from_fields(StreamAccount, stream, sources=_sources(stream)) for stream in data.get("streams", ())
+            ),
         )
 
 

@@ -105,7 +105,9 @@ def test_plan_table_shows_tokens_memory_and_what_is_assumed(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"), [(("--device", "abacus"), "h100"), (("--device", "h100", "--dry-run"), "one of the two")]
 )
-def test_plan_with_an_unknown_or_contradicting_device_is_refused(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_plan_with_an_unknown_or_a_second_device_is_refused(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
     done = plan(DEMO, *arguments, "--set", f"runtime.store={tmp_path}")
     assert done.exit_code == 2
     assert said in done.stderr
