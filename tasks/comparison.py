@@ -132,8 +132,8 @@ def equal_lengths(config: CompareConfig, trials: Sequence[Trial], runs: Sequence
     per_token: dict[str, list[float]] = {}
     lengths: dict[str, int] = {}
     for trial, run in zip(trials, runs, strict=True):
-        metrics = TrainingMetrics.of(run.refs["pretrained"])
-        per_token.setdefault(trial.contender, []).append(metrics["flops"] / metrics["tokens"])
+        flops_per_token = TrainingMetrics.of(run.refs["pretrained"]).flops_per_token
+        per_token.setdefault(trial.contender, []).append(flops_per_token)
         lengths[trial.contender] = trial.config.mixture.total_tokens
     cost = {name: mean(found) for name, found in per_token.items()}
     budget = min(cost[name] * lengths[name] for name in cost)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixcpt.errors import ArtifactError
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fields import from_fields
 
@@ -46,6 +47,17 @@ class TrainingMetrics:
     """Metrics of the last step."""
     retention: RetentionOutcome | None = None
     """Outcome of the promise; None if the settings promise nothing."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Operations per token.
+
+        Raises:
+            ArtifactError: If the artifact is not a trained model.
+        """
+        if self.flops is None or self.tokens is None:
+            raise ArtifactError("this artifact records neither operations nor tokens", "use a trained model")
+        return self.flops / self.tokens
 
     @classmethod
     def of(cls, ref: ArtifactRef) -> "TrainingMetrics":
