@@ -32,7 +32,7 @@ def run_adapt(path: str) -> int:
     from flows.adapt import adapt
 
     config = read_config(AdaptConfig, path)
-    return run_locally(lambda: [adapt(config)], [config])
+    return run_locally(lambda: [adapt(config)], config.runtime)
 
 
 def run_demo(*paths: str) -> int:
@@ -41,7 +41,7 @@ def run_demo(*paths: str) -> int:
 
     configs = [read_config(AdaptConfig, path) for path in paths]
     started = float(os.environ.get("MIXCPT_STARTED_AT", time.time()))
-    return run_locally(lambda: demo(configs), configs, started)
+    return run_locally(lambda: demo(configs), configs[0].runtime, started)
 
 
 def run_compare(path: str) -> int:

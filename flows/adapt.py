@@ -5,13 +5,14 @@ from prefect.logging import get_run_logger
 
 from mixcpt.config import AdaptConfig
 from mixcpt.records.run import RunResult
+from mixcpt.records.stored import find_stored_run
 from mixcpt.stages.chain import final_role
 from mixcpt.stages.launching import prepare_workers
 from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.hooks import HOOKS
 from tasks.registry import register
 from tasks.reporting import prepare_report, publish
-from tasks.results import assemble, find_stored_run
+from tasks.results import assemble
 from tasks.stages import align, curate, evaluate, pretrain, preview
 
 
@@ -25,7 +26,7 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
     is already in the artifact store is not computed again.
     """
     adaptation = open_adaptation(config)
-    if stored := find_stored_run(adaptation):
+    if stored := find_stored_run(config, adaptation.base):
         get_run_logger().info("every stage of %s is already in the store; nothing was computed", config.name)
         return stored
     prepare_workers(config.runtime)

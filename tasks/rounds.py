@@ -18,7 +18,7 @@ from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
 from mixcpt.report.table import markdown_rows
-from mixcpt.rounds.gates import Judgement, Measured, judge
+from mixcpt.rounds.gates import GateEvaluations, Judgement, judge
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
 from mixcpt.stages.chain import by_role, evaluation_job
 from mixcpt.stages.jobs import JobOptions
@@ -119,7 +119,7 @@ def hold_gates(opened: Opened, run: RunResult, evaluations: Mapping[str, Artifac
         "earlier": plan.tasks_about(plan.earlier),
         "general": plan.tasks_about(("",)),
     }
-    measured = Measured(evaluations["base"], evaluations["champion"], evaluations["candidate"])
+    measured = GateEvaluations(evaluations["base"], evaluations["champion"], evaluations["candidate"])
     judged = judge(opened.config.gates, measured, tasks, run.config.evaluate, seed=run.config.seed)
     create_table_artifact(gate_rows(judged), key="gates", description=f"{run.name}: what must hold before it serves")
     return judged

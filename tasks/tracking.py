@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 import psutil
 
 from mixcpt.config import RuntimeConfig
+from mixcpt.records.stored import TRACKING_URI, tracking_uri
 from mixcpt.store.spool import Measurement
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ FLOW_RUN = "mixcpt.flow_run_id"
 ROOT_FLOW_RUN = "mixcpt.root_flow_run_id"
 TEMPORARY_SERVER = "MIXCPT_TEMPORARY_SERVER"
 """Set where Prefect's server has no pages and ends with the flow."""
-_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 PROCESS = "mixcpt.process"
 PARENT = "mlflow.parentRunId"
 
@@ -59,10 +59,9 @@ class Place:
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Place":
         """Returns `MLFLOW_TRACKING_URI` if set, else a local database in the artifact store."""
-        store = Path(runtime.store).expanduser().resolve()
-        if uri := os.environ.get(_URI_VARIABLE, ""):
-            return cls(uri, runtime.experiment)
-        return cls(f"sqlite:///{store / 'mlflow.db'}", runtime.experiment, f"{(store / 'mlartifacts').as_uri()}")
+        artifacts = (Path(runtime.store).expanduser().resolve() / "mlartifacts").as_uri()
+        is_server = bool(os.environ.get(TRACKING_URI))
+        return cls(tracking_uri(runtime), runtime.experiment, "" if is_server else artifacts)
 
 
 class OpenRun(NamedTuple):
@@ -120,10 +119,10 @@ class Tracking:
             logging.getLogger(talkative).setLevel(logging.WARNING)
         # The registry looks for logged models where this points. The variable that it sets beside would send every
         # later run of this process to the same place.
-        given = os.environ.get(_URI_VARIABLE)
+        given = os.environ.get(TRACKING_URI)
         mlflow.set_tracking_uri(self.place.uri)
         if given is None:
-            os.environ.pop(_URI_VARIABLE, None)
+            os.environ.pop(TRACKING_URI, None)
         return mlflow.MlflowClient(self.place.uri)
 
     @functools.cached_property

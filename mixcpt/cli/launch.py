@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,9 +12,10 @@ import typer
 
 from mixcpt.cli.console import Overrides, Store, explain_errors
 from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_advise, load_compare, load_config
-from mixcpt.errors import ConfigError
+from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.planning.preflight import preflight
 from mixcpt.process.supervisor import module_path
+from mixcpt.records.stored import find_stored_run
 from mixcpt.servers.project import project_root
 from mixcpt.store.fingerprint import fingerprint
 
@@ -35,8 +37,9 @@ def run(
     ```
     """
     config = load_config(path, overrides or ())
-    preflight(config)
-    _become_flow("adapt", config)
+    if not _print_stored(config):
+        preflight(config)
+        _become_flow("adapt", config)
 
 
 @explain_errors
@@ -55,7 +58,9 @@ def demo(
     """
     presets = project_root() / "deployments" / "configs"
     changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
-    _become_flow("demo", *(load_config(presets / name, changes) for name in _DEMO))
+    configs = [load_config(presets / name, changes) for name in _DEMO]
+    if not _print_stored(*configs, started=time.time()):
+        _become_flow("demo", *configs)
 
 
 @explain_errors
@@ -158,6 +163,19 @@ def reconcile(
     """
     config = ReconcileConfig(store=store, experiment=experiment, older_than_hours=older_than_hours, dry_run=dry_run)
     become("reconcile", [write_request("reconcile", config, store)])
+
+
+def _print_stored(*configs: AdaptConfig, started: float | None = None) -> bool:
+    """Print the results of runs whose stages are all in the store, without starting a server; else return False."""
+    with suppress(MixcptError):  # `preflight` lists all problems
+        results = [find_stored_run(config) for config in configs]
+        if all(results):
+            from mixcpt.report.terminal import print_results
+
+            print("every stage is already in the store; nothing was computed", file=sys.stderr)
+            print_results([result for result in results if result], started)
+            return True
+    return False
 
 
 def _become_flow(flow: str, *configs: AdaptConfig) -> NoReturn:

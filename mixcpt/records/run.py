@@ -8,9 +8,9 @@ from typing import Any
 
 from mixcpt.config import AdaptConfig, read_stored
 from mixcpt.errors import ConfigError
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import RECORD, ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.fields import read_object
-from mixcpt.store.fingerprint import fingerprint
+from mixcpt.store.fingerprint import canonical_json, fingerprint
 from mixcpt.store.models import ModelRef
 
 _KIND = "run"
@@ -111,6 +111,13 @@ def find_record(store: ArtifactStore, result: RunResult) -> ArtifactRef | None:
     """Return the published record of this run, or None; its identity in MLflow is ignored."""
     key = _key(result)
     return store.find(key.kind, key.fingerprint)
+
+
+def has_record_of(store: ArtifactStore, config: AdaptConfig) -> bool:
+    """Return whether the store has the record of a run with these settings, on whatever sources and base model."""
+    settings = json.loads(canonical_json(deciding_settings(config)))
+    paths = (store.root / _KIND).glob(f"*/{RECORD}")
+    return any(json.loads(path.read_text())["settings"] == settings for path in paths)
 
 
 def load_run(ref: ArtifactRef) -> RunResult:

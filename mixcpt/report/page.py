@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from mixcpt import __version__
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
 from mixcpt.evaluate.statistics.ledger import MEANINGS, STATES
@@ -24,8 +25,10 @@ from mixcpt.report.sections.promise import promise_verdict
 from mixcpt.report.summary import Summary, summarise
 from mixcpt.report.view import located
 from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.lineage import Catalogue
 
+_HEAD_CHARACTERS = 2000
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -87,6 +90,19 @@ def write_page(page: str, output: Path) -> Path:
     return output
 
 
+def shows(output: Path, runs: Sequence[RunResult]) -> bool:
+    """Return whether a file is the page of exactly these runs, written by this version of mixcpt."""
+    try:
+        with output.open(encoding="utf-8", errors="replace") as page:
+            return f'content="{_identity(runs)}"' in page.read(_HEAD_CHARACTERS)
+    except OSError:
+        return False
+
+
+def _identity(runs: Sequence[RunResult]) -> str:
+    return fingerprint({"runs": [run.to_json() for run in runs], "version": __version__})
+
+
 def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | None = None) -> str:
     """Returns the page as HTML; the same runs in the same store give the same page."""
     summary = summary or summarise(runs)
@@ -94,6 +110,7 @@ def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | N
     evaluate = runs[0].config.evaluate
     shown = training.trainings(runs)
     return environment().get_template("report.html.j2").render(
+        identity=_identity(runs),
         runs=runs,
         summary=summary,
         table=table,

@@ -129,7 +129,7 @@ STAGES = (
 
 @cache
 def all_stages() -> tuple[Stage, ...]:
-    """Return the stages of this table and those of installed packages."""
+    """Return the stages of this table and of installed packages."""
     return (*STAGES, *(entry_point.load() for entry_point in entry_points(group=ENTRY_POINTS)))
 
 
@@ -156,6 +156,12 @@ def trained_roles() -> tuple[str, ...]:
     return tuple(stage.role for stage in all_stages() if stage.kind == "model")
 
 
+def stage_of(role: str) -> Stage | None:
+    """Return the stage that makes the artifact of a role of a run; None if no stage does."""
+    return next((stage for stage in all_stages() if stage.role == role), None)
+
+
 def title_of(role: str) -> str:
     """Return the title of the stage that makes the artifact of a role; the role itself if no stage does."""
-    return next((stage.title for stage in all_stages() if stage.role == role), role)
+    stage = stage_of(role)
+    return stage.title if stage else role

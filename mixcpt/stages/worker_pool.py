@@ -43,7 +43,8 @@ class StayingWorker:
         os.close(codes)
         self._stack.callback(os.close, self._codes)
         self._stack.callback(os.close, self._requests)
-        self._code: int | None = None
+        self._code: int | None = 0
+        self._has_died = False
 
     @property
     def pid(self) -> int:
@@ -53,7 +54,7 @@ class StayingWorker:
     @property
     def is_idle(self) -> bool:
         """Whether it is alive and has no batch to finish."""
-        return self._code is not None and self._supervisor.poll() is None
+        return self._code is not None and not self._has_died and self._supervisor.poll() is None
 
     def start(self, batch: Batch) -> None:
         """Send it a batch; `wait` then waits for the end of that batch."""
@@ -67,7 +68,8 @@ class StayingWorker:
             if not select.select([self._codes], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("batch", timeout or 0.0)
             answer = os.read(self._codes, EXIT_CODE.size)
-            self._code = EXIT_CODE.unpack(answer)[0] if answer else 128 + signal.SIGKILL
+            self._has_died = not answer
+            self._code = 128 + signal.SIGKILL if self._has_died else EXIT_CODE.unpack(answer)[0]
         return self._code
 
     def terminate(self) -> None:
@@ -101,6 +103,8 @@ class WorkerPool:
         """Start a batch and yield its worker, which goes back to the pool if the batch has ended, else is ended."""
         with self._lock:
             idle = self._idle[_key(environment)]
+            while idle and not idle[-1].is_idle:  # it has died since
+                idle.pop().close()
             worker = idle.pop() if idle else self._started(Path(batch.store), environment)
         worker.start(batch)
         try:
