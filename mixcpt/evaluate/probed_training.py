@@ -1,4 +1,4 @@
-"""Pre-training with a probe: training knows a probe as a protocol, and the questions of one belong to evaluation."""
+"""Pre-training with a probe. It is here because training has only the protocol of a probe, not its questions."""
 
 from mixcpt.config import PretrainConfig
 from mixcpt.stages.jobs import Job
@@ -7,7 +7,7 @@ from mixcpt.store.spool import Tracker
 
 
 def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
-    """Run the job `pretrain`; the retention controller asks the probe, if there is one."""
+    """Run the job `pretrain`; with a probe for the retention controller if the job has one."""
     from mixcpt.evaluate.probe import StoredProbe
     from mixcpt.train.pretrain import pretrain
 

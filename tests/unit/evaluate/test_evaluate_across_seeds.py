@@ -49,7 +49,7 @@ def test_over_seeds_pairs_two_methods_by_seed(tmp_path: Path) -> None:
     assert paired.high - paired.low < 0.6 * (alone.high - alone.low)
 
 
-def test_over_seeds_refuses_a_training_that_was_asked_otherwise(tmp_path: Path) -> None:
+def test_over_seeds_refuses_evaluations_under_different_conditions(tmp_path: Path) -> None:
     base = trained(tmp_path, "base", np.zeros(ITEMS))
     models = [trained(tmp_path, "one", np.ones(ITEMS)), trained(tmp_path, "two", np.ones(ITEMS), split="all")]
     with pytest.raises(DataError, match="split is"):

@@ -39,7 +39,7 @@ def test_crossed_interval_covers_the_truth_for_new_seeds_and_passages(between_se
     assert 0.86 <= hits / 400 <= 0.97  # with three seeds on the safe side
 
 
-def test_pooling_the_seeds_as_if_they_were_items_would_be_too_sure() -> None:
+def test_pooling_seeds_as_items_gives_intervals_that_are_too_narrow() -> None:
     """Why the seeds are crossed: the same data, taken as more passages, miss the truth far too often."""
     rng = np.random.default_rng(1)
     hits = 0
@@ -82,7 +82,7 @@ def test_crossed_variance_is_the_textbook_sum_of_mean_squares() -> None:
     assert found.between_seeds == 0.0
 
 
-def test_crossed_without_any_change_is_certain_of_nothing_else() -> None:
+def test_crossed_without_any_change_has_an_empty_interval_at_zero() -> None:
     found = crossed_mean(np.zeros((3, 10)), np.ones(10), confidence=0.95)
     assert (found.mean, found.stderr, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 0.0, 1.0)
 

@@ -47,7 +47,7 @@ def test_estimate_of_bits_weighs_by_bytes_and_its_error_matches_simulation() -> 
     assert errors.mean() == pytest.approx(ratios.std(), rel=0.05)
 
 
-def test_estimate_error_grows_with_questions_that_stand_and_fall_together() -> None:
+def test_estimate_error_grows_with_dependent_questions() -> None:
     rng = np.random.default_rng(1)
     passages = np.repeat(np.arange(50), 6)
     draws = (rng.random((3000, 50)) < 0.4).astype(float)[:, passages]
@@ -104,7 +104,7 @@ def test_paired_interval_of_one_passage_is_unknown() -> None:
     assert all(math.isnan(end) for end in (*ends, *unseen_interval(0.5, 1, 0.95)))
 
 
-def test_unseen_interval_is_what_a_change_may_be_that_showed_nowhere() -> None:
+def test_unseen_interval_bounds_a_change_that_no_passage_shows() -> None:
     low, high = unseen_interval(0.5, 100, 0.95)
     assert low == -high
     assert (1 - high) ** 100 == pytest.approx(0.025)  # then a hundred passages show it in all but 2.5 % of cases
@@ -141,7 +141,7 @@ def test_signed_rank_matches_the_exact_case_worked_by_hand() -> None:
     assert signed_rank_p_value(before, before) == 1.0
 
 
-def test_holm_multiplies_in_order_and_leaves_out_what_is_unknown() -> None:
+def test_holm_multiplies_in_order_and_ignores_nan() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.2, 0.5]) == pytest.approx([1.0, 0.6, 1.0])  # no probability is above 1
     assert holm([]) == []
@@ -157,7 +157,7 @@ def test_minimum_detectable_effect_is_found_in_four_of_five_cases() -> None:
     assert (np.abs(seen) > 1.96 * 0.02).mean() == pytest.approx(0.8, abs=0.005)
 
 
-def test_paired_error_is_that_of_the_difference_and_never_nothing() -> None:
+def test_paired_stderr_is_the_error_of_the_difference_and_never_zero() -> None:
     rng = np.random.default_rng(7)
     before, after, weights, _ = simulate("accuracy", 400, rng)
     expected = (after - before).std(ddof=1) / 20

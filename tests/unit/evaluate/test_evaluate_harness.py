@@ -85,7 +85,7 @@ def test_ask_for_a_free_text_looks_for_the_sentence_about_the_relation(planted_m
     assert all(answer.answer.count(".") == 2 and answer.gold is None for answer in answers)
 
 
-def test_free_text_definition_is_run_by_lm_eval_alone(
+def test_free_text_definition_runs_in_plain_lm_eval(
     planted_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = Item(id="a", prompt=f"<s> visits {NAMES[0]}", gold=TRADES[0], fact=f"person/{NAMES[0]}/trade")
@@ -137,7 +137,7 @@ def test_ask_questions_batched_equals_greedy_decoding_one_by_one(
     assert len(set(expected)) > 3
 
 
-def test_ask_ignores_sampling_settings_that_come_with_the_model(planted_model: ModelRef, tmp_path: Path) -> None:
+def test_ask_ignores_sampling_settings_of_the_model(planted_model: ModelRef, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(planted_model.path, folder)
     settings = {

@@ -24,7 +24,7 @@ CONFIG = EvaluateConfig(
 
 
 @pytest.mark.parametrize("with_documents", [False, True])
-def test_evaluation_key_is_that_of_the_published_evaluation(
+def test_evaluation_key_equals_the_published_fingerprint(
     tiny_model: ModelRef, tmp_path: Path, with_documents: bool
 ) -> None:
     store = ArtifactStore(tmp_path / "store")
@@ -45,7 +45,7 @@ def test_evaluation_key_is_that_of_the_published_evaluation(
     assert key.fingerprint == ref.fingerprint
 
 
-def test_probe_key_is_that_of_the_published_probe(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_probe_key_equals_the_published_fingerprint(tiny_model: ModelRef, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"tasks": (ClosedWorldTask(name="use"),), "headline_general": "use"})
     key = probe_key(config, ("use",), tiny_model, CORPUS, seed=1)
     promise = RetentionConfig(max_loss=0.5)

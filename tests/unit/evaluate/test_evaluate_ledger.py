@@ -14,7 +14,7 @@ from mixcpt.evaluate.statistics.ledger import LIKELIER_NATS, STATES, counts, led
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 
 
-def test_states_tell_every_case_apart() -> None:
+def test_states_cover_every_case() -> None:
     cases = [  # right before, right after, nats moved
         (True, True, -5.0, "known"),
         (False, True, 5.0, "learned"),
@@ -51,11 +51,11 @@ def test_ledger_leaves_texts_without_a_right_answer_out(tmp_path: Path) -> None:
     assert rows["documents"].tolist() == [[]]
 
 
-def test_ledger_knows_no_half_learned_where_the_right_answer_is_no_single_text() -> None:
+def test_ledger_has_no_half_learned_state_without_a_log_probability() -> None:
     assert states(np.array([False, True]), np.array([False, True]), np.array([np.nan] * 2)) == ["unchanged", "known"]
 
 
-def test_ledger_refuses_models_that_were_asked_other_things(tmp_path: Path) -> None:
+def test_ledger_refuses_evaluations_of_different_items(tmp_path: Path) -> None:
     base, other = (evaluation(tmp_path, name, [(name, "v/A", 0, -6.0)]) for name in ("q1", "q2"))
     with pytest.raises(DataError, match=r"cannot be compared: tasks\.use\.items"):
         ledger(base, other, corpus_of(tmp_path, []))

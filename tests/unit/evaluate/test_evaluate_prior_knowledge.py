@@ -48,7 +48,7 @@ def test_open_book_finds_documents_by_the_ids_of_their_records(tmp_path: Path) -
     assert [item.prompt for item in opened.items] == ["One.\nWhy?", "Two.\nWhy?"]
 
 
-def test_open_book_leaves_out_general_tasks_texts_and_sentences_to_go_on_with(tmp_path: Path) -> None:
+def test_open_book_leaves_out_general_tasks_texts_and_memory_sentences(tmp_path: Path) -> None:
     one = (Item(id="q", prompt="Why?", gold="a", passage="d1"),)
     tasks = [
         TaskItems(ClosedWorldTask(name="general", group="general", about="general_unasked"), one),
@@ -72,7 +72,7 @@ def test_prior_knowledge_pairs_the_three_models_by_question(tmp_path: Path) -> N
     assert found.low < found.trained - found.open_book < found.high
 
 
-def test_prior_knowledge_where_reading_and_training_answer_alike_is_not_surely_equal(tmp_path: Path) -> None:
+def test_prior_knowledge_of_equal_answers_has_an_interval_above_zero(tmp_path: Path) -> None:
     nothing = {f"q{number}": 0.0 for number in range(40)}
     closed, opened, trained = (evaluation(tmp_path, name, dict(nothing), truncated=0) for name in ("a", "b", "c"))
     (found,) = prior_knowledge(closed, opened, trained, Resampling(0.95, 500), seed=0)
@@ -80,22 +80,22 @@ def test_prior_knowledge_where_reading_and_training_answer_alike_is_not_surely_e
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "conclusion"),
     [
-        (0.1, 0.3, "surely more"),
-        (-0.3, -0.1, "prompting or retrieval already does better"),
-        (-0.1, 0.1, "prompting or retrieval may do as well"),
+        (0.1, 0.3, "significantly more"),
+        (-0.3, -0.1, "prompting or retrieval is already better"),
+        (-0.1, 0.1, "prompting or retrieval may be as good"),
     ],
 )
-def test_prior_knowledge_verdict_says_whether_reading_would_have_done(low: float, high: float, said: str) -> None:
+def test_prior_knowledge_verdict_compares_training_with_reading(low: float, high: float, conclusion: str) -> None:
     verdict = prior_knowledge_verdict(
         PriorKnowledge(
             task="domain_questions", n=90, closed_book=0.02, open_book=0.5, trained=0.6, low=low, high=high, truncated=0
         ),
         0.95,
     )
-    assert said in verdict
-    assert "Of 90 domain questions the base answers 2.0" in verdict
+    assert conclusion in verdict
+    assert "Of 90 domain questions, the base answers 2.0" in verdict
 
 
 def corpus_of(folder: Path, documents: list[tuple[str, str, str]]) -> ArtifactRef:

@@ -29,7 +29,7 @@ TASKS = EvaluateConfig(
 )
 
 
-def test_probe_answers_of_the_base_are_those_that_lm_eval_marks(tmp_path: Path) -> None:
+def test_probe_answers_of_the_base_equal_lm_eval_scores(tmp_path: Path) -> None:
     store, base = ArtifactStore(tmp_path), resolve_model(BaseModelConfig())
     names = ("domain", "two_hop", "general")
     ref = draw_probe(TASKS, PROMISE, names, base, NO_CORPUS, seed=0, store=store)

@@ -25,7 +25,7 @@ def test_real_question_files_are_read_whole_and_without_bad_items(shared_data: P
     assert all(prompt.startswith("Question: ") and prompt.count("Answer:") == 1 for prompt in prompts)
 
 
-def test_real_small_model_is_near_chance_and_lm_eval_alone_agrees(
+def test_real_small_model_is_near_chance_and_plain_lm_eval_agrees(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = resolve_model(BaseModelConfig(model=str(shared_data / "models" / "TinyStories-656K")))

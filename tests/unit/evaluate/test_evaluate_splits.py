@@ -61,7 +61,7 @@ def test_limit_draws_from_the_split(tmp_path: Path) -> None:
     assert {item.id for item in few} < {item.id for item in whole}
 
 
-def test_examples_are_the_same_for_every_split_and_nothing_about_them_is_asked(tmp_path: Path) -> None:
+def test_examples_are_equal_in_every_split_and_their_passages_are_excluded(tmp_path: Path) -> None:
     rows = [
         {"id": f"q{n}", "doc_id": f"d{n // 4}", "question": f"q {n}", "choices": ["a", "b"], "answer": 0}
         for n in range(200)
@@ -78,7 +78,7 @@ def test_examples_are_the_same_for_every_split_and_nothing_about_them_is_asked(t
     assert len(read["all"].items) == 200 - 3 * 4
 
 
-def test_split_without_items_says_what_to_do(tmp_path: Path) -> None:
+def test_split_without_items_is_refused_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps({"id": "q", "question": "q", "choices": ["a", "b"], "answer": 0}) + "\n")
     task = MultipleChoiceTask(name="keyed", group="domain", path=str(path))

@@ -59,7 +59,7 @@ def test_evaluate_right_choice_has_the_log_probability_that_lm_eval_gives_it(
         assert item.gold_bytes == len(item.gold.encode())
 
 
-def test_evaluate_against_a_reference_says_how_far_the_model_is_from_it(
+def test_evaluate_against_a_reference_measures_the_drift(
     tiny_model: ModelRef, planted_model: ModelRef, tmp_path: Path
 ) -> None:
     def drift(model: ModelRef, reference: ModelRef | None) -> pd.Series:
@@ -94,7 +94,7 @@ def test_evaluate_shows_examples_with_their_answers_before_each_question(
         assert prompt.count("Answer:") == 3
 
 
-def test_evaluate_manifest_says_how_each_form_was_asked(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_evaluate_manifest_describes_both_forms(tiny_model: ModelRef, tmp_path: Path) -> None:
     tasks = [choices_task(tmp_path), heldout_task()]
     plain, chat = (Manifest.of(run(tiny_model, tmp_path, tasks, form=form)) for form in ("plain", "chat"))
     _, tokenizer = load(tiny_model)

@@ -82,7 +82,7 @@ def test_compare_corrects_for_the_number_of_tasks(tmp_path: Path) -> None:
     assert [change.p_holm for change in found] == [3 * 2 / 2**8, 1.0, 2 * 2 / 2**4]
 
 
-def test_compare_where_nothing_differs_still_leaves_room_for_what_was_not_seen(tmp_path: Path) -> None:
+def test_compare_of_equal_answers_still_has_an_interval(tmp_path: Path) -> None:
     rows = [(f"i{n}", float(n % 2), 1) for n in range(100)]
     base, model = (evaluation(tmp_path, name, {"t": rows}) for name in ("b", "m"))
     (change,) = compare(base, model, confidence=0.95, num_resamples=100, seed=0)
@@ -99,7 +99,7 @@ def test_compare_where_nothing_differs_still_leaves_room_for_what_was_not_seen(t
         ({"split": "selection"}, "split is .report. in the first, .selection. in the second"),
     ],
 )
-def test_compare_refuses_what_was_asked_in_another_way(tmp_path: Path, other: dict[str, str], problem: str) -> None:
+def test_compare_refuses_different_conditions(tmp_path: Path, other: dict[str, str], problem: str) -> None:
     rows = {"t": [("a", 1, 1), ("b", 0, 1)]}
     base, model = evaluation(tmp_path, "base", rows), evaluation(tmp_path, "model", rows, **other)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=problem):
@@ -126,9 +126,7 @@ def test_compare_across_forms_lets_the_form_differ_and_nothing_else(tmp_path: Pa
         ({"t": [("a", 1, 1), ("b", 0, 2)]}, "item b has a different answer or length"),
     ],
 )
-def test_compare_refuses_evaluations_that_asked_other_things(
-    tmp_path: Path, tasks: dict[str, list[Row]], problem: str
-) -> None:
+def test_compare_refuses_different_items(tmp_path: Path, tasks: dict[str, list[Row]], problem: str) -> None:
     base = evaluation(tmp_path, "base", {"t": [("a", 1, 1), ("b", 0, 1)]})
     with pytest.raises(DataError, match=problem):
         compare(base, evaluation(tmp_path, "model", tasks), confidence=0.95, num_resamples=100, seed=0)
@@ -144,7 +142,7 @@ def test_compare_of_right_answers_is_in_bits_a_byte_and_leaves_texts_out(tmp_pat
     assert compare(texts, texts, confidence=0.95, num_resamples=100, seed=0, measure="gold") == []
 
 
-def test_drift_is_the_mean_over_questions_and_absent_where_it_was_not_measured(tmp_path: Path) -> None:
+def test_drift_is_the_mean_over_questions_and_empty_if_not_measured(tmp_path: Path) -> None:
     (moved,) = drift(evaluation(tmp_path, "one", {"t": [("a", 1.0, 1), ("b", 0.0, 1), ("c", 1.0, 1)]}))
     assert (moved.task, moved.nats) == ("t", pytest.approx(1 / 3))
     assert moved.stderr == pytest.approx(np.std([0.5, 0, 0.5], ddof=1) / math.sqrt(3))
@@ -174,7 +172,7 @@ def test_retention_does_not_let_gains_hide_losses() -> None:
     assert Retention.from_json(json.loads(json.dumps(summary.to_json()))) == summary
 
 
-def test_retention_above_chance_counts_no_guesses_and_no_skill_that_was_not_there() -> None:
+def test_retention_above_chance_ignores_tasks_without_initial_skill() -> None:
     deltas = [
         delta_of("general", -0.25, base=0.75, chance=0.25),  # half of the skill is gone
         delta_of("general", -0.1, base=0.5),  # a fifth

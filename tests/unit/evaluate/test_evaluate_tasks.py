@@ -45,7 +45,7 @@ def test_choices_prompt_is_cued_once(tmp_path: Path) -> None:
     assert [item.prompt for item in read(path).items] == ["Question: Why?\nAnswer:"] * 2
 
 
-def test_choices_distractors_are_shuffled_by_item_name_alone(tmp_path: Path) -> None:
+def test_choices_distractors_are_shuffled_by_item_name_only(tmp_path: Path) -> None:
     records = [{"id": f"i{n}", "question": "q", "right": "r", "w1": "a", "w2": "b", "w3": "c"} for n in range(200)]
     fields = {"answer_field": "right", "distractor_fields": ("w1", "w2", "w3")}
     whole = read(write(tmp_path, records), **fields)

@@ -35,7 +35,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[ArtifactStore, A
     return store, corpus, evaluate(CONFIG, model, corpus, form="plain", seed=0, store=store, tracker=NullTracker())
 
 
-def test_smoke_test_passes_a_model_that_answers_as_before_and_is_made_each_time(
+def test_smoke_test_passes_an_unchanged_model_and_is_never_reused(
     recorded: tuple[ArtifactStore, ArtifactRef, ArtifactRef],
 ) -> None:
     store, corpus, before = recorded

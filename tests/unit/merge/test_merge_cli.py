@@ -67,7 +67,7 @@ def test_merges_build_on_each_other_by_name(tiny_model: ModelRef, tuned: ModelRe
     torch.testing.assert_close(weights_of(mean), {name: (base[name] + end[name]) / 2 for name in base})
 
 
-def test_merge_says_how_far_the_models_are_and_that_it_was_there(
+def test_merge_prints_the_changes_and_whether_it_was_reused(
     tiny_model: ModelRef, tuned: ModelRef, tmp_path: Path
 ) -> None:
     command = ("interpolate", tiny_model.path, tuned.path, "--store", tmp_path / "store", "--weight", 0)
@@ -81,7 +81,7 @@ def test_merge_says_how_far_the_models_are_and_that_it_was_there(
     assert merged_folder(again) == merged_folder(first)
 
 
-def test_merge_that_is_impossible_ends_with_code_2_and_what_to_do(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_merge_that_is_impossible_exits_with_code_2_and_a_remedy(tiny_model: ModelRef, tmp_path: Path) -> None:
     other = other_model(tiny_model, tmp_path / "other", num_hidden_layers=3)
     store = ("--store", tmp_path / "store")
     refused = mixcpt("interpolate", tiny_model.path, other.path, *store)
@@ -112,7 +112,7 @@ def test_sweep_shows_every_weight_and_the_one_to_take(tiny_model: ModelRef, tune
 
 
 @pytest.mark.parametrize("weights", ["0,x", "1,0", "0,2", "0,,1"])
-def test_sweep_refuses_weights_that_are_none(tiny_model: ModelRef, tmp_path: Path, weights: str) -> None:
+def test_sweep_refuses_invalid_weights(tiny_model: ModelRef, tmp_path: Path, weights: str) -> None:
     config = write_config(tmp_path, tiny_model)
     refused = mixcpt("sweep", tiny_model.path, tiny_model.path, "--config", config, "--weights", weights)
     assert refused.exit_code == 2

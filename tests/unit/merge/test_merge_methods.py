@@ -57,7 +57,7 @@ def test_interpolate_equals_plain_arithmetic(
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_interpolate_ends_are_the_very_tensors(
+def test_interpolate_ends_equal_the_tensors_of_base_and_tuned(
     tiny_model: ModelRef, tuned: ModelRef, store: ArtifactStore, weight: float
 ) -> None:
     merged = interpolate(InterpolateConfig(weight=weight), tiny_model, tuned, store=store)
@@ -79,7 +79,7 @@ def test_residual_equals_plain_arithmetic(
     )
 
 
-def test_residual_of_nothing_leaves_the_very_tensors(
+def test_residual_of_zero_leaves_the_tensors_unchanged(
     tiny_model: ModelRef, tuned: ModelRef, third: ModelRef, store: ArtifactStore
 ) -> None:
     adapted = weights_of(tuned.path)
@@ -199,7 +199,7 @@ def test_model_has_files_of_the_named_model_and_no_card_of_it(
         assert file.metadata() == {"format": "pt"}
 
 
-def test_merge_of_same_inputs_is_reused_wherever_they_lie_and_whatever_it_is_called(
+def test_merge_of_equal_inputs_is_reused_for_other_paths_and_names(
     tiny_model: ModelRef, tuned: ModelRef, store: ArtifactStore
 ) -> None:
     first = interpolate(InterpolateConfig(), tiny_model, tuned, store=store, name="half")
@@ -212,7 +212,7 @@ def test_merge_of_same_inputs_is_reused_wherever_they_lie_and_whatever_it_is_cal
     assert again.record["inputs"] == {"base": tiny_model.digest, "tuned": tuned.digest}
 
 
-def test_merge_is_made_anew_where_the_result_could_change(
+def test_merge_runs_again_if_the_result_could_change(
     tiny_model: ModelRef, tuned: ModelRef, third: ModelRef, store: ArtifactStore
 ) -> None:
     made = [

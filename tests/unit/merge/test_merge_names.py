@@ -67,7 +67,7 @@ def test_find_model_refuses_a_name_of_both_a_run_and_a_merge(tiny_model: ModelRe
         find_model(store, "mine")
 
 
-def test_find_model_lists_the_runs_where_a_name_is_none(
+def test_find_model_of_an_unknown_name_lists_the_runs(
     tiny_model: ModelRef, store: ArtifactStore, trained: ArtifactRef
 ) -> None:
     add_run(store, "mine", tiny_model, trained)
@@ -75,7 +75,7 @@ def test_find_model_lists_the_runs_where_a_name_is_none(
         find_model(store, "yours")
 
 
-def test_run_called_like_a_folder_of_something_else_is_the_run(
+def test_find_model_prefers_a_run_to_a_folder_without_a_model(
     tiny_model: ModelRef, store: ArtifactStore, trained: ArtifactRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -65,7 +65,7 @@ def test_merge_of_other_architecture_names_the_first_difference(
     assert list((tmp_path / "store" / "model").iterdir()) == []
 
 
-def test_merge_of_padded_vocabulary_is_refused_with_what_to_do(tiny_model: ModelRef, folder: Path) -> None:
+def test_merge_of_padded_vocabulary_is_refused_with_a_remedy(tiny_model: ModelRef, folder: Path) -> None:
     network = AutoModelForCausalLM.from_pretrained(folder)
     size = network.config.vocab_size
     network.resize_token_embeddings(size + 8)
@@ -85,13 +85,13 @@ def test_merge_of_another_vocabulary_names_the_first_differing_token(tiny_model:
         merge(tiny_model, resolve(folder), folder.parent)
 
 
-def test_merge_of_another_way_to_cut_text_is_refused(tiny_model: ModelRef, folder: Path) -> None:
+def test_merge_of_a_different_normalizer_is_refused(tiny_model: ModelRef, folder: Path) -> None:
     change_json(folder / "tokenizer.json", normalizer={"type": "Lowercase"})
     with pytest.raises(ModelError, match=r"differ in how text becomes tokens \(normalizer\)"):
         merge(tiny_model, resolve(folder), folder.parent)
 
 
-def test_merge_of_another_chat_form_or_end_token_is_no_difference(tiny_model: ModelRef, folder: Path) -> None:
+def test_merge_accepts_different_chat_templates_and_end_tokens(tiny_model: ModelRef, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     change_json(folder / "config.json", eos_token_id=5, max_position_embeddings=512)
     assert not merge(tiny_model, resolve(folder), folder.parent).reused
@@ -141,7 +141,7 @@ def test_merge_takes_a_tied_head_that_is_written_twice_as_one(tiny_model: ModelR
     assert all(torch.equal(value, base[name]) for name, value in weights_of(merged).items())
 
 
-def test_merge_refuses_a_tied_head_that_is_another(tiny_model: ModelRef, folder: Path) -> None:
+def test_merge_refuses_a_tied_head_with_different_values(tiny_model: ModelRef, folder: Path) -> None:
     def untie(weights: dict[str, torch.Tensor]) -> None:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
 

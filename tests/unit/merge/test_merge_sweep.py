@@ -59,19 +59,19 @@ def test_selection_among_equals_takes_the_better_domain_score_then_the_one_neare
     assert selected(points, 0.05) == 0.5
 
 
-def test_selection_knows_that_fewer_bits_are_better() -> None:
+def test_selection_prefers_fewer_bits() -> None:
     points = [point(0.0, 2.0, 0.9, bits=True), point(0.5, 1.1, 0.8, bits=True), point(1.0, 1.0, 0.5, bits=True)]
     assert selected(points, 0.05) == 1
     assert selected(points, 0.1) == 0.5
 
 
 @pytest.mark.parametrize("weights", [(), (0.5, 0.5), (1.0, 0.0), (0.0, 1.5)])
-def test_sweep_settings_want_rising_weights_between_0_and_1(weights: tuple[float, ...]) -> None:
+def test_sweep_settings_require_rising_weights_between_0_and_1(weights: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError):
         SweepConfig(weights=weights)
 
 
-def test_sweep_scores_the_interpolations_as_evaluation_alone_does(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_sweep_scores_equal_separate_evaluations(tiny_model: ModelRef, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     tuned = moved_model(tiny_model, tmp_path / "tuned", 1)
     tasks = questions(tmp_path)

@@ -68,7 +68,7 @@ def test_gate_counts_upwards_where_lower_is_better(tmp_path: Path, after: float,
     ("tasks", "only", "asked"),
     [("new", (), ["fresh"]), ("all", (), ["fresh", "old", "other"]), ("all", ("old",), ["old"]), ("new", ("old",), [])],
 )
-def test_gate_is_about_its_tasks_alone(tmp_path: Path, tasks: str, only: tuple[str, ...], asked: list[str]) -> None:
+def test_gate_covers_only_its_tasks(tmp_path: Path, tasks: str, only: tuple[str, ...], asked: list[str]) -> None:
     gate = Gate.model_validate({"name": "g", "tasks": tasks, "only": only})
     assert [one.task for one in judged(tmp_path, gate, 0.5, 0.5)] == asked
 
@@ -82,7 +82,7 @@ def test_gate_that_warns_does_not_block(tmp_path: Path, severity: str, blocks: b
     assert Judgement.from_json(one.to_json()) == one
 
 
-def test_gate_against_the_base_does_not_look_at_the_champion(tmp_path: Path) -> None:
+def test_gate_against_the_base_ignores_the_champion(tmp_path: Path) -> None:
     base, champion, candidate = (
         answers(tmp_path, name, {"fresh": 0.5, "old": 0.5, "other": share})
         for name, share in (("base", 0.9), ("champion", 0.5), ("candidate", 0.6))
@@ -95,7 +95,7 @@ def test_gate_against_the_base_does_not_look_at_the_champion(tmp_path: Path) -> 
     }
 
 
-def test_refusal_says_what_failed_and_where_there_was_no_interval_to_judge_by() -> None:
+def test_refusal_names_failed_gates_and_missing_intervals() -> None:
     figures: dict[str, Any] = {
         "metric": "accuracy",
         "before": 0.5,

@@ -103,7 +103,7 @@ def test_forgetting_is_counted_along_the_models_that_served(three: tuple[Artifac
     assert "No model has served" in forgetting_verdict(matrix(three[1][1:2]))
 
 
-def test_refused_corpora_are_forgiven_once_a_round_has_learned_them(three: tuple[ArtifactStore, list[Round]]) -> None:
+def test_refused_corpora_are_cleared_once_a_round_has_learned_them(three: tuple[ArtifactStore, list[Round]]) -> None:
     store, made = three
     assert refused_corpora(made) == ["two"]
     nothing = dict.fromkeys(("one", "two", "three", GENERAL), (0.0, 0.0, 0.0))
@@ -124,7 +124,7 @@ def test_rounds_are_found_again_in_their_order(three: tuple[ArtifactStore, list[
     assert load_rounds(store, "others") == []
 
 
-def test_page_and_text_show_what_was_decided_and_escape_it(tmp_path: Path) -> None:
+def test_page_and_text_show_the_decision_and_escape_it(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     hostile = "<script>alert(1)</script>"
     made = made_round(store, 1, "refused", ("one",), {"one": (0.1, 0.1, 0.9), GENERAL: (1.0, 1.0, 0.95)}, hostile)

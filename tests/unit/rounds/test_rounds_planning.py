@@ -107,7 +107,7 @@ def test_later_round_learns_what_is_new_and_replays_the_rest(tmp_path: Path) -> 
     assert plan_round(config, follower, (), 3, store) is None
 
 
-def test_round_from_the_base_learns_everything_anew(tmp_path: Path) -> None:
+def test_round_from_the_base_learns_everything_again(tmp_path: Path) -> None:
     config, store = rounds_config(tmp_path, start="base"), ArtifactStore(tmp_path / "store")
     champion = first_champion(config, store)
     register(CorpusConfig(source=source(tmp_path, "second")), store)
@@ -121,7 +121,7 @@ def test_round_from_the_base_learns_everything_anew(tmp_path: Path) -> None:
     assert (plan.new, plan.earlier) == (("second",), ("first",))
 
 
-def test_refused_corpus_is_left_out_until_it_is_asked_for(tmp_path: Path) -> None:
+def test_refused_corpus_is_left_out_until_it_is_requested(tmp_path: Path) -> None:
     config, store = rounds_config(tmp_path), ArtifactStore(tmp_path / "store")
     champion = first_champion(config, store)
     register(CorpusConfig(source=source(tmp_path, "bad")), store)
@@ -151,7 +151,7 @@ def test_method_that_reads_no_general_text_cannot_replay(tmp_path: Path) -> None
     assert ReadaptConfig.model_validate({"adapt": adapt, "replay_weight": 0}).adapt == AdaptConfig.model_validate(adapt)
 
 
-def test_corpus_that_is_nothing_to_learn_is_no_corpus(tmp_path: Path) -> None:
+def test_corpus_outside_the_domain_pool_is_refused(tmp_path: Path) -> None:
     general = source(tmp_path, "general").model_copy(update={"pool": "general"})
     with pytest.raises(ValueError, match="set pool to domain"):
         CorpusConfig(source=general)

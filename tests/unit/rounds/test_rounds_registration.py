@@ -35,7 +35,7 @@ def test_registered_corpus_stays_when_its_files_go(tmp_path: Path) -> None:
     assert all(Path(path).is_file() for path in found.source.paths)
 
 
-def test_register_the_same_content_again_returns_what_is_there(tmp_path: Path) -> None:
+def test_register_the_same_content_again_returns_the_first_delivery(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     first = register(corpus(documents(tmp_path / "given", range(40))), store)
     assert register(corpus(documents(tmp_path / "moved", range(40))), store).ref == first.ref
@@ -53,7 +53,7 @@ def test_register_a_grown_folder_holds_only_its_new_documents(tmp_path: Path) ->
     assert ids <= {f"d{n}" for n in range(40, 70)}
 
 
-def test_register_nothing_but_known_documents_under_another_name_is_nothing_new(tmp_path: Path) -> None:
+def test_register_only_known_documents_under_another_name_is_refused(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     register(corpus(documents(tmp_path / "given", range(40))), store)
     with pytest.raises(NothingNew, match="all 25 are registered already"):
@@ -74,7 +74,7 @@ def test_register_copies_questions_and_names_tasks_after_the_corpus(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("count", "reason"), [(3, "learning it cannot be measured"), (0, "no document of the domain")])
-def test_register_what_can_never_be_judged_is_refused(tmp_path: Path, count: int, reason: str) -> None:
+def test_register_a_corpus_that_cannot_be_measured_is_refused(tmp_path: Path, count: int, reason: str) -> None:
     folder = documents(tmp_path / "given", range(count))
     (folder / "broken.jsonl").write_text("{")
     store = ArtifactStore(tmp_path / "store")
