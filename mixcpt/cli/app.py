@@ -70,4 +70,4 @@ for _panel, _commands in _PANELS.items():
         if isinstance(_command, typer.Typer):
             app.add_typer(_command, rich_help_panel=_panel)
         else:
-            app.command(rich_help_panel=_panel)(_command)
+            app.command(rich_help_panel=_panel)(_command)  # type: ignore[type-var]

@@ -58,7 +58,7 @@ class Chat:
         """
         self.notes = []
         prompt_ids = self._fit(question)
-        streamer = _AnswerStreamer(self.tokenizer, self.endings)
+        streamer = AnswerStreamer(self.tokenizer, self.endings)
         answer = ""
         with ThreadPoolExecutor(max_workers=1) as pool:  # a Ctrl-C interrupts this loop, not a step of the network
             generation = pool.submit(self._generate, prompt_ids, streamer)
@@ -76,7 +76,7 @@ class Chat:
             num_tokens = len(streamer.token_cache)
             self.notes.append(f"cut after {num_tokens} tokens (--max-tokens, or the end of the model's context)")
 
-    def _generate(self, prompt_ids: list[int], streamer: "_AnswerStreamer") -> None:
+    def _generate(self, prompt_ids: list[int], streamer: "AnswerStreamer") -> None:
         room = self.max_context - len(prompt_ids) if self.max_context else self.max_tokens
         sampling = {"temperature": self.temperature, "top_k": 0, "top_p": 1.0} if self.temperature else {}
         config = GenerationConfig(
@@ -166,7 +166,7 @@ def _turn(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-class _AnswerStreamer(TextIteratorStreamer):  # type: ignore[misc]
+class AnswerStreamer(TextIteratorStreamer):  # type: ignore[misc]
     """Stream an answer up to its ending, without white space around it.
 
     The base class decodes line by line, which drops a space at the start of a line with SentencePiece tokenizers;

@@ -49,7 +49,7 @@ class Rounds:
     def by_event(self, name: str) -> UUID:
         """Returns the round that a new corpus has started."""
         asked = datetime.now(UTC)
-        assert "told the Prefect server" in self.add(name)
+        assert "notified the Prefect server" in self.add(name)
         return self.site.started_since(asked)
 
     @property
@@ -83,7 +83,7 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
     site.wait(running.by_event("Upton"))
     assert (running.made[-1].new, running.made[-1].earlier) == (("Upton",), ("world-0",))
     assert running.champion == "2"
-    assert "nobody is told" in running.add("Upton")
+    assert "is not notified" in running.add("Upton")
     nothing_new = site.wait(site.start())
     assert (nothing_new.state and nothing_new.state.name, len(running.made)) == ("NothingNew", 2)
 

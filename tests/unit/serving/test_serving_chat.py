@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from mixcpt.closed_world.items import items
 from mixcpt.config import ClosedWorldTask
 from mixcpt.errors import DataError, ModelError
-from mixcpt.serving.chat import Chat, _AnswerStreamer, load_chat
+from mixcpt.serving.chat import Chat, AnswerStreamer, load_chat
 from mixcpt.serving.endings import Endings, find_endings
 from mixcpt.store.models import CLOSED_WORLD_PATH, load_tokenizer, resolve_model
 from tests.unit.served_models import CLOSED_WORLD, answer, copied, new_chat
@@ -73,7 +73,7 @@ def test_answers_to_known_facts_are_right_and_not_cut(loaded: Chat, is_plain: bo
 def test_streamed_parts_of_any_tokenizer_make_the_text_without_half_characters(family: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, family, has_bos=False))
     ids = tokenizer(f"\n {TEXT}\n  an indented line", add_special_tokens=False)["input_ids"]
-    streamer = _AnswerStreamer(tokenizer, Endings(()))
+    streamer = AnswerStreamer(tokenizer, Endings(()))
     streamer.put(torch.tensor([[0, 1, 2]]))  # the prompt
     for token in ids:
         streamer.put(torch.tensor([token]))
