@@ -191,10 +191,13 @@ class TeacherCache:
         wanted = {"tokens_digest": tokens_digest, "teacher_digest": teacher_digest, "vocab_size": vocab_size}
         wrong = [name for name, value in wanted.items() if getattr(identity, name) != value]
         if wrong:
-            names = {"tokens_digest": "texts or tokenizer", "teacher_digest": "teacher", "vocab_size": "vocabulary"}
-            differences = " and another ".join(names[name] for name in wrong)
+            differences = {
+                "tokens_digest": "other texts or another tokenizer",
+                "teacher_digest": "another teacher",
+                "vocab_size": "another vocabulary",
+            }
             raise ConfigError(
-                f"the teacher's cache {ref.path} has another {differences}",
+                f"the teacher's cache {ref.path} has {' and '.join(differences[name] for name in wrong)}",
                 "create the cache of this mixture with this model (job `cache`), or set pretrain.teacher to frozen",
             )
         paths = {name: ref.file(f"{name}.npy") for name in identity.entry_types}

@@ -1,6 +1,6 @@
 """The Triton kernels against the torch operations and the plain formula, on a GPU or under Triton's interpreter.
 
-`tests/unit/test_distill_triton.py` runs this file on a CPU, where triton is installed.
+`tests/unit/distill/test_distill_triton.py` runs this file on a CPU if triton is installed.
 """
 
 import os
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mixcpt.config import ObjectiveConfig
 from mixcpt.distill import chunk, loss
 from mixcpt.distill.chunk import ChunkResult, cross_entropy_, forward_kl_
 from mixcpt.distill.head import Head
 from mixcpt.distill.loss import Teacher, distillation_loss, token_cross_entropy
-from mixcpt.distill.objective import Objective
 from mixcpt.mixture.rows import IGNORE_INDEX
+from tests.unit.distill.objectives import terms
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -29,12 +30,12 @@ pytestmark = [
 ]
 TRANSFORMS = ("none", "swap", "margin", "threshold", "mask")
 VOCABS = (5, 4096, 9001)
-"""Less than a kernel's block, exactly one, and a ragged third."""
+"""Sizes: less than a kernel's block, exactly one block, and two blocks plus a rest."""
 
 
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The kernels, in use whatever the device is."""
+    """Use the kernels on any device."""
     from mixcpt.distill import triton_kernels
 
     for module in (chunk, loss):
@@ -43,7 +44,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def make_logits(vocab: int, rows: int = 7) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns logits of student and teacher, the teacher's in steps of 1/4 (hence ties), and labels."""
+    """Return logits of student and teacher, the teacher's in steps of 1/4 (hence ties), and labels."""
     generator = torch.Generator().manual_seed(vocab)
     student = 3 * torch.randn(rows, vocab, generator=generator)
     teacher = (4 * (student + torch.randn(rows, vocab, generator=generator))).round() / 4
@@ -52,28 +53,30 @@ def make_logits(vocab: int, rows: int = 7) -> tuple[Tensor, Tensor, Tensor]:
     return student.to(DEVICE), teacher.to(DEVICE), labels.to(DEVICE)
 
 
-def by_torch(student: Tensor, teacher: Tensor, labels: Tensor, objective: Objective) -> tuple[ChunkResult, Tensor]:
-    """Returns the result of the torch operations in float64, and the gradient."""
+def by_torch(
+    student: Tensor, teacher: Tensor, labels: Tensor, objective: ObjectiveConfig
+) -> tuple[ChunkResult, Tensor]:
+    """Return the result of the torch operations in float64, and the gradient."""
     gradient = student.double()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk, "kernels_for", lambda device, dtype: None)
-        result = forward_kl_(gradient, teacher.double(), torch.empty_like(gradient), labels, objective)
+        result = forward_kl_(gradient, teacher.double(), torch.empty_like(gradient), labels=labels, objective=objective)
     return result, gradient * result.factor
 
 
-def assert_close(found: ChunkResult, gradient: Tensor, expected: ChunkResult, wanted: Tensor) -> None:
+def assert_close(result: ChunkResult, gradient: Tensor, expected: ChunkResult, wanted: Tensor) -> None:
     for name in ("ce", "kl", "correct", "gap"):
-        torch.testing.assert_close(getattr(found, name).double(), getattr(expected, name), rtol=1e-6, atol=1e-5)
-    assert (gradient.double() * found.factor - wanted).norm() <= 1e-6 * wanted.norm()
+        torch.testing.assert_close(getattr(result, name).double(), getattr(expected, name), rtol=1e-6, atol=1e-5)
+    assert (gradient.double() * result.factor - wanted).norm() <= 1e-6 * wanted.norm()
 
 
 @pytest.mark.parametrize(("vocab", "transform", "temperature"), list(product(VOCABS, TRANSFORMS, (1.0, 2.0))))
 def test_forward_kl_equals_the_torch_operations(vocab: int, transform: str, temperature: float) -> None:
     student, teacher, labels = make_logits(vocab)
-    objective = Objective(0.3, 0.7, transform, temperature, margin=0.2)
+    objective = terms(0.3, 0.7, transform, temperature=temperature, margin=0.2)
     expected, wanted = by_torch(student, teacher, labels, objective)
-    found = forward_kl_(student, teacher, None, labels, objective)
-    assert_close(found, student, expected, wanted)
+    result = forward_kl_(student, teacher, None, labels=labels, objective=objective)
+    assert_close(result, student, expected, wanted)
 
 
 @pytest.mark.parametrize("vocab", VOCABS)
@@ -82,19 +85,19 @@ def test_cross_entropy_equals_torch(vocab: int) -> None:
     exact = student.double().requires_grad_()
     ce = functional.cross_entropy(exact, labels, reduction="none")
     (wanted,) = torch.autograd.grad(0.4 * ce.sum(), exact)
-    found = cross_entropy_(student, labels, 0.4)
-    torch.testing.assert_close(found.ce.double(), ce.detach(), rtol=2e-6, atol=2e-6)
-    assert (student.double() * found.factor - wanted).norm() <= 1e-6 * wanted.norm()
+    result = cross_entropy_(student, labels, 0.4)
+    torch.testing.assert_close(result.ce.double(), ce.detach(), rtol=2e-6, atol=2e-6)
+    assert (student.double() * result.factor - wanted).norm() <= 1e-6 * wanted.norm()
 
 
 def test_logits_in_wider_rows_leave_what_stands_beside_them() -> None:
     student, teacher, labels = make_logits(9001)
-    objective = Objective(0.5, 0.5, "swap")
+    objective = terms(0.5, 0.5, "swap")
     expected, wanted = by_torch(student, teacher, labels, objective)
     wide = torch.full((2, len(student), 9010), 7.0, device=DEVICE)
     wide[0, :, :9001], wide[1, :, :9001] = student, teacher
-    found = forward_kl_(wide[0, :, :9001], wide[1, :, :9001], None, labels, objective)
-    assert_close(found, wide[0, :, :9001], expected, wanted)
+    result = forward_kl_(wide[0, :, :9001], wide[1, :, :9001], None, labels=labels, objective=objective)
+    assert_close(result, wide[0, :, :9001], expected, wanted)
     assert (wide[:, :, 9001:] == 7).all()
 
 
@@ -103,14 +106,20 @@ def test_first_of_equal_maxima_is_the_teachers_choice(kernels: ModuleType, place
     teacher = torch.zeros(2, 9000, device=DEVICE)
     teacher[0, list(places)] = 1.5
     teacher[1, places[1]] = 1.5
-    found = kernels.statistics(torch.zeros_like(teacher), teacher, 1.0)
-    assert found.top.squeeze(1).tolist() == list(places)
+    result = kernels.statistics(torch.zeros_like(teacher), teacher, 1.0)
+    assert result.top.squeeze(1).tolist() == list(places)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_student_that_equals_its_teacher_measures_no_divergence_at_all(temperature: float) -> None:
     logits, _, labels = make_logits(9001)
-    result = forward_kl_(10 * logits, 10 * logits, None, labels, Objective(0.0, 1.0, "none", temperature))
+    result = forward_kl_(
+        10 * logits,
+        10 * logits,
+        None,
+        labels=labels,
+        objective=terms(0.0, 1.0, "none", temperature=temperature),
+    )
     assert not result.kl.any()
 
 
@@ -118,11 +127,11 @@ def test_student_that_equals_its_teacher_measures_no_divergence_at_all(temperatu
 def test_extreme_logits_stay_finite_and_exact(temperature: float) -> None:
     student = torch.tensor([[300.0, 0.0, -300.0], [0.0, 0.0, 0.0]], device=DEVICE)
     teacher = torch.tensor([[-200.0, 200.0, 0.0], [-150.0, 150.0, 0.0]], device=DEVICE)
-    objective, labels = Objective(0.5, 0.5, "swap", temperature), torch.tensor([2, 0], device=DEVICE)
+    objective, labels = terms(0.5, 0.5, "swap", temperature=temperature), torch.tensor([2, 0], device=DEVICE)
     expected, wanted = by_torch(student, teacher, labels, objective)
-    found = forward_kl_(student, teacher, None, labels, objective)
+    result = forward_kl_(student, teacher, None, labels=labels, objective=objective)
     assert torch.isfinite(student).all()
-    assert_close(found, student, expected, wanted)
+    assert_close(result, student, expected, wanted)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -135,7 +144,7 @@ def test_whole_loss_with_soft_cap_and_weights_equals_the_one_without_kernels(
     )
     labels = torch.randint(700, (11,), generator=generator).to(DEVICE)
     labels[2:4] = IGNORE_INDEX
-    objective = Objective(0.4, 0.6, transform, 2.0)
+    objective = terms(0.4, 0.6, transform, temperature=2.0)
     results = []
     for dtype in (torch.float32, torch.float64):
         inputs = hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
@@ -152,22 +161,22 @@ def test_whole_loss_with_soft_cap_and_weights_equals_the_one_without_kernels(
         results.append((output.loss, output.sums, *torch.autograd.grad(output.loss, inputs)))
         for module in (chunk, loss):
             monkeypatch.setattr(module, "kernels_for", lambda device, dtype: None)
-    for found, wanted in zip(*results, strict=True):
-        assert (found.double() - wanted).norm() <= 1e-6 * wanted.norm()
+    for result, wanted in zip(*results, strict=True):
+        assert (result.double() - wanted).norm() <= 1e-6 * wanted.norm()
 
 
 def test_probabilities_of_tokens_equal_those_of_torch() -> None:
     student, _, labels = make_logits(300)
     labels[1] = IGNORE_INDEX
     hidden = torch.eye(len(student), device=DEVICE)
-    found = token_cross_entropy(hidden, Head(student.T.contiguous()), labels)
+    result = token_cross_entropy(hidden, Head(student.T.contiguous()), labels)
     expected = functional.cross_entropy(student.double(), labels, ignore_index=IGNORE_INDEX, reduction="none")
-    torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(result.double(), expected, rtol=2e-6, atol=2e-6)
 
 
 def test_objective_without_cross_entropy_has_only_the_teachers_gradient() -> None:
     student, teacher, labels = make_logits(4096)
-    objective = Objective(0.0, 1.0, "none")
+    objective = terms(0.0, 1.0, "none")
     _, wanted = by_torch(student, teacher, labels, objective)
-    result = forward_kl_(student, teacher, None, labels, objective)
+    result = forward_kl_(student, teacher, None, labels=labels, objective=objective)
     assert (student.double() * result.factor - wanted).norm() <= 1e-6 * wanted.norm()

@@ -1,4 +1,4 @@
-"""What a model must be to be trained: its head is understood, and packed documents do not see each other."""
+"""Requirements for a model to be trained: a supported head, and packed documents that do not see each other."""
 
 import pytest
 import torch

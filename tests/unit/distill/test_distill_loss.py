@@ -1,7 +1,6 @@
 """The fused loss against the plain formula in float64: values, gradients, identities, memory."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -14,17 +13,17 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod, Method
+from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod, MaskMethod, Method, ObjectiveConfig
 from mixcpt.distill.head import Head
 from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss
-from mixcpt.distill.objective import Objective, objective_of
 from mixcpt.mixture.rows import IGNORE_INDEX
+from tests.unit.distill.objectives import terms
 
 
-def objective_for(method: Method) -> Objective:
-    """The objective of a method of one stream."""
+def objective_for(method: Method) -> ObjectiveConfig:
+    """Return the objective of a method with one stream."""
     (stream,) = method.streams()
-    return objective_of(stream)
+    return stream
 
 
 TOKENS, HIDDEN, VOCAB = 23, 8, 31
@@ -32,6 +31,7 @@ METHODS = {
     "cpt": lambda temperature: CptMethod(),
     "kl": lambda temperature: KlMethod(kl_weight=0.3, temperature=temperature),
     "lssd": lambda temperature: LssdMethod(alpha=0.4, temperature=temperature),
+    "mask": lambda temperature: MaskMethod(temperature=temperature),
     "lssd_without_ce": lambda temperature: LssdMethod(alpha=0.0, temperature=temperature),
 }
 
@@ -52,21 +52,21 @@ class Case:
         self.labels[torch.randperm(TOKENS, generator=generator)[:num_masked]] = IGNORE_INDEX
         self.sources = torch.randint(3, (TOKENS,), generator=generator)
 
-    def fused(self, objective: Objective, head: Head | None = None, **options: Any) -> LossOutput:
+    def fused(self, objective: ObjectiveConfig, head: Head | None = None, **options: Any) -> LossOutput:
         options = {"normaliser": 11.0, "source_ids": self.sources, "num_sources": 3, **options}
         teacher = Teacher(self.teacher_hidden, Head(self.teacher_weight))
         return distillation_loss(
             self.hidden, head or Head(self.weight), self.labels, objective, teacher=teacher, **options
         )
 
-    def plain(self, objective: Objective) -> tuple[Tensor, Tensor]:
+    def plain(self, objective: ObjectiveConfig) -> tuple[Tensor, Tensor]:
         student = self.hidden.double() @ self.weight.double().T
         teacher = self.teacher_hidden.double() @ self.teacher_weight.double().T
         return plain_rows(student, teacher, self.labels, objective)
 
 
-def plain_rows(student: Tensor, teacher: Tensor, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Returns CE and T^2 KL of each scored row from full logits, the swap done by exchanging two logits."""
+def plain_rows(student: Tensor, teacher: Tensor, labels: Tensor, objective: ObjectiveConfig) -> tuple[Tensor, Tensor]:
+    """Return CE and T^2 KL per scored row from full logits; the swap exchanges two logits."""
     ce, kl = [], []
     for s, z, y in zip(student.double(), teacher.double(), labels.tolist(), strict=True):
         if y == IGNORE_INDEX:
@@ -82,17 +82,17 @@ def plain_rows(student: Tensor, teacher: Tensor, labels: Tensor, objective: Obje
     return torch.stack(ce), torch.stack(kl)
 
 
-def weighted(objective: Objective, ce: Tensor, kl: Tensor) -> Tensor:
+def weighted(objective: ObjectiveConfig, ce: Tensor, kl: Tensor) -> Tensor:
     return objective.ce_weight * ce.sum() + objective.kl_weight * kl.sum()
 
 
 def one_hot_rows(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns hidden states and a head weight whose product is exactly `logits`."""
+    """Return hidden states and a head weight whose product is exactly `logits`."""
     return torch.eye(len(logits), dtype=logits.dtype), logits.T.contiguous()
 
 
 def loss_of_logits(
-    student: Tensor, teacher: Tensor, labels: Tensor, objective: Objective, **options: Any
+    student: Tensor, teacher: Tensor, labels: Tensor, objective: ObjectiveConfig, **options: Any
 ) -> LossOutput:
     hidden, weight = one_hot_rows(student)
     teacher_hidden, teacher_weight = one_hot_rows(teacher)
@@ -102,7 +102,7 @@ def loss_of_logits(
     )
 
 
-@pytest.mark.parametrize(("method", "temperature"), list(product(METHODS, (1.0, 2.0))))
+@pytest.mark.parametrize(("method", "temperature"), list(product(("cpt", "kl", "lssd", "lssd_without_ce"), (1.0, 2.0))))
 @pytest.mark.parametrize("num_masked", [0, 7])
 @pytest.mark.parametrize("chunk_rows", [1, 5, 1000])
 def test_loss_and_gradients_of_each_method_equal_the_plain_formula(
@@ -177,10 +177,14 @@ def test_loss_and_gradients_honour_logit_scale_and_soft_cap(method: str, logit_s
         torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_objective_of_each_method_has_the_weights_of_its_formula() -> None:
-    assert objective_for(CptMethod()) == objective_for(CptReplayMethod()) == Objective(1.0, 0.0)
-    assert objective_for(KlMethod(kl_weight=0.2, temperature=3.0)) == Objective(1.0, 0.2, "none", 3.0)
-    assert objective_for(LssdMethod(alpha=0.25, temperature=2.0)) == Objective(0.25, 0.75, "swap", 2.0)
+def test_objective_of_a_method_has_the_weights_of_its_formula() -> None:
+    def terms(method: Method) -> tuple[float, float, str, float]:
+        objective = objective_for(method)
+        return objective.ce_weight, objective.kl_weight, objective.transform, objective.temperature
+
+    assert terms(CptMethod()) == terms(CptReplayMethod()) == (1.0, 0.0, "none", 1.0)
+    assert terms(KlMethod(kl_weight=0.2, temperature=3.0)) == (1.0, 0.2, "none", 3.0)
+    assert terms(LssdMethod(alpha=0.25, temperature=2.0)) == (0.25, 0.75, "swap", 2.0)
     assert not objective_for(LssdMethod(alpha=1.0)).needs_teacher
 
 
@@ -194,7 +198,7 @@ def test_lssd_with_alpha_one_equals_torch_cross_entropy() -> None:
 def test_lssd_equals_plain_distillation_where_the_teacher_is_right_everywhere() -> None:
     case = Case()
     case.labels = (case.teacher_hidden @ case.teacher_weight.T).argmax(dim=1)
-    swapped, plain = Objective(0.5, 0.5, "swap", 2.0), Objective(0.5, 0.5, "none", 2.0)
+    swapped, plain = terms(0.5, 0.5, "swap", temperature=2.0), terms(0.5, 0.5, "none", temperature=2.0)
     assert torch.equal(case.fused(swapped).loss, case.fused(plain).loss)
 
 
@@ -202,22 +206,30 @@ def test_swap_leaves_normaliser_and_entropy_of_the_teacher_unchanged() -> None:
     """A student whose KL to the swapped teacher is 0 has exactly the teacher's logits with two exchanged."""
     teacher = torch.tensor([[2.0, -1.0, 0.5, 1.0]])
     swapped = torch.tensor([[-1.0, 2.0, 0.5, 1.0]])
-    sums = loss_of_logits(swapped, teacher, torch.tensor([1]), Objective(0.0, 1.0, "swap")).sums
+    sums = loss_of_logits(swapped, teacher, torch.tensor([1]), terms(0.0, 1.0, "swap")).sums
     assert abs(float(sums[0, 2])) < 1e-6
     assert torch.logsumexp(teacher, 1) == torch.logsumexp(swapped, 1)
 
 
 def test_student_that_equals_its_teacher_measures_no_divergence_at_all() -> None:
     logits = 30 * torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
-    output = loss_of_logits(logits, logits, torch.zeros(50, dtype=torch.long), Objective(0.0, 1.0, "none"))
+    output = loss_of_logits(
+        logits,
+        logits,
+        torch.zeros(50, dtype=torch.long),
+        terms(0.0, 1.0, "none"),
+    )
     assert output.loss == 0
 
 
 def test_first_of_equal_maxima_is_the_one_that_is_swapped() -> None:
     teacher, student = torch.tensor([[1.0, 3.0, 3.0, 0.0]]), torch.tensor([[0.3, -0.2, 0.9, 0.1]])
-    objective = Objective(0.0, 1.0, "swap")
+    objective = terms(0.0, 1.0, "swap")
     _, expected = plain_rows(
-        student, torch.tensor([[3.0, 1.0, 3.0, 0.0]]), torch.tensor([0]), replace(objective, transform="none")
+        student,
+        torch.tensor([[3.0, 1.0, 3.0, 0.0]]),
+        torch.tensor([0]),
+        objective.model_copy(update={"transform": "none"}),
     )
     output = loss_of_logits(student, teacher, torch.tensor([0]), objective)
     torch.testing.assert_close(output.loss.double(), expected.sum(), rtol=1e-6, atol=1e-6)
@@ -237,7 +249,7 @@ def test_all_masked_tokens_give_zero_loss_and_zero_gradients() -> None:
 
 def test_extreme_logits_stay_finite_and_exact() -> None:
     student, teacher = torch.tensor([[300.0, 0.0, -300.0]]), torch.tensor([[-200.0, 200.0, 0.0]])
-    objective, labels = Objective(0.5, 0.5, "swap", 2.0), torch.tensor([2])
+    objective, labels = terms(0.5, 0.5, "swap", temperature=2.0), torch.tensor([2])
     expected = weighted(objective, *plain_rows(student, teacher, labels, objective))
     torch.testing.assert_close(loss_of_logits(student, teacher, labels, objective).loss.double(), expected)
 
@@ -263,7 +275,11 @@ def test_divergence_is_never_negative(
     student: list[float], teacher: list[float], label: int, temperature: float
 ) -> None:
     rows = (torch.tensor([values], dtype=torch.float64) for values in (student, teacher))
-    output = loss_of_logits(*rows, torch.tensor([label]), Objective(0.0, 1.0, "swap", temperature))
+    output = loss_of_logits(
+        *rows,
+        torch.tensor([label]),
+        terms(0.0, 1.0, "swap", temperature=temperature),
+    )
     assert output.loss >= -1e-12
 
 
@@ -299,7 +315,7 @@ class VocabBuffers(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("method", ["cpt", "lssd"])
+@pytest.mark.parametrize("method", ["cpt", "lssd", "mask"])
 def test_buffers_with_a_vocabulary_axis_stay_within_the_budget(method: str, temperature: float) -> None:
     tokens, hidden_size, vocab = 300, 4, 509
     hidden = torch.randn(tokens, hidden_size, requires_grad=True)
@@ -322,4 +338,10 @@ def test_buffers_with_a_vocabulary_axis_stay_within_the_budget(method: str, temp
 def test_objective_with_a_teacher_term_refuses_to_run_without_one() -> None:
     case = Case()
     with pytest.raises(ValueError, match="teacher"):
-        distillation_loss(case.hidden, Head(case.weight), case.labels, Objective(0.5, 0.5, "swap"), normaliser=1.0)
+        distillation_loss(
+            case.hidden,
+            Head(case.weight),
+            case.labels,
+            terms(0.5, 0.5, "swap"),
+            normaliser=1.0,
+        )

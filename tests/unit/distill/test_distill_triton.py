@@ -1,4 +1,4 @@
-"""The Triton kernels on a CPU, under Triton's interpreter; and that they are chosen only where they can run."""
+"""The Triton kernels on a CPU, under Triton's interpreter, and the conditions of their use."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_interpreted_kernels_equal_the_torch_operations() -> None:
-    """In a process of its own: the interpreter is switched on before triton is imported."""
+    """Run in a separate process, because the interpreter must be enabled before triton is imported."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/gpu/test_triton_chunks.py", "-q", "-p", "no:cacheprovider"],
         cwd=ROOT,

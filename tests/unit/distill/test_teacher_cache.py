@@ -1,4 +1,4 @@
-"""The teacher's cache against a dense teacher that reads each document alone, over crashes and packings."""
+"""The teacher's cache against a dense teacher that reads one document at a time; crashes and other packings."""
 
 import errno
 import json
@@ -6,15 +6,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jaxtyping import Int
-from mixcpt.distill.objective import Objective
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -32,7 +30,7 @@ from mixcpt.distill import teacher_writer
 from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.head import head_of
 from mixcpt.distill.loss import Teacher, distillation_loss
-from mixcpt.distill.teacher_cache import CacheIdentity, Entries, TeacherCache, cache_bytes
+from mixcpt.distill.teacher_cache import Entries, TeacherCache, cache_bytes
 from mixcpt.distill.teacher_writer import cache_teacher
 from mixcpt.errors import ArtifactError, ConfigError, ModelError
 from mixcpt.mixture import mix
@@ -40,10 +38,11 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef, load_model, resolve_model
 from mixcpt.store.spool import NullTracker, Tracker
 from tests.conftest import TINY_WORDS
+from tests.unit.distill.objectives import terms
 
 CPU = torch.device("cpu")
 NUM_TOKENS = 600
-"""How many tokens the dense teacher is asked about, at least."""
+"""Minimum number of tokens that the dense teacher predicts."""
 WINDOW = 512
 
 
@@ -83,7 +82,7 @@ def texts_of(mixture: ArtifactRef) -> list[list[int]]:
 
 
 class Dense:
-    """The teacher beside the student: it reads the documents one by one, of each what fits into a window."""
+    """A teacher without a cache; it reads the documents one by one, up to the length of a window."""
 
     def __init__(self, mixture: ArtifactRef, model: PreTrainedModel, num_tokens: int = NUM_TOKENS) -> None:
         ids, hidden, places, start = [], [], [], 0
@@ -99,7 +98,7 @@ class Dense:
         head = head_of(model)
         self.head = type(head)(head.weight.detach())
         self.log_probs = (self.hidden @ self.head.weight.T).double().log_softmax(1)
-        """By a product in fp32, as the cache has it."""
+        """Log-probabilities from a product in fp32, as in the cache."""
 
     def label_log_probs(self) -> dict[int, float]:
         """The log-probability of the true token by its index."""
@@ -109,7 +108,7 @@ class Dense:
 
 @pytest.fixture(scope="module")
 def closed_world(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelRef, ArtifactRef, ArtifactStore]:
-    """The base that ships, and pages of its world."""
+    """The shipped base model, and documents of its world."""
     store = ArtifactStore(tmp_path_factory.mktemp("world"))
     source = ClosedWorldSource(name="world", pool="domain", wordings=1, limit=300)
     model = resolve_model(BaseModelConfig(model=str(CLOSED_WORLD_PATH)))
@@ -146,9 +145,9 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def divergences(log_q: Tensor, kept: CachedTargets) -> tuple[float, float]:
-    """Mean KL(dense || cached) per token, in nats, the rest of the cached mass spread in two ways.
+    """Return the mean KL(dense || cached) per token in nats, with the mass of the rest distributed in two ways.
 
-    As the dense teacher spreads it, which leaves what rounding costs, and evenly, which adds what is not known.
+    Distributed like the dense teacher, only the rounding error remains; distributed evenly, the unknown part is added.
     """
     log_top = kept.log_probs.double()
     rest = (1 - log_top.exp().sum(1, keepdim=True)).clamp_min(1e-12).log()
@@ -191,7 +190,7 @@ def test_swap_with_the_whole_vocabulary_kept_equals_the_dense_teacher(
     student = (dense.hidden + 0.3 * dense.hidden.std() * noise).requires_grad_()
     losses, gradients = [], []
     for teacher in (Teacher(dense.hidden, dense.head), kept):
-        objective = Objective(ce_weight, 1 - ce_weight, "swap")
+        objective = terms(ce_weight, 1 - ce_weight, "swap")
         loss = distillation_loss(student, dense.head, dense.labels, objective, normaliser=100.0, teacher=teacher).loss
         losses.append(loss.detach())
         gradients.append(torch.autograd.grad(loss, student)[0])
@@ -247,7 +246,7 @@ def test_indices_in_any_order_and_of_padding_give_finite_rows_of_their_own(
 
 
 class Ending:
-    """A tracker that remembers what it is told, and ends the process after some number of blocks."""
+    """A tracker that records its calls, and ends the process after some number of blocks."""
 
     def __init__(self, after_blocks: int = 0) -> None:
         self.after_blocks = after_blocks
@@ -264,7 +263,7 @@ class Ending:
 
 @pytest.fixture
 def read_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Int[np.ndarray, " tokens"]]:
-    """Small blocks, and the tokens of each that is read."""
+    """Use small blocks, and record the tokens of the blocks that are read."""
     blocks: list[Int[np.ndarray, " tokens"]] = []
     fill = teacher_writer._fill
 
@@ -272,10 +271,11 @@ def read_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Int[np.ndarray, " token
         entries: Entries,
         model: PreTrainedModel,
         tokens: Int[np.ndarray, " tokens"],
+        *,
         windows: list[teacher_writer._Window],
     ) -> None:
         blocks.append(tokens)
-        fill(entries, model, tokens, windows)
+        fill(entries, model, tokens, windows=windows)
 
     monkeypatch.setattr(teacher_writer, "_BLOCK_TOKENS", 500)
     monkeypatch.setattr(teacher_writer, "_fill", remembered)
@@ -310,15 +310,11 @@ def test_crash_while_publishing_costs_no_work(
 ) -> None:
     mixture = mixed(corpus, tiny_model, store)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(ArtifactStore, "_publish", _interrupt)
+        patched.setattr(ArtifactStore, "_publish", Mock(side_effect=KeyboardInterrupt))
         cached(mixture, tiny_model, store)
     read_tokens.clear()
     ref = cached(mixture, tiny_model, store)
     assert not ref.reused and not read_tokens
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_file_system_without_hard_links_gives_the_same_cache(
@@ -327,13 +323,9 @@ def test_file_system_without_hard_links_gives_the_same_cache(
     linked, moved = ArtifactStore(tmp_path / "linked"), ArtifactStore(tmp_path / "moved")
     mixture = mixed(corpus, tiny_model, linked)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "link", _no_links)
+        patched.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, "no hard links here")))
         without = cached(mixture, tiny_model, moved)
     assert without.digest == cached(mixture, tiny_model, linked).digest
-
-
-def _no_links(*_: object) -> None:
-    raise OSError(errno.EPERM, "no hard links here")
 
 
 def test_another_packing_and_seed_of_the_same_texts_find_the_same_cache(
@@ -341,10 +333,10 @@ def test_another_packing_and_seed_of_the_same_texts_find_the_same_cache(
 ) -> None:
     first = mixed(corpus, tiny_model, store)
     other = mixed(corpus, tiny_model, store, row_tokens=100, seed=5)
-    made, found = cached(first, tiny_model, store), cached(other, tiny_model, store)
+    written, reused = cached(first, tiny_model, store), cached(other, tiny_model, store)
     assert first.digest != other.digest
-    assert found.reused and not made.reused and found.digest == made.digest
-    assert opened(found, other, tiny_model)
+    assert reused.reused and not written.reused and reused.digest == written.digest
+    assert opened(reused, other, tiny_model)
     for different in ({"top_k": 5}, {"max_tokens": 32}, {"precision": "bf16"}):
         assert not cached(first, tiny_model, store, **different).reused  # type: ignore[arg-type]
 
@@ -360,12 +352,12 @@ def test_cache_of_other_texts_teacher_or_vocabulary_is_refused_with_what_to_do(
         "vocab_size": load_model(tiny_model).config.vocab_size,
     }
     TeacherCache.open(ref, **right)
-    for name, value, told in (
-        ("tokens_digest", "0" * 64, "another texts or tokenizer"),
+    for name, value, message in (
+        ("tokens_digest", "0" * 64, "other texts or another tokenizer"),
         ("teacher_digest", "0" * 64, "another teacher"),
         ("vocab_size", 7, "another vocabulary"),
     ):
-        with pytest.raises(ConfigError, match=rf"{told}\n.*job `cache`.*frozen"):
+        with pytest.raises(ConfigError, match=rf"{message}\n.*job `cache`.*frozen"):
             TeacherCache.open(ref, **right | {name: value})
 
 
@@ -406,38 +398,3 @@ def test_size_is_that_of_the_files(corpus: ArtifactRef, tiny_model: ModelRef, st
     expected = cache_bytes(num_tokens, 9, load_model(tiny_model).config.vocab_size)
     assert sum(path.stat().st_size for path in ref.directory.glob("*.npy")) == expected + headers
     assert ref.record["metrics"] == {"tokens": num_tokens, "top_k": 9, "bytes": expected}
-    assert [cache_bytes(10, 64, vocab) for vocab in (1 << 16, (1 << 16) + 1)] == [2640, 3920]
-
-
-def stored(log_probs: Tensor, labels: Tensor, top_k: int) -> CachedTargets:
-    """What the cache gives back of these predictions."""
-    identity = CacheIdentity("", "", log_probs.shape[1], len(labels), top_k)
-    entries = Entries.blank(len(labels), identity)
-    entries.put(np.arange(len(labels)), log_probs, labels)
-    return TeacherCache(entries).targets(torch.arange(len(labels)), CPU)
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    logits=st.lists(st.floats(-150, 150, width=32), min_size=8, max_size=8),
-    label=st.integers(0, 7),
-    top_k=st.integers(1, 8),
-)
-def test_rounding_keeps_what_cached_targets_promise(logits: list[float], label: int, top_k: int) -> None:
-    exact = torch.tensor([logits]).log_softmax(1)
-    kept = stored(exact, torch.tensor([label]), top_k)
-    assert kept.token_ids.unique().numel() == top_k
-    assert torch.isfinite(kept.log_probs).all() and kept.label_log_probs[0] == exact[0, label]
-    mass = kept.log_probs.double().exp().sum() + exact[0, label].double().exp() * (label not in kept.token_ids)
-    assert mass <= 1 + 1e-6
-    wanted, found = exact.gather(1, kept.token_ids).double().exp(), kept.log_probs.double().exp()
-    assert ((found - wanted).abs() <= 1e-4 * wanted**0.75 + 1e-15).all()
-    assert abs(found.sum() - wanted.sum()) <= 2e-6
-
-
-def test_ids_of_a_large_vocabulary_come_back() -> None:
-    log_probs = torch.full((2, 70_000), -20.0)
-    log_probs[0, 69_999], log_probs[1, 65_536] = -0.1, -0.2
-    kept = stored(log_probs, torch.tensor([3, 65_536]), 1)
-    assert kept.token_ids.tolist() == [[69_999], [65_536]]
-    torch.testing.assert_close(kept.label_log_probs, torch.tensor([-20.0, -0.2]))

@@ -1,4 +1,4 @@
-"""What our trainings add to Trainer: whole checkpoints, and measurements with our names."""
+"""Callbacks of the trainings: complete checkpoints, and metrics with our names."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def arguments(folder: Path) -> TrainingArguments:
 
 
 def checkpoint(folder: Path, step: int) -> Path:
-    """Writes a checkpoint of two files and has the callback mark it."""
+    """Write a checkpoint of two files, and let the callback mark it."""
     path = folder / f"checkpoint-{step}"
     (path / "shards").mkdir(parents=True)
     (path / "optimizer.pt").write_bytes(b"moments")
@@ -60,7 +60,7 @@ def test_start_of_training_sweeps_cut_checkpoints_away(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [whole]
 
 
-def test_spool_gets_the_measurements_of_the_first_process_alone(tmp_path: Path) -> None:
+def test_spool_gets_the_measurements_of_the_first_process_only(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.jsonl")
     logs = {"loss": 2.5, "anatomy/ce": 1, "epoch": 0.3, "note": "text"}
     for is_first in (True, False):
@@ -78,12 +78,12 @@ def test_history_leaves_out_the_summary_at_the_end() -> None:
 
 
 def learning_rates(optimizer: OptimizerConfig, folder: Path, num_steps: int) -> list[float]:
-    """Returns the rate of each step that Trainer makes of the settings."""
+    """Return the rates of Trainer's own schedule for the settings, step by step."""
     import torch
     from transformers import Trainer
 
-    made = TrainingArguments(**training_arguments(optimizer, folder=folder, seed=0, micro_batch_size=1))
-    trainer = Trainer(torch.nn.Linear(1, 1), made)
+    settings = TrainingArguments(**training_arguments(optimizer, folder=folder, seed=0, micro_batch_size=1))
+    trainer = Trainer(torch.nn.Linear(1, 1), settings)
     trainer.create_optimizer_and_scheduler(num_steps)
     rates = []
     for _ in range(num_steps):

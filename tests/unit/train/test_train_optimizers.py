@@ -1,4 +1,4 @@
-"""AdamW as configured: its formula, its 8-bit state, and what is refused where the library of that is missing."""
+"""AdamW as configured: its formula, its 8-bit state, and the error if the library of that state is missing."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Continual pre-training on a tiny model: packing, accumulation, resume, what is measured and published."""
+"""Continual pre-training on a tiny model: packing, accumulation, resume, metrics and published files."""
 
 import json
 from collections.abc import Mapping
@@ -6,16 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, TrainingArguments
 
-from mixcpt.config import KlMethod, LssdMethod, Method, OptimizerConfig, PretrainConfig
-from mixcpt.distill.objective import Objective, objective_of
+from mixcpt.config import KlMethod, LssdMethod, Method, OptimizerConfig, PretrainConfig, StreamConfig
 from mixcpt.errors import ConfigError, DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_model
@@ -23,18 +20,18 @@ from mixcpt.store.spool import NullTracker, Spool
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.pretrain import pretrain
-from mixcpt.train.streams import Stream
 from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer
+from tests.unit.train.mixtures import write_mixture
 
 
-def objective_for(method: Method) -> Objective:
-    """The objective of a method of one stream."""
+def stream_of(method: Method) -> StreamConfig:
+    """Return the stream of a method with one stream."""
     (stream,) = method.streams()
-    return objective_of(stream)
+    return stream
 
 
-ROW_TOKENS, VOCAB, SOURCES = 24, 40, ("anatomy", "dialogues")
+ROW_TOKENS, VOCAB, SOURCES = 24, 40, {"anatomy": "domain", "dialogues": "general"}
 TIMES = {"train/seconds", "train/tokens_per_second"}
 IGNORE = -100
 CONFIG = PretrainConfig(batch_rows=4, micro_batch_rows=4, checkpoint_steps=3, log_steps=2)
@@ -45,7 +42,7 @@ class Interruption(Exception):
 
 
 class DyingTracker:
-    """Stands for a process that dies at its first measurement from a given step on."""
+    """Stands for a process that dies at its first metric from a given step on."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -56,7 +53,7 @@ class DyingTracker:
 
 
 def packed_rows(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns rows of documents of 3 to 9 tokens; a shorter rest is padding."""
+    """Return rows of documents of 3 to 9 tokens; a shorter rest is padding."""
     random = np.random.default_rng(seed)
     ids = random.integers(4, VOCAB, (num_rows, ROW_TOKENS)).astype(np.int32)
     labels, positions, sources = ids.copy(), np.zeros_like(ids), np.zeros(ids.shape, np.int16)
@@ -74,38 +71,18 @@ def packed_rows(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "labels": labels, "position_ids": positions, "source_ids": sources}
 
 
-def write_rows(folder: Path, columns: Mapping[str, np.ndarray]) -> Path:
-    """Writes what a mixture of one stream has, and returns the folder."""
-    indexed = {**columns, "token_index": np.arange(columns["input_ids"].size).reshape(columns["input_ids"].shape)}
-    lists = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), ROW_TOKENS)
-        for name, values in indexed.items()
-    }
-    folder.mkdir(exist_ok=True)
-    pq.write_table(pa.table(lists), folder / "rows-0.parquet")
-    accounting = {
-        "row_tokens": ROW_TOKENS,
-        "sources": [
-            {"id": index, "name": name, "pool": ("domain", "general")[index]} for index, name in enumerate(SOURCES)
-        ],
-        "streams": [{"file": "rows-0.parquet", "view": "text", "phase": 0}],
-    }
-    (folder / "accounting.json").write_text(json.dumps(accounting))
-    return folder
-
-
 def mixture(store: ArtifactStore, num_rows: int = 26) -> ArtifactRef:
     def build(folder: Path) -> dict[str, int]:
-        write_rows(folder, packed_rows(num_rows))
+        write_mixture(folder, packed_rows(num_rows), SOURCES)
         return {}
 
     return store.produce(StageKey("mixture", 1, {"num_rows": num_rows}), build)
 
 
 def trainer_of(
-    base: ModelRef, folder: Path, rows: MixtureRows, objective: Objective, micro_batch_size: int, batch_size: int
+    base: ModelRef, folder: Path, rows: MixtureRows, stream: StreamConfig, micro_batch_size: int, batch_size: int
 ) -> DistillationTrainer:
-    """Returns a trainer that takes one plain gradient step of size 1 a batch; its teacher is not its student."""
+    """Return a trainer with one plain gradient step of size 1 per batch; student and teacher differ."""
     settings = OptimizerConfig(
         learning_rate=1.0, schedule="constant", warmup_fraction=0, weight_decay=0, max_grad_norm=0
     )
@@ -126,16 +103,16 @@ def trainer_of(
             **arguments | {"optim": "sgd"}, train_sampling_strategy="sequential", remove_unused_columns=False
         ),
         rows,
-        streams=[Stream("mixture", objective)],
+        streams=[stream],
         schedule=settings,
         teacher=FrozenTeacher(load_model(base)),
     )
 
 
 def loss_of_separate_documents(trainer: DistillationTrainer, batch: Mapping[str, Tensor]) -> Tensor:
-    """Returns the objective from full logits of each document read alone, mean over scored tokens, by autograd."""
+    """Return the mean objective over scored tokens, from full logits of separate documents, by autograd."""
     assert trainer.teacher is not None
-    total, count, objective = torch.tensor(0.0, dtype=torch.float64), 0, trainer.streams[0].objective
+    total, count, objective = torch.tensor(0.0, dtype=torch.float64), 0, trainer.streams[0]
     for ids, labels, positions in zip(batch["input_ids"], batch["labels"], batch["position_ids"], strict=True):
         borders = [*(positions == 0).nonzero().flatten().tolist(), len(ids)]
         for start, end in pairwise(borders):
@@ -160,7 +137,7 @@ def weights_of(model: ArtifactRef) -> dict[str, Tensor]:
 
 
 def history_of(model: ArtifactRef) -> list[dict[str, float]]:
-    """Returns the history without what the clock decides."""
+    """Return the history without times and speeds."""
     steps: list[dict[str, float]] = json.loads(model.file("history.json").read_text())
     return [{name: value for name, value in step.items() if "second" not in name} for step in steps]
 
@@ -170,8 +147,8 @@ def test_step_on_packed_rows_equals_a_step_on_separate_documents(
     tiny_model: ModelRef, tmp_path: Path, method: Method
 ) -> None:
     """Neither student nor teacher sees across documents, and the gradient is that of plain autograd."""
-    rows = MixtureRows(write_rows(tmp_path, packed_rows(4)), 4)
-    trainer = trainer_of(tiny_model, tmp_path, rows, objective_for(method), 4, 4)
+    rows = MixtureRows(write_mixture(tmp_path, packed_rows(4), SOURCES), 4)
+    trainer = trainer_of(tiny_model, tmp_path, rows, stream_of(method), 4, 4)
     expected = loss_of_separate_documents(trainer, trainer.data_collator([rows[index] for index in range(4)]))
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     gradients = torch.autograd.grad(expected, list(trainer.model.parameters()))
@@ -187,8 +164,8 @@ def test_accumulated_micro_batches_give_the_weights_of_one_large_batch(
     columns = packed_rows(8)
     columns["labels"][1] = IGNORE  # a micro-batch in which nothing is scored
     columns["labels"][2, :20] = IGNORE
-    rows = MixtureRows(write_rows(tmp_path, columns), 8)
-    objective = objective_for(LssdMethod(temperature=2.0))
+    rows = MixtureRows(write_mixture(tmp_path, columns, SOURCES), 8)
+    objective = stream_of(LssdMethod(temperature=2.0))
     large, small = (trainer_of(tiny_model, tmp_path, rows, objective, size, 8) for size in (8, micro_batch_size))
     for trainer in (large, small):
         assert trainer.train().global_step == 1
@@ -197,8 +174,8 @@ def test_accumulated_micro_batches_give_the_weights_of_one_large_batch(
 
 
 def test_blank_rows_of_the_last_batch_change_nothing(tiny_model: ModelRef, tmp_path: Path) -> None:
-    path = write_rows(tmp_path, packed_rows(5))
-    objective = objective_for(LssdMethod())
+    path = write_mixture(tmp_path, packed_rows(5), SOURCES)
+    objective = stream_of(LssdMethod())
     filled, exact = (
         trainer_of(tiny_model, tmp_path, MixtureRows(path, size), objective, size, size) for size in (8, 5)
     )
@@ -211,7 +188,7 @@ def test_blank_rows_of_the_last_batch_change_nothing(tiny_model: ModelRef, tmp_p
 
 def test_mixture_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="without rows"):
-        MixtureRows(write_rows(tmp_path, packed_rows(0)), 4)
+        MixtureRows(write_mixture(tmp_path, packed_rows(0), SOURCES), 4)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Pre-training by two processes under torchrun gives what one process gives."""
+"""Pre-training by two processes under torchrun gives the result of one process."""
 
 import json
 import os
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +19,7 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker, Spool
 from mixcpt.train.pretrain import pretrain
+from tests.unit.train.mixtures import write_mixture
 
 ROW_TOKENS = 16
 SCRIPT = """
@@ -40,31 +39,15 @@ pretrain(
 
 
 def mixture(store: ArtifactStore) -> ArtifactRef:
-    """Returns ten rows, so that a batch of four leaves two blank rows at the end."""
+    """Publish a mixture of ten rows, so that batches of four end with two blank rows."""
 
     def build(folder: Path) -> dict[str, int]:
         ids = np.random.default_rng(0).integers(4, 40, (10, ROW_TOKENS)).astype(np.int32)
         positions = np.tile(np.arange(ROW_TOKENS, dtype=np.int32) % 8, (10, 1))
         labels = np.where(positions == 0, -100, ids).astype(np.int32)
         labels[1, 4:] = -100  # processes score different numbers of tokens
-        columns = {
-            "input_ids": ids,
-            "labels": labels,
-            "position_ids": positions,
-            "source_ids": np.zeros_like(ids),
-            "token_index": np.arange(ids.size),
-        }
-        lists = {
-            name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), ROW_TOKENS)
-            for name, values in columns.items()
-        }
-        pq.write_table(pa.table(lists), folder / "rows-0.parquet")
-        accounting = {
-            "row_tokens": ROW_TOKENS,
-            "sources": [{"id": 0, "name": "anatomy", "pool": "domain"}],
-            "streams": [{"file": "rows-0.parquet", "view": "text", "phase": 0}],
-        }
-        (folder / "accounting.json").write_text(json.dumps(accounting))
+        columns = {"input_ids": ids, "labels": labels, "position_ids": positions, "source_ids": np.zeros_like(ids)}
+        write_mixture(folder, columns, {"anatomy": "domain"})
         return {}
 
     return store.produce(StageKey("mixture", 1, {}), build)
@@ -77,7 +60,7 @@ def free_port() -> int:
 
 
 def run_processes(folder: Path, store: Path, config: dict[str, Any], rows: ArtifactRef, base: ModelRef) -> None:
-    """Trains with two processes under torchrun."""
+    """Train with two processes under torchrun."""
     job = {
         "config": config,
         "mixture": rows.to_json(),
@@ -93,7 +76,7 @@ def run_processes(folder: Path, store: Path, config: dict[str, Any], rows: Artif
 
 
 class DyingTracker:
-    """Stands for a process that dies at its last measurement."""
+    """Stands for a process that dies at its last metric."""
 
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
         if step == total_steps:

@@ -1,4 +1,4 @@
-"""A training that promises: it goes on after an interruption as if there had been none, stops, gives way, goes back."""
+"""Training with retention control: exact resume, early stop, pressure on the objective, weights that move back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.unit.train.test_train_pretrain import CONFIG, DyingTracker, Interrupt
 
 
 class DriftProbe:
-    """Loses the more questions the further the model's predictions are from the base's."""
+    """A probe whose losses grow with the distance of the model's predictions from the base's."""
 
     digest = "drift"
 
@@ -51,7 +51,7 @@ def scale(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> flo
 
 
 def scale_for(config: PretrainConfig, tiny_model: ModelRef, folder: Path) -> float:
-    """Questions a unit of drift, such that training without control loses about 80 of 1000."""
+    """Return the questions per unit of drift with which a training without control loses about 80 of 1000."""
     store = ArtifactStore(folder)
     free = pretrain(config, mixture(store), tiny_model, seed=1, store=store, tracker=NullTracker())
     return 80 / DriftProbe(tiny_model, 1.0).moved(load_model(ModelRef.from_artifact(free, "free")))
@@ -82,9 +82,9 @@ def test_weights_go_back_until_the_promise_holds(tiny_model: ModelRef, tmp_path:
     config = promising(action="none").model_copy(update={"scope": scope})
     store, probe = ArtifactStore(tmp_path), DriftProbe(tiny_model, scale)
     model = pretrain(config, mixture(store), tiny_model, seed=1, store=store, tracker=NullTracker(), probe=probe)
-    found = model.record["metrics"]["retention"]
-    assert 0 < found["share_of_change"] < 1
-    assert found["retention/skill/lost_at_most"] <= 0.02
+    outcome = model.record["metrics"]["retention"]
+    assert 0 < outcome["share_of_change"] < 1
+    assert outcome["retention/skill/lost_at_most"] <= 0.02
     (tally,) = probe.ask(load_model(ModelRef.from_artifact(model, "kept")).eval()).values()
     assert tally.bound(config.retention.confidence) <= 0.02 and tally.lost > 0
 

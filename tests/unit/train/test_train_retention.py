@@ -1,4 +1,4 @@
-"""A promise while training: what the probe can show, what pressure changes, how far the weights go back."""
+"""Retention control: bounds on losses, the effect of the pressure, and moving the weights back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,16 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from mixcpt.config import AdaptConfig, RetentionConfig
-from mixcpt.distill.objective import Objective
-from mixcpt.train.retention import FALL, MOST, RISE, STEPS_BACK, RetentionController, draw_back
+from mixcpt.config import AdaptConfig, ObjectiveConfig, RetentionConfig
+from mixcpt.train.retention import (
+    MAX_PRESSURE,
+    NUM_BACK_STEPS,
+    PRESSURE_FALL,
+    PRESSURE_RISE,
+    RetentionController,
+    draw_back,
+)
 from mixcpt.train.tally import Tally, lost_at_most, questions_needed
-
-PROMISE = RetentionConfig(max_loss=0.02)
 
 
 class Answers:
-    """A probe whose answers are given beforehand."""
+    """A probe with fixed answers."""
 
     def __init__(self, tallies: Sequence[Tally]) -> None:
         self.digest = "d"
@@ -28,17 +32,17 @@ class Answers:
         return {"kept": next(self._tallies)}
 
 
-def keeper(*tallies: Tally, **settings: Any) -> RetentionController:
-    promise = RetentionConfig(**({"max_loss": 0.02} | settings))
-    return RetentionController(promise, Answers(tallies), torch.tensor([1]))
+def controller_of(*tallies: Tally, **settings: Any) -> RetentionController:
+    config = RetentionConfig(**({"max_loss": 0.02} | settings))
+    return RetentionController(config, Answers(tallies), torch.tensor([1]))
 
 
-def test_lost_at_most_is_right_as_often_as_it_is_sure() -> None:
+def test_lost_at_most_holds_with_its_confidence() -> None:
     rng = np.random.default_rng(0)
     for share, most in ((0.01, 1.0), (0.05, 0.9), (0.2, 0.85)):
         lost = rng.binomial(132, share, size=4000)
         covered = np.mean([lost_at_most(int(count), 132, 0.8) >= share for count in lost])
-        assert 0.8 - 0.02 <= covered <= most  # counts are whole, so it is never less sure than it says
+        assert 0.8 - 0.02 <= covered <= most  # counts are integers, so the bound is conservative
     assert lost_at_most(5, 5, 0.8) == 1.0
 
 
@@ -48,48 +52,50 @@ def test_questions_needed_is_the_least_number_that_can_show_it() -> None:
     assert lost_at_most(0, needed, 0.8) <= 0.02 < lost_at_most(0, needed - 1, 0.8)
 
 
-def test_pressure_rises_where_more_is_lost_than_promised_and_falls_where_not() -> None:
+def test_pressure_rises_if_more_is_lost_than_promised_and_falls_if_not() -> None:
     safe, unsafe = Tally(100, 4, 2), Tally(100, 4, 1)
-    keeping = keeper(unsafe, unsafe, safe, *[unsafe] * 20)
+    controller = controller_of(unsafe, unsafe, safe, *[unsafe] * 20)
     model = nn.Linear(2, 2)
-    assert [keeping.look(model) for _ in range(3)] == [False, False, True]
-    assert keeping.pressure == pytest.approx(2 * RISE - FALL)
-    assert keeping.measures["retention/kept/lost"] == pytest.approx(0.02)
+    assert [controller.check(model) for _ in range(3)] == [False, False, True]
+    assert controller.pressure == pytest.approx(2 * PRESSURE_RISE - PRESSURE_FALL)
+    assert controller.metrics["retention/kept/lost"] == pytest.approx(0.02)
     for _ in range(20):
-        keeping.look(model)
-    assert keeping.pressure == MOST
+        controller.check(model)
+    assert controller.pressure == MAX_PRESSURE
     assert model.training
 
 
 def test_pressure_gives_the_true_tokens_weight_to_the_teacher_and_leaves_the_sum() -> None:
-    keeping = keeper()
-    keeping.pressure = 0.4
-    changed = keeping.objective(Objective(ce_weight=0.5, kl_weight=0.5, transform="swap"))
+    controller = controller_of()
+    controller.pressure = 0.4
+    changed = controller.objective(ObjectiveConfig(ce_weight=0.5, kl_weight=0.5, transform="swap"))
     assert (changed.ce_weight, changed.kl_weight) == (pytest.approx(0.3), pytest.approx(0.7))
-    alone = Objective(ce_weight=1.0)
-    assert keeping.objective(alone) is alone
-    assert keeping.token_weights(torch.tensor([0, 1])) is None
+    untaught = ObjectiveConfig(ce_weight=1.0, kl_weight=0.0, transform="none")
+    assert controller.objective(untaught) is untaught
+    assert controller.token_weights(torch.tensor([0, 1])) is None
 
 
 def test_pressure_moves_weight_from_domain_tokens_to_the_others() -> None:
-    keeping = keeper(action="replay")
-    assert keeping.token_weights(torch.tensor([0, 1])) is None
-    keeping.pressure = 0.25
-    weights = keeping.token_weights(torch.tensor([0, 1, 2, 1]))
+    controller = controller_of(action="replay")
+    assert controller.token_weights(torch.tensor([0, 1])) is None
+    controller.pressure = 0.25
+    weights = controller.token_weights(torch.tensor([0, 1, 2, 1]))
     assert weights is not None and weights.tolist() == [1.25, 0.75, 1.25, 0.75]
-    taught = Objective(ce_weight=0.5, kl_weight=0.5)
-    assert keeping.objective(taught) is taught
+    taught = ObjectiveConfig(ce_weight=0.5, kl_weight=0.5, transform="none")
+    assert controller.objective(taught) is taught
 
 
-def test_keeper_resumes_the_pressure_of_the_last_log() -> None:
-    keeping = keeper()
-    keeping.resume([{"retention/pressure": 0.1}, {"loss": 1.0, "retention/pressure": 0.3, "retention/kept/lost": 0.01}])
-    assert keeping.pressure == 0.3
-    assert keeping.measures["retention/kept/lost"] == 0.01
+def test_controller_resumes_the_pressure_of_the_last_log() -> None:
+    controller = controller_of()
+    controller.resume(
+        [{"retention/pressure": 0.1}, {"loss": 1.0, "retention/pressure": 0.3, "retention/kept/lost": 0.01}]
+    )
+    assert controller.pressure == 0.3
+    assert controller.metrics["retention/kept/lost"] == 0.01
 
 
 class Distance:
-    """A probe that loses questions with the distance of a weight from 0."""
+    """A probe whose losses grow with the distance of a weight from 0."""
 
     digest = "d"
 
@@ -104,13 +110,13 @@ def test_draw_back_goes_to_the_furthest_place_where_the_promise_holds(max_loss: 
     with torch.no_grad():
         model.weight.fill_(1.0)
         model.bias.fill_(7.0)
-    keeping = RetentionController(RetentionConfig(max_loss=max_loss), Distance(), torch.tensor([0]))
-    share = draw_back(model, {"weight": torch.zeros(1, 1)}, keeping)
-    assert share == pytest.approx(expected, abs=1 / STEPS_BACK + 1e-6)
+    controller = RetentionController(RetentionConfig(max_loss=max_loss), Distance(), torch.tensor([0]))
+    share = draw_back(model, {"weight": torch.zeros(1, 1)}, controller)
+    assert share == pytest.approx(expected, abs=1 / NUM_BACK_STEPS + 1e-6)
     assert model.weight.item() == pytest.approx(share)
     assert model.bias.item() == 7.0  # not trained
     if share:
-        assert keeping.holds(model)
+        assert controller.holds(model)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Learning rates: no step at rate 0, the peak reached, the end where it was asked for; resumes exactly."""
+"""Learning rates: no step at rate 0, the peak reached, the configured end, exact resume."""
 
 import itertools
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_hand_worked_rates() -> None:
 
 
 class Slope(ScheduledTrainer):
-    """Descends a constant slope, on which a weight falls by exactly the sum of the rates; notes each of them."""
+    """Descends a constant slope, on which a weight falls by exactly the sum of the rates; records the rates."""
 
     def __init__(self, folder: Path, settings: OptimizerConfig, optim: str) -> None:
         arguments = training_arguments(settings, folder=folder, seed=0, micro_batch_size=1, checkpoint_steps=1)
@@ -92,5 +92,5 @@ def test_resumed_trainer_goes_on_at_the_same_rates_to_the_same_weight(tmp_path: 
 
 
 def test_wsd_that_is_longer_than_the_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="must sum to 1"):
+    with pytest.raises(ValueError, match="must be at most 1"):
         OptimizerConfig(schedule="wsd", warmup_fraction=0.5, decay_fraction=0.6)

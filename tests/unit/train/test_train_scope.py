@@ -1,4 +1,4 @@
-"""LoRA: starts at the base model, trains what it says, is switched off exactly, is merged without a trace."""
+"""LoRA: starts at the base model, trains the named parameters, can be disabled exactly, and merges fully."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def untied(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """The tiny model with a head of its own."""
+    """The tiny model with an untied head."""
     folder = tmp_path_factory.mktemp("untied")
     model = load_model(tiny_model)
     model.config.tie_word_embeddings = False
@@ -65,7 +65,7 @@ def logits(model: CausalModel) -> Tensor:
 
 
 def moved(model: CausalModel) -> CausalModel:
-    """The model after a training that moved all that is trained."""
+    """Change all trained parameters, as a training would, and return the model."""
     generator = torch.Generator().manual_seed(1)
     for weight in model.parameters():
         if weight.requires_grad:
@@ -245,7 +245,7 @@ def test_fused_experts_are_adapted_and_merged_but_refused_with_dropout(tmp_path:
 def trained(
     base: ModelRef, store: ArtifactStore, scope: LoraScopeConfig, *, dies_at: int = 0, **settings: TeacherConfig | bool
 ) -> ArtifactRef:
-    """The model after seven steps, interrupted at one of them if asked for."""
+    """Return the model after seven steps, with an interruption at step `dies_at` if it is not 0."""
     config = CONFIG.model_copy(
         update={
             "scope": scope,

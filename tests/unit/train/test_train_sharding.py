@@ -1,4 +1,4 @@
-"""Two gloo processes whose parameters are sharded train the weights of one, and leave checkpoints that one can read."""
+"""Two gloo processes with sharded parameters train the weights of one, and write checkpoints that one can read."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 from mixcpt.distill.body import hidden_states
 from mixcpt.distill.head import head_of
 from mixcpt.distill.loss import Teacher, distillation_loss
-from mixcpt.distill.objective import Objective
 from mixcpt.errors import ConfigError
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.train.sharding import sharding_arguments, through
+from tests.unit.distill.objectives import terms
 
 ROWS, ROW_TOKENS, VOCAB, STEPS = 4, 16, 40, 3
-OBJECTIVE = Objective(0.5, 0.5, "swap", 2.0)
+OBJECTIVE = terms(0.5, 0.5, "swap", temperature=2.0)
 SCRIPT = """
 import json, sys
 import torch
@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from accelerate import Accelerator
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.train.sharding import gathered_state, shard
+from tests.unit.distill.objectives import terms
 from tests.unit.train.test_train_sharding import loss_of, optimizer_of, student_of
 
 job = json.loads(open(sys.argv[1]).read())
@@ -52,7 +53,7 @@ if job["resume"]:
 rank, world = dist.get_rank(), dist.get_world_size()
 for step in range(*job["steps"]):
     optimizer.zero_grad()
-    # FSDP averages over the processes, where the sum is wanted
+    # FSDP averages over the processes, but the step needs the sum
     loss_of(student, teacher, step, slice(rank, None, world), world).backward()
     optimizer.step()
     if step + 1 == job["checkpoint"]:
@@ -66,7 +67,7 @@ dist.destroy_process_group()
 
 
 def student_of(base: ModelRef) -> PreTrainedModel:
-    """The base model a little moved, so that teacher and student differ from the start."""
+    """Return the base model with noise on its weights, so that teacher and student differ from the start."""
     student = load_model(base)
     generator = torch.Generator().manual_seed(3)
     for weight in student.parameters():
@@ -81,7 +82,7 @@ def optimizer_of(student: PreTrainedModel) -> torch.optim.Optimizer:
 def loss_of(
     student: PreTrainedModel, teacher: PreTrainedModel, step: int, rows: slice, num_processes: int
 ) -> torch.Tensor:
-    """The loss of some rows of a step, as the trainer computes it."""
+    """Return the loss of some rows of a step, as the trainer computes it."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(4, VOCAB, (ROWS, ROW_TOKENS), generator=generator)[rows]
     positions = torch.arange(ROW_TOKENS).remainder(8).expand_as(ids)

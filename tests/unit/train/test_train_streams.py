@@ -14,7 +14,6 @@ from mixcpt.config import DiscMethod, Method, OptimizerConfig, StreamsMethod, Ta
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows
-from mixcpt.train.streams import Stream
 from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer
 from tests.unit.mixture.test_views_pairs import ROW, curated, mixed, sentence
@@ -24,7 +23,7 @@ SGD = OptimizerConfig(learning_rate=1.0, schedule="constant", warmup_fraction=0,
 
 
 def trainer_of(model: ModelRef, folder: Path, method: Method, micro_batch: int, batch: int) -> DistillationTrainer:
-    """A trainer of one plain gradient step; its student is not its teacher."""
+    """Return a trainer of one plain gradient step; student and teacher differ."""
     draw = np.random.default_rng(3)
     documents = [" ".join(sentence(draw) for _ in range(draw.integers(3, 7))) for _ in range(30)]
     mixture = mixed(curated(folder / "corpus", {"documents": documents}), model, folder / "store", method)
@@ -49,16 +48,16 @@ def trainer_of(model: ModelRef, folder: Path, method: Method, micro_batch: int, 
             remove_unused_columns=False,
         ),
         MixtureRows(mixture.directory, batch),
-        streams=[Stream.of(stream) for stream in method.streams()],
+        streams=method.streams(),
         schedule=SGD,
         teacher=FrozenTeacher(load_model(model)),
     )
 
 
 def loop_over_parts(trainer: DistillationTrainer, indices: range, number: int) -> Tensor:
-    """The stream's mean loss by two forwards for every single part, from full logits, by autograd."""
+    """Return the stream's mean loss from full logits, with two forwards per part, by autograd."""
     stream, total, count = trainer.streams[number], torch.tensor(0.0, dtype=torch.float64), 0
-    temperature = stream.objective.temperature
+    temperature = stream.temperature
     teacher = trainer.teacher.model  # type: ignore[union-attr]
     for row in (trainer.rows[index] for index in indices):
         if row.stream != number or row.is_blank:
@@ -79,10 +78,10 @@ def loop_over_parts(trainer: DistillationTrainer, indices: range, number: int) -
 
 
 def texts_loss(trainer: DistillationTrainer, indices: range) -> Tensor:
-    """The LSSD stream's mean loss, from full logits of packed rows."""
+    """Return the LSSD stream's mean loss from full logits of packed rows."""
     rows = [trainer.rows[index] for index in indices]
     batch = trainer.data_collator([row for row in rows if not row.is_pair])
-    stream = trainer.streams[0].objective
+    stream = trainer.streams[0]
     arguments = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
     y = functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
     scored = y != IGNORE
@@ -139,7 +138,7 @@ def test_talr_weighs_by_probability_over_the_median_document(tiny_model: ModelRe
     assert_step(trainer, (weights * losses)[scored].sum() / scored.sum())
 
 
-def test_rows_of_one_stream_fill_the_teacher_only_where_it_is_asked(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_teacher_reads_only_rows_of_streams_that_need_it(tiny_model: ModelRef, tmp_path: Path) -> None:
     plain, documents = StreamsMethod().of
     untaught = plain.model_copy(update={"ce_weight": 1.0, "kl_weight": 0.0})
     trainer = trainer_of(tiny_model, tmp_path, StreamsMethod(of=(untaught, documents)), 8, 8)

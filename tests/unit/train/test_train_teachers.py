@@ -1,4 +1,4 @@
-"""Three teachers, one result: a frozen copy, the student without adapters, a cache; and what does not go together."""
+"""Three teachers with the same result (a frozen copy, disabled adapters, a cache), and refused combinations."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
 def trained(
     settings: Mapping[str, Any], corpus: ArtifactRef, model: ModelRef, folder: Path, cache: ArtifactRef | None = None
 ) -> dict[str, Tensor]:
-    """The weights that a training of the settings ends with."""
+    """Train with the settings and return the final weights."""
     config = PretrainConfig(**COMMON | dict(settings))
     rows = mixed(corpus, model, folder, config.method, total_tokens=NUM_TOKENS)
     store = ArtifactStore(folder)
@@ -75,7 +75,7 @@ def test_adapters_off_teach_exactly_what_a_frozen_copy_does(
 def test_cached_teacher_trains_nearly_the_weights_of_a_frozen_one(
     corpus: ArtifactRef, tiny_model: ModelRef, tmp_path: Path
 ) -> None:
-    """No document is split here that a whole reading would change much; half precision is what is left."""
+    """Hardly any document is split here, so the remaining difference is the rounding of the cache."""
     frozen = trained({"method": LssdMethod()}, corpus, tiny_model, tmp_path / "frozen")
     wide = {"method": LssdMethod(), "teacher": {"kind": "cached", "top_k": 64}}
     whole = trained(wide, corpus, tiny_model, tmp_path / "wide", cached(corpus, tiny_model, tmp_path / "wide", 64))
@@ -122,7 +122,7 @@ def test_cached_teacher_without_its_cache_is_refused(corpus: ArtifactRef, tiny_m
 
 def test_mixture_of_another_method_is_refused(corpus: ArtifactRef, tiny_model: ModelRef, tmp_path: Path) -> None:
     rows = mixed(corpus, tiny_model, tmp_path, DiscMethod())
-    with pytest.raises(ConfigError, match="not those of method lssd"):
+    with pytest.raises(ConfigError, match="not the streams of method lssd"):
         pretrain(
             PretrainConfig(**COMMON), rows, tiny_model, seed=0, store=ArtifactStore(tmp_path), tracker=NullTracker()
         )
