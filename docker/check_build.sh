@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds an image where no registry can be reached, and looks inside: a Debian root, which debootstrap makes, takes the place
-# of the Python image. Needs root, buildah and debootstrap, and 5 GB.
+# Build an image without a registry, and check its content. A Debian root made by debootstrap replaces the Python image.
+# Needs root rights, buildah, debootstrap and 5 GB of disk.
 #   docker/check_build.sh server|cpu|gpu [OPTION OF `buildah build`]...
 set -eu
 target=$1
@@ -38,6 +38,6 @@ else
     inside python3 -c 'import mixcpt; assert mixcpt.__file__.startswith("/opt/venv/"), mixcpt.__file__'
     inside python3 -c 'import torch; print("torch", torch.__version__)'
     inside touch /app/.mixcpt/by-its-user /results/by-its-user
-    if inside touch /app/flows/by-its-user 2>/dev/null; then echo "/app can be written" >&2; exit 1; fi
+    if inside touch /app/flows/by-its-user 2>/dev/null; then echo "/app is writable" >&2; exit 1; fi
 fi
-echo "mixcpt-$target: built, and as it should be"
+echo "mixcpt-$target: built and checked"

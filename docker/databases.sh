@@ -1,6 +1,6 @@
 #!/bin/sh
-# The databases of Prefect and of MLflow (its runs and its accounts), each owned by a role of its own. PostgreSQL's image
-# runs this once, when its volume is empty.
+# Create the databases of Prefect and MLflow (runs and accounts), with one owner role per program. PostgreSQL's image runs
+# this script once, if its volume is empty.
 set -eu
 psql --set=ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
     --set=prefect="$PREFECT_DATABASE_PASSWORD" --set=mlflow="$MLFLOW_DATABASE_PASSWORD" <<'SQL'

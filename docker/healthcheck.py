@@ -1,8 +1,8 @@
-"""Whether the servers that the environment names take a request: `python healthcheck.py [URL...]`, exit code 0 or 1.
+"""Check that the servers in the environment accept requests: `python healthcheck.py [URL...]`, exit code 0 or 1.
 
-A server's own `/health` answers everybody, also a client that it refuses everything else: one with a wrong password, or
-one that calls it by a name which it does not know. So what is asked is a route of the API that needs the database, by
-the name and with the credentials that the clients of these images use. Each URL has to answer 200 besides.
+A server's own `/health` also answers clients with a wrong password or host name, whose other requests fail. This check
+calls an API route that needs the database, with the host name and the credentials of the clients of these images. In
+addition, every given URL must answer 200.
 """
 
 import base64
@@ -15,19 +15,19 @@ _TIMEOUT_SECONDS = 10
 
 
 def requests() -> list[Request]:
-    """Returns a question to each server that this environment has the address of."""
-    found = [Request(url) for url in sys.argv[1:]]
+    """Return one request per server whose address is in the environment, and one per given URL."""
+    checks = [Request(url) for url in sys.argv[1:]]
     if prefect := os.environ.get("PREFECT_API_URL"):
         count = Request(f"{prefect}/flows/count", data=b"{}", headers={"Content-Type": "application/json"})
-        found.append(_signed(count, os.environ.get("PREFECT_API_AUTH_STRING", "")))
+        checks.append(_signed(count, os.environ.get("PREFECT_API_AUTH_STRING", "")))
     if mlflow := os.environ.get("MLFLOW_TRACKING_URI"):
         account = (os.environ.get(f"MLFLOW_TRACKING_{part}", "") for part in ("USERNAME", "PASSWORD"))
-        found.append(_signed(Request(f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"), ":".join(account)))
-    return found
+        checks.append(_signed(Request(f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"), ":".join(account)))
+    return checks
 
 
-def trouble(request: Request) -> str:
-    """Returns why a server does not answer; empty where it does."""
+def problem(request: Request) -> str:
+    """Send a request and return the reason why it fails; empty if it is answered."""
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
             return ""
@@ -41,6 +41,6 @@ def _signed(request: Request, credentials: str) -> Request:
 
 
 if __name__ == "__main__":
-    found = [problem for request in requests() if (problem := trouble(request))]
-    print("\n".join(found))
-    raise SystemExit(1 if found else 0)
+    problems = [reason for request in requests() if (reason := problem(request))]
+    print("\n".join(problems))
+    raise SystemExit(1 if problems else 0)

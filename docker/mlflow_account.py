@@ -1,6 +1,6 @@
-"""Gives MLflow the account of the workers, with the password that the environment has now.
+"""Create the workers' account in MLflow, or set its password to the one in the environment.
 
-The admin's own name and password are in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, as MLflow wants them.
+MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the name and password of the admin, as MLflow expects.
 """
 
 import os
@@ -14,15 +14,15 @@ _TIMEOUT_SECONDS = 60
 
 def main() -> None:
     account = {"username": os.environ["WORKER_USERNAME"], "password": os.environ["WORKER_PASSWORD"]}
-    made = requests.post(f"{_USERS}/create", json=account, auth=_ADMIN, timeout=_TIMEOUT_SECONDS)
-    if made.status_code == requests.codes.ok:
-        print(f"made the account {account['username']}")
-    elif made.json().get("error_code") == "RESOURCE_ALREADY_EXISTS":
+    created = requests.post(f"{_USERS}/create", json=account, auth=_ADMIN, timeout=_TIMEOUT_SECONDS)
+    if created.status_code == requests.codes.ok:
+        print(f"created the account {account['username']}")
+    elif created.json().get("error_code") == "RESOURCE_ALREADY_EXISTS":
         changed = requests.patch(f"{_USERS}/update-password", json=account, auth=_ADMIN, timeout=_TIMEOUT_SECONDS)
         changed.raise_for_status()
-        print(f"the account {account['username']} is there; its password is the one given now")
+        print(f"the account {account['username']} exists; its password was set")
     else:
-        made.raise_for_status()
+        created.raise_for_status()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings: strict, explained, every problem reported at once with its key path."""
+"""Settings: strict, explained, all problems reported together with their key paths."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def settings_classes(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every settings class that can stand below an annotation."""
+    """Yield every settings class in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         for field in annotation.model_fields.values():
@@ -51,7 +51,7 @@ def test_override_reaches_into_a_default_choice() -> None:
     assert load_config(overrides=["pretrain.method.alpha=0.3"]).pretrain.method.alpha == 0.3  # type: ignore[union-attr]
 
 
-def test_override_of_kind_starts_the_choice_anew() -> None:
+def test_override_of_kind_resets_the_section() -> None:
     weights = [f"mixture.weights.{pool}=0" for pool in ("instructions", "preferences")]
     config = load_config(overrides=["pretrain.method.kind=cpt", *weights])
     assert config.pretrain.method == CptMethod()
@@ -70,7 +70,7 @@ def test_override_steps_into_a_list_by_number() -> None:
         ("seed=[", "not valid YAML"),
     ],
 )
-def test_override_that_is_malformed_is_explained(override: str, message: str) -> None:
+def test_malformed_override_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(overrides=[override])
 
@@ -108,12 +108,12 @@ def test_load_config_reports_every_problem_with_file_and_key_path(tmp_path: Path
     ("text", "message"),
     [("a: [", "not valid YAML"), ("- 1", "contains a list"), ("pretrain: {method: {alpha: 1}}", "pretrain.method")],
 )
-def test_load_config_explains_files_that_hold_no_settings(tmp_path: Path, text: str, message: str) -> None:
+def test_load_config_refuses_files_without_settings(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, text))
 
 
-def test_load_config_explains_a_missing_file(tmp_path: Path) -> None:
+def test_load_config_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load_config(tmp_path / "none.yaml")
 
@@ -131,7 +131,7 @@ def test_load_config_explains_a_missing_file(tmp_path: Path) -> None:
         (["curation.sources.1.name=world-domain"], "given twice: world-domain"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(overrides: list[str], message: str) -> None:
+def test_contradictory_settings_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(overrides=overrides)
 
@@ -142,13 +142,9 @@ def test_settings_are_frozen() -> None:
 
 
 def test_every_setting_is_explained() -> None:
-    unexplained = [
-        f"{model.__name__}.{name}"
-        for model in set(settings_classes(AdaptConfig))
-        for name, field in model.model_fields.items()
-        if not field.description
-    ]
-    assert unexplained == []
+    for model in set(settings_classes(AdaptConfig)):
+        unexplained = [name for name, field in model.model_fields.items() if not field.description]
+        assert unexplained == [], model.__name__
 
 
 def test_config_imports_without_torch() -> None:
@@ -164,7 +160,7 @@ def test_config_imports_without_torch() -> None:
         ("rounds", {"ReadaptConfig", "CorpusConfig"}),
     ],
 )
-def test_load_any_tells_what_a_file_describes(folder: str, kinds: set[str]) -> None:
+def test_load_any_recognises_the_kind_of_file(folder: str, kinds: set[str]) -> None:
     paths = (Path(__file__).parents[3] / "deployments" / folder).glob("*.yaml")
     assert {type(load_any(path)).__name__ for path in paths} == kinds
 

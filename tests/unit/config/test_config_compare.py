@@ -1,4 +1,4 @@
-"""The settings of a comparison: what contenders share and change, and what would not be fair is refused."""
+"""Settings of a comparison: shared settings and changes are merged, and unfair comparisons are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def compare(*contenders: dict[str, Any], **changes: Any) -> CompareConfig:
     return CompareConfig.model_validate({"contenders": contenders, **changes})
 
 
-def test_adapt_has_the_common_settings_the_contenders_and_the_value() -> None:
+def test_adapt_merges_common_settings_contender_and_value() -> None:
     config = compare(LSSD, REPLAY, settings={"mixture": {"total_tokens": 5000}, "pretrain": {"batch_rows": 16}})
     made = config.adapt(config.contenders[0], 0.002, seed=4, split="selection")
     assert (made.name, made.seed, made.data_seed, made.evaluate.split) == ("lssd-4", 4, 0, "selection")
@@ -31,7 +31,7 @@ def test_adapt_has_the_common_settings_the_contenders_and_the_value() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_presets_are_valid_and_say_what_they_take(path: Path) -> None:
+def test_presets_load_and_state_hardware_and_time(path: Path) -> None:
     text = path.read_text()
     command = "mixcpt advise" if "num_trials" in text else "mixcpt compare"
     assert f"{command} deployments/comparisons/{path.name}" in text
@@ -40,7 +40,7 @@ def test_presets_are_valid_and_say_what_they_take(path: Path) -> None:
     assert config.seeds
 
 
-def test_merged_maps_are_merged_and_a_new_kind_starts_anew() -> None:
+def test_merged_merges_maps_unless_the_kind_differs() -> None:
     common = {"method": {"kind": "lssd", "alpha": 0.3}, "rows": 4, "tasks": [1, 2]}
     assert merged(common, {"method": {"alpha": 0.5}})["method"] == {"kind": "lssd", "alpha": 0.5}
     assert merged(common, {"method": {"kind": "kl"}})["method"] == {"kind": "kl"}
@@ -59,7 +59,7 @@ def test_merged_maps_are_merged_and_a_new_kind_starts_anew() -> None:
         ({"contenders": [LSSD], "search": {"setting": "pretrain.optimizer.lr"}}, r"pretrain\.optimizer\.lr"),
     ],
 )
-def test_compare_refuses_what_would_fail_or_not_be_fair(changes: dict[str, Any], problem: str) -> None:
+def test_invalid_or_unfair_comparison_is_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         CompareConfig.model_validate(changes)
 

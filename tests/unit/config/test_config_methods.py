@@ -80,7 +80,7 @@ def test_every_method_round_trips_through_its_dump(kind: str) -> None:
         ({"method": {"kind": "streams"}, "batch_rows": 1, "micro_batch_rows": 1}, "every step reads 2 streams"),
     ],
 )
-def test_combination_without_meaning_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_combination_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         PretrainConfig(**settings)
 
@@ -100,21 +100,21 @@ def test_combination_without_meaning_is_refused(settings: dict[str, Any], messag
         ),
     ],
 )
-def test_stream_without_meaning_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_stream_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         StreamConfig(**settings)
 
 
-def test_streams_of_one_name_are_refused() -> None:
+def test_streams_with_equal_names_are_refused() -> None:
     with pytest.raises(ValidationError, match="stream names must differ"):
         StreamsMethod(of=(StreamConfig(), StreamConfig()))
 
 
-def test_teacher_that_nothing_follows_is_no_reason_to_refuse() -> None:
+def test_unused_cached_teacher_is_accepted() -> None:
     assert not PretrainConfig(method={"kind": "cpt"}, teacher={"kind": "cached"}).uses_cache  # type: ignore[arg-type]
 
 
-def test_method_of_documents_alone_asks_for_weights_of_domain_alone() -> None:
+def test_method_on_documents_needs_domain_weights_only() -> None:
     with pytest.raises(ConfigError, match=r"disc reads only domain documents.*or use streams"):
         load_config(overrides=["pretrain.method.kind=disc"])
     weights = [f"mixture.weights.{pool}=0" for pool in ("instructions", "preferences")]

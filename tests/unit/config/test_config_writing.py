@@ -1,4 +1,4 @@
-"""Settings written as YAML load back into the same settings, and explain themselves."""
+"""Settings written as YAML load back into equal settings and have comments."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ def test_to_yaml_loads_back_into_equal_settings(preset: Path, only_set: bool) ->
     assert AdaptConfig.model_validate(yaml.safe_load(to_yaml(config, only_set=only_set))) == config
 
 
-def test_to_yaml_puts_the_help_of_a_field_above_it() -> None:
+def test_to_yaml_writes_the_help_text_above_its_field() -> None:
     lines = to_yaml(AdaptConfig()).splitlines()
-    where = lines.index("    alpha: 0.5")
-    assert lines[where - 1].strip().startswith("# Weight of next-token prediction")
+    index = lines.index("    alpha: 0.5")
+    assert lines[index - 1].strip().startswith("# Weight of next-token prediction")
 
 
-def test_to_yaml_quotes_what_yaml_would_misread() -> None:
+def test_to_yaml_quotes_ambiguous_strings() -> None:
     source = FilesSource(name="a", pool="domain", paths=("yes", "1", "a: b # c", "snow é\n"))
     assert yaml.safe_load(to_yaml(source))["paths"] == ["yes", "1", "a: b # c", "snow é\n"]
 
