@@ -1,4 +1,4 @@
-"""Format alignment: select a few general samples, then SFT and DPO through the chat template."""
+"""Format alignment: select a few general samples, then train SFT and DPO with the chat template."""
 
 from mixcpt.align.finetune import dpo, sft
 from mixcpt.align.selection import select

@@ -1,4 +1,4 @@
-"""The two forms of a sample: through the chat template, and as plain text the way pre-training reads it."""
+"""The two forms of a sample: rendered with the chat template, and as plain text as in pre-training."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PLAIN_SEPARATOR = "\n"
-"""Stands between question and answer in the plain form; the default separator of the mixture."""
+"""Text between question and answer in the plain form; the default separator of the mixture."""
 
 _PROBE = ("ping", "pong")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample in token ids, cut where the answer starts."""
+    """Token ids of one sample, divided into prompt and answer."""
 
     prompt_ids: list[int]
     response_ids: list[int]
-    """The answer with what closes it: end-of-turn markers in the chat form, the end-of-text token in the plain form."""
+    """Answer with its end: end-of-turn markers in the chat form, the end-of-text token in the plain form."""
 
     @property
     def input_ids(self) -> list[int]:
@@ -37,15 +37,15 @@ class Encoded:
 
 
 def _dialogue(prompt: str, *response: str) -> list[dict[str, str]]:
-    """Returns the question as a user turn, and the answer, where there is one, as an assistant turn."""
+    """Return the question as a user turn and the answer, if there is one, as an assistant turn."""
     return [{"role": "user", "content": prompt}, *({"role": "assistant", "content": text} for text in response)]
 
 
 def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer of a model with its chat template, tried out; `chat_template` as in `BaseModelConfig`.
+    """Load the tokenizer of a model and check its chat template; `chat_template` as in `BaseModelConfig`.
 
     Raises:
-        ModelError: If there is no chat template, it cannot be rendered or drops text, or nothing could end an answer.
+        ModelError: If there is no chat template, it cannot be rendered or drops text, or there is no EOS token.
     """
     from jinja2 import TemplateError
 
@@ -53,7 +53,7 @@ def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokeni
     tokenizer = load_tokenizer(model, chat_template)
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"the tokenizer of {model.path} has no end-of-text token, so no answer could ever end",
+            f"the tokenizer of {model.path} has no end-of-text token, so generation could not stop",
             "set eos_token in its tokenizer_config.json",
         )
     prompt, response = _PROBE
@@ -98,7 +98,7 @@ def template_digest(model: ModelRef, chat_template: str) -> str:
 
 
 def context_tokens(model: ModelRef, max_tokens: int) -> int:
-    """Returns `max_tokens`, or the longest text that the model can read where that is less."""
+    """Return `max_tokens`, or the context length of the model if that is less."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model.path, trust_remote_code=False).get_text_config()
@@ -106,14 +106,14 @@ def context_tokens(model: ModelRef, max_tokens: int) -> int:
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
-    """Returns a sample in the chat form; its prompt is exactly what a model is given before it generates."""
-    asked = tokenizer.apply_chat_template(_dialogue(prompt), add_generation_prompt=True, tokenize=False)
+    """Return a sample in the chat form; its prompt is exactly the prompt of a model that generates the answer."""
+    before = tokenizer.apply_chat_template(_dialogue(prompt), add_generation_prompt=True, tokenize=False)
     whole = tokenizer.apply_chat_template(_dialogue(prompt, response), tokenize=False)
-    return _cut(tokenizer, str(asked), str(whole))
+    return _cut(tokenizer, str(before), str(whole))
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
-    """Returns a sample as pre-training reads it: beginning of text, question, separator, answer, end of text."""
+    """Return a sample in the form of pre-training: beginning of text, question, separator, answer, end of text."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     question = prompt + PLAIN_SEPARATOR
@@ -121,17 +121,19 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str)
     return Encoded(start + encoded.prompt_ids, encoded.response_ids + end)
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, asked: str, whole: str) -> Encoded:
-    """Returns `whole` cut behind `asked`.
+def _cut(tokenizer: PreTrainedTokenizerBase, prompt: str, whole: str) -> Encoded:
+    """Return the tokens of `whole`, divided after `prompt`.
 
-    Where the prompt's ids are no prefix of the whole's, because a token spans the boundary or the template renders the
-    two differently, the answer is tokenised apart: a model must be trained on the context that it will see.
+    If the ids of the prompt are not a prefix of the ids of the whole, because a token spans the boundary or the
+    template renders the prompt differently, the rest is tokenised separately: training needs the same prompt as
+    generation.
     """
-    asked_ids, whole_ids = _ids(tokenizer, asked), _ids(tokenizer, whole)
-    if whole_ids[: len(asked_ids)] == asked_ids:
-        return Encoded(asked_ids, whole_ids[len(asked_ids) :])
-    shared = next((i for i, pair in enumerate(zip(asked, whole, strict=False)) if pair[0] != pair[1]), len(asked))
-    return Encoded(asked_ids, _ids(tokenizer, whole[shared:]))
+    prompt_ids, whole_ids = _ids(tokenizer, prompt), _ids(tokenizer, whole)
+    if whole_ids[: len(prompt_ids)] == prompt_ids:
+        return Encoded(prompt_ids, whole_ids[len(prompt_ids) :])
+    characters = enumerate(zip(prompt, whole, strict=False))
+    num_shared = next((index for index, (ours, theirs) in characters if ours != theirs), len(prompt))
+    return Encoded(prompt_ids, _ids(tokenizer, whole[num_shared:]))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The stages SFT and DPO: a selection and a model in, a model that answers in the chat form out."""
+"""The stages SFT and DPO: train a model on selected samples to answer in the chat form."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mixcpt.align.chat import Encoded, context_tokens, encode_chat, load_chat_tokenizer
 from mixcpt.align.selection import INSTRUCTIONS, PREFERENCES, Pool, unusable
@@ -26,34 +26,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a stage trains on."""
+    """Training data of SFT or DPO."""
 
     answers: list[list[Encoded]]
-    """Per sample: its answers in the chat form, in the order of the pool's columns."""
+    """Answers of every sample in the chat form, in the order of the pool's columns."""
     skipped: dict[str, int]
-    """Selected samples that cannot be trained on, by reason."""
+    """Number of selected samples that cannot be trained on, by reason."""
 
     @property
     def num_tokens(self) -> int:
-        return sum(encoded.num_tokens for answers in self.answers for encoded in answers)
+        return sum(encoded.num_tokens for encoded in chain.from_iterable(self.answers))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finetuning:
     """One call of SFT or DPO."""
 
-    name: str
+    name: Literal["sft", "dpo"]
     pool: Pool
     config: SftConfig | DpoConfig
     selection: ArtifactRef
     model: ModelRef
     chat_template: str
     """Setting `base.chat_template`; empty for the model's own template."""
+    seed: int
     key: StageKey
 
 
-MakeTrainer = Callable[["PreTrainedModel", Samples, "PreTrainedTokenizerBase", Path], "Trainer"]
-"""Function from a model, samples, tokenizer and the folder of checkpoints to a trainer."""
+@dataclass(frozen=True)
+class TrainingRun:
+    """Measurements of a training run."""
+
+    history: list[dict[str, int | float]]
+    steps: int
+    resumed_steps: int
+    """Number of steps done by an interrupted process before this one."""
+    seconds: float
+    """Duration of the training in this process, in seconds."""
 
 
 def sft(
@@ -66,22 +75,12 @@ def sft(
     store: ArtifactStore,
     tracker: Tracker,
 ) -> ArtifactRef:
-    """Returns the model trained to answer in the chat form; only answer tokens carry loss.
+    """Train a model to answer in the chat form and return its reference; only answer tokens have a loss.
 
     Raises:
         ModelError: If the model has no usable chat template.
         DataError: If no selected sample can be used.
     """
-
-    def trainer(
-        student: PreTrainedModel, samples: Samples, tokenizer: PreTrainedTokenizerBase, folder: Path
-    ) -> Trainer:
-        from mixcpt.align.trl_adapter import sft_trainer
-
-        encoded = [response for (response,) in samples.answers]
-        return sft_trainer(config, encoded, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
-
-    key = sft_key(config, selection, model, chat_template, seed=seed)
     finetuning = Finetuning(
         name="sft",
         pool=INSTRUCTIONS,
@@ -89,9 +88,10 @@ def sft(
         selection=selection,
         model=model,
         chat_template=chat_template,
-        key=key,
+        seed=seed,
+        key=sft_key(config, selection, model, chat_template, seed=seed),
     )
-    return _produce(finetuning, trainer, store)
+    return _produce(finetuning, store, tracker)
 
 
 def dpo(
@@ -104,22 +104,14 @@ def dpo(
     store: ArtifactStore,
     tracker: Tracker,
 ) -> ArtifactRef:
-    """Returns the model trained to prefer chosen over rejected answers; `model`, from SFT, is the reference too.
+    """Train a model to prefer chosen over rejected answers and return its reference.
+
+    `model`, usually the result of SFT, is also the reference of the loss.
 
     Raises:
         ModelError: If the model has no usable chat template.
         DataError: If no selected pair can be used.
     """
-
-    def trainer(
-        student: PreTrainedModel, samples: Samples, tokenizer: PreTrainedTokenizerBase, folder: Path
-    ) -> Trainer:
-        from mixcpt.align.trl_adapter import dpo_trainer
-
-        pairs = [(chosen, rejected) for chosen, rejected in samples.answers]
-        return dpo_trainer(config, pairs, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
-
-    key = dpo_key(config, selection, model, chat_template, seed=seed)
     finetuning = Finetuning(
         name="dpo",
         pool=PREFERENCES,
@@ -127,12 +119,13 @@ def dpo(
         selection=selection,
         model=model,
         chat_template=chat_template,
-        key=key,
+        seed=seed,
+        key=dpo_key(config, selection, model, chat_template, seed=seed),
     )
-    return _produce(finetuning, trainer, store)
+    return _produce(finetuning, store, tracker)
 
 
-def _produce(finetuning: Finetuning, make_trainer: MakeTrainer, store: ArtifactStore) -> ArtifactRef:
+def _produce(finetuning: Finetuning, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Train, publish the model and remove its checkpoints, unless the store has the model."""
     key, model = finetuning.key, finetuning.model
 
@@ -141,7 +134,8 @@ def _produce(finetuning: Finetuning, make_trainer: MakeTrainer, store: ArtifactS
         samples = _read(finetuning, tokenizer)
         student = load_model(model)
         checkpoints = store.work_directory(key) / "checkpoints"
-        run = _train(make_trainer(student, samples, tokenizer, checkpoints), finetuning.name, checkpoints)
+        trainer = _trainer(finetuning, samples, student, tokenizer, folder=checkpoints, tracker=tracker)
+        run = _train(trainer, finetuning.name, checkpoints)
         _save(student, tokenizer, folder / "model", trained_from=model)
         (folder / "history.json").write_text(json.dumps(run.history, indent=1, sort_keys=True))
         return _metrics(finetuning, samples, run, student)
@@ -151,6 +145,26 @@ def _produce(finetuning: Finetuning, make_trainer: MakeTrainer, store: ArtifactS
     if not trained.reused:
         shutil.rmtree(store.work_directory(key) / "checkpoints")
     return trained
+
+
+def _trainer(
+    finetuning: Finetuning,
+    samples: Samples,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    tracker: Tracker,
+) -> Trainer:
+    """Return the trainer of SFT or DPO; its checkpoints go to `folder`."""
+    from mixcpt.align.trl_adapter import dpo_trainer, sft_trainer
+
+    config, seed = finetuning.config, finetuning.seed
+    if isinstance(config, SftConfig):
+        responses = [response for (response,) in samples.answers]
+        return sft_trainer(config, responses, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
+    pairs = [(chosen, rejected) for chosen, rejected in samples.answers]
+    return dpo_trainer(config, pairs, student, tokenizer, folder=folder, seed=seed, tracker=tracker)
 
 
 def _save(
@@ -193,20 +207,8 @@ def _read(finetuning: Finetuning, tokenizer: PreTrainedTokenizerBase) -> Samples
     return Samples(answers, dict(skipped))
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """What a training went through."""
-
-    history: list[dict[str, int | float]]
-    steps: int
-    resumed_steps: int
-    """Steps that an interrupted process had done before."""
-    seconds: float
-    """Of this process alone."""
-
-
 def _train(trainer: Trainer, stage: str, checkpoints: Path) -> TrainingRun:
-    """Returns how the training went; it goes on from the last whole checkpoint where there is one."""
+    """Train, from the last complete checkpoint if there is one, and return the measurements."""
     from mixcpt.align.trl_adapter import stage_history
     from mixcpt.train.callbacks import last_complete_checkpoint
 
@@ -215,7 +217,12 @@ def _train(trainer: Trainer, stage: str, checkpoints: Path) -> TrainingRun:
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
-    return TrainingRun(stage_history(trainer, stage), trainer.state.global_step, resumed_steps, seconds)
+    return TrainingRun(
+        history=stage_history(trainer, stage),
+        steps=trainer.state.global_step,
+        resumed_steps=resumed_steps,
+        seconds=seconds,
+    )
 
 
 def _metrics(finetuning: Finetuning, samples: Samples, run: TrainingRun, student: PreTrainedModel) -> dict[str, Any]:
@@ -223,7 +230,8 @@ def _metrics(finetuning: Finetuning, samples: Samples, run: TrainingRun, student
 
     tokens = samples.num_tokens * finetuning.config.epochs
     training_flops = student_flops_per_token(student, recompute=False)
-    reference_flops = training_flops // 3 if finetuning.pool is PREFERENCES else 0  # one forward of three passes, once
+    # DPO runs the reference once: one forward, a third of the forward and backward passes of training.
+    reference_flops = training_flops // 3 if finetuning.pool is PREFERENCES else 0
     return {
         "steps": run.steps,
         "resumed_steps": run.resumed_steps,

@@ -1,4 +1,4 @@
-"""How well a model predicts answers: mean loss per answer token, many samples at a time."""
+"""The mean loss of a model per answer token, computed in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,30 +13,31 @@ from mixcpt.align.chat import Encoded
 from mixcpt.mixture.rows import IGNORE_INDEX
 
 MAX_LOGITS = 1 << 25
-"""Logits of one forward: 128 MiB in fp32, whatever the vocabulary."""
+"""Maximum number of logits in one forward: 128 MiB in fp32."""
 
 
 def response_losses(
     model: PreTrainedModel, samples: Sequence[Encoded], on_batch: Callable[[int], None] = lambda num_samples: None
 ) -> Float[np.ndarray, " samples"]:
-    """Returns the mean negative log-likelihood per answer token of each sample, in nats.
+    """Return the mean negative log-likelihood per answer token of every sample, in nats.
 
-    Samples of similar length share a batch, the longest first: what does not fit into memory fails at once.
+    Samples of similar length share a batch, and the longest come first, so a lack of memory is detected immediately.
 
     Args:
-        on_batch: Called after each batch with the number of samples in it.
+        model: Model to evaluate.
+        samples: Samples with at least one answer token.
+        on_batch: Function called after every batch with its number of samples.
     """
     losses = np.empty(len(samples))
-    for batch in _batches(
-        [sample.num_tokens for sample in samples], MAX_LOGITS // model.config.get_text_config().vocab_size
-    ):
+    lengths = [sample.num_tokens for sample in samples]
+    for batch in _batches(lengths, max_tokens=MAX_LOGITS // model.config.get_text_config().vocab_size):
         losses[batch] = _batch_losses(model, [samples[index] for index in batch]).cpu().numpy()
         on_batch(len(batch))
     return losses
 
 
 def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Yields the indices of samples whose padded lengths sum to at most `max_tokens`; a longer one goes alone."""
+    """Yield indices of samples with a sum of padded lengths of at most `max_tokens`, or of one longer sample."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if batch and lengths[batch[0]] * (len(batch) + 1) > max_tokens:

@@ -1,4 +1,4 @@
-"""Which few samples of the general pools teach the chat form: draw candidates, score them, take the first."""
+"""Select the samples that teach the chat form: draw candidates of the general pools, score them, take the best."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,12 @@ _NUM_PROGRESS_REPORTS = 20
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool of the corpus and the file that its selected samples go to."""
+    """A pool of the corpus and the file of its selected samples."""
 
     name: str
     file: str
     answers: tuple[str, ...]
-    """Columns with answers; the first is the one that is scored."""
+    """Columns with answers; the first one is scored."""
 
 
 INSTRUCTIONS = Pool("instructions", "sft.parquet", ("response",))
@@ -49,18 +50,18 @@ PREFERENCES = Pool("preferences", "dpo.parquet", ("chosen", "rejected"))
 POOLS = (INSTRUCTIONS, PREFERENCES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidates:
     """Usable samples of one pool in a random order."""
 
     pool: Pool
     available: int
     frame: pd.DataFrame
-    """One row per candidate, with the columns of the corpus."""
+    """Table of one row per candidate, with the columns of the corpus."""
     encoded: dict[str, list[Encoded]]
-    """The scored answer in the form `plain` and `chat`."""
+    """Scored answer of every candidate in the forms `plain` and `chat`."""
     skipped: dict[str, int]
-    """Samples that were drawn and could not be used, by reason."""
+    """Number of drawn samples that are unusable, by reason."""
 
 
 def select(
@@ -73,7 +74,7 @@ def select(
     store: ArtifactStore,
     tracker: Tracker,
 ) -> ArtifactRef:
-    """Returns the artifact with the samples for SFT (sft.parquet) and DPO (dpo.parquet), and how they were found.
+    """Select the samples for SFT (sft.parquet) and DPO (dpo.parquet), and return the reference of the selection.
 
     Raises:
         ModelError: If the model has no usable chat template.
@@ -95,7 +96,7 @@ def select(
     return store.produce(key, build, lineage={"corpus": corpus.path, "model": model.to_json()})
 
 
-def _wanted(pool: Pool, config: SelectionConfig) -> int:
+def _num_wanted(pool: Pool, config: SelectionConfig) -> int:
     return config.num_instructions if pool is INSTRUCTIONS else config.num_preferences
 
 
@@ -107,7 +108,7 @@ def _draw(
     model: ModelRef,
     seed: int,
 ) -> Candidates:
-    """Returns up to `num_candidates` usable samples of a pool in a random order, and why others were skipped."""
+    """Draw up to `num_candidates` usable samples of a pool in random order, and count the unusable ones by reason."""
     import pandas as pd
 
     frame = pd.read_parquet(corpus.file(f"{pool.name}.parquet"))
@@ -115,7 +116,7 @@ def _draw(
     encoded: dict[str, list[Encoded]] = {"plain": [], "chat": []}
     skipped: Counter[str] = Counter()
     max_tokens = context_tokens(model, config.max_tokens)
-    limit = config.num_candidates if _wanted(pool, config) else 0
+    limit = config.num_candidates if _num_wanted(pool, config) else 0
     for row in np.random.default_rng([seed, POOLS.index(pool)]).permutation(len(frame)):
         if len(rows) == limit:
             break
@@ -127,11 +128,17 @@ def _draw(
         rows.append(int(row))
         encoded["chat"].append(chats[0])
         encoded["plain"].append(encode_plain(tokenizer, prompt, answers[0]))
-    return Candidates(pool, len(frame), frame.iloc[rows].reset_index(drop=True), encoded, dict(skipped))
+    return Candidates(
+        pool=pool,
+        available=len(frame),
+        frame=frame.iloc[rows].reset_index(drop=True),
+        encoded=encoded,
+        skipped=dict(skipped),
+    )
 
 
 def unusable(answers: Sequence[str], chats: Sequence[Encoded], max_tokens: int) -> str:
-    """Returns why a sample cannot be trained on, or nothing where it can; `chats` are its answers in the chat form."""
+    """Return the reason why a sample is unusable for training, or an empty text; `chats` are its answers as chats."""
     if not all(text.strip() and chat.response_ids for text, chat in zip(answers, chats, strict=True)):
         return "empty_answer"
     if any(chat.num_tokens > max_tokens for chat in chats):
@@ -142,7 +149,7 @@ def unusable(answers: Sequence[str], chats: Sequence[Encoded], max_tokens: int) 
 
 
 def _score(drawn: Sequence[Candidates], config: SelectionConfig, model: ModelRef, tracker: Tracker) -> list[Candidates]:
-    """Returns the candidates with the columns `plain_loss` and `chat_loss`; NaN in a form that the strategy ignores."""
+    """Return the candidates with columns `plain_loss` and `chat_loss`; NaN if the strategy does not need the form."""
     forms = FORMS[config.strategy]
     total = sum(len(candidates.frame) * len(forms) for candidates in drawn)
     if not total:
@@ -154,16 +161,15 @@ def _score(drawn: Sequence[Candidates], config: SelectionConfig, model: ModelRef
 
     loaded = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     progress = _Progress(tracker, total)
-    return [
-        _with_losses(
-            candidates, {form: response_losses(loaded, candidates.encoded[form], progress.advance) for form in forms}
-        )
-        for candidates in drawn
-    ]
+    scored = []
+    for candidates in drawn:
+        losses = {form: response_losses(loaded, candidates.encoded[form], progress.advance) for form in forms}
+        scored.append(_with_losses(candidates, losses))
+    return scored
 
 
 class _Progress:
-    """Tells the tracker now and then how many forwards are done."""
+    """Progress of the scoring, logged to the tracker about twenty times."""
 
     def __init__(self, tracker: Tracker, total: int) -> None:
         self.tracker = tracker
@@ -178,18 +184,19 @@ class _Progress:
 
 
 def _with_losses(candidates: Candidates, losses: Mapping[str, Any]) -> Candidates:
-    nothing = np.full(len(candidates.frame), np.nan)
-    columns = {f"{form}_loss": losses.get(form, nothing) for form in ("plain", "chat")}
+    missing = np.full(len(candidates.frame), np.nan)
+    columns = {f"{form}_loss": losses.get(form, missing) for form in ("plain", "chat")}
     return replace(candidates, frame=candidates.frame.assign(**columns))
 
 
 def _take(candidates: Candidates, config: SelectionConfig, folder: Path) -> dict[str, Any]:
-    """Returns the report of one pool, and writes its selected samples, the best first."""
-    wanted = _wanted(candidates.pool, config)
+    """Write the selected samples of one pool, the best first, and return its report."""
+    wanted = _num_wanted(candidates.pool, config)
     frame = candidates.frame
     ranking = rank(config.strategy, frame["plain_loss"].to_numpy(), frame["chat_loss"].to_numpy())
     frame = frame.assign(score=ranking.scores)
     chosen = frame.iloc[ranking.order[:wanted]]
+    scored = chain.from_iterable(candidates.encoded[form] for form in FORMS[config.strategy])
     columns = ["id", "source", "prompt", *candidates.pool.answers, "score", "plain_loss", "chat_loss"]
     chosen[columns].to_parquet(folder / candidates.pool.file, index=False)
     return {
@@ -200,13 +207,13 @@ def _take(candidates: Candidates, config: SelectionConfig, folder: Path) -> dict
         "selected": len(chosen),
         "missing": wanted - len(chosen),
         "filled_up": max(0, len(chosen) - ranking.num_preferred),
-        "tokens": sum(encoded.num_tokens for form in FORMS[config.strategy] for encoded in candidates.encoded[form]),
+        "tokens": sum(encoded.num_tokens for encoded in scored),
         "quantiles": {"of": list(_QUANTILES), "candidates": _quantiles(frame), "selected": _quantiles(chosen)},
     }
 
 
 def _quantiles(frame: pd.DataFrame) -> dict[str, list[float]]:
-    """Returns the quantiles of each column that was measured."""
+    """Return the quantiles of every measured column."""
     measured = frame[["score", "plain_loss", "chat_loss"]].dropna(axis="columns", how="all")
     return {
         str(name): [round(float(value), 4) for value in measured[name].quantile(list(_QUANTILES))] for name in measured

@@ -26,12 +26,12 @@ def selection_key(
 
 
 def sft_key(config: SftConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int) -> StageKey:
-    """Return the key of the model that SFT makes of `model`."""
+    """Return the key of `model` after SFT."""
     return _finetuning_key("sft", config, selection, model, chat_template=chat_template, seed=seed)
 
 
 def dpo_key(config: DpoConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int) -> StageKey:
-    """Return the key of the model that DPO makes of `model`."""
+    """Return the key of `model` after DPO."""
     return _finetuning_key("dpo", config, selection, model, chat_template=chat_template, seed=seed)
 
 

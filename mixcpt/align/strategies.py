@@ -1,4 +1,4 @@
-"""In which order candidates are taken; pure functions of their losses."""
+"""The order in which candidates are selected: pure functions of their losses."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from mixcpt.config.align import Strategy
 
 _DECIMALS = 4
-"""Losses are compared in steps of 0.0001 nats, so that rounding noise of a batch decides no order."""
+"""Decimals of the losses when they are compared, so that rounding errors of a batch do not change the order."""
 
 Losses = Float[np.ndarray, " candidates"]
 
@@ -19,26 +19,27 @@ FORMS: dict[Strategy, tuple[str, ...]] = {
     "gap": ("plain", "chat"),
     "known_gap": ("plain", "chat"),
 }
-"""The forms in which a strategy needs the losses; each costs one forward over the candidates."""
+"""Forms whose losses a strategy needs; every form costs one forward per candidate."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates in the order in which they are taken."""
+    """Candidates in the order of selection."""
 
     order: Int[np.ndarray, " candidates"]
     scores: Losses
-    """What the strategy ordered by, per candidate (not sorted); NaN for `random`."""
+    """Value that the strategy sorts by, per candidate (not sorted); NaN for `random`."""
     num_preferred: int
-    """So many at the head meet the strategy's condition; those behind only fill up."""
+    """Number of first candidates that meet the condition of the strategy; the rest is used only if too few do."""
 
 
 def rank(strategy: Strategy, plain_loss: Losses, chat_loss: Losses) -> Ranking:
-    """Returns the order in which candidates are taken. Ties keep the order of the candidates, which is random.
+    """Return the order of selection. Candidates with equal scores keep their order, which is random.
 
     Args:
-        plain_loss: Mean loss per answer token as plain text, in nats; ignored where `FORMS` does not ask for it.
-        chat_loss: The same through the chat template.
+        strategy: Strategy of the selection.
+        plain_loss: Mean loss per answer token as plain text, in nats; ignored if `FORMS` of the strategy lacks it.
+        chat_loss: Mean loss per answer token with the chat template, in nats; ignored in the same way.
     """
     plain, chat = np.round(plain_loss, _DECIMALS), np.round(chat_loss, _DECIMALS)
     if strategy == "random":
@@ -53,9 +54,9 @@ def rank(strategy: Strategy, plain_loss: Losses, chat_loss: Losses) -> Ranking:
 
 
 def _known_gap(plain: Losses, chat: Losses) -> Ranking:
-    """Returns the known half (plain loss not above the median) by falling gap, then the rest by rising plain loss.
+    """Return the known half (plain loss at most the median) by decreasing gap, then the rest by increasing plain loss.
 
-    The gap is what the chat form adds to the loss: what is left to learn is form, not fact.
+    The gap is the increase of the loss by the chat form. A known answer with a large gap lacks only the form.
     """
     gap = np.round(chat - plain, _DECIMALS)
     known = plain <= np.median(plain) if len(plain) else np.zeros(0, dtype=bool)

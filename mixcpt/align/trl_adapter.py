@@ -1,4 +1,4 @@
-"""SFT and DPO through TRL: the one module that imports it, and that knows the names of its fields and metrics."""
+"""SFT and DPO with TRL; only this module imports it and uses the names of its fields and metrics."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from mixcpt.train.callbacks import history, observe
 from mixcpt.train.schedule import ScheduledTrainer
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the library has read the environment already
+huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the library has already read the environment
 
 _NUM_CHECKPOINTS = 10
 _MIN_CHECKPOINT_STEPS = 10
@@ -37,11 +37,11 @@ _NAMES = {
     "logps/chosen": "chosen_log_probability",
     "logps/rejected": "rejected_log_probability",
 }
-"""TRL's name of each metric that we keep, and ours behind `sft/` or `dpo/`."""
+"""Our name, after `sft/` or `dpo/`, of every TRL metric that we keep."""
 
 
 class StageTracker:
-    """Passes measurements on under the name of their stage; see `_NAMES`."""
+    """Tracker that renames metrics by `_NAMES` and adds the name of their stage."""
 
     def __init__(self, tracker: Tracker, stage: str) -> None:
         self.tracker = tracker
@@ -53,16 +53,13 @@ class StageTracker:
 
 
 def stage_metrics(metrics: Mapping[str, int | float], stage: str) -> dict[str, float]:
-    """Returns the metrics that we keep, under our names: `train/rewards/margins` becomes `dpo/margin`."""
-    return {
-        f"{stage}/{_NAMES[name]}": float(value)
-        for full_name, value in metrics.items()
-        if (name := full_name.removeprefix("train/")) in _NAMES
-    }
+    """Return the metrics that we keep, under our names: `train/rewards/margins` becomes `dpo/margin`."""
+    short = {name.removeprefix("train/"): value for name, value in metrics.items()}
+    return {f"{stage}/{_NAMES[name]}": float(value) for name, value in short.items() if name in _NAMES}
 
 
 def stage_history(trainer: Trainer, stage: str) -> list[dict[str, int | float]]:
-    """Returns the measurements of the whole training, interruptions included, each with its `step`."""
+    """Return the measurements of the whole training, including interrupted processes, each with its `step`."""
     return [{"step": entry["step"], **stage_metrics(entry, stage)} for entry in history(trainer.state.log_history)]
 
 
@@ -76,7 +73,7 @@ def sft_trainer(
     seed: int,
     tracker: Tracker,
 ) -> Trainer:
-    """Returns a trainer whose loss is the mean over the answer tokens of a batch; checkpoints go to `folder`."""
+    """Return a trainer with the mean loss over the answer tokens of a batch; its checkpoints go to `folder`."""
     dataset = datasets.Dataset.from_list(
         [
             {
@@ -89,7 +86,7 @@ def sft_trainer(
     arguments = SFTConfig(
         **_shared_arguments(config, len(samples), folder, seed),
         packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},  # tokenised and cut here, so that selection measures the same
+        dataset_kwargs={"skip_prepare_dataset": True},  # the samples are tokenised already, as in the selection
     )
     trainer = _ScheduledSFTTrainer(
         model=model,
@@ -103,11 +100,11 @@ def sft_trainer(
 
 
 class _ScheduledSFTTrainer(ScheduledTrainer, SFTTrainer):  # type: ignore[misc]
-    """SFT at our learning rates."""
+    """SFT with our schedule of learning rates."""
 
 
 class _TokenisedDPOTrainer(ScheduledTrainer, DPOTrainer):  # type: ignore[misc]
-    """DPO on samples that are tokenised already; TRL offers that for SFT alone."""
+    """DPO on tokenised samples, which TRL supports only for SFT."""
 
     def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
         return dataset
@@ -123,12 +120,18 @@ def dpo_trainer(
     seed: int,
     tracker: Tracker,
 ) -> Trainer:
-    """Returns a DPO trainer (Rafailov et al., arXiv 2305.18290, eq. 7) whose reference is `model` as it is given.
+    """Return a DPO trainer (Rafailov et al., arXiv 2305.18290, eq. 7) with the initial `model` as its reference.
 
-    The reference's log-probabilities are computed here, before the first step, so no second model is held.
+    The log-probabilities of the reference are computed here, before the first step, so no second model is needed.
 
     Args:
+        config: Settings of DPO.
         pairs: Chosen and rejected answer to the same prompt.
+        model: Model to train.
+        tokenizer: Tokenizer of the model.
+        folder: Folder of the checkpoints.
+        seed: Seed of the order of the pairs.
+        tracker: Tracker of the metrics.
     """
     datasets.disable_progress_bars()
     dataset = datasets.Dataset.from_list(
