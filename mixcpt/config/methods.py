@@ -31,7 +31,7 @@ class KlMethod(Settings):
 
     kind: Literal["kl"] = kind("kl")
     kl_weight: float = Field(0.1, ge=0)
-    """Weight of KL(base || student), relative to a cross-entropy of weight 1."""
+    """Weight of KL(base || student), relative to a cross-entropy of weight 1; 0 removes the pull."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of teacher and student in the KL term; above 1 is softer."""
 
@@ -131,7 +131,7 @@ class DiscMethod(Settings):
 
 
 class DocumentDcdMethod(Settings):
-    """Deep context distillation: the student reads half of a document and follows a teacher that reads all of it."""
+    """Deep context distillation: the student reads the second half of a document, its teacher the whole document."""
 
     kind: Literal["document_dcd"] = kind("document_dcd")
     temperature: PositiveFloat = 1.0
