@@ -8,6 +8,7 @@ on the path taken.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,18 @@ def read_form(folder: Path) -> TokenizerForm | None:
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     if backend.truncation or backend.padding:
         return None
-    # transformers adds declared tokens that tokenizer.json does not have, with or without the same properties.
-    added = backend.get_added_tokens_decoder().values()
+    # transformers adds declared tokens and special tokens that tokenizer.json lacks or has with other properties.
+    added = backend.get_added_tokens_decoder()
     declared = [AddedToken(**token) for token in settings.get("added_tokens_decoder", {}).values()]
-    if not {repr(token) for token in declared} <= {repr(token) for token in added}:
+    if not set(map(repr, declared)) <= set(map(repr, added.values())):
         return None
+    added_ids = {token.content: index for index, token in added.items()}
     named = _named_tokens(folder, settings)
-    special = {*named.values(), *_listed_tokens(folder, settings)}
-    if not special <= {token.content for token in added}:
+    if not {*named.values(), *_listed_tokens(folder, settings)} <= added_ids.keys():
         return None
     if backend.post_processor is None:  # transformers sets this neutral one
         backend.post_processor = TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
-    ids = {name: backend.token_to_id(token) for name, token in named.items()}
+    ids = {name: added_ids[token] for name, token in named.items()}
     return TokenizerForm(
         backend=backend.to_str(),
         bos=[ids["bos_token"]] if "bos_token" in ids else [],
@@ -103,13 +104,16 @@ def read_form(folder: Path) -> TokenizerForm | None:
 
 
 def _is_generic(folder: Path, settings: dict[str, Any]) -> bool:
-    """Return whether transformers loads tokenizer.json with a generic class and without further settings."""
+    """Return whether transformers loads tokenizer.json with a generic class and no further settings."""
     config = _read_json(folder / "config.json")
+    special_tokens = _special_tokens_map(folder, settings)
+    lists = [tokens[name] for tokens, name in product((settings, special_tokens), _TOKEN_LISTS) if name in tokens]
     return (
         settings.get("tokenizer_class") in _GENERIC_CLASSES
         and settings.keys() <= {*_WITHOUT_EFFECT, *_NAMED_TOKENS, *_TOKEN_LISTS}
-        and not any(isinstance(settings.get(name), dict) for name in _TOKEN_LISTS)
-        and config.get("model_type", "llama") in PLAIN_MODEL_TYPES
+        and special_tokens.keys() <= {*_NAMED_TOKENS, *_TOKEN_LISTS}
+        and not any(isinstance(tokens, dict) for tokens in lists)  # names of its own for these tokens
+        and ("model_type" not in config or config["model_type"] in PLAIN_MODEL_TYPES)
         and not {"auto_map", "model_name"} & config.keys()
         and not (folder / "added_tokens.json").exists()
     )

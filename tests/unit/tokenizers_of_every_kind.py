@@ -1,4 +1,4 @@
-"""Small real tokenizers of the three families, with and without BOS."""
+"""Small real tokenizers of three families, with and without BOS."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FAMILIES = ("byte_level", "word_piece", "metaspace")
 
 
 def write_tokenizer(folder: Path, family: str, *, has_bos: bool) -> ModelRef:
-    """Writes a tokenizer of a family, trained on a little text, and returns it as a model without weights."""
+    """Write a tokenizer of a family, trained on a short text, and return it as a model without weights."""
     special = ["<pad>", "<unk>", "<s>", "</s>"]
     tokenizer = _FAMILIES[family](special)
     named = {"bos_token": "<s>"} if has_bos else {}

@@ -89,6 +89,7 @@ LOADED: dict[str, Callable[[Path], None]] = {
     "special token outside the added tokens": edit("tokenizer_config.json", bos_token="<begin>"),
     "listed token outside the added tokens": edit("tokenizer_config.json", extra_special_tokens=["<|user|>"]),
     "named token of the model": edit("tokenizer_config.json", image_token="<image>"),
+    "named token in special_tokens_map.json": edit("special_tokens_map.json", image_token="<image>"),
     "added_tokens.json": edit("added_tokens.json", **{"<more>": 2000}),
     "class of a model family": edit("tokenizer_config.json", tokenizer_class="GPT2Tokenizer"),
     "no class": edit("tokenizer_config.json", tokenizer_class=None),
