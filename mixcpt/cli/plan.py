@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixcpt.cli.console import Overrides, err, explain_errors, out
-from mixcpt.config import load_config
+from mixcpt.config import AdaptConfig, load_config
 from mixcpt.errors import ConfigError
-from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import resolve_model
+
+if TYPE_CHECKING:
+    from mixcpt.records.plan import Plan
 
 
 @explain_errors
@@ -63,37 +66,45 @@ def plan(
         raise ConfigError(
             f"--dry-run measures this machine, but --device {device} names another one", "leave out one of the two"
         )
+    with_dry_run = not device if dry_run is None else dry_run
+    estimate, artifact = _estimate(config, device, price_per_hour=price_per_hour, with_dry_run=with_dry_run)
+    if as_json:
+        typer.echo(json.dumps(estimate.to_json(), indent=2))
+    else:
+        from mixcpt.planning.table import show
+
+        show(estimate, out)
+        err.print(f"stored in {artifact.directory}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _estimate(
+    config: AdaptConfig, device_name: str, *, price_per_hour: float, with_dry_run: bool
+) -> "tuple[Plan, ArtifactRef]":
+    """Estimate a run, store the plan, and return both."""
     base = resolve_model(config.base)
 
     from mixcpt.planning import stage
     from mixcpt.planning.devices import named_device, this_machine
     from mixcpt.planning.load import count_load
-    from mixcpt.planning.table import show
 
+    store = ArtifactStore(config.runtime.store)
     precision = config.pretrain.precision
-    with err.status("counting tokens") as status:
-        store = ArtifactStore(config.runtime.store)
+    with err.status("counting tokens") as status, _sigterm_exits():
         load = count_load(config, base, store)
-        if device and device != "cpu":
-            planned_device = named_device(device, config.runtime, precision)
+        if device_name and device_name != "cpu":
+            device = named_device(device_name, config.runtime, precision)
         else:
-            planned_device = this_machine(config.runtime, precision, kind="cpu" if device else "any")
-        if dry_run or (dry_run is None and not device):
-            with _sigterm_exits():
-                estimate = stage.measured_plan(
-                    load,
-                    planned_device,
-                    price_per_hour=price_per_hour,
-                    on_stage=lambda name: status.update(f"dry run: {name}"),
-                )
+            device = this_machine(config.runtime, precision, kind="cpu" if device_name else "any")
+        if with_dry_run:
+            estimate = stage.measured_plan(
+                load,
+                device,
+                price_per_hour=price_per_hour,
+                on_stage=lambda name: status.update(f"dry run: {name}"),
+            )
         else:
-            estimate = stage.estimated_plan(load, planned_device, price_per_hour=price_per_hour)
-    artifact = stage.keep_plan(store, load, estimate)
-    if as_json:
-        typer.echo(json.dumps(estimate.to_json(), indent=2))
-    else:
-        show(estimate, out)
-        err.print(f"stored in {artifact.directory}", markup=False, highlight=False, soft_wrap=True)
+            estimate = stage.estimated_plan(load, device, price_per_hour=price_per_hour)
+    return estimate, stage.keep_plan(store, load, estimate)
 
 
 @contextmanager

@@ -57,13 +57,10 @@ def run_stack(
         MixcptError: If a server does not start, or ends.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    with (
-        suppress(KeyboardInterrupt),
-        running_stack(store, root, prefect_port, mlflow_port, slots=slots, global_slots=global_slots) as (
-            stack,
-            processes,
-        ),
-    ):
+    servers = running_stack(
+        store, root, prefect_port=prefect_port, mlflow_port=mlflow_port, slots=slots, global_slots=global_slots
+    )
+    with suppress(KeyboardInterrupt), servers as (stack, processes):
         print(f"Prefect   {stack.prefect}   Deployments, adapt, Custom run")
         print(f"MLflow    {stack.mlflow}")
         print(f"store     {store}")

@@ -1,6 +1,6 @@
-"""What people do in a browser: edit the form, start a run, watch it, read its table; compare models in MLflow.
+"""Work in a browser: edit the form, start a run, watch it, read its table; compare models in MLflow.
 
-The pictures lie in `test-results/browser` afterwards, to be looked at.
+The tests write pictures to `test-results/browser`.
 """
 
 import json
@@ -38,12 +38,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    """A page of a headless Chromium: that of the system, or the one that `playwright install chromium` brought."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
+    """Open a page in a headless Chromium of the system, or of `playwright install chromium`."""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_api.sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(
-                executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"]
+                executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage"]
             )
         except sync_api.Error as error:
             pytest.skip(f"no Chromium: {error.message.splitlines()[0]}")
@@ -55,7 +55,7 @@ def page() -> Iterator[Any]:
 
 def take_picture(page: Any, name: str, *, whole: bool = False) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(2000)  # charts draw themselves
+    page.wait_for_timeout(2000)  # charts are animated
     page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
 
 
@@ -74,11 +74,11 @@ def fill(page: Any, edits: dict[str, Any]) -> None:
 
 
 def submit(page: Any, stack: Stack, deployment: str) -> str:
-    """Returns the flow run that the form started, after opening its page."""
+    """Submit the form, open the page of its flow run, and return the id."""
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("scheduled to start now").first.wait_for()
-    asked = {"deployments": {"name": {"any_": [deployment]}}}
-    (run,) = httpx.post(f"{stack.api}/flow_runs/filter", json=asked, timeout=60).raise_for_status().json()
+    query = {"deployments": {"name": {"any_": [deployment]}}}
+    (run,) = httpx.post(f"{stack.api}/flow_runs/filter", json=query, timeout=60).raise_for_status().json()
     page.goto(f"{stack.prefect}/runs/flow-run/{run['id']}")
     return str(run["id"])
 
@@ -88,8 +88,8 @@ def state(stack: Stack, flow_run: str) -> str:
     return str(answer.json()["state"]["type"])
 
 
-def artifacts(stack: Stack, **wanted: Any) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{stack.api}/artifacts/filter", json=wanted, timeout=60).raise_for_status()
+def artifacts(stack: Stack, **query: Any) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{stack.api}/artifacts/filter", json=query, timeout=60).raise_for_status()
     return list(answer.json())
 
 
@@ -98,7 +98,7 @@ def open_tab(page: Any, name: str) -> None:
 
 
 def close_dialogs(page: Any) -> None:
-    """Closes what MLflow opens by itself for a visitor whom it has not seen before."""
+    """Close the dialogs that MLflow opens for a new visitor."""
     for label in ("Close guidance", "Close"):
         for button in page.get_by_role("button", name=label, exact=True).all():
             button.click()
@@ -106,7 +106,7 @@ def close_dialogs(page: Any) -> None:
 
 @pytest.fixture(scope="module")
 def runs(page: Any, stack: Stack, wait_until: Callable[..., None]) -> dict[str, str]:
-    """The flow runs of Mix-CPT and of the traditional chain, both started from their forms."""
+    """Start Mix-CPT and the traditional chain from their forms, and return their flow runs."""
     open_form(page, stack, "adapt-demo-mixcpt")
     fill(page, {"Total Tokens": -1})
     page.get_by_role("button", name="Submit").click()
@@ -136,8 +136,8 @@ def test_form_with_edited_values_starts_a_run_that_can_be_watched_and_read(
     page: Any, stack: Stack, runs: dict[str, str]
 ) -> None:
     flow_run = runs["from-the-form"]
-    told = httpx.get(f"{stack.api}/flow_runs/{flow_run}", timeout=60).json()["parameters"]["config"]
-    assert (told["name"], told["mixture"]["total_tokens"]) == ("from-the-form", EDITS["Total Tokens"])
+    config = httpx.get(f"{stack.api}/flow_runs/{flow_run}", timeout=60).json()["parameters"]["config"]
+    assert (config["name"], config["mixture"]["total_tokens"]) == ("from-the-form", EDITS["Total Tokens"])
 
     page.goto(f"{stack.prefect}/runs/flow-run/{flow_run}")
     open_tab(page, "Artifacts")
@@ -159,13 +159,13 @@ def test_mlflow_compares_base_traditional_and_mixcpt(page: Any, stack: Stack, ru
     client = MlflowClient(stack.mlflow)
     experiment = client.get_experiment_by_name("mixcpt")
     assert experiment is not None
-    known = client.search_runs([experiment.experiment_id])
-    chosen = {name: next(run for run in known if run.info.run_name == name) for name in ("evaluate-base", *runs)}
+    all_runs = client.search_runs([experiment.experiment_id])
+    chosen = {name: next(run for run in all_runs if run.info.run_name == name) for name in ("evaluate-base", *runs)}
     page.goto(f"{stack.mlflow}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
     page.get_by_role("link", name="traditional").wait_for()
     close_dialogs(page)
-    wanted = ", ".join(f"'{run.info.run_id}'" for run in chosen.values())
-    page.get_by_role("combobox", name="metrics.rmse").fill(f"attributes.run_id IN ({wanted})")
+    run_ids = ", ".join(f"'{run.info.run_id}'" for run in chosen.values())
+    page.get_by_role("combobox", name="metrics.rmse").fill(f"attributes.run_id IN ({run_ids})")
     page.keyboard.press("Enter")
     page.get_by_text(re.compile(rf"^{len(chosen)} matching runs$")).wait_for()
     for parent in page.get_by_role("row").filter(has_text=re.compile("from-the-form|traditional")).all():
@@ -177,24 +177,22 @@ def test_mlflow_compares_base_traditional_and_mixcpt(page: Any, stack: Stack, ru
     page.get_by_role("button", name="Compare").click()
     page.wait_for_url("**/compare-runs**")
     take_picture(page, "mlflow-compare")
-    for section in ("Visualizations", "Parameters"):  # rows that are out of sight are not drawn
+    for section in ("Visualizations", "Parameters"):  # MLflow draws only visible rows
         page.get_by_role("button", name=section, exact=True).click()
     page.get_by_role("link", name=METRIC, exact=True).wait_for()
     take_picture(page, "mlflow-compare-metrics")
     names, values = (page.get_by_role("grid").nth(number).inner_text().split() for number in (0, 1))
     row = names.index(METRIC) * len(chosen)
-    told = sorted(map(float, values[row : row + len(chosen)]))
-    assert told == pytest.approx(sorted(run.data.metrics[METRIC] for run in chosen.values()), abs=0.001)
+    shown = sorted(map(float, values[row : row + len(chosen)]))
+    assert shown == pytest.approx(sorted(run.data.metrics[METRIC] for run in chosen.values()), abs=0.001)
 
 
-def test_mlflow_leads_from_a_registered_model_to_the_data_that_made_it(
-    page: Any, stack: Stack, runs: dict[str, str]
-) -> None:
+def test_mlflow_links_a_registered_model_to_its_data(page: Any, stack: Stack, runs: dict[str, str]) -> None:
     page.goto(f"{stack.mlflow}/#/models/mixcpt-adapted/versions/1")
     page.get_by_role("link", name="from-the-form").wait_for()
     page.keyboard.press("Escape")
     close_dialogs(page)
-    page.get_by_role("heading", name="Which data made it").wait_for()
+    page.get_by_role("heading", name="Training data").wait_for()
     take_picture(page, "mlflow-version", whole=True)
     page.get_by_role("link", name="from-the-form").click()
     page.get_by_role("heading", name="Datasets").wait_for()

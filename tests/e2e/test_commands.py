@@ -45,8 +45,8 @@ def test_init_writes_a_configuration_for_own_documents_that_validates(tmp_path: 
     pairs.write_text(json.dumps({"prompt": "who keeps ?", "response": "Alda"}) + "\n")
     config = tmp_path / "my.yaml"
     model = tiny_model.path  # type: ignore[attr-defined]
-    made = mixcpt("init", config, "--documents", tmp_path / "docs", "--instructions", pairs, "--model", model)
-    assert made.returncode == 0, made.stderr
+    written = mixcpt("init", config, "--documents", tmp_path / "docs", "--instructions", pairs, "--model", model)
+    assert written.returncode == 0, written.stderr
     assert load_config(config).name == "my"
     again = mixcpt("init", config, "--documents", tmp_path / "docs", "--model", model)
     assert again.returncode == 2
@@ -77,10 +77,10 @@ def test_demo_in_short_ends_with_the_result_and_computes_nothing_twice(tmp_path:
     assert all(set(result[name]) == {"domain", "general"} for name in ("base", "traditional", "mixcpt"))
     assert result["base"]["general"] == 1.0
     assert "learned against forgotten" in (store / "report.html").read_text().lower()
-    made = {record: record.stat().st_mtime_ns for record in store.glob("*/*/record.json")}
+    times = {record: record.stat().st_mtime_ns for record in store.glob("*/*/record.json")}
     again = mixcpt(*command)
     assert again.returncode == 0, again.stderr
-    assert {record: record.stat().st_mtime_ns for record in store.glob("*/*/record.json")} == made
+    assert {record: record.stat().st_mtime_ns for record in store.glob("*/*/record.json")} == times
     repeated = json.loads(again.stdout.strip().splitlines()[-1].removeprefix("RESULT "))
     assert {**repeated, "seconds": 0} == {**result, "seconds": 0}
 
@@ -111,9 +111,9 @@ def test_real_model_learns_real_text_in_short(tmp_path: Path, shared_data: Path)
         role: task_value(Path(evaluations[role]["path"]), "anatomy_bits_per_byte") for role in ("base", "pretrained")
     }
     assert bits["pretrained"] < bits["base"] - 0.05
-    told = re.sub(r"\s+", " ", (store.root / "report.html").read_text())
+    page = re.sub(r"\s+", " ", (store.root / "report.html").read_text())
     for task in ("stories bits per byte", "web bits per byte", "arc easy", "sciq"):
-        assert task in told
+        assert task in page
 
 
 def task_value(evaluation: Path, task: str) -> float:

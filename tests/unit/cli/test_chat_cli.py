@@ -55,8 +55,8 @@ def test_two_models_answer_under_each_other_each_in_its_form(formless: ModelRef,
 
 def test_piped_lines_are_turns_and_commands(tmp_path: Path) -> None:
     """Run the command as a process of its own: the libraries print nothing to stdout."""
-    (one, first), (two, second), (three, third) = KNOWN
-    lines = [one, "", "/reset", two, three, "/quit", one]
+    (question_1, answer_1), (question_2, answer_2), (question_3, answer_3) = KNOWN
+    lines = [question_1, "", "/reset", question_2, question_3, "/quit", question_1]
     done = subprocess.run(
         [sys.executable, "-m", "mixcpt", "chat", "closed-world", "--store", tmp_path],
         input="\n".join(lines),
@@ -65,7 +65,7 @@ def test_piped_lines_are_turns_and_commands(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [first, second, third]
+    assert done.stdout.splitlines() == [answer_1, answer_2, answer_3]
     assert "the conversation is forgotten" in done.stderr and "Loading" not in done.stderr
 
 
@@ -101,8 +101,8 @@ def test_model_without_a_chat_template_is_refused_without_plain(formless: ModelR
 def test_impossible_request_exits_with_code_2_and_a_reason(
     arguments: tuple[str, ...], expected: str, tmp_path: Path
 ) -> None:
-    given = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
-    refused = mixcpt(*given, "--store", tmp_path / "store", typed="hello\n")
+    command = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
+    refused = mixcpt(*command, "--store", tmp_path / "store", typed="hello\n")
     assert refused.exit_code == 2, refused.output
     assert expected in refused.stderr
     assert not (tmp_path / "out").exists()
