@@ -65,7 +65,7 @@ def select_job_key(job: Job) -> StageKey:
 
 def run_select_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Run the job `select`."""
-    from mixcpt.align import select
+    from mixcpt.align.selection import select
 
     config, template = SelectionConfig.model_validate(job.config), job.options.chat_template
     corpus, model = job.artifact("corpus"), job.model("model")
@@ -80,7 +80,7 @@ def sft_job_key(job: Job) -> StageKey:
 
 def run_sft_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Run the job `sft`."""
-    from mixcpt.align import sft
+    from mixcpt.align.finetune import sft
 
     config, template = SftConfig.model_validate(job.config), job.options.chat_template
     selection, model = job.artifact("selection"), job.model("model")
@@ -95,7 +95,7 @@ def dpo_job_key(job: Job) -> StageKey:
 
 def run_dpo_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Run the job `dpo`."""
-    from mixcpt.align import dpo
+    from mixcpt.align.finetune import dpo
 
     config, template = DpoConfig.model_validate(job.config), job.options.chat_template
     selection, model = job.artifact("selection"), job.model("model")

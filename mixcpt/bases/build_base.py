@@ -29,12 +29,12 @@ from mixcpt.config import (
     PretrainConfig,
     WorldForm,
 )
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.errors import ModelError
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
-from mixcpt.mixture import mix
+from mixcpt.mixture.pipeline import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.fingerprint import file_digest
 from mixcpt.store.models import ModelRef, resolve_model

@@ -30,7 +30,7 @@ def new_base(
     ```
     """
     from mixcpt.bases.new_base import Shape, write_new_base
-    from mixcpt.curation import curate
+    from mixcpt.curation.pipeline import curate
 
     settings = load_config(config)
     folder = Path(settings.base.model).expanduser()

@@ -152,7 +152,7 @@ def sweep(
     mixcpt merge sweep my-run@base my-run@pretrained --config my.yaml --weights 0.5,0.75,1
     ```
     """
-    from mixcpt.curation import curate
+    from mixcpt.curation.pipeline import curate
     from mixcpt.merge import find_model
     from mixcpt.merge import sweep as measure
     from mixcpt.store.spool import NullTracker

@@ -38,6 +38,6 @@ def job_key(job: Job) -> StageKey:
 
 def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Run the job `curate`."""
-    from mixcpt.curation import curate
+    from mixcpt.curation.pipeline import curate
 
     return curate(CurationConfig.model_validate(job.config), seed=job.seed, store=store)

@@ -49,7 +49,7 @@ def job_key(job: Job) -> StageKey:
 
 def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Run the job `mix`."""
-    from mixcpt.mixture import mix
+    from mixcpt.mixture.pipeline import mix
 
     config, streams = _settings(job)
     return mix(config, job.artifact("corpus"), job.model("base"), seed=job.seed, store=store, streams=streams)

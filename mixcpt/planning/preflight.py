@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from mixcpt.config import AdaptConfig, CorpusConfig, CurationConfig, EvaluateConfig, require_optimizer
-from mixcpt.curation import check_sources
+from mixcpt.curation.sources import check_sources
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.evaluate import check_tasks
 from mixcpt.mixture.tokens import require_row_fits

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from mixcpt.config import AdaptConfig, BitsPerByteTask, CorpusConfig, CurationConfig, ReadaptConfig
-from mixcpt.curation import open_sources
+from mixcpt.curation.sources import open_sources
 from mixcpt.rounds.registration import Delivery, NothingNew, list_deliveries, register
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.lineage import Catalogue

@@ -24,8 +24,10 @@ from mixcpt.config import (
     Task,
     read_stored,
 )
-from mixcpt.curation import clean, open_sources, require_domain, text_key
+from mixcpt.curation.pipeline import clean, require_domain
 from mixcpt.curation.report import Corpus
+from mixcpt.curation.sources import open_sources
+from mixcpt.curation.steps import text_key
 from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.items import own_id
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey

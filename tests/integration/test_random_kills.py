@@ -48,9 +48,9 @@ def run(case: dict[str, Any], store: str) -> None:
     """The whole training in a process of its own, from the corpus on."""
     import torch
 
-    from mixcpt.curation import curate
+    from mixcpt.curation.pipeline import curate
     from mixcpt.distill.teacher_writer import cache_teacher
-    from mixcpt.mixture import mix
+    from mixcpt.mixture.pipeline import mix
     from mixcpt.store.spool import Spool
     from mixcpt.train.pretrain import pretrain
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from mixcpt.align import dpo, sft
 from mixcpt.align.chat import Encoded, encode_chat, load_chat_tokenizer
+from mixcpt.align.finetune import dpo, sft
 from mixcpt.config import DpoConfig, OptimizerConfig, SftConfig
 from mixcpt.errors import DataError, ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey

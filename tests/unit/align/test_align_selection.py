@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from mixcpt.align import select
 from mixcpt.align.chat import Encoded, encode_chat, encode_plain, load_chat_tokenizer
 from mixcpt.align.scoring import response_losses
+from mixcpt.align.selection import select
 from mixcpt.config import BaseModelConfig, SelectionConfig
 from mixcpt.errors import ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey

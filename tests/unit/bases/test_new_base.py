@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mixcpt.bases.new_base import Shape, write_new_base
 from mixcpt.cli.base import new_base
 from mixcpt.config import BaseModelConfig, CurationConfig, FilesSource
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.errors import ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import resolve_model

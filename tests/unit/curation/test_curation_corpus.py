@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixcpt.config import ClosedWorldSource, CurationConfig, FilesSource, HuggingFaceSource
-from mixcpt.curation import check_sources, curate
+from mixcpt.curation.pipeline import curate
+from mixcpt.curation.sources import check_sources
 from mixcpt.errors import ConfigError, DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 

@@ -25,7 +25,7 @@ from mixcpt.config import (
     MixtureConfig,
     PoolWeights,
 )
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.distill import teacher_writer
 from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.head import head_of
@@ -33,7 +33,7 @@ from mixcpt.distill.loss import Teacher, distillation_loss
 from mixcpt.distill.teacher_cache import Entries, TeacherCache, cache_bytes
 from mixcpt.distill.teacher_writer import cache_teacher
 from mixcpt.errors import ArtifactError, ConfigError, ModelError
-from mixcpt.mixture import mix
+from mixcpt.mixture.pipeline import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef, load_model, resolve_model
 from mixcpt.store.spool import NullTracker, Tracker

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mixcpt.config import ClosedWorldTask, CurationConfig, EvaluateConfig
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.errors import ModelError
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.smoke import Smoke, smoke_test

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixcpt.config import BaseModelConfig, CurationConfig, FieldNames, FilesSource, MixtureConfig, PoolWeights
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.errors import ConfigError, DataError
-from mixcpt.mixture import mix
+from mixcpt.mixture.pipeline import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_tokenizer, resolve_model
 

@@ -18,9 +18,9 @@ from mixcpt.config import (
     PoolWeights,
     StreamsMethod,
 )
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.errors import DataError
-from mixcpt.mixture import mix
+from mixcpt.mixture.pipeline import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_tokenizer
 from mixcpt.train.collate import Collator

@@ -17,8 +17,8 @@ from mixcpt.config import (
     PoolWeights,
     PretrainConfig,
 )
-from mixcpt.curation import curate
-from mixcpt.mixture import mix
+from mixcpt.curation.pipeline import curate
+from mixcpt.mixture.pipeline import mix
 from mixcpt.planning.estimates import num_checkpoints
 from mixcpt.planning.load import Load, count_load
 from mixcpt.planning.workload import StreamLoad, num_steps

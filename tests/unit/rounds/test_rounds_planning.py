@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import AdaptConfig, CorpusConfig, FilesSource, ReadaptConfig
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
 from mixcpt.rounds.registration import list_deliveries, register
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey

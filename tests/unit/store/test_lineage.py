@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mixcpt.config import BaseModelConfig, CurationConfig, FilesSource
-from mixcpt.curation import curate
+from mixcpt.curation.pipeline import curate
 from mixcpt.report.ancestry import ancestry_tree, runs_of, trace_document
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.lineage import Catalogue
