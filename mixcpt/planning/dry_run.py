@@ -69,7 +69,7 @@ def run_dry_run(load: Load, on_stage: OnStage = lambda stage: None) -> DryRun:
         adapting = Adapting(config, load.base)
         corpus, trained = Output("curate"), Output("pretrain", as_model=True)
         *preparing, training = pretraining_jobs(adapting, corpus)
-        runner = _Runner(config, on_stage)
+        runner = _Runner(config, on_stage, temporary=Path(folder) / "temporary")
         if config.runtime.is_distributed:
             runner.run([curation_job(config), *preparing])
             runner.run([training], distributed=True)
@@ -96,10 +96,13 @@ def _evaluation_jobs(adapting: Adapting, trained: Output) -> list[Job]:
 class _Runner:
     """Runs batches of jobs and collects the measurements of their stages."""
 
-    def __init__(self, config: AdaptConfig, on_stage: OnStage) -> None:
+    def __init__(self, config: AdaptConfig, on_stage: OnStage, *, temporary: Path) -> None:
+        """Create the folder for the temporary files of the workers, which some libraries do not remove."""
         self.stages: dict[str, MeasuredStage] = {}
         self._config = config
         self._on_stage = on_stage
+        self._variables = {"TMPDIR": str(temporary)}
+        temporary.mkdir()
         self._refs: dict[str, ArtifactRef] = {}
 
     def run(self, jobs: Sequence[Job], *, distributed: bool = False) -> None:
@@ -110,7 +113,7 @@ class _Runner:
         batch = Batch.in_store(tuple(job.resolve(self._refs) for job in jobs), Path(runtime.store))
         batch.write()
         watch = _Watch(batch, self._on_stage)
-        with worker_process(batch, runtime, distributed=distributed) as process:
+        with worker_process(batch, runtime, distributed=distributed, variables=self._variables) as process:
             code = follow(process, on_tick=watch.tick, tick_seconds=_TICK_SECONDS)
         if watch.failure:
             error = watch.failure.to_error()

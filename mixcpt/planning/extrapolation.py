@@ -6,14 +6,13 @@ from statistics import fmean
 from mixcpt.planning.dry_run import COLD_EVALUATION, SHORT_EVALUATION, DryRun, MeasuredStage
 from mixcpt.planning.estimates import data_bytes, device_kind, num_checkpoints, probing_flops
 from mixcpt.planning.load import Load
+from mixcpt.process.devices import usable_devices
 from mixcpt.records.plan import Device, Memory, StagePlan
 
 _JOBS = {"teacher": "cache", "pretrained": "pretrain", "selection": "select", "sft": "sft", "dpo": "dpo"}
 """Job of the dry run that measures a stage; the other stages are too short to matter."""
 _MIN_ALIGNMENT_CHECKPOINT_STEPS = 10
 _NUM_ALIGNMENT_CHECKPOINTS = 10
-_FIRST_IN_PROCESS = ("base", "pretrained")
-"""Evaluations that start a process."""
 _EVALUATION_PREFIX = "evaluation of "
 _CHECKPOINT_SHARE = 0.75
 """Share of the checkpoint in the bytes written after the last step: it has weights and two means, the model weights."""
@@ -121,5 +120,10 @@ def _evaluation_seconds(role: str, load: Load, dry_run: DryRun) -> float:
     num_measured = sum(measured.items.values())
     task_share = len(measured.items) / max(len(short.items), 1)  # the open-book evaluation has fewer tasks
     once = min(short.seconds * task_share, measured.seconds)
-    imports = max(cold.seconds - short.seconds, 0.0) if role in _FIRST_IN_PROCESS else 0.0
+    imports = max(cold.seconds - short.seconds, 0.0) if _is_first_in_process(role) else 0.0
     return imports + once + (measured.seconds - once) * num_items / max(num_measured, 1)
+
+
+def _is_first_in_process(role: str) -> bool:
+    """Return whether an evaluation is the first one of its process; with a GPU, each batch has a process of its own."""
+    return role == "base" or (role == "pretrained" and bool(usable_devices()))
