@@ -1,14 +1,14 @@
-"""DiSC on documents of twenty sentences: our two forwards against the published loop of two forwards per sentence.
+"""Compares our two forwards of DiSC with the published loop of two forwards per sentence, on twenty-sentence documents.
 
     python benchmarks/disc_forwards.py [--rounds 5]
 
-Both take the same sentences of the same documents, in turn and in one process; the losses must agree to 1e-5.
+Both use the same sentences and alternate in one process; their losses must agree to 1e-5.
 """
 
 import argparse
 import tempfile
 import time
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +24,6 @@ from mixcpt.config import DiscMethod, PretrainConfig
 from mixcpt.store.models import load_model
 from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows, Row
-from mixcpt.train.streams import Stream
 from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer
 
@@ -33,26 +32,25 @@ AGREEMENT = 1e-5
 
 
 def loop(trainer: DistillationTrainer, rows: list[Row]) -> float:
-    """Returns the loss and leaves the gradients, as the authors' code does: sentence by sentence, full logits."""
-    temperature = trainer.streams[0].objective.temperature
-    parts = [part for row in rows for part in _parts(row)]
-    count = sum(len(scored) for _, _, _, scored in parts)
+    """Accumulate the gradients like the authors' code, one sentence at a time with full logits; return the loss."""
+    temperature = trainer.streams[0].temperature
+    parts = list(chain.from_iterable(_parts(row) for row in rows))
+    num_scored = sum(len(scored) for _, _, _, scored in parts)
     total = 0.0
     for document, index, ids, scored in parts:
         with torch.no_grad():
-            known = _logits(trainer.teacher.model, document)[index[scored] - 1]  # type: ignore[union-attr]
-        own = _logits(trainer.model, ids)[scored - 1]
-        loss = functional.kl_div(
-            (own / temperature).log_softmax(1), (known / temperature).log_softmax(1), log_target=True, reduction="sum"
-        )
-        loss = temperature**2 * loss / count
+            teacher = _logits(trainer.teacher.model, document)[index[scored] - 1]  # type: ignore[union-attr]
+        student = _logits(trainer.model, ids)[scored - 1]
+        log_q, log_p = (teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1)
+        loss = functional.kl_div(log_p, log_q, log_target=True, reduction="sum")
+        loss = temperature**2 * loss / num_scored
         loss.backward()
         total += loss.item()
     return total
 
 
 def two_forwards(trainer: DistillationTrainer, rows: list[Row]) -> float:
-    """Returns the loss and leaves the gradients, as the trainer does."""
+    """Accumulate the gradients like the trainer, and return the loss."""
     batch = trainer.data_collator(rows)
     scored = (batch["labels"][:, 1:] != -100).sum()
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=scored.unsqueeze(0))
@@ -66,20 +64,21 @@ def _logits(model: torch.nn.Module, ids: Tensor) -> Tensor:
 
 
 def _parts(row: Row) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Returns of every part: the document up to its end, where its tokens stand there, its own ids, what is scored."""
-    of = {name: torch.from_numpy(values.astype(np.int64)) for name, values in row.columns.items()}
-    starts = [*(of["student_position_ids"] == 0).nonzero().flatten().tolist(), len(of["student_ids"])]
+    """Return for every part: the document up to its end, the index of its tokens there, its ids, its scored tokens."""
+    columns = {name: torch.from_numpy(values.astype(np.int64)) for name, values in row.columns.items()}
+    starts = [*(columns["student_position_ids"] == 0).nonzero().flatten().tolist(), len(columns["student_ids"])]
     parts = []
     for start, end in pairwise(starts):
-        index = of["teacher_index"][start:end]
+        index = columns["teacher_index"][start:end]
         scored = (index >= 0).nonzero().flatten()
         last = int(index[scored[-1]])
-        first = int((of["position_ids"][: last + 1] == 0).nonzero().flatten()[-1])
-        parts.append((of["input_ids"][first : last + 1], index - first, of["student_ids"][start:end], scored))
+        first = int((columns["position_ids"][: last + 1] == 0).nonzero().flatten()[-1])
+        parts.append((columns["input_ids"][first : last + 1], index - first, columns["student_ids"][start:end], scored))
     return parts
 
 
 def timed(work: object, trainer: DistillationTrainer, rows: list[Row]) -> tuple[float, float]:
+    """Run one of the two functions; return its seconds and its loss."""
     trainer.model.zero_grad()
     started = time.perf_counter()
     loss = work(trainer, rows)  # type: ignore[operator]
@@ -105,28 +104,29 @@ def main() -> None:
             student,
             TrainingArguments(**settings, train_sampling_strategy="sequential", remove_unused_columns=False),
             rows,
-            streams=[Stream.of(stream) for stream in CONFIG.method.streams()],
+            streams=CONFIG.method.streams(),
             schedule=CONFIG.optimizer,
             teacher=FrozenTeacher(load_model(base)),
         )
         batch = [rows[index] for index in range(BATCH_ROWS)]
         num_documents = sum(int((row.columns["position_ids"] == 0).sum()) - 1 for row in batch)
-        found: dict[str, list[tuple[float, float]]] = {"loop": [], "two forwards": []}
+        results: dict[str, list[tuple[float, float]]] = {"loop": [], "two forwards": []}
         for number in range(arguments.rounds + 1):
             for name, work in (("loop", loop), ("two forwards", two_forwards)):
-                measured = timed(work, trainer, batch)
-                if number:  # the first round warms up
-                    found[name].append(measured)
-    seconds = {name: median(second for second, _ in of) for name, of in found.items()}
-    losses = {name: of[0][1] for name, of in found.items()}
+                result = timed(work, trainer, batch)
+                if number:  # the first round is a warm-up
+                    results[name].append(result)
+    timings = {name: list(zip(*pairs, strict=True)) for name, pairs in results.items()}
+    seconds = {name: median(times) for name, (times, _) in timings.items()}
+    losses = {name: losses[0] for name, (_, losses) in timings.items()}
     difference = abs(losses["loop"] / losses["two forwards"] - 1)
     if difference > AGREEMENT:
         raise SystemExit(f"the losses differ by {difference:.1e}: {losses}")
     speedup = seconds["loop"] / seconds["two forwards"]
-    table = [[name, f"{seconds[name]:.2f} s", f"{losses[name]:.7f}"] for name in found]
-    result = {"speedup": speedup, "loss_difference": difference, "documents": num_documents}
+    table = [[name, f"{seconds[name]:.2f} s", f"{losses[name]:.7f}"] for name in results]
+    figures = {"speedup": speedup, "loss_difference": difference, "documents": num_documents}
     device = "gpu" if torch.cuda.is_available() else "cpu"
-    publish(f"disc_forwards-{device}", ["", "time", "loss"], table, result, rounds=arguments.rounds)
+    publish(f"disc_forwards-{device}", ["", "time", "loss"], table, figures, rounds=arguments.rounds)
 
 
 if __name__ == "__main__":

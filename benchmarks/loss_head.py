@@ -1,21 +1,20 @@
-"""The fused loss beside its peers: seconds, added memory, and how far its gradient is from float64.
+"""Compares the fused loss with its peers: seconds, added memory, and the gradient's error against float64.
 
     python benchmarks/loss_head.py [--gpu] [--rounds 3] [--cases untied tied frozen] [--liger FOLDER]
 
 On a GPU, `torch` is ours without its Triton kernels.
 
-What a model's last layer costs: from the hidden states of student and teacher and the weights of their heads to a loss
-and its gradients. Ours and `full_logits` compute Mix-CPT's objective: cross-entropy, and KL to a teacher whose top
-logit is moved to the true token. The libraries have no such objective; each is called for its nearest, which is less:
+The benchmark measures the last layer: from the hidden states of student and teacher and the weights of their heads to
+the loss and its gradients. Ours and `full_logits` compute Mix-CPT's objective: cross-entropy, and KL to a teacher with
+swapped logits. The libraries have no such objective, so each computes its nearest one, which is less work:
 
-* `trl`: forward KL alone, neither cross-entropy nor swap. The size of its tiles is a constant of the library.
-* `liger`: cross-entropy and forward KL in the same proportion, no swap. Not compiled; in chunks of about as many rows
-  as ours, with which it needs less memory than with its default of 1024.
+* `trl`: forward KL only, without cross-entropy and swap. The size of its tiles is a constant of the library.
+* `liger`: cross-entropy and forward KL with the same weights, without the swap. Not compiled; in chunks of about as
+  many rows as ours, with which it needs less memory than with its default of 1024.
 
-All get the same inputs and return a mean over the tokens. Each measurement has a process of its own, in which libraries
-are imported and called once on a small input before anything is counted; the paths take turns, and a ratio is the
-median of the rounds' ratios. Liger needs triton, which changes how torch behaves on a CPU, so it stays outside of the
-environment:
+All paths get the same inputs and return a mean over the tokens. Each measurement runs in its own process, after a
+warm-up on a small input. The paths alternate, and a ratio is the median of the rounds' ratios. Liger needs triton,
+which changes torch on a CPU, so it is installed outside of the environment:
 
     pip install --no-deps --target FOLDER liger-kernel triton
 """
@@ -32,25 +31,27 @@ from measure import every_round, gibibytes, in_own_process, measure, medians, pu
 from torch import Tensor
 from torch.nn import functional
 
+from mixcpt.config import ObjectiveConfig
 from mixcpt.distill import chunk, loss
 from mixcpt.distill.head import Head
 from mixcpt.distill.loss import Teacher, distillation_loss
-from mixcpt.distill.objective import Objective
 
 CPU_SHAPES = ((2048, 512, 65_536),)
 GPU_SHAPES = ((8192, 4096, 128_256), (8192, 4096, 151_936))
 CASES = ("untied", "tied", "frozen")
-"""A head of its own; one that is the embedding too, whose gradient has two sources; one that is not trained."""
+"""Kinds of head: separate; tied to the embedding, so that its gradient has two sources; not trained."""
 ALPHA = 0.5
 LIGER_ROWS = 512
 FORWARD_KL = 0.0
-"""What both libraries call beta."""
+"""The value of the libraries' setting `beta` for forward KL."""
 _SMALL = (8, 16, 64)
 _EXACT_ROWS = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
+    """Hidden states, head weights and labels."""
+
     hidden: Tensor
     weight: Tensor
     teacher_hidden: Tensor
@@ -59,7 +60,7 @@ class Inputs:
 
 
 def make_inputs(shape: tuple[int, int, int], case: str, device: str) -> Inputs:
-    """Returns inputs of the size that a model has at its last layer; the teacher differs a little from the student."""
+    """Return inputs of the sizes of a model's last layer; the teacher differs slightly from the student."""
     rows, width, vocab = shape
     generator = torch.Generator(device).manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -70,7 +71,11 @@ def make_inputs(shape: tuple[int, int, int], case: str, device: str) -> Inputs:
     teacher_weight = weight.clone()
     labels = torch.randint(vocab, (rows,), generator=generator, device=device)
     return Inputs(
-        hidden.requires_grad_(), weight.requires_grad_(case != "frozen"), teacher_hidden, teacher_weight, labels
+        hidden=hidden.requires_grad_(),
+        weight=weight.requires_grad_(case != "frozen"),
+        teacher_hidden=teacher_hidden,
+        teacher_weight=teacher_weight,
+        labels=labels,
     )
 
 
@@ -78,7 +83,7 @@ Path = Callable[[Inputs], Tensor]
 
 
 def ours(inputs: Inputs, temperature: float = 1.0) -> Tensor:
-    objective = Objective(ALPHA, 1 - ALPHA, "swap", temperature)
+    objective = ObjectiveConfig(ce_weight=ALPHA, kl_weight=1 - ALPHA, transform="swap", temperature=temperature)
     teacher = Teacher(inputs.teacher_hidden, Head(inputs.teacher_weight))
     return distillation_loss(
         inputs.hidden, Head(inputs.weight), inputs.labels, objective, normaliser=len(inputs.labels), teacher=teacher
@@ -86,7 +91,7 @@ def ours(inputs: Inputs, temperature: float = 1.0) -> Tensor:
 
 
 def full_logits(inputs: Inputs) -> Tensor:
-    """Returns the same loss the plain way: two matrices of logits, and autograd."""
+    """Return the same loss computed plainly: two matrices of logits, and autograd."""
     student = (inputs.hidden @ inputs.weight.T).float()
     with torch.no_grad():
         teacher = (inputs.teacher_hidden @ inputs.teacher_weight.T).float()
@@ -100,7 +105,7 @@ def full_logits(inputs: Inputs) -> Tensor:
 
 
 def without_kernels() -> Path:
-    """Returns ours by torch's own operations alone; it stays so for the rest of the process."""
+    """Disable the Triton kernels for the rest of the process, and return our path."""
     for module in (chunk, loss):
         module.kernels_for = lambda device, dtype: None  # type: ignore[attr-defined]
     return ours
@@ -123,7 +128,13 @@ def liger() -> Path:
     from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
 
     fused = LigerFusedLinearJSDLoss(ALPHA, 1 - ALPHA, beta=FORWARD_KL, compiled=False, chunk_size=LIGER_ROWS)
-    return lambda given: fused(given.hidden, given.weight, given.teacher_hidden, given.teacher_weight, given.labels)
+
+    def path(inputs: Inputs) -> Tensor:
+        weights = inputs.weight, inputs.teacher_weight
+        mean: Tensor = fused(inputs.hidden, weights[0], inputs.teacher_hidden, weights[1], inputs.labels)
+        return mean
+
+    return path
 
 
 PATHS: dict[str, Callable[[], Path]] = {
@@ -135,8 +146,8 @@ PATHS: dict[str, Callable[[], Path]] = {
 }
 
 
-def measure_one(name: str, shape: tuple[int, int, int], case: str, device: str) -> None:
-    """Measures one path, in this process, and prints its cost."""
+def measure_one(name: str, shape: tuple[int, int, int], case: str, *, device: str) -> None:
+    """Measure one path in this process, and print its cost."""
     path = PATHS[name]()
     step(path, make_inputs(_SMALL, case, device), case)
     inputs = make_inputs(shape, case, device)
@@ -144,7 +155,7 @@ def measure_one(name: str, shape: tuple[int, int, int], case: str, device: str) 
 
 
 def step(path: Path, inputs: Inputs, case: str) -> None:
-    """Runs a path forward and backward."""
+    """Run a path forward and backward."""
     inputs.hidden.grad = inputs.weight.grad = None
     total = path(inputs)
     if case == "tied":
@@ -153,7 +164,7 @@ def step(path: Path, inputs: Inputs, case: str) -> None:
 
 
 def gradient_error(inputs: Inputs, temperature: float) -> float:
-    """Returns the larger of the relative errors, in norm, of our two gradients, against full logits in float64."""
+    """Return the larger relative error, in norm, of our two gradients against full logits in float64."""
     hidden = inputs.hidden.detach().double().requires_grad_()
     weight = inputs.weight.detach().double().requires_grad_(inputs.weight.requires_grad)
     teacher_hidden, teacher_weight = inputs.teacher_hidden.double(), inputs.teacher_weight.double()
@@ -167,7 +178,7 @@ def gradient_error(inputs: Inputs, temperature: float) -> float:
 
 
 def exact_sum(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Returns the loss summed over the rows, written down from the definition and not from the code under test."""
+    """Return the loss summed over the rows, written from the definition, not from the code under test."""
     rows = torch.arange(len(labels), device=labels.device)
     top, swapped = teacher.argmax(dim=1), teacher.clone()
     swapped[rows, top], swapped[rows, labels] = teacher[rows, labels], teacher[rows, top]
@@ -176,79 +187,80 @@ def exact_sum(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
     return ALPHA * functional.cross_entropy(student, labels, reduction="sum") + (1 - ALPHA) * temperature**2 * kl
 
 
-def compare(device: str, cases: Sequence[str], rounds: int, liger_folder: str) -> None:
-    """Runs all paths on all shapes and cases, and publishes the table."""
+def compare(device: str, cases: Sequence[str], *, rounds: int, liger_folder: str) -> None:
+    """Run all paths on all shapes and cases, and publish the table."""
     left_out = {*([] if liger_folder else ["liger"]), *([] if device == "cuda" else ["torch"])}
     names = [name for name in PATHS if name not in left_out]
     rows, ratios = [], {}
     for shape in GPU_SHAPES if device == "cuda" else CPU_SHAPES:
         text = "x".join(map(str, shape))
         for case in cases:
-            runs = {name: _process(name, text, case, device, liger_folder) for name in names}
-            found = every_round(rounds, runs)
+            runs = {name: _process(name, text, case, device=device, liger_folder=liger_folder) for name in names}
+            costs = every_round(rounds, runs)
             inputs = make_inputs(shape, case, device)
             error = max(gradient_error(inputs, temperature) for temperature in (1.0, 2.0))
-            rows += [_row(text, case, name, found, error) for name in names]
-            ratios[f"{text} {case}"] = _ratios(found, error)
+            rows += [_row(text, case, name, costs=costs, error=error) for name in names]
+            ratios[f"{text} {case}"] = _ratios(costs, error)
     columns = ["shape", "head", "path", "seconds", "added memory", "time / ours", "memory / ours", "gradient error"]
-    quoted = next(iter(ratios.values()))  # of the first shape and case
+    first_ratios = next(iter(ratios.values()))  # first shape and case, quoted in the documentation
     libraries = {name: version(name) for name in ("trl", "transformers")}
     if liger_folder:
         libraries["liger-kernel"] = next(distributions(name="liger-kernel", path=[liger_folder])).version
-    publish(f"loss_head-{device}", columns, rows, {**quoted, "all": ratios, "versions": libraries}, rounds=rounds)
+    publish(f"loss_head-{device}", columns, rows, {**first_ratios, "all": ratios, "versions": libraries}, rounds=rounds)
 
 
-def _process(name: str, shape: str, case: str, device: str, liger_folder: str) -> Callable[[], dict[str, float]]:
-    """Returns the measurement of one path in a process of its own, which alone sees Liger and triton."""
+def _process(name: str, shape: str, case: str, *, device: str, liger_folder: str) -> Callable[[], dict[str, float]]:
+    """Return a function that measures one path in its own process; only Liger's process can import Liger and triton."""
     arguments = ["--one", name, shape, case, *(["--gpu"] if device == "cuda" else [])]
     return partial(in_own_process, __file__, arguments, extra_path=liger_folder if name == "liger" else "")
 
 
-Found = dict[str, list[dict[str, float]]]
+Costs = dict[str, list[dict[str, float]]]
+"""Costs of every round, by path."""
 
 
-def _row(shape: str, case: str, name: str, found: Found, error: float) -> list[str]:
-    cost = medians(found[name])
+def _row(shape: str, case: str, name: str, *, costs: Costs, error: float) -> list[str]:
+    cost = medians(costs[name])
     return [
         *(shape, case, name),
         f"{cost['seconds']:.3f}",
         gibibytes(cost["added_bytes"]),
-        f"{1 / _part(found, 'seconds', name):.2f}",
-        f"{1 / _part(found, 'added_bytes', name):.2f}",
+        f"{1 / _ratio(costs, 'seconds', name):.2f}",
+        f"{1 / _ratio(costs, 'added_bytes', name):.2f}",
         f"{error:.1e}" if name == "ours" else "",
     ]
 
 
-def _ratios(found: Found, error: float) -> dict[str, float]:
-    """Returns what ours takes in parts of what the others take."""
+def _ratios(costs: Costs, error: float) -> dict[str, float]:
+    """Return the ratios of our costs to the costs of the other paths."""
     ratios = {"gradient_error": error}
-    for name in found.keys() - {"ours"}:
+    for name in costs.keys() - {"ours"}:
         suffix = "" if name == "full_logits" else f"_{name}"
-        ratios[f"time_ratio{suffix}"] = _part(found, "seconds", name)
-        ratios[f"memory_ratio{suffix}"] = _part(found, "added_bytes", name)
+        ratios[f"time_ratio{suffix}"] = _ratio(costs, "seconds", name)
+        ratios[f"memory_ratio{suffix}"] = _ratio(costs, "added_bytes", name)
     return {name: float(f"{value:.3g}") for name, value in sorted(ratios.items())}
 
 
-def _part(found: Found, figure: str, name: str) -> float:
-    """Returns the median over the rounds of ours in parts of another path's."""
-    return median(own[figure] / other[figure] for own, other in zip(found["ours"], found[name], strict=True))
+def _ratio(costs: Costs, figure: str, name: str) -> float:
+    """Return the median over the rounds of the ratio of our cost to another path's."""
+    return median(own[figure] / other[figure] for own, other in zip(costs["ours"], costs[name], strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", action="store_true", help="8192 rows of width 4096 in bf16 on the GPU")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; medians are shown")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the table shows medians")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="kinds of head")
-    parser.add_argument("--liger", default="", help="folder with liger-kernel and triton; without it Liger is left out")
+    parser.add_argument("--liger", default="", help="folder with liger-kernel and triton; empty skips Liger")
     parser.add_argument("--one", nargs=3, metavar=("PATH", "SHAPE", "CASE"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    device = "cuda" if given.gpu else "cpu"
-    if given.one:
-        name, shape, case = given.one
+    arguments = parser.parse_args()
+    device = "cuda" if arguments.gpu else "cpu"
+    if arguments.one:
+        name, shape, case = arguments.one
         rows, width, vocab = map(int, shape.split("x"))
-        measure_one(name, (rows, width, vocab), case, device)
+        measure_one(name, (rows, width, vocab), case, device=device)
     else:
-        compare(device, given.cases, given.rounds, given.liger)
+        compare(device, arguments.cases, rounds=arguments.rounds, liger_folder=arguments.liger)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Whole training steps: plain `Trainer` against ours, as a fraction of what the operations allow.
+"""Compares whole training steps of plain `Trainer` with ours, as a fraction of the speed that the operations allow.
 
     python benchmarks/pretrain_throughput.py [--rounds 3] [--steps 6] [--shape 39m|8b]
 
-A teacher costs operations that no implementation can avoid, so each variant is compared with its ceiling (N weights):
+A teacher needs operations that no implementation can avoid, so each variant is compared with its ceiling (N weights):
 
     cpt                 6 N, as plain training                       ceiling 1
     lssd, frozen        6 N + 2 N of the teacher                     6 / 8
@@ -10,13 +10,12 @@ A teacher costs operations that no implementation can avoid, so each variant is 
     lssd, cached        6 N; with the cache written once, E epochs   1; 6 E / (6 E + 2)
     disc                2 N + 6 N f, f the student's share of tokens 6 / (2 + 6 f)
 
-All read rows of 512 tokens with documents that do not see each other; plain Trainer computes full logits. The shape 8b
-(a GPU of 80 GB) runs the variants with LoRA alone.
+All variants read rows of 512 tokens with documents that do not see each other; plain Trainer computes full logits. The
+shape 8b (a GPU of 80 GB) runs the variants with LoRA only.
 """
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -27,7 +26,6 @@ from typing import Any
 
 import torch
 from measure import in_own_process, in_turn, publish
-from mixcpt.train.streams import Stream
 from transformers import Trainer, TrainingArguments
 from workload import BATCH_ROWS, ROW_TOKENS, StepTimer, mixture_of
 
@@ -40,13 +38,16 @@ from mixcpt.config import (
     LssdMethod,
     PretrainConfig,
 )
+from mixcpt.distill.head import CausalModel
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.distill.teacher_writer import cache_teacher
-from mixcpt.store.artifacts import ArtifactStore
-from mixcpt.store.models import load_model
+from mixcpt.mixture.account import MixtureAccount
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import NullTracker
 from mixcpt.train import teachers
 from mixcpt.train.arguments import training_arguments
+from mixcpt.train.costs import peak_memory_bytes
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.scope import apply_scope
 from mixcpt.train.trainer import DistillationTrainer
@@ -54,7 +55,7 @@ from mixcpt.train.trainer import DistillationTrainer
 PRECISION = "bf16" if torch.cuda.is_available() else "fp32"
 _TEACHER_TYPE = "bfloat16" if PRECISION == "bf16" else "float32"
 EPOCHS = 3
-"""For the cached teacher whose writing is counted."""
+"""Epochs over which the time for writing the cache is distributed."""
 VARIANTS: dict[str, PretrainConfig] = {
     "plain": PretrainConfig(method=CptMethod()),
     "plain LoRA": PretrainConfig(method=CptMethod(), scope=LoraScopeConfig()),
@@ -67,7 +68,7 @@ VARIANTS: dict[str, PretrainConfig] = {
 
 
 def run(name: str, steps: int, shape: str) -> dict[str, float]:
-    """Returns tokens per second of the median step, and the peak of memory."""
+    """Train one variant; return tokens per second of the median step, peak memory and figures for the ceiling."""
     config = VARIANTS[name]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -88,59 +89,69 @@ def run(name: str, steps: int, shape: str) -> dict[str, float]:
             remove_unused_columns=False,
         )
         student = apply_scope(load_model(base), config.scope, seed=0)
-        written = 0.0
+        cache_speed = 0.0
         trainer: Trainer
         if name.startswith("plain"):
             trainer = Trainer(student, arguments, train_dataset=rows, data_collator=plain_batch)  # type: ignore[arg-type]
         else:
-            teacher: Any = None
-            if config.teacher.kind == "adapter_off":
-                teacher = teachers.AdapterOffTeacher(student, bf16=PRECISION == "bf16")
-            elif config.teacher.kind == "cached":
-                started = time.perf_counter()
-                cache = cache_teacher(
-                    config.teacher,
-                    mixture,
-                    base,
-                    precision=PRECISION,
-                    max_tokens=ROW_TOKENS,
-                    store=ArtifactStore(folder / "cache"),
-                    tracker=NullTracker(),
-                )
-                written = cache.record["metrics"]["tokens"] / (time.perf_counter() - started)
-                digest = json.loads(mixture.file("accounting.json").read_text())["tokens_digest"]
-                vocab = student.get_output_embeddings().weight.shape[0]
-                teacher = teachers.CachedTeacher(
-                    TeacherCache.open(cache, tokens_digest=digest, teacher_digest=base.digest, vocab_size=vocab)
-                )
-            elif config.method.kind != "cpt":
-                teacher = teachers.FrozenTeacher(load_model(base, dtype=_TEACHER_TYPE))
-            streams = [Stream.of(stream) for stream in config.method.streams()]
+            teacher, cache_speed = teacher_of(config, student, base, mixture=mixture, folder=folder)
             trainer = DistillationTrainer(
-                student, arguments, rows, streams=streams, schedule=config.optimizer, teacher=teacher
+                student,
+                arguments,
+                rows,
+                streams=config.method.streams(),
+                schedule=config.optimizer,
+                teacher=teacher,
             )
         trainer.add_callback(timer)
         trainer.train()
-        share = sum(stream.student_tokens for stream in rows.streams) / sum(s.num_tokens for s in rows.streams)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 1024 * _resident_kibibytes()
-    speed = BATCH_ROWS * ROW_TOKENS / median(timer.timed)
-    return {"tokens_per_second": speed, "peak_bytes": peak, "student_share": share, "cache_tokens_per_second": written}
+        teacher_tokens = sum(stream.num_tokens for stream in rows.streams)
+        student_share = sum(stream.student_tokens for stream in rows.streams) / teacher_tokens
+    return {
+        "tokens_per_second": BATCH_ROWS * ROW_TOKENS / median(timer.timed),
+        "peak_bytes": peak_memory_bytes(),
+        "student_share": student_share,
+        "cache_tokens_per_second": cache_speed,
+    }
+
+
+def teacher_of(
+    config: PretrainConfig, student: CausalModel, base: ModelRef, *, mixture: ArtifactRef, folder: Path
+) -> tuple[teachers.TeacherSource | None, float]:
+    """Return the teacher of a variant, and the tokens per second of writing its cache (0 without a cache)."""
+    if config.method.kind == "cpt":
+        return None, 0.0
+    if config.teacher.kind == "adapter_off":
+        return teachers.AdapterOffTeacher(student, bf16=PRECISION == "bf16"), 0.0
+    if config.teacher.kind == "frozen":
+        return teachers.FrozenTeacher(load_model(base, dtype=_TEACHER_TYPE)), 0.0
+    started = time.perf_counter()
+    cache = cache_teacher(
+        config.teacher,
+        mixture,
+        base,
+        precision=PRECISION,
+        max_tokens=ROW_TOKENS,
+        store=ArtifactStore(folder / "cache"),
+        tracker=NullTracker(),
+    )
+    speed = cache.record["metrics"]["tokens"] / (time.perf_counter() - started)
+    digest = MixtureAccount.of(mixture).tokens_digest
+    vocab = student.get_output_embeddings().weight.shape[0]
+    opened = TeacherCache.open(cache, tokens_digest=digest, teacher_digest=base.digest, vocab_size=vocab)
+    return teachers.CachedTeacher(opened), speed
 
 
 def plain_batch(rows: list[Any]) -> dict[str, torch.Tensor]:
-    """What a `Trainer` needs for rows whose documents do not see each other: no attention mask."""
+    """Return a batch of rows for a plain `Trainer`, without a mask, so that documents do not see each other."""
     return {
         name: torch.stack([torch.from_numpy(row.columns[name].astype("int64")) for row in rows])
         for name in ("input_ids", "labels", "position_ids")
     } | {"use_cache": False}  # type: ignore[dict-item]
 
 
-def _resident_kibibytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def ceiling(name: str, figures: dict[str, float]) -> float:
-    """Returns the share of its plain peer's speed that the variant could reach."""
+    """Return the maximum speed of a variant as a fraction of the speed of plain training."""
     return {
         "cpt": 1.0,
         "lssd_frozen": 6 / 8,
@@ -152,8 +163,8 @@ def ceiling(name: str, figures: dict[str, float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps of a run")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the table shows medians")
+    parser.add_argument("--steps", type=int, default=6, help="number of timed steps per run")
     parser.add_argument("--shape", choices=["39m", "8b"], default="39m")
     parser.add_argument("--variant", choices=list(VARIANTS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -166,30 +177,30 @@ def main() -> None:
         options = ["--steps", str(arguments.steps), "--shape", arguments.shape]
         return in_own_process(__file__, ["--variant", name, *options])
 
-    found = in_turn(arguments.rounds, {name: partial(measured, name) for name in names})
+    figures_of = in_turn(arguments.rounds, {name: partial(measured, name) for name in names})
     rows, fractions = [], {}
-    for name, figures in found.items():
+    for name, figures in figures_of.items():
         is_lora = isinstance(VARIANTS[name].scope, LoraScopeConfig)
-        plain = found["plain LoRA" if is_lora else "plain"]
+        plain = figures_of["plain LoRA" if is_lora else "plain"]
         relative = figures["tokens_per_second"] / plain["tokens_per_second"]
         highest = 1.0 if name.startswith("plain") else ceiling(name, figures)
         fractions[name] = relative / highest
         peak = f"{figures['peak_bytes'] / 2**30:.2f} GiB"
         cells = [f"{figures['tokens_per_second']:,.0f}", f"{relative:.2f}", f"{highest:.2f}", f"{fractions[name]:.2f}"]
         rows.append([name, *cells, peak])
-    if "lssd_cached" in found:
-        rows.append(amortised(found, fractions))
+    if "lssd_cached" in figures_of:
+        rows.append(amortised(figures_of, fractions))
     columns = ["variant", "tokens/s", "of plain", "ceiling", "fraction of ceiling", "peak memory"]
     device = "gpu" if torch.cuda.is_available() else "cpu"
     name = f"pretrain_throughput-{arguments.shape}-{device}"
     publish(name, columns, rows, {"fraction_of_ceiling": fractions}, rounds=arguments.rounds)
 
 
-def amortised(found: dict[str, dict[str, float]], fractions: dict[str, float]) -> list[str]:
-    """Returns the row of the cached teacher with its writing shared by some epochs, and adds its fraction."""
-    cached = found["lssd_cached"]
+def amortised(figures_of: dict[str, dict[str, float]], fractions: dict[str, float]) -> list[str]:
+    """Add the fraction of the cached teacher with the time for its cache divided among the epochs; return its row."""
+    cached = figures_of["lssd_cached"]
     per_token = EPOCHS / cached["tokens_per_second"] + 1 / cached["cache_tokens_per_second"]
-    relative = EPOCHS / per_token / found["plain"]["tokens_per_second"]
+    relative = EPOCHS / per_token / figures_of["plain"]["tokens_per_second"]
     highest = 6 * EPOCHS / (6 * EPOCHS + 2)
     name = f"lssd_cached_{EPOCHS}_epochs"
     fractions[name] = relative / highest

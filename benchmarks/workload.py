@@ -1,8 +1,9 @@
-"""What the training benchmarks share: documents of twenty sentences, random Llamas, timed steps."""
+"""Parts of the training benchmarks: documents of twenty sentences, random Llamas, timed steps."""
 
 import json
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from mixcpt.config import (
     PoolWeights,
     PretrainConfig,
 )
-from mixcpt.curation import curate
-from mixcpt.mixture import mix
+from mixcpt.curation.pipeline import curate
+from mixcpt.mixture.pipeline import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
 
@@ -54,7 +55,7 @@ SHAPES = {
 
 
 def write_model(folder: Path, shape: str) -> ModelRef:
-    """Writes random weights with the closed world's tokenizer, whose ids are among the vocabulary's first."""
+    """Write a model with random weights and the closed world's tokenizer, whose ids are below the vocabulary size."""
     base = resolve_model(BaseModelConfig())
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -65,19 +66,13 @@ def write_model(folder: Path, shape: str) -> ModelRef:
 
 
 def write_documents(folder: Path, count: int) -> ArtifactRef:
-    """Writes a corpus of documents of twenty sentences each."""
+    """Publish a corpus of documents of twenty sentences each."""
     facts = facts_of(world(0).domain)
-    statements = [state(fact, wording) for wording in STATEMENTS for fact in facts]
-    lines = [
-        json.dumps(
-            {
-                "text": " ".join(
-                    statements[(number * 7 + place * 31) % len(statements)] for place in range(NUM_SENTENCES)
-                )
-            }
-        )
-        for number in range(count)
-    ]
+    statements = [state(fact, wording) for wording, fact in product(STATEMENTS, facts)]
+    lines = []
+    for number in range(count):
+        sentences = (statements[(number * 7 + place * 31) % len(statements)] for place in range(NUM_SENTENCES))
+        lines.append(json.dumps({"text": " ".join(sentences)}))
     path = folder / "documents.jsonl"
     path.write_text("\n".join(dict.fromkeys(lines)) + "\n")
     source = FilesSource(name="documents", pool="domain", paths=(str(path),))
@@ -86,7 +81,7 @@ def write_documents(folder: Path, count: int) -> ArtifactRef:
 
 
 def mixture_of(folder: Path, config: PretrainConfig, steps: int, shape: str = "39m") -> tuple[ModelRef, ArtifactRef]:
-    """Returns model and rows for at least `steps` steps of a method."""
+    """Publish a model, and rows for at least `steps` steps of a method."""
     model = write_model(folder / "model", shape)
     corpus = write_documents(folder, 200)
     settings = MixtureConfig(
@@ -99,7 +94,7 @@ def mixture_of(folder: Path, config: PretrainConfig, steps: int, shape: str = "3
 
 
 class StepTimer(TrainerCallback):
-    """Measures the steps of a training but the first two, which warm up."""
+    """Measures the time of training steps; the first two are a warm-up."""
 
     def __init__(self) -> None:
         self._begun = 0.0
