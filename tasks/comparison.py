@@ -14,12 +14,8 @@ from mixcpt.config import CompareConfig, Contender
 from mixcpt.evaluate.statistics.selection_score import score, value_of
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, save_comparison
 from mixcpt.records.run import RunResult
-from mixcpt.report.comparison.summary import (
-    ComparisonSummary,
-    comparison_rows,
-    markdown_comparison,
-    summarise_comparison,
-)
+from mixcpt.report.comparison.summary import ComparisonSummary, summarise_comparison
+from mixcpt.report.comparison.text import comparison_rows, markdown_comparison
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import resolve_model

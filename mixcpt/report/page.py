@@ -1,9 +1,10 @@
-"""The page of one or more runs: one HTML file that needs nothing else, neither network nor script."""
+"""Page of one or more runs: one self-contained HTML file without network access or scripts."""
 
 import base64
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import jinja2
@@ -17,8 +18,7 @@ from mixcpt.records.run import RunResult
 from mixcpt.report import table, verdict, words
 from mixcpt.report.ancestry import ancestry_tree
 from mixcpt.report.figures import bars, curves, palette, svg, tradeoff
-from mixcpt.report.sections import ingredients, training
-from mixcpt.report.sections import provenance as lineage
+from mixcpt.report.sections import ingredients, provenance, training
 from mixcpt.report.sections.examples import examples
 from mixcpt.report.sections.facts import facts
 from mixcpt.report.sections.promise import promise_verdict
@@ -30,11 +30,15 @@ from mixcpt.store.lineage import Catalogue
 
 _HEAD_CHARACTERS = 2000
 _TEMPLATES = Path(__file__).parent / "templates"
+_FILTERS = (
+    "chance", "change", "count", "duration", "interval", "level", "listing", "magnitude", "percent", "score",
+    "shortened",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline figure with its caption, which also describes it to those who cannot see it."""
+    """An inline figure with its caption, which is also its text alternative."""
 
     svg: Markup
     caption: str
@@ -42,7 +46,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run as a file that runs it again."""
+    """Settings of one run as a file that repeats it."""
 
     run: str
     file_name: str
@@ -54,28 +58,28 @@ class Settings:
 
 
 def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path, summary: Summary | None = None) -> Path:
-    """Returns `output` after writing the page of `runs` there in one step; several are shown side by side.
+    """Write the page of one or more runs to `output` atomically and return `output`.
 
     Args:
-        runs: What is shown.
-        store: Where their artifacts are.
-        output: The file.
-        summary: Of the same runs, where it is known already; its intervals take a second.
+        runs: The runs.
+        store: Store with their artifacts.
+        output: Path of the page.
+        summary: Summary of the same runs if it exists already; computing it takes about a second.
 
     Raises:
-        ArtifactError: If an artifact of a run is gone, or the page cannot be written.
-        ConfigError, DataError: If the runs cannot stand side by side; see `summarise`.
+        ArtifactError: If an artifact of a run is missing or the page cannot be written.
+        ConfigError, DataError: If the runs cannot be compared; see `summarise`.
     """
     if output.is_dir():
-        raise ArtifactError(f"cannot write the report to {output}: it is a folder", "name a file")
+        raise ArtifactError(f"cannot write the report to {output}: it is a folder", "give the path of a file")
     return write_page(render([located(run, store) for run in runs], store, summary), output)
 
 
 def write_page(page: str, output: Path) -> Path:
-    """Returns `output` after writing a page there in one step.
+    """Write a page to `output` atomically and return `output`.
 
     Raises:
-        ArtifactError: If it cannot be written.
+        ArtifactError: If the page cannot be written.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +88,8 @@ def write_page(page: str, output: Path) -> Path:
             draft.write_bytes(page.encode("utf-8", "replace"))
             draft.replace(output)
     except OSError as error:
-        raise ArtifactError(
-            f"cannot write the report to {output}: {error.strerror or error}", "name another file"
-        ) from error
+        problem = f"cannot write the report to {output}: {error.strerror or error}"
+        raise ArtifactError(problem, "give the path of another file") from error
     return output
 
 
@@ -104,11 +107,12 @@ def _identity(runs: Sequence[RunResult]) -> str:
 
 
 def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | None = None) -> str:
-    """Returns the page as HTML; the same runs in the same store give the same page."""
+    """Return the page as HTML; the same runs in the same store give the same page."""
     summary = summary or summarise(runs)
     catalogue = Catalogue(store)
     evaluate = runs[0].config.evaluate
-    shown = training.trainings(runs)
+    trainings = training.trainings(runs)
+    all_curves = chain.from_iterable(view.curves for view in trainings)
     return environment().get_template("report.html.j2").render(
         identity=_identity(runs),
         runs=runs,
@@ -127,20 +131,20 @@ def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | N
         corpora=ingredients.corpora(runs),
         mixtures=ingredients.mixtures(runs),
         selections=ingredients.selections(runs),
-        trainings=shown,
-        curves={curve.name: _curve_picture(curve) for view in shown for curve in view.curves},
+        trainings=trainings,
+        curves={curve.name: _curve_picture(curve) for curve in all_curves},
         diagnostics=training.DIAGNOSTICS,
-        descents={run.name: ancestry_tree(catalogue, run.refs[run.final]) for run in runs},
-        links=lineage.links(runs),
-        tracked={run.name: lineage.tracked(run) for run in runs},
-        differences=lineage.differences(runs),
+        ancestries={run.name: ancestry_tree(catalogue, run.refs[run.final]) for run in runs},
+        links=provenance.links(runs),
+        tracked={run.name: provenance.tracked(run) for run in runs},
+        differences=provenance.differences(runs),
         settings=[Settings(run.name, f"{run.name}.yaml", to_yaml(run.config, comments=False)) for run in runs],
-        libraries=lineage.libraries(),
+        libraries=provenance.libraries(),
     )  # fmt: skip
 
 
 def environment() -> jinja2.Environment:
-    """Returns what pages are rendered with: all text escaped, nothing undefined let pass."""
+    """Return the template environment of pages: it escapes all text and rejects undefined names."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -149,10 +153,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in (
-        *("chance", "change", "count", "duration", "interval", "level", "listing", "magnitude", "percent"),
-        *("score", "shortened"),
-    ):
+    for name in _FILTERS:
         environment.filters[name] = getattr(words, name)
     environment.filters |= {"filesize": words.size, "words": words.title}
     environment.globals |= {
@@ -166,23 +167,23 @@ def environment() -> jinja2.Environment:
 
 
 def _lead(summary: Summary) -> list[str]:
-    """Returns the verdict: two runs against each other in one sentence, any other number one sentence a run."""
+    """Return the sentences below the title: one for a pair of runs, otherwise one per run."""
     if len(summary.runs) == 2:
         return [verdict.pair_verdict(summary.pairs[0], summary.confidence)]
     return [verdict.run_verdict(summary, run) for run in summary.runs]
 
 
 def _tradeoff_picture(summary: Summary) -> Picture:
-    said = tradeoff.describe_tradeoff(summary)
-    return Picture(svg.inline(tradeoff.draw_tradeoff(summary), "tradeoff", said), said)
+    caption = tradeoff.describe_tradeoff(summary)
+    return Picture(svg.inline(tradeoff.draw_tradeoff(summary), "tradeoff", caption), caption)
 
 
 def _bars_picture(summary: Summary, metric: str) -> Picture:
-    said = bars.describe_bars(summary, metric)
-    return Picture(svg.inline(bars.draw_bars(summary, metric), f"bars-{metric}", said), said)
+    caption = bars.describe_bars(summary, metric)
+    return Picture(svg.inline(bars.draw_bars(summary, metric), f"bars-{metric}", caption), caption)
 
 
 def _curve_picture(curve: training.Curve) -> Picture:
-    said = curves.describe_curves(curve.series)
+    caption = curves.describe_curves(curve.series)
     figure = curves.draw_curves(curve.series, curve.title, curve.unit, top=curve.top, sources=curve.sources)
-    return Picture(svg.inline(figure, curve.name, f"{curve.title}, in {curve.unit}. {said}"), said)
+    return Picture(svg.inline(figure, curve.name, f"{curve.title}, in {curve.unit}. {caption}"), caption)

@@ -1,4 +1,4 @@
-"""Rounds as text and as a page: what each learned, what the rounds after it forgot, and what the gates said."""
+"""Rounds as text and as a page: results by corpus, forgetting in later rounds, and gates."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,46 +15,50 @@ from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import GENERAL, Column, Matrix, Row, matrix
 from mixcpt.store.artifacts import ArtifactStore
 
+_EXTENTS = {"sure": "whole interval", "likely": "estimate", "possible": "part of the interval"}
+"""Part of the interval that has to fulfil a gate, by rule."""
 
-def markdown_rounds(made: Sequence[Round]) -> str:
-    """Returns the table of rounds and the verdict of the last one as Markdown."""
-    table = matrix(made)
-    head = ["round", *(_heading(column) for column in table.columns), "decision"]
+
+def markdown_rounds(history: Sequence[Round]) -> str:
+    """Return the verdict of the last round and the table of all rounds as Markdown."""
+    table = matrix(history)
+    heading = ["round", *(_heading(column) for column in table.columns), "decision"]
     body = [[row_name(row), *_cells(row, table), row.decision or ""] for row in table.rows]
-    said = [round_verdict(made[-1]), forgetting_verdict(table)]
-    return "\n\n".join([*(words.markdown(line) for line in said), markdown_rows([head, *body])])
+    verdicts = [round_verdict(history[-1]), forgetting_verdict(table)]
+    return "\n\n".join([*(words.markdown(verdict) for verdict in verdicts), markdown_rows([heading, *body])])
 
 
-def round_verdict(made: Round) -> str:
-    """Returns one sentence: what a round learned and whether its model serves."""
-    learned = words.listing([words.printable(name) for name in made.new])
-    return f"Round {made.number} learned {learned}: {made.decision}. {made.reason}"
+def round_verdict(latest: Round) -> str:
+    """Return the corpora of a round and its decision as one sentence."""
+    learned = words.listing([words.printable(name) for name in latest.new])
+    return f"Round {latest.number} learned {learned}: {latest.decision}. {latest.reason}"
 
 
 def forgetting_verdict(table: Matrix) -> str:
-    """Returns one sentence on what the models that served have lost of the corpora since they knew them best."""
+    """Return the greatest loss on a corpus since the best serving model as one sentence."""
     columns = {column.corpus: column for column in table.columns}
-    lost = [(columns[each.corpus], each) for each in table.forgotten() if each.corpus != GENERAL]
-    if not lost:
+    losses = [entry for entry in table.forgotten() if entry.corpus != GENERAL]
+    if not losses:
         return "No model has served yet."
-    column, worst = max(lost, key=lambda pair: pair[1].lost)
+    worst = max(losses, key=lambda entry: entry.lost)
+    column = columns[worst.corpus]
     amount = f"{words.change(column.metric, worst.lost).lstrip('+')} {words.unit(column.metric)}"
     if worst.lost <= 0:
-        return "Of no corpus has anything been forgotten: the last model that serves is the best on each."
-    return f"Most was forgotten of {words.printable(column.corpus)}: {amount} since a serving model was best at it."
+        return "Nothing was forgotten: the serving model is the best so far on each corpus."
+    return f"The greatest loss is on {words.printable(column.corpus)}: {amount} since the best serving model."
 
 
-def write_rounds(made: Sequence[Round], output: Path) -> Path:
-    """Returns `output` after writing the page of some rounds there in one step.
+def write_rounds(history: Sequence[Round], output: Path) -> Path:
+    """Write the page of the rounds to `output` atomically and return `output`.
 
     Raises:
         ArtifactError: If the page cannot be written.
     """
-    table = matrix(made)
+    table = matrix(history)
     page = environment().get_template("rounds.html.j2").render(
-        rounds=made,
+        rounds=history,
         matrix=table,
-        lead=round_verdict(made[-1]),
+        lead=round_verdict(history[-1]),
         forgetting=forgetting_verdict(table),
         shade=lambda row, column: _shade(table, row, column),
         row_name=row_name,
@@ -64,16 +68,17 @@ def write_rounds(made: Sequence[Round], output: Path) -> Path:
     return write_page(page, output)
 
 
-def show_rounds(made: Round | None, name: str, store: ArtifactStore) -> None:
-    """Prints what the round came to, the table of all rounds, and where their page lies."""
+def show_rounds(latest: Round | None, name: str, store: ArtifactStore) -> None:
+    """Print the table of all rounds, the verdicts and the path of the page."""
     console = Console()
-    so_far = load_rounds(store, name)
-    if made is None:
-        console.print("nothing new: the champion has learned what is registered, or it was refused")
-    if so_far:
-        console.print(_terminal_table(matrix(so_far)))
-        console.print(Text(forgetting_verdict(matrix(so_far))))
-        console.print(Text(round_verdict(so_far[-1])))
+    history = load_rounds(store, name)
+    if latest is None:
+        console.print("no new round: every registered corpus was learned or refused")
+    if history:
+        table = matrix(history)
+        console.print(_terminal_table(table))
+        console.print(Text(forgetting_verdict(table)))
+        console.print(Text(round_verdict(history[-1])))
         page = store.root / f"rounds-{name}.html"
         console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
 
@@ -90,18 +95,19 @@ def _terminal_table(table: Matrix) -> Table:
 
 
 def gate_rule(judgement: Judgement) -> str:
-    """Returns what a gate asks for, in words."""
-    sureness = {"sure": "surely", "likely": "as measured", "possible": "possibly"}[judgement.rule]
+    """Return the requirement of a gate in words."""
     amount = f"{words.change(judgement.metric, abs(judgement.at_least)).lstrip('+')} {words.unit(judgement.metric)}"
     if judgement.at_least < 0:
-        return f"{sureness} at most {amount} worse than the {judgement.against}"
-    if judgement.at_least > 0:
-        return f"{sureness} {amount} better than the {judgement.against}"
-    return f"{sureness} {'better' if judgement.rule == 'sure' else 'no worse'} than the {judgement.against}"
+        requirement = f"at most {amount} worse than the {judgement.against}"
+    elif judgement.at_least > 0:
+        requirement = f"{amount} better than the {judgement.against}"
+    else:
+        requirement = f"{'better' if judgement.rule == 'sure' else 'no worse'} than the {judgement.against}"
+    return f"{requirement} ({_EXTENTS[judgement.rule]})"
 
 
 def row_name(row: Row) -> str:
-    """Returns what a row of the matrix is called."""
+    """Return the title of a row of the matrix."""
     return f"{row.number}: {words.listing([words.printable(name) for name in row.learned])}" if row.number else "base"
 
 
@@ -114,8 +120,8 @@ def _cells(row: Row, table: Matrix) -> list[str]:
 
 
 def _shade(table: Matrix, row: Row, column: Column) -> float:
-    """Returns how good a value is among those of its column: 0 the worst, 1 the best."""
-    values = [each.values[column.corpus] for each in table.rows if column.corpus in each.values]
+    """Return the position of a value within its column, from 0 (worst) to 1 (best)."""
+    values = [other.values[column.corpus] for other in table.rows if column.corpus in other.values]
     value, low, high = row.values[column.corpus], min(values), max(values)
     place = (value - low) / (high - low) if high > low else 1.0
     return place if column.higher_is_better else 1 - place

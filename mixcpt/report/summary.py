@@ -12,7 +12,7 @@ from mixcpt.evaluate.statistics.estimates import Resampling
 from mixcpt.evaluate.statistics.retention import retention
 from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.records.run import RunResult
-from mixcpt.report.sections.costs import Cost, Planned, beside_plan, plan_of_run, stage_costs, total
+from mixcpt.report.sections.costs import Cost, Planned, plan_of_run, planned_and_measured, stage_costs, total
 from mixcpt.report.sections.promise import Promise, promises
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fields import from_fields
@@ -173,7 +173,7 @@ def _run(run: RunResult) -> RunSummary:
         cost=total(stages),
         prior_knowledge=_prior_knowledge(run),
         promises=promises(run, {role: _changes(model) for role, model in models.items()}),
-        planned=beside_plan(plan, stages) if plan else [],
+        planned=planned_and_measured(plan, stages) if plan else [],
     )
 
 

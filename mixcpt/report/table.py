@@ -65,10 +65,10 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
 
 def legend(summary: Summary) -> str:
     """Return the legend of the table."""
+    better, worse, unsure = (MARKS[way] for way in (Direction.BETTER, Direction.WORSE, Direction.UNSURE))
     return (
-        f"Change from the base with its {words.level(summary.confidence)} interval "
-        "(paired bootstrap over passages), accuracy in points. "
-        f"{MARKS[Direction.BETTER]} better, {MARKS[Direction.WORSE]} worse, {MARKS[Direction.UNSURE]} no significant change."
+        f"Change from the base with its {words.level(summary.confidence)} interval (paired bootstrap over passages), "
+        f"accuracy in points. {better} better, {worse} worse, {unsure} no significant change."
     )
 
 

@@ -136,9 +136,7 @@ def _scaled(number: Number, step: int, prefixes: Sequence[str], symbol: str) -> 
     exponent = 0
     while abs(number) >= step and exponent < len(prefixes) - 1:
         number, exponent = number / step, exponent + 1
-    if exponent == 0 or abs(number) >= 100:
-        decimals = 0
-    else:
-        decimals = 2 if abs(number) < 10 else 1
+    significant = abs(number)
+    decimals = 0 if exponent == 0 or significant >= 100 else 1 if significant >= 10 else 2
     digits = f"{number:.{decimals}f}"
     return f"{digits}{_SPACE}{prefixes[exponent]}{symbol}".rstrip()

@@ -105,7 +105,7 @@ def test_adaptation_links_datasets_models_and_measurements(adapted: AdaptConfig)
     version = client.get_model_version_by_alias(adapted.runtime.registered_model, "challenger")
     assert version.tags["mixcpt.digest"] == result.refs["dpo"].digest
     assert version.description.startswith("# tiny")
-    assert "## Which data made it" in version.description
+    assert "## Training data" in version.description
 
 
 def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: AdaptConfig) -> None:
@@ -116,6 +116,38 @@ def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: 
         name: run.info.end_time for name, run in runs.items()
     }
     assert seconds < 60
+
+
+COUNTED = """
+import json, sys
+from collections import Counter
+from pathlib import Path
+from mixcpt.config import AdaptConfig
+from mixcpt.records.stored import find_stored_run
+from mixcpt.store.artifacts import ArtifactStore
+
+lookups, find = Counter(), ArtifactStore.find
+def counted(self, kind, identity):
+    lookups[f"{kind} {identity}"] += 1
+    return find(self, kind, identity)
+ArtifactStore.find = counted
+run = find_stored_run(AdaptConfig.model_validate_json(Path(sys.argv[1]).read_text()))
+print(json.dumps([run.name, dict(lookups), sorted({"torch", "transformers"} & {*sys.modules})]))
+"""
+
+
+def test_finished_run_asks_the_store_once_for_each_stage_and_imports_no_torch(
+    adapted: AdaptConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "request.json").write_text(adapted.model_dump_json())
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-c", COUNTED, str(tmp_path / "request.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    name, lookups, imported = json.loads(done.stdout)
+    assert (name, imported) == (adapted.name, []), done.stderr
+    kinds = sorted(key.split()[0] for key in lookups)
+    assert kinds == sorted(["corpus", "mixture", "selection", "run", *["model"] * 3, *["evaluation"] * 3])
+    assert set(lookups.values()) == {1}
 
 
 @pytest.mark.long
@@ -196,7 +228,7 @@ def test_adaptation_bad_source_fails_with_its_message_and_leaves_no_open_run(sit
     request.write_text(json.dumps(data))
     environment = {**os.environ, "PREFECT_API_URL": site.stack.api}
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.adapt", str(request)], cwd=Path(__file__).parents[2], env=environment,
+        [sys.executable, "-m", "flows", "adapt", str(request)], cwd=Path(__file__).parents[2], env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 2

@@ -62,7 +62,7 @@ def test_advise_searches_confirms_and_finds_all_of_it_again(site: Any, config: A
             kept = run.refs["pretrained"].record["metrics"]["retention"]
             assert 0 < kept["share_of_change"] <= 1 and kept["retention/general/lost_at_most"] <= 0.5
     page = (Path(config.runtime.store) / "advice-small-advice.html").read_text()
-    assert "Take these settings" in page
+    assert "Recommended settings" in page
 
     made = set(store.root.glob("*/*/record.json"))
     site.adapt(config)

@@ -1,4 +1,4 @@
-"""Model cards, written from what was recorded: which data made a model, what it learned, forgot and cost."""
+"""Model cards made from records: training data, results and cost of a model."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _LIBRARIES = ("mixcpt", "torch", "transformers", "trl")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ingredient:
     """One source of the training text."""
 
@@ -35,20 +35,20 @@ class Ingredient:
     num_read: int
     num_kept: int
     tokens: int
-    """Trained on in pre-training, repetitions counted."""
+    """Tokens of pre-training including repetitions."""
     passes: float
     files: Sequence[str]
-    """Name and beginning of the SHA-256 of each file."""
+    """Name and first 12 digits of the SHA-256, by file."""
 
 
 def model_card(result: RunResult, store: ArtifactStore, role: str = "", summary: Summary | None = None) -> str:
-    """Returns the card of a run's final model, or of another of its models: `pretrained`, `sft`, `dpo`.
+    """Return the card of a model of a run.
 
     Args:
         result: The run.
-        store: Where its artifacts are.
-        role: Of the model; empty for the final one.
-        summary: Of this run, where it is known already; its intervals take a second.
+        store: Store with its artifacts.
+        role: Role of the model (`pretrained`, `sft` or `dpo`); empty for the final model.
+        summary: Summary of this run if it exists already; computing it takes about a second.
 
     Raises:
         ArtifactError: If an artifact of the run is no longer in the store.
@@ -56,28 +56,28 @@ def model_card(result: RunResult, store: ArtifactStore, role: str = "", summary:
     run = located(result, store)
     role = role or run.final
     summary = summary or summarise([run])
-    (told,) = summary.runs
-    measured = told.final if role == run.final else told.pretrained if role == "pretrained" else None
+    (run_summary,) = summary.runs
+    measured = {"pretrained": run_summary.pretrained, run.final: run_summary.final}.get(role)
     return _environment().get_template("card.md.j2").render(
         header=_run_header(run, role),
         run=run,
         role=role,
-        told=told,
+        run_summary=run_summary,
         summary=summary,
         measured=measured,
-        form=measured.form if measured else "chat" if role in ("sft", "dpo") else "plain",
+        form=measured.form if measured else "plain" if role == "pretrained" else "chat",
         num_parameters=TrainingMetrics.of(run.refs[role]).num_parameters,
-        sentence=_sentence(summary, told, measured),
+        sentence=_sentence(summary, run_summary, measured),
         lost=_lost(measured),
         ingredients=_ingredients(run),
         samples=_samples(run),
-        costs=[*told.stages, told.cost],
+        costs=[*run_summary.stages, run_summary.cost],
         libraries=[f"{name} {version}" for name, version in libraries().items() if name in _LIBRARIES],
     )  # fmt: skip
 
 
 def merge_card(merged: ArtifactRef, name: str) -> str:
-    """Returns the card of a model that was put together from others; what those are is told by their own cards."""
+    """Return the card of a merged model."""
     record = merged.record
     models = {role: ModelRef.from_json(model) for role, model in record["lineage"]["models"].items()}
     details = {
@@ -85,7 +85,7 @@ def merge_card(merged: ArtifactRef, name: str) -> str:
         "models": {role: {"name": model.name, "digest": model.digest} for role, model in models.items()},
         "model": merged.digest,
     }
-    bases = [found for model in models.values() if (found := hub_id(model))]
+    bases = [name_on_hub for model in models.values() if (name_on_hub := hub_id(model))]
     return _environment().get_template("merge_card.md.j2").render(
         header=header(details, tags=["merge", record["metrics"]["method"]], bases=bases, datasets=[]),
         name=name or record["lineage"].get("name") or merged.short,
@@ -97,11 +97,11 @@ def merge_card(merged: ArtifactRef, name: str) -> str:
 
 
 def foreign_card(model: ModelRef) -> str:
-    """Returns the card that lies beside a model from elsewhere, or one that says what little is known of it."""
+    """Return the README.md of a model without a record, or a minimal card if it has none."""
     own = model.directory / "README.md"
     if own.is_file():
         return own.read_text(encoding="utf-8")
-    bases = [found] if (found := hub_id(model)) else []
+    bases = [name] if (name := hub_id(model)) else []
     form = "chat" if has_chat_template(model.directory) else "plain"
     details = {"model": model.digest}
     return _environment().get_template("foreign_card.md.j2").render(
@@ -110,7 +110,7 @@ def foreign_card(model: ModelRef) -> str:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Returns whether a model folder has a chat form, in either of the places where it may lie."""
+    """Return whether a model folder has a chat template, in its own file or in the tokenizer settings."""
     settings = folder / "tokenizer_config.json"
     return (folder / "chat_template.jinja").is_file() or (
         settings.is_file() and '"chat_template"' in settings.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def shortened(card: str, limit: int) -> str:
-    """Returns a card without its header, as many whole sections of it as `limit` characters hold."""
+    """Return a card without its header, cut after a whole section to at most `limit` characters."""
     body = _HEADER.sub("", card).strip()
     while len(body) > limit and "\n## " in body:
         body = body[: body.rindex("\n## ")].rstrip()
@@ -133,18 +133,18 @@ def _run_header(run: RunResult, role: str) -> str:
         "corpus": run.refs["corpus"].digest,
         "datasets": dataset_details(run.refs["corpus"]),
     }
-    bases = [found] if (found := hub_id(run.base)) else []
+    bases = [name] if (name := hub_id(run.base)) else []
     tags = ["continual-pretraining", run.config.pretrain.method.kind]
     return header(details, tags=tags, bases=bases, datasets=hub_datasets(run.config.curation))
 
 
 def _sentence(summary: Summary, run: RunSummary, measured: ModelSummary | None) -> str:
-    """Returns the verdict on the run's final model; empty for any other."""
+    """Return the verdict on the run's final model; empty for other models."""
     return verdict.run_verdict(summary, run) if measured is run.final else ""
 
 
 def _lost(measured: ModelSummary | None) -> list[str]:
-    """Returns the tasks at which the model is surely worse than its base, each with its change."""
+    """Return the tasks on which the model is significantly worse than its base, with the changes."""
     values = measured.tasks.values() if measured else []
     worse = [value for value in values if value.change and verdict.direction(value.change) is verdict.Direction.WORSE]
     return [f"{words.title(value.task)} ({table.change_cell(value)})" for value in worse]
@@ -155,30 +155,30 @@ def _ingredients(run: RunResult) -> list[Ingredient]:
     trained = MixtureAccount.of(run.refs["mixture"]).sources if "mixture" in run.refs else ()
     return [
         Ingredient(
-            name,
-            source.pool,
-            source.read,
-            source.kept,
-            sum(row.tokens for row in trained if row.name == name),
-            sum(row.passes for row in trained if row.name == name),
-            [f"{file.name} {file.sha256[:12]}" for file in source.files],
+            name=name,
+            pool=source.pool,
+            num_read=source.read,
+            num_kept=source.kept,
+            tokens=sum(row.tokens for row in trained if row.name == name),
+            passes=sum(row.passes for row in trained if row.name == name),
+            files=[f"{file.name} {file.sha256[:12]}" for file in source.files],
         )
         for name, source in sources.items()
     ]
 
 
 def _samples(run: RunResult) -> list[str]:
-    """Returns how many samples of each pool taught the chat form, e.g. `200 instructions`."""
+    """Return the number of alignment samples per pool, e.g. `200 instructions`."""
     pools = read_json(run.refs["selection"], "report.json")["pools"] if "selection" in run.refs else {}
     return [f"{words.count(pool['selected'])} {name}" for name, pool in pools.items() if pool["selected"]]
 
 
 def _environment() -> jinja2.Environment:
-    """Returns what cards are rendered with: every value is text and no markup, except through the filter `as_is`."""
+    """Return the template environment of cards: it escapes all values unless the filter `as_is` marks them."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
         undefined=jinja2.StrictUndefined,
-        finalize=_shown,
+        finalize=_escaped,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -196,8 +196,8 @@ def _environment() -> jinja2.Environment:
 
 
 class _AsIs(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown."""
 
 
-def _shown(text: Any) -> str:
+def _escaped(text: Any) -> str:
     return text if isinstance(text, _AsIs) else words.markdown(text, _MAX_CHARACTERS)

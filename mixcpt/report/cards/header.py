@@ -1,4 +1,4 @@
-"""The YAML at the top of a model card: what the hub reads, and what other programs need to know a model again."""
+"""YAML header of a model card: metadata for the hub and digests that identify the model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 
 _LICENSE = """\
-# license: choose one (an SPDX id in small letters, such as apache-2.0). What the base model's licence and those of the
-#   documents allow decides; nothing was chosen here.
+# license: choose one (an SPDX id in lower case, such as apache-2.0). The licences of the base model and of the
+#   documents decide which licences are possible; none was chosen here.
 """
 _HUB_FOLDER = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 
 def header(details: Mapping[str, Any], *, tags: Sequence[str], bases: Sequence[str], datasets: Sequence[str]) -> str:
-    """Returns the front matter of a card between its `---` lines.
+    """Return the front matter of a card including its `---` lines.
 
     Args:
-        details: What goes below the key `mixcpt`: names, counts and digests.
-        tags: What the model can be found under, beside `mixcpt`.
-        bases: Hub ids of the models it was made of; the hub refuses any other name there.
-        datasets: Hub ids of data sets that it was trained on.
+        details: Names, counts and digests for the key `mixcpt`.
+        tags: Search tags in addition to `mixcpt`.
+        bases: Hub ids of the models it was made of; the hub rejects other names.
+        datasets: Hub ids of the data sets of its training.
     """
     relation = {"base_model": list(bases), "base_model_relation": "merge" if "merge" in tags else "finetune"}
     fields = {
@@ -41,19 +41,19 @@ def header(details: Mapping[str, Any], *, tags: Sequence[str], bases: Sequence[s
 
 
 def hub_id(model: ModelRef) -> str:
-    """Returns the id under which the hub gave a model; empty for a folder of somebody's own."""
-    folders = (_HUB_FOLDER.fullmatch(part) for part in Path(model.path).parts)
-    return next((f"{found['owner']}/{found['name']}" for found in folders if found), "")
+    """Return the hub id of a model from the hub's cache; empty for any other folder."""
+    matches = (_HUB_FOLDER.fullmatch(part) for part in Path(model.path).parts)
+    return next((f"{match['owner']}/{match['name']}" for match in matches if match), "")
 
 
 def hub_datasets(curation: CurationConfig) -> list[str]:
-    """Returns the hub ids of the data sets among the sources; paths on a disk are nobody else's business."""
-    named = [source.path for source in curation.sources if isinstance(source, HuggingFaceSource)]
-    return [name for name in named if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists()]
+    """Return the hub ids of the data sets among the sources, without local paths."""
+    paths = [source.path for source in curation.sources if isinstance(source, HuggingFaceSource)]
+    return [path for path in paths if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not Path(path).exists()]
 
 
 def dataset_details(corpus: ArtifactRef) -> list[dict[str, Any]]:
-    """Returns the sources of a corpus: what was kept of each, and the digest of each file that was read."""
+    """Return the sources of a corpus with the number of kept records and the digests of the files."""
     return [
         {
             "name": name,

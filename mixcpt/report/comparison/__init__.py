@@ -1,1 +1,1 @@
-"""Pages of comparisons and of mixture searches."""
+"""Numbers, texts and pages of comparisons and of searches for a mixture."""

@@ -1,4 +1,4 @@
-"""The page of a search for a mixture: one HTML file that needs nothing else."""
+"""Page of a search for a mixture: one self-contained HTML file."""
 
 from pathlib import Path
 
@@ -16,27 +16,28 @@ from mixcpt.report.page import Picture, environment, write_page
 
 
 def write_advice(advice: Advice, output: Path) -> Path:
-    """Returns `output` after writing the page there in one step.
+    """Write the page to `output` atomically and return `output`.
 
     Raises:
         ArtifactError: If the page cannot be written.
     """
-    summary, described = summarise_comparison(advice.confirmation), describe_advice(advice)
+    summary = summarise_comparison(advice.confirmation)
+    caption = describe_advice(advice)
     page = environment().get_template("advice.html.j2").render(
         advice=advice,
         summary=summary,
         recommended=recommended(advice),
         settings=recommended_settings(advice),
-        named=words.SETTINGS,
-        picture=Picture(svg.inline(draw_advice(advice, summary), "advice", described), described),
+        setting_titles=words.SETTINGS,
+        picture=Picture(svg.inline(draw_advice(advice, summary), "advice", caption), caption),
     )  # fmt: skip
     return write_page(page, output)
 
 
 def show_advice(advice: Advice, store: Path) -> None:
-    """Prints what is recommended and where the page lies."""
+    """Print the recommendation, write the page to the store and print its path."""
     console = Console()
     console.print(Text(recommended(advice)))
     console.print(Syntax(recommended_settings(advice), "yaml", background_color="default"))
-    written = write_advice(advice, store.expanduser() / f"advice-{advice.config.name}.html")
-    console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
+    page = write_advice(advice, store.expanduser() / f"advice-{advice.config.name}.html")
+    console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)

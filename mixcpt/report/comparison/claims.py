@@ -1,6 +1,5 @@
-"""What a comparison says about the claims that were written down before it."""
+"""Results of the claims that were written down before a comparison."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,43 +11,42 @@ from mixcpt.records.comparison import Comparison
 Verdict = Literal["holds", "does not hold", "not shown"]
 
 
-@dataclass(frozen=True)
-class Examined:
-    """A claim and what was found."""
+@dataclass(frozen=True, kw_only=True)
+class ClaimResult:
+    """A claim with its verdict."""
 
     claim: Claim
     change: SeedsDelta
-    """Of the contender against the other one, or against the base, on the claim's task."""
+    """Difference between the contender and the other contender, or the base, on the claim's task."""
     verdict: Verdict
-    """`holds` or `does not hold` where the whole interval says so, else `not shown`."""
+    """`holds` or `does not hold` if the whole interval agrees, otherwise `not shown`."""
     p_holm: float
-    """That there is no difference at all, corrected for the number of claims."""
+    """p-value of no difference, corrected for the number of claims by Holm's method."""
 
 
-def examined(comparison: Comparison) -> list[Examined]:
-    """Returns the claims of a comparison in their order, each with its verdict."""
-    found = [_examined(claim, comparison) for claim in comparison.config.claims]
-    adjusted = holm([one.change.p_value for one in found]) if found else []
-    return [replace(one, p_holm=p_value) for one, p_value in zip(found, adjusted, strict=True)]
+def check_claims(comparison: Comparison) -> list[ClaimResult]:
+    """Return the results of a comparison's claims in their order."""
+    results = [_check(claim, comparison) for claim in comparison.config.claims]
+    adjusted = holm([result.change.p_value for result in results]) if results else []
+    return [replace(result, p_holm=p_value) for result, p_value in zip(results, adjusted, strict=True)]
 
 
-def _examined(claim: Claim, comparison: Comparison) -> Examined:
+def _check(claim: Claim, comparison: Comparison) -> ClaimResult:
     runs = {result.contender: result.runs for result in comparison.results}
     confidence = runs[claim.contender][0].config.evaluate.confidence
     after = [run.evaluations["final"] for run in runs[claim.contender]]
     if claim.against:
-        changes = across_seeds([run.evaluations["final"] for run in runs[claim.against]], after, confidence=confidence)
+        before = [run.evaluations["final"] for run in runs[claim.against]]
     else:
-        bases = [run.evaluations["base"] for run in runs[claim.contender]]
-        changes = across_seeds(bases, after, confidence=confidence, across_forms=True)
+        before = [run.evaluations["base"] for run in runs[claim.contender]]
+    # the base is evaluated in plain form, a contender possibly in chat form
+    changes = across_seeds(before, after, confidence=confidence, across_forms=not claim.against)
     change = next(change for change in changes if change.task == claim.task)
-    return Examined(claim, change, _verdict(claim, change), change.p_value)
+    return ClaimResult(claim=claim, change=change, verdict=_verdict(claim, change), p_holm=change.p_value)
 
 
 def _verdict(claim: Claim, change: SeedsDelta) -> Verdict:
-    ends: Sequence[float] = (change.low, change.high)
-    if not change.higher_is_better:
-        ends = (-change.high, -change.low)
-    if ends[0] > claim.by:
+    low, high = (change.low, change.high) if change.higher_is_better else (-change.high, -change.low)
+    if low > claim.by:
         return "holds"
-    return "does not hold" if ends[1] < claim.by else "not shown"
+    return "does not hold" if high < claim.by else "not shown"

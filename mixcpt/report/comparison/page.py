@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file that needs nothing else, neither network nor script."""
+"""Page and terminal table of a comparison; the page is one self-contained HTML file."""
 
 from pathlib import Path
 
@@ -6,36 +6,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
 from mixcpt.records.comparison import Comparison
 from mixcpt.report import words
-from mixcpt.report.comparison.summary import (
-    ComparisonSummary,
-    markdown_comparison,
-    recommendation,
-    summarise_comparison,
-)
+from mixcpt.report.comparison.summary import ComparisonSummary, Row, summarise_comparison
+from mixcpt.report.comparison.text import markdown_comparison, recommendation
 from mixcpt.report.figures import svg
 from mixcpt.report.figures.comparison import describe_comparison, draw_comparison
 from mixcpt.report.page import Picture, environment, write_page
 
 
 def write_comparison(summary: ComparisonSummary, output: Path) -> Path:
-    """Returns `output` after writing the page there in one step.
+    """Write the page to `output` atomically and return `output`.
 
     Raises:
         ArtifactError: If the page cannot be written.
     """
-    said = describe_comparison(summary)
+    caption = describe_comparison(summary)
     page = environment().get_template("comparison.html.j2").render(
         summary=summary,
         recommendation=recommendation(summary),
-        picture=Picture(svg.inline(draw_comparison(summary), "contest", said), said),
+        picture=Picture(svg.inline(draw_comparison(summary), "comparison", caption), caption),
     )  # fmt: skip
     return write_page(page, output)
 
 
 def show(comparison: Comparison, store: Path) -> None:
-    """Prints the table of a comparison and where its page lies, with the same as Markdown beside it."""
+    """Print the table of a comparison, write its page and its Markdown to the store, and print their path."""
     summary = summarise_comparison(comparison)
     console = Console()
     console.print(comparison_table(summary))
@@ -46,22 +43,24 @@ def show(comparison: Comparison, store: Path) -> None:
 
 
 def comparison_table(summary: ComparisonSummary) -> Table:
-    """Returns the headline tasks and the price of every contender, for a terminal."""
-    table = Table(
-        title=Text(f"{words.printable(summary.name)}: {len(summary.seeds)} seeds, change to base with interval")
-    )
+    """Return the headline tasks and the compute of every contender, for a terminal."""
+    title = f"{words.printable(summary.name)}: {len(summary.seeds)} seeds, change from the base with interval"
+    table = Table(title=Text(title))
     table.add_column("contender", no_wrap=True)
-    table.add_column(Text(words.title(summary.setting.rpartition(".")[2])), justify="right")
-    tasks = list(dict.fromkeys((summary.headline_domain, summary.headline_general)))
-    for heading in (*(words.title(task) for task in tasks), "compute"):
-        table.add_column(Text(heading), justify="right")
+    headings = [summary.setting_name, *summary.headlines, "compute"]
+    for heading in headings:
+        table.add_column(Text(words.title(heading)), justify="right")
     for row in summary.rows:
-        changes = [row.changes[task] for task in tasks]
-        cells = [
-            f"{words.value(change.metric, change.value)}\n{words.change(change.metric, change.delta)} "
-            f"[{words.change(change.metric, change.low)}, {words.change(change.metric, change.high)}]"
-            for change in changes
-        ]
-        name = Text(words.shortened(row.contender, 24), style="bold" if row.is_on_front else "")
-        table.add_row(name, f"{row.value:g}", *(Text(cell) for cell in cells), words.magnitude(row.cost.flops, "FLOP"))
+        table.add_row(*_cells(row, summary))
     return table
+
+
+def _cells(row: Row, summary: ComparisonSummary) -> list[Text]:
+    name = Text(words.shortened(row.contender, 24), style="bold" if row.is_on_front else "")
+    changes = [Text(_change_cell(row.changes[task])) for task in summary.headlines]
+    return [name, Text(f"{row.value:g}"), *changes, Text(words.magnitude(row.cost.flops, "FLOP"))]
+
+
+def _change_cell(change: SeedsDelta) -> str:
+    low, high = (words.change(change.metric, end) for end in (change.low, change.high))
+    return f"{words.value(change.metric, change.value)}\n{words.change(change.metric, change.delta)} [{low}, {high}]"

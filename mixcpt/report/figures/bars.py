@@ -1,4 +1,4 @@
-"""Every task of one metric as bars: the base and each run's final model, with the interval of each value."""
+"""Bars of all tasks of one metric: the base and each final model, each value with its interval."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from matplotlib.ticker import FuncFormatter
 
 from mixcpt.report import words
 from mixcpt.report.figures import palette, svg
-from mixcpt.report.summary import ModelSummary, Summary, TaskValue
+from mixcpt.report.summary import Summary, TaskValue
 
 _BAR_INCHES = 0.27
 
 
 def metrics(summary: Summary) -> list[str]:
-    """Returns the metrics of the tasks, in their order."""
+    """Return the distinct metrics in the order of the tasks."""
     return list(dict.fromkeys(value.metric for value in summary.base.tasks.values()))
 
 
 def draw_bars(summary: Summary, metric: str) -> Figure:
-    """Returns the figure of all tasks that are measured by `metric`."""
+    """Return the figure of all tasks with this metric."""
     tasks = [task for task, value in summary.base.tasks.items() if value.metric == metric]
     models = [summary.base, *(run.final for run in summary.runs)]
     marks = [palette.BASE_MARK, *palette.run_marks(len(summary.runs))]
@@ -30,35 +30,33 @@ def draw_bars(summary: Summary, metric: str) -> Figure:
         figure = svg.new_figure(5.6, _BAR_INCHES * rows * len(tasks) + 0.9)
         axes = figure.subplots()
         axes.set_title(_title(summary, metric, tasks))
-        ticks = [
-            _draw_bar(
-                axes, marks[index].colour.light, model, model.tasks[task], block * rows + index, summary.confidence
-            )
-            for block, task in enumerate(tasks)
-            for index, model in enumerate(models)
-        ]
+        ticks = []
         for block, task in enumerate(tasks):
-            value = summary.base.tasks[task]
-            words_of_task = f"{words.shortened(words.title(task), 40)} ({value.group}, n = {words.count(value.n)})"
-            axes.text(0, block * rows - 0.95, words_of_task, va="center", fontsize=10.5)
+            base = summary.base.tasks[task]
+            title = f"{words.shortened(words.title(task), 40)} ({base.group}, n = {words.count(base.n)})"
+            axes.text(0, block * rows - 0.95, title, va="center", fontsize=10.5)
+            for index, (model, mark) in enumerate(zip(models, marks, strict=True)):
+                y = block * rows + index
+                _draw_bar(axes, model.tasks[task], y, colour=mark.colour.light, confidence=summary.confidence)
+                ticks.append((y, words.shortened(model.run or "base", 24)))
         _finish(axes, metric, ticks, rows * len(tasks))
     return figure
 
 
 def describe_bars(summary: Summary, metric: str) -> str:
-    """Returns the picture in words."""
-    said = []
+    """Return the figure in words."""
+    parts = []
     for task, base in summary.base.tasks.items():
         if base.metric == metric:
             values = [f"{run.name} {words.value(metric, run.final.tasks[task].value)}" for run in summary.runs]
-            said.append(f"{words.title(task)}: base {words.value(metric, base.value)}, {', '.join(values)}")
-    return "; ".join(said) + "."
+            parts.append(f"{words.title(task)}: base {words.value(metric, base.value)}, {', '.join(values)}")
+    return "; ".join(parts) + "."
 
 
 def value_interval(value: TaskValue, confidence: float) -> tuple[float, float]:
-    """Returns the interval of one value by itself, of no width where there is no standard error.
+    """Return the interval of a single value; its width is 0 if there is no standard error.
 
-    Accuracy by Wilson's score interval (Wilson 1927), which holds for values of 0 and 1 too; others by the normal
+    Accuracy uses Wilson's score interval (Wilson 1927), which is valid at 0 and 1; other metrics use the normal
     approximation.
     """
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -73,14 +71,12 @@ def value_interval(value: TaskValue, confidence: float) -> tuple[float, float]:
 
 def _title(summary: Summary, metric: str, tasks: Sequence[str]) -> str:
     if metric == "accuracy":
-        return "Right answers"
+        return "Accuracy"
     better = "higher" if summary.base.tasks[tasks[0]].higher_is_better else "lower"
     return f"{words.title(metric).capitalize()} ({better} is better)"
 
 
-def _draw_bar(
-    axes: Axes, colour: str, model: ModelSummary, value: TaskValue, y: float, confidence: float
-) -> tuple[float, str]:
+def _draw_bar(axes: Axes, value: TaskValue, y: float, *, colour: str, confidence: float) -> None:
     low, high = value_interval(value, confidence)
     axes.barh(y, value.value, height=0.74, color=colour, alpha=0.38)
     axes.plot([low, high], [y, y], color=colour, linewidth=1.8)
@@ -94,7 +90,6 @@ def _draw_bar(
         fontsize=9.5,
         color=colour,
     )
-    return y, words.shortened(model.run or "base", 24)
 
 
 def _finish(axes: Axes, metric: str, ticks: Sequence[tuple[float, str]], bottom: float) -> None:

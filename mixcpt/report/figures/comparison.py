@@ -21,9 +21,9 @@ class _Point:
 
     name: str
     x: tuple[float, float, float]
-    """Value, low and high of what was kept."""
+    """Change on the general headline task: value, low and high."""
     y: tuple[float, float, float]
-    """Value, low and high of what was learned."""
+    """Change on the headline task of the domain: value, low and high."""
     mark: palette.Mark
     is_on_front: bool
 

@@ -74,7 +74,7 @@ def draw_curves(series: Series, title: str, unit: str, *, top: float, sources: S
 
 
 def describe_curves(series: Series) -> str:
-    """Return the first and the last value of each source in words."""
+    """Return the first and last values of all sources in words."""
     if set(series) == {""}:
         return f"From {series[''][0][1]:.3g} to {series[''][-1][1]:.3g}."
     changes = [

@@ -1,8 +1,8 @@
-"""The colours of every picture and page, in a light and a dark form, told apart by colour-blind readers too.
+"""Colours of figures and pages, in a light and a dark form, distinguishable by colour-blind readers.
 
-The hues follow Okabe and Ito, "Color universal design" (2008), moved in lightness until text in them is readable on
-both backgrounds. A picture is drawn in the light form; `svg.py` turns each colour into a CSS variable, so that the
-page's reader decides between light and dark.
+The hues follow Okabe and Ito, "Color universal design" (2008), with the lightness changed until text is readable on
+both backgrounds. Figures are drawn in the light form; `svg.py` turns each colour into a CSS variable, so that the
+reader's browser chooses between light and dark.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Colour:
-    """One role, as `#rrggbb` on a light and on a dark page."""
+    """Colour of one role as `#rrggbb`, for light and for dark pages."""
 
     name: str
     light: str
@@ -35,7 +35,7 @@ ACCENTS = (
     Colour("accent-6", "#2f3d9c", "#aab4ff"),
 )
 SOURCES = (*ACCENTS[2:], *ACCENTS[:2])
-"""Colours of sources; they begin elsewhere than those of runs, lest a source looks like a run."""
+"""Colours of sources, in a different order than the colours of runs, so that a source does not look like a run."""
 
 COLOURS = (PAGE, PANEL, INK, MUTED, RULE, BASE, GOOD, BAD, *ACCENTS)
 
@@ -44,28 +44,28 @@ _SHAPES = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"),
 
 @dataclass(frozen=True)
 class Mark:
-    """How a model is told apart: by colour, and by shape so that colour is never the only sign."""
+    """Colour and shape of a model in the figures."""
 
     colour: Colour
     shape: str
-    """Marker of matplotlib."""
+    """Marker in matplotlib's notation."""
     glyph: str
-    """The same shape as a character."""
+    """Same shape as a character."""
 
 
 BASE_MARK = Mark(BASE, "X", "✖")
 
 
 def run_marks(num_runs: int) -> list[Mark]:
-    """Returns the marks of runs shown side by side; the last, which is the one in question, always looks the same."""
+    """Return a mark for each run; the last run, the subject of the page, has the same mark on every page."""
     return [Mark(ACCENTS[place % len(ACCENTS)], *_SHAPES[place % len(_SHAPES)]) for place in reversed(range(num_runs))]
 
 
 def source(index: int) -> Colour:
-    """Returns the colour of the source at `index`; starts again after the last."""
+    """Return the colour of the source at `index`; colours repeat after the last."""
     return SOURCES[index % len(SOURCES)]
 
 
 def variables(form: str) -> str:
-    """Returns the CSS declarations of every colour; `form` is `light` or `dark`."""
+    """Return the CSS declarations of all colours; `form` is `light` or `dark`."""
     return "".join(f"--{colour.name}:{getattr(colour, form)};" for colour in COLOURS)

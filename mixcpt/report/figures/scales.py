@@ -1,7 +1,8 @@
-"""How much of each axis the learned-against-forgotten picture shows."""
+"""Axis ranges of the learned-against-forgotten figure."""
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import TypeAlias
 
 from mixcpt.report.summary import TaskValue
@@ -9,19 +10,20 @@ from mixcpt.report.summary import TaskValue
 Range: TypeAlias = tuple[float, float]
 
 WHOLE: Range = (-0.14, 1.14)
-"""All accuracies, with room for words around them."""
+"""Range of all accuracies, with a margin for labels."""
 
 _WHOLE_FROM = 0.5
-"""Accuracies that differ by more than this are shown on the whole scale."""
+"""Span of accuracies above which the axis shows the whole range."""
 _MIN_SPAN = 0.08
-"""Smaller differences are not blown up any further."""
+"""Smallest span of an axis before the margin."""
 _MARGIN = 1.6
+"""Length of an axis as a multiple of the span of its values."""
 
 
 def ranges(kept: Sequence[TaskValue], learned: Sequence[TaskValue]) -> tuple[Range, Range]:
-    """Returns what the two axes show.
+    """Return the ranges of the two axes.
 
-    Where the metrics are the same both are equally long, so that a point lost looks as large as a point gained.
+    If the metrics are the same, both ranges have the same length, so that a loss looks as large as an equal gain.
     """
     spans = _span(kept), _span(learned)
     if kept[0].metric == learned[0].metric:
@@ -30,7 +32,7 @@ def ranges(kept: Sequence[TaskValue], learned: Sequence[TaskValue]) -> tuple[Ran
 
 
 def ends(value: TaskValue) -> Range:
-    """Returns the interval of the change to base, put onto the base's value; where there is none, just the value."""
+    """Return the base's value plus the interval of the change; the value twice if there is no interval."""
     if not value.change or math.isnan(value.change.low):
         return value.value, value.value
     return value.change.base + value.change.low, value.change.base + value.change.high
@@ -50,5 +52,5 @@ def _span(values: Sequence[TaskValue]) -> float:
 
 
 def _extremes(values: Sequence[TaskValue]) -> Range:
-    all_ends = [end for value in values for end in ends(value)]
+    all_ends = list(chain.from_iterable(ends(value) for value in values))
     return min(all_ends), max(all_ends)

@@ -1,4 +1,4 @@
-"""The picture of a search: learned against kept, and the score against each setting."""
+"""Figure of a search: learned against kept, and the score against each setting."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ _MOST_TICKS = 4
 
 
 def draw_advice(advice: Advice, summary: ComparisonSummary) -> Figure:
-    """Returns the figure: one panel for the trade-off, one for each setting; the best training is filled."""
+    """Return the figure with one panel for the trade-off and one per setting; the best training is filled."""
     settings = list(advice.best.point)
     with svg.drawing():
         figure = svg.new_figure(8.4, 5.6)
@@ -29,43 +29,45 @@ def draw_advice(advice: Advice, summary: ComparisonSummary) -> Figure:
 
 
 def describe_advice(advice: Advice) -> str:
-    """Returns the picture in words."""
+    """Return the figure in words."""
     best = advice.best
     point = ", ".join(f"{words.SETTINGS[name]} {value:.3g}" for name, value in best.point.items())
-    return f"{len(advice.attempts)} trainings by what they learned and kept, and their score by setting. Best: {point}."
+    return f"{len(advice.attempts)} trainings: learned against kept, and score by setting. Best: {point}."
 
 
 def front(attempts: tuple[Attempt, ...], learns: int, keeps: int) -> list[Attempt]:
-    """Returns the trainings that no other beats in both headline tasks, by what they kept.
+    """Return the trainings that no other training exceeds in both headline tasks, best kept first.
 
     Args:
         attempts: All trainings.
-        learns: 1 where more is better in the domain's task, else -1.
-        keeps: The same of the general one.
+        learns: 1 if higher is better in the domain's headline task, otherwise -1.
+        keeps: 1 if higher is better in the general headline task, otherwise -1.
     """
-    found: list[Attempt] = []
-    for one in sorted(attempts, key=lambda one: (-keeps * one.general, -learns * one.domain)):
-        if not found or learns * one.domain > learns * found[-1].domain:
-            found.append(one)
-    return found
+    best: list[Attempt] = []
+    for attempt in sorted(attempts, key=lambda attempt: (-keeps * attempt.general, -learns * attempt.domain)):
+        if not best or learns * attempt.domain > learns * best[-1].domain:
+            best.append(attempt)
+    return best
 
 
 def _draw_tradeoff(axes: Axes, advice: Advice, summary: ComparisonSummary) -> None:
-    domain, general = (summary.rows[0].changes[task] for task in (summary.headline_domain, summary.headline_general))
+    changes = summary.rows[0].changes
+    domain, general = changes[summary.headline_domain], changes[summary.headline_general]
     axes.set_title("Learned against kept, selection questions")
-    axes.set_xlabel(_axis(general))
-    axes.set_ylabel(_axis(domain))
+    axes.set_xlabel(_axis_title(general))
+    axes.set_ylabel(_axis_title(domain))
     line = front(advice.attempts, *(1 if change.higher_is_better else -1 for change in (domain, general)))
     scale = [100 if change.metric == "accuracy" else 1 for change in (general, domain)]
     axes.plot(
-        [scale[0] * one.general for one in line],
-        [scale[1] * one.domain for one in line],
+        [scale[0] * attempt.general for attempt in line],
+        [scale[1] * attempt.domain for attempt in line],
         color=palette.MUTED.light,
         linewidth=1.0,
         zorder=1,
     )
-    for number, one in enumerate(advice.attempts):
-        _mark(axes, scale[0] * one.general, scale[1] * one.domain, number == 0, one is advice.best)
+    for number, attempt in enumerate(advice.attempts):
+        x, y = scale[0] * attempt.general, scale[1] * attempt.domain
+        _mark(axes, x, y, is_given=number == 0, is_best=attempt is advice.best)
 
 
 def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
@@ -74,14 +76,14 @@ def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # its own writes powers in TeX
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default formatter writes powers in TeX
     else:
         axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
-    for number, one in enumerate(advice.attempts):
-        _mark(axes, one.point[name], one.score, number == 0, one is advice.best)
+    for number, attempt in enumerate(advice.attempts):
+        _mark(axes, attempt.point[name], attempt.score, is_given=number == 0, is_best=attempt is advice.best)
 
 
-def _mark(axes: Axes, x: float, y: float, is_given: bool, is_best: bool) -> None:
+def _mark(axes: Axes, x: float, y: float, *, is_given: bool, is_best: bool) -> None:
     mark = palette.BASE_MARK if is_given else palette.run_marks(1)[0]
     face = mark.colour.light if is_best or is_given else palette.PAGE.light
     axes.plot(
@@ -89,6 +91,6 @@ def _mark(axes: Axes, x: float, y: float, is_given: bool, is_best: bool) -> None
     )
 
 
-def _axis(change: SeedsDelta) -> str:
+def _axis_title(change: SeedsDelta) -> str:
     unit = "%" if change.metric == "accuracy" else words.unit(change.metric)
     return f"{words.shortened(words.title(change.task), 40)}, {unit}"

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to an SVG that follows the page: its colours, its fonts, no external reference."""
+"""Conversion of matplotlib figures to SVG with the colours and fonts of the page and no external reference."""
 
 import io
 import re
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from mixcpt.report.figures import palette
 
 _SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: selectable, searchable, read aloud
-    "svg.hashsalt": "mixcpt",  # the same picture twice is the same file
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "font.family": "DejaVu Sans",  # as wide as any page font, so that labels placed with it stay apart
+    "svg.fonttype": "none",  # keeps text selectable, searchable and readable by a screen reader
+    "svg.hashsalt": "mixcpt",  # makes ids, and with them the file, deterministic
+    "text.parse_math": False,  # shows dollar signs in names literally
+    "font.family": "DejaVu Sans",  # wide: labels placed with it do not overlap in another font
     "font.size": 11.0,
     "axes.titlesize": 12.0,
     "axes.titleweight": "bold",
@@ -48,27 +48,27 @@ _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Within, matplotlib draws in the project's style."""
+    """Use the project's style for all drawing inside the context."""
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        # The reader's browser has the glyphs that the measuring font lacks.
+        # the reader's browser supplies glyphs that this font lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty figure of this size in inches; call within `drawing()`."""
+    """Return an empty figure of this size in inches; call it inside `drawing()`."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def inline(figure: Figure, name: str, description: str) -> Markup:
-    """Returns the figure as an `<svg>` element for a page; `name` keeps its ids apart from those of other figures."""
+    """Return the figure as an `<svg>` element for a page; `name` makes its ids unique on the page."""
     return Markup(ElementTree.tostring(_element(figure, name, description), encoding="unicode"))
 
 
 def standalone(figure: Figure, name: str, description: str) -> str:
-    """Returns the figure as an SVG file that turns dark with its reader's system."""
+    """Return the figure as an SVG file that follows the colour scheme of the reader's system."""
     root = _element(figure, name, description)
     root.set("xmlns", _SVG)
     background = ElementTree.Element("rect", width="100%", height="100%", rx="6", fill="var(--page)")
@@ -82,7 +82,7 @@ def standalone(figure: Figure, name: str, description: str) -> str:
 
 
 def save(figure: Figure, path: Path, name: str, description: str) -> None:
-    """Writes the figure to `path`: `.svg`, or `.png` in the light form."""
+    """Write the figure to `path`: `.svg`, or `.png` in the light form."""
     if path.suffix == ".svg":
         path.write_text(standalone(figure, name, description), encoding="utf-8")
     else:
@@ -97,14 +97,14 @@ def _element(figure: Figure, name: str, description: str) -> ElementTree.Element
     root = ElementTree.fromstring(buffer.getvalue())
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {key.rpartition("}")[2]: _follow(key, value, name) for key, value in element.items()}
+        element.attrib = {key.rpartition("}")[2]: _attribute(key, value, name) for key, value in element.items()}
     for definitions in [child for child in root if child.find("style") is not None]:
-        root.remove(definitions)  # a rule for `*`, which would style the whole page
+        root.remove(definitions)  # a rule for `*` would style the whole page
     return _described(root, name, description)
 
 
-def _follow(key: str, value: str, name: str) -> str:
-    """Returns an attribute's value with the page's colours and fonts, and ids of this figure alone."""
+def _attribute(key: str, value: str, name: str) -> str:
+    """Return an attribute value with the colours and fonts of the page and ids that belong to this figure."""
     if key == "id":
         return f"{name}-{value}"
     if key == "d":
@@ -117,7 +117,7 @@ def _follow(key: str, value: str, name: str) -> str:
 
 
 def _described(root: ElementTree.Element, name: str, description: str) -> ElementTree.Element:
-    """Adds the text equivalent that a screen reader reads in place of the picture."""
+    """Add the description for screen readers and return the element."""
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-labelledby": f"{name}-description"}
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
     text = ElementTree.Element("desc", id=f"{name}-description")

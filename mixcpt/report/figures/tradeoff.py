@@ -1,4 +1,4 @@
-"""Figure of what each model learned against what it kept."""
+"""Learned-against-forgotten figure: headline task of the domain against the general headline task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def describe_tradeoff(summary: Summary) -> str:
 
 
 def _paths(summary: Summary) -> list[list[Point]]:
-    """Return the path of each run: base, pre-trained model if evaluated, final model."""
+    """Return one path per run: base, pre-trained model if evaluated, final model."""
     base = _point(summary, summary.base, "base", palette.BASE_MARK)
     paths = []
     for run, mark in zip(summary.runs, palette.run_marks(len(summary.runs)), strict=True):
@@ -145,7 +145,7 @@ def _show_percent(axis: Axis, limits: scales.Range) -> None:
 
 
 def _draw_corners(axes: Axes) -> list[Bbox]:
-    """Draw the meaning of each corner and return the boxes of the texts in pixels."""
+    """Draw the meanings of the corners and return the boxes of the texts in pixels."""
     boxes = []
     for x, y, meaning in _CORNERS:
         text = axes.text(

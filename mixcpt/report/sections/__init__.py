@@ -1,1 +1,1 @@
-"""Data for the sections of a run's page."""
+"""Data of the sections of a run's page."""

@@ -1,4 +1,4 @@
-"""What a run cost, stage by stage, as its artifacts recorded it when they were made."""
+"""Cost of a run by stage, as its artifacts recorded it during production."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.train.metrics import TrainingMetrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Effort of one stage, or of a whole run; None where the stage does not train."""
+    """Cost of one stage or of a whole run; fields are None if the stage does not train."""
 
     stage: str
     seconds: Number
-    """Wall-clock time of making the artifact, whichever run made it."""
+    """Wall-clock time of producing the artifact, also if an earlier run produced it."""
     tokens: int | None = None
     flops: Number | None = None
     tokens_per_second: Number | None = None
@@ -25,62 +25,66 @@ class Cost:
     steps: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Planned:
-    """What was planned for one stage, or for all of a run, beside what was measured; only what both have."""
+    """Planned and measured cost of one stage or of a whole run, as (planned, measured) pairs.
+
+    A pair is None if the stage was not planned or not measured in that respect.
+    """
 
     stage: str
     seconds: tuple[Number, Number]
-    """Planned, measured; so the others."""
     tokens: tuple[int, int] | None = None
     flops: tuple[Number, Number] | None = None
     peak_memory_bytes: tuple[int, int] | None = None
 
     @property
     def pairs(self) -> dict[str, tuple[Number, Number]]:
-        """The pairs that are there, by name."""
+        """Existing pairs by name."""
         names = ("seconds", "tokens", "flops", "peak_memory_bytes")
         return {name: pair for name in names if (pair := getattr(self, name))}
 
 
 def plan_of_run(run: RunResult) -> Plan | None:
-    """Returns the plan that lies in the store beside a run's artifacts; None where nobody planned."""
+    """Return the plan in the store that contains the run's artifacts; None if the run has no plan."""
     return find_plan(ArtifactStore(run.refs["corpus"].directory.parents[1]), run)
 
 
-def beside_plan(plan: Plan, stages: Iterable[Cost]) -> list[Planned]:
-    """Returns the stages of a run that were planned, and their sum, which leaves starting processes aside."""
-    both = [(plan.by_stage[cost.stage], cost) for cost in stages if cost.stage in plan.by_stage]
-    found = [_beside(of, cost) for of, cost in both]
-    whole = total(cost for _, cost in both)
-    sums = StagePlan(
+def planned_and_measured(plan: Plan, costs: Iterable[Cost]) -> list[Planned]:
+    """Return the planned stages of a run and their total; the total excludes the start of processes."""
+    stages = [(plan.by_stage[cost.stage], cost) for cost in costs if cost.stage in plan.by_stage]
+    if not stages:
+        return []
+    planned_total = StagePlan(
         stage="total",
-        seconds=sum(of.seconds for of, _ in both),
-        tokens=sum(of.tokens for of, _ in both),
-        student_flops=sum(of.flops for of, cost in both if cost.flops),
-        peak_memory_bytes=max((of.peak_memory_bytes for of, _ in both), default=0),
+        seconds=sum(planned.seconds for planned, _ in stages),
+        tokens=sum(planned.tokens for planned, _ in stages),
+        student_flops=sum(planned.flops for planned, cost in stages if cost.flops),
+        peak_memory_bytes=max(planned.peak_memory_bytes for planned, _ in stages),
     )
-    return [*found, _beside(sums, whole)] if found else []
+    measured_total = total(cost for _, cost in stages)
+    return [_pairs(planned, cost) for planned, cost in [*stages, (planned_total, measured_total)]]
 
 
-def _beside(plan: StagePlan, cost: Cost) -> Planned:
+def _pairs(plan: StagePlan, cost: Cost) -> Planned:
+    has_memory = plan.peak_memory_bytes and cost.peak_memory_bytes
     return Planned(
-        cost.stage,
-        (plan.seconds, cost.seconds),
-        (plan.tokens, cost.tokens) if plan.tokens and cost.tokens else None,
-        (plan.flops, cost.flops) if plan.flops and cost.flops else None,
-        (plan.peak_memory_bytes, cost.peak_memory_bytes) if plan.peak_memory_bytes and cost.peak_memory_bytes else None,
+        stage=cost.stage,
+        seconds=(plan.seconds, cost.seconds),
+        tokens=(plan.tokens, cost.tokens) if plan.tokens and cost.tokens else None,
+        flops=(plan.flops, cost.flops) if plan.flops and cost.flops else None,
+        peak_memory_bytes=(plan.peak_memory_bytes, cost.peak_memory_bytes or 0) if has_memory else None,
     )
 
 
 def stage_costs(run: RunResult) -> list[Cost]:
-    """Returns the cost of each stage of a run, its evaluations last."""
-    made = [_cost(role, run.refs[role]) for role in run_roles() if role in run.refs]
-    return made + [_cost(f"evaluation of {role}", ref) for role, ref in run.evaluations.items()]
+    """Return the costs of all stages of a run, evaluations last."""
+    stages = [_cost(role, run.refs[role]) for role in run_roles() if role in run.refs]
+    return stages + [_cost(f"evaluation of {role}", ref) for role, ref in run.evaluations.items()]
 
 
 def total(stages: Iterable[Cost]) -> Cost:
-    """Returns the sum over stages; of the memory peaks, the highest."""
+    """Return the sum over stages, with the highest memory peak."""
     costs = list(stages)
     return Cost(
         stage="total",
@@ -96,7 +100,8 @@ def _cost(stage: str, ref: ArtifactRef) -> Cost:
     metrics = TrainingMetrics.of(ref) if ref.kind == "model" else TrainingMetrics()
     return Cost(
         stage=stage,
-        seconds=max(ref.record["seconds"], metrics.train_seconds or 0),  # the first counts the last attempt alone
+        # the record counts the last attempt only; training time also counts the attempts before it
+        seconds=max(ref.record["seconds"], metrics.train_seconds or 0),
         tokens=metrics.tokens,
         flops=metrics.flops,
         tokens_per_second=metrics.tokens_per_second,

@@ -1,4 +1,4 @@
-"""The fact ledger of each run as the page shows it: how many facts are in each state, and the facts themselves."""
+"""Fact ledger of a run as the page shows it: number of facts per state, and a selection of the facts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,64 +11,70 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 MAX_ROWS = 240
-_TELLING: tuple[State, ...] = ("forgotten", "contradicted", "half-learned", "unchanged", "learned", "known")
-"""What a reader looks for first."""
+_BY_INTEREST: tuple[State, ...] = ("forgotten", "contradicted", "half-learned", "unchanged", "learned", "known")
+"""States from the most to the least interesting for a reader."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """The ledger of one run's final model."""
-
-    run: str
-    counts: Mapping[str, Mapping[str, int]]
-    """By task and state."""
-    rows: Sequence[Mapping[str, Any]]
-    """The most telling ones."""
-    num_rows: int
-    """How many there are in all."""
-    ways: Sequence["Ways"] = ()
-    """Facts that were asked in several ways."""
-    num_ways: int = 0
-    """How many of them there are in all."""
-
-
-@dataclass(frozen=True)
-class Ways:
-    """One fact in all the ways in which it was asked."""
+class FactStates:
+    """States of one fact that several tasks ask for."""
 
     fact: str
     states: Mapping[str, State]
-    """By task."""
+    """State by task."""
     documents: Sequence[str]
-    """What training read about its passage."""
+    """Ids of the documents about the passage that training read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Ledger of one run's final model."""
+
+    run: str
+    counts: Mapping[str, Mapping[str, int]]
+    """Number of facts by task and state."""
+    rows: Sequence[Mapping[str, Any]]
+    """Most interesting rows of the ledger."""
+    num_rows: int
+    """Number of rows of the whole ledger."""
+    multiple: Sequence[FactStates] = ()
+    """Most interesting facts that several tasks ask for."""
+    num_multiple: int = 0
+    """Number of all facts that several tasks ask for."""
 
 
 def facts(run: RunResult) -> Facts:
-    """Returns the ledger of a run, base against final model."""
+    """Return the ledger of a run, base against final model."""
     table = ledger(run.evaluations["base"], run.evaluations["final"], run.refs["corpus"])
-    counted = counts(table)
-    ways = _ways(table)
-    place = {state: number for number, state in enumerate(_TELLING)}
-    # each state in turn, so that a thousand forgotten facts leave room for the others
-    turn = table.groupby("state").cumcount()
-    order = table.assign(turn=turn, place=table["state"].map(place)).sort_values(["turn", "place"])
-    shown = order.head(MAX_ROWS).sort_values(["place", "task", "fact"])
+    table_counts = counts(table)
+    multiple = _multiple(table)
     return Facts(
-        run.name,
-        {str(task): {state: int(counted.loc[task, state]) for state in STATES} for task in counted.index},
-        [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")],
-        len(table),
-        ways[:MAX_ROWS],
-        len(ways),
+        run=run.name,
+        counts={
+            str(task): {state: int(table_counts.loc[task, state]) for state in STATES} for task in table_counts.index
+        },
+        rows=[{str(name): value for name, value in row.items()} for row in _interesting(table).to_dict("records")],
+        num_rows=len(table),
+        multiple=multiple[:MAX_ROWS],
+        num_multiple=len(multiple),
     )
 
 
-def _ways(table: "DataFrame") -> list[Ways]:
-    """Returns the facts that were asked in several ways, those first that are known in some ways and not in others."""
-    found = []
+def _interesting(table: "DataFrame") -> "DataFrame":
+    """Return the most interesting rows, taken from each state in turn, so that no state fills the page."""
+    rank = {state: number for number, state in enumerate(_BY_INTEREST)}
+    turn = table.groupby("state").cumcount()
+    ranked = table.assign(turn=turn, place=table["state"].map(rank)).sort_values(["turn", "place"])
+    return ranked.head(MAX_ROWS).sort_values(["place", "task", "fact"])
+
+
+def _multiple(table: "DataFrame") -> list[FactStates]:
+    """Return the facts of several tasks, those with the most contradictory results first."""
+    ranked = []
     for name, rows in table.groupby("fact", sort=False):
         if len(rows) > 1:
             states = dict(zip(rows["task"], rows["state"], strict=True))
-            found.append((rows["right_after"].mean(), Ways(str(name), states, list(rows["documents"].iloc[0]))))
-    found.sort(key=lambda pair: (abs(pair[0] - 0.5), pair[1].fact))
-    return [ways for _, ways in found]
+            fact = FactStates(fact=str(name), states=states, documents=list(rows["documents"].iloc[0]))
+            ranked.append((abs(rows["right_after"].mean() - 0.5), fact))
+    ranked.sort(key=lambda pair: (pair[0], pair[1].fact))
+    return [fact for _, fact in ranked]

@@ -1,4 +1,4 @@
-"""What went into the runs and what was taken out of it, read from their corpora and mixtures."""
+"""Inputs of the runs and removed records, read from their corpora, mixtures and selections."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,25 +17,26 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Specimens:
-    """Some of the records that a step removed from a source, or that were quarantined there."""
+class Examples:
+    """Examples of the removed or quarantined records of one source."""
 
     source: str
-    why: str
+    cause: str
+    """Step that removed the records, or reason of the quarantine."""
     rows: Sequence[Row]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusView:
-    """One corpus and the runs that read it."""
+    """One corpus and the runs that use it."""
 
     runs: Sequence[str]
     ref: ArtifactRef
     pools: Mapping[str, PoolReport]
     sources: Mapping[str, SourceReport]
     removals: Sequence[RemovedRecords]
-    removed: Sequence[Specimens]
-    quarantined: Sequence[Specimens]
+    removed: Sequence[Examples]
+    quarantined: Sequence[Examples]
 
     @property
     def num_quarantined(self) -> int:
@@ -44,7 +45,7 @@ class CorpusView:
 
 @dataclass(frozen=True)
 class MixtureView:
-    """One mixture and the runs that trained on it."""
+    """One mixture and the runs that use it."""
 
     runs: Sequence[str]
     account: MixtureAccount
@@ -52,27 +53,27 @@ class MixtureView:
 
 @dataclass(frozen=True)
 class SelectionView:
-    """The samples that taught one or more runs the chat form."""
+    """One selection of alignment samples and the runs that use it."""
 
     runs: Sequence[str]
     strategy: str
     pools: Mapping[str, Row]
     samples: Mapping[str, Sequence[Row]]
-    """The best-scored samples of each pool."""
+    """Samples with the highest scores, by pool."""
 
 
 def corpora(runs: Sequence[RunResult]) -> list[CorpusView]:
-    """Returns each corpus that a run read, once."""
+    """Return the distinct corpora of the runs."""
     return [_corpus(ref, names) for ref, names in shared(runs, "corpus")]
 
 
 def mixtures(runs: Sequence[RunResult]) -> list[MixtureView]:
-    """Returns each mixture that a run trained on, once."""
+    """Return the distinct mixtures of the runs."""
     return [MixtureView(names, MixtureAccount.of(ref)) for ref, names in shared(runs, "mixture")]
 
 
 def selections(runs: Sequence[RunResult]) -> list[SelectionView]:
-    """Returns each selection that a run aligned with, once."""
+    """Return the distinct selections of the runs."""
     return [_selection(ref, names) for ref, names in shared(runs, "selection")]
 
 
@@ -85,11 +86,19 @@ def _corpus(ref: ArtifactRef, names: Sequence[str]) -> CorpusView:
         ref.file("quarantine.parquet"), lambda row: (row["source"], row["reason"]), per_group=_EXAMPLES_PER_GROUP
     )
     removals = sorted(report.removed, key=lambda entry: -entry.records)
-    return CorpusView(names, ref, report.pools, report.sources, removals, _specimens(removed), _specimens(quarantined))
+    return CorpusView(
+        runs=names,
+        ref=ref,
+        pools=report.pools,
+        sources=report.sources,
+        removals=removals,
+        removed=_examples(removed),
+        quarantined=_examples(quarantined),
+    )
 
 
-def _specimens(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Specimens]:
-    return [Specimens(source, why, rows) for (source, why), rows in groups.items()]
+def _examples(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Examples]:
+    return [Examples(source, cause, rows) for (source, cause), rows in groups.items()]
 
 
 def _selection(ref: ArtifactRef, names: Sequence[str]) -> SelectionView:
@@ -99,4 +108,4 @@ def _selection(ref: ArtifactRef, names: Sequence[str]) -> SelectionView:
         for pool, name in (("instructions", "sft.parquet"), ("preferences", "dpo.parquet"))
         if ref.file(name).is_file()
     }
-    return SelectionView(names, report["strategy"], report["pools"], samples)
+    return SelectionView(runs=names, strategy=report["strategy"], pools=report["pools"], samples=samples)

@@ -1,6 +1,7 @@
-"""Whether a promise about what may be lost was kept, on questions that did not steer the training."""
+"""Results of retention promises, on questions that did not control the training."""
 
 from dataclasses import dataclass
+from itertools import product
 
 from mixcpt.evaluate import TaskDelta
 from mixcpt.records.run import RunResult
@@ -8,19 +9,19 @@ from mixcpt.report import words
 from mixcpt.train.metrics import TrainingMetrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promise:
-    """One skill of which no more than so much should be lost."""
+    """Promise that the loss on one task is at most `max_loss`, with the measured change."""
 
     task: str
     max_loss: float
-    """As a share of the questions."""
+    """Maximum loss as a fraction of the questions."""
     change: TaskDelta
-    """Of the model that the promise was about, or of what later stages made of it, against the base."""
+    """Change from the base, of the pre-trained or the final model."""
     after: str
-    """`pre-training`, which kept the promise itself, or `alignment`, which knew nothing of it."""
+    """`pre-training`, which enforces the promise, or `alignment`, which does not."""
     share_of_change: float
-    """How much of what training had changed was left in the end, to keep the promise: 1 is all of it."""
+    """Fraction of the trained weight change that was kept to fulfil the promise; 1 means all of it."""
 
     @property
     def is_kept(self) -> bool:
@@ -28,36 +29,41 @@ class Promise:
 
 
 def is_kept(delta: float, max_loss: float) -> bool:
-    """Returns whether a change of a share loses no more than promised; exactly as much is allowed."""
+    """Return whether a change in accuracy loses at most `max_loss`, up to rounding errors."""
     return -delta <= max_loss + 1e-9
 
 
 def promises(run: RunResult, changes: dict[str, dict[str, TaskDelta]]) -> list[Promise]:
-    """Returns what became of a run's promises.
+    """Return the promises of a run with the measured changes.
 
     Args:
         run: The run.
-        changes: By role (`pretrained`, `final`) and task.
+        changes: Changes from the base by role (`pretrained`, `final`) and task.
     """
-    kept = TrainingMetrics.of(run.refs["pretrained"]).retention if run.config.promised_tasks else None
-    if kept is None:
+    training = TrainingMetrics.of(run.refs["pretrained"]).retention if run.config.promised_tasks else None
+    if training is None:
         return []
-    stages = {"pretrained": "pre-training", "final": "pre-training" if run.final == "pretrained" else "alignment"}
+    after = {"pretrained": "pre-training", "final": "pre-training" if run.final == "pretrained" else "alignment"}
     return [
-        Promise(task, run.config.pretrain.retention.max_loss, of[task], stages[role], kept.share_of_change)
-        for task in run.config.promised_tasks
-        for role, of in changes.items()
+        Promise(
+            task=task,
+            max_loss=run.config.pretrain.retention.max_loss,
+            change=changes[role][task],
+            after=after[role],
+            share_of_change=training.share_of_change,
+        )
+        for task, role in product(run.config.promised_tasks, changes)
     ]
 
 
 def promise_verdict(promise: Promise, confidence: float) -> str:
-    """Returns one sentence: what was promised, and whether it was kept."""
+    """Return the promise and its result as one sentence."""
     change, limit = promise.change, words.change("accuracy", -promise.max_loss)
-    found = (
+    sentence = (
         f"{words.title(promise.task)} after {promise.after}: {words.change('accuracy', change.delta)} points "
         f"({words.level(confidence)} interval {words.interval('accuracy', change.low, change.high)}), "
-        f"promised {limit} at worst: {'kept' if promise.is_kept else 'broken'}"
+        f"promised at least {limit}: {'kept' if promise.is_kept else 'broken'}"
     )
     if promise.share_of_change < 1:
-        found += f"; to keep it, {words.percent(promise.share_of_change)} of what training had changed was left"
-    return f"{found}."
+        sentence += f"; {words.percent(promise.share_of_change)} of the trained weight change was kept to fulfil it"
+    return f"{sentence}."

@@ -1,7 +1,8 @@
-"""How the trainings of each run went: their curves and what their teachers said at the end."""
+"""Training curves and teacher diagnostics of the runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from mixcpt.records.run import RunResult
@@ -11,7 +12,7 @@ from mixcpt.report.view import read_json
 from mixcpt.stages.registry import title_of, trained_roles
 
 DIAGNOSTICS = ("ce", "kl", "swap_rate", "teacher_accuracy", "teacher_gap")
-"""Metrics of pre-training that are shown by source, where they were measured."""
+"""Metrics of pre-training that are shown by source if they were measured."""
 
 _CURVES: dict[str, dict[str, str]] = {
     "pretrained": {"ce": "cross-entropy", "kl": "KL to the teacher"},
@@ -26,61 +27,63 @@ _UNITS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """One metric of one training over its steps."""
 
     name: str
-    """Short and unique on the page."""
+    """Short name, unique on the page."""
     metric: str
-    """Stage and metric."""
+    """Role and metric, e.g. `pretrained/ce`."""
     title: str
     unit: str
     series: Series
     top: float = 0.0
-    """Greatest value of this metric and stage in any run, so that the runs share a scale."""
+    """Greatest value of this metric in all runs, so that the runs share a scale."""
     sources: Sequence[str] = ()
-    """The sources of all runs, so that the runs share their colours."""
+    """Sources of all runs, so that the runs share their colours."""
 
 
 @dataclass(frozen=True)
 class TrainingView:
-    """The trainings of one run."""
+    """Training curves and diagnostics of one run."""
 
     run: str
     curves: Sequence[Curve]
     diagnostics: Mapping[str, Mapping[str, float]]
-    """Last measurement of pre-training by source and metric; the source `""` is all of them together."""
+    """Last values of pre-training by source and metric; the source `""` means all sources together."""
 
 
 def trainings(runs: Sequence[RunResult]) -> list[TrainingView]:
-    """Returns what each run measured while it trained."""
+    """Return the curves and diagnostics of all runs, with common scales and colours."""
     views = [_training(index, run) for index, run in enumerate(runs)]
-    curves = [curve for view in views for curve in view.curves]
-    sources = [source for source in dict.fromkeys(source for curve in curves for source in curve.series) if source]
+    curves = list(chain.from_iterable(view.curves for view in views))
+    sources = dict.fromkeys(chain.from_iterable(curve.series for curve in curves))
+    named_sources = [source for source in sources if source]
     tops: dict[str, float] = {}
     for curve in curves:
         tops[curve.metric] = max(tops.get(curve.metric, 0.0), highest(curve.series))
-    return [
-        replace(view, curves=[replace(curve, top=tops[curve.metric], sources=sources) for curve in view.curves])
-        for view in views
-    ]
+    comparable = []
+    for view in views:
+        scaled = [replace(curve, top=tops[curve.metric], sources=named_sources) for curve in view.curves]
+        comparable.append(replace(view, curves=scaled))
+    return comparable
 
 
 def _training(index: int, run: RunResult) -> TrainingView:
     histories = {role: read_json(run.refs[role], "history.json") for role in trained_roles() if role in run.refs}
-    curves = [
-        Curve(
-            f"run{index}-{role}-{metric}",
-            f"{role}/{metric}",
-            f"{run.name}: {title_of(role)}, {title}",
-            _UNITS[role, metric],
-            series,
-        )
-        for role, history in histories.items()
-        for metric, title in _CURVES.get(role, {}).items()
-        if (series := by_source(history, metric))
-    ]
+    curves = []
+    for role, history in histories.items():
+        for metric, title in _CURVES.get(role, {}).items():
+            if series := by_source(history, metric):
+                curve = Curve(
+                    name=f"run{index}-{role}-{metric}",
+                    metric=f"{role}/{metric}",
+                    title=f"{run.name}: {title_of(role)}, {title}",
+                    unit=_UNITS[role, metric],
+                    series=series,
+                )
+                curves.append(curve)
     return TrainingView(run.name, curves, _diagnostics(histories.get("pretrained", [])))
 
 

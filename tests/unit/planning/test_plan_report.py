@@ -1,4 +1,4 @@
-"""Planned beside measured: in the report's cost section and among the figures of the run."""
+"""Planned and measured costs in the report and in the metrics of the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ RIGHT = {"domain_questions": hits(40, 0.2), "general_questions_unasked": hits(50
 
 
 def made(name: str = "mine") -> Plan:
-    """A plan of 1.3 M tokens for a run that measured as many, with half of the peak memory."""
+    """A plan of 1.3 M tokens for a run with as many tokens and twice the peak memory."""
     device = Device(
         name="cpu",
         count=1,
@@ -89,7 +89,7 @@ def test_plan_of_an_earlier_version_loads_its_trial_as_a_dry_run() -> None:
 
 def test_run_without_a_plan_shows_none(result: RunResult, store: ArtifactStore, tmp_path: Path) -> None:
     assert summarise([result]).runs[0].planned == []
-    assert "planned beside measured" not in write_report([result], store, tmp_path / "page.html").read_text()
+    assert "planned and measured" not in write_report([result], store, tmp_path / "page.html").read_text()
 
 
 def test_run_with_a_plan_shows_it_beside_what_was_measured(
@@ -103,16 +103,16 @@ def test_run_with_a_plan_shows_it_beside_what_was_measured(
     assert stage.peak_memory_bytes == (725_000_000, 1_450_000_000)
     assert total.seconds == (236.4, 118.2)
     page = write_report([result], store, tmp_path / "page.html").read_text()
-    assert "planned beside measured" in page
+    assert "planned and measured" in page
     assert "(200.0" in page and "(50.0" in page  # of the planned memory and time
 
 
 def test_figures_of_a_run_have_both(result: RunResult, store: ArtifactStore) -> None:
     keep(store, result, made())
-    found = figures(summarise([result]).runs[0])
-    assert (found["plan/pretrained/seconds"], found["measured/pretrained/seconds"]) == (236.4, 118.2)
-    assert found["plan/pretrained/tokens"] == found["measured/pretrained/tokens"] == 1_300_000
-    assert found["plan/total/peak_memory_bytes"] == 725_000_000
+    values = figures(summarise([result]).runs[0])
+    assert (values["plan/pretrained/seconds"], values["measured/pretrained/seconds"]) == (236.4, 118.2)
+    assert values["plan/pretrained/tokens"] == values["measured/pretrained/tokens"] == 1_300_000
+    assert values["plan/total/peak_memory_bytes"] == 725_000_000
 
 
 def test_plan_of_a_run_is_its_last_dry_run_and_never_another_machines(result: RunResult, store: ArtifactStore) -> None:
@@ -121,7 +121,7 @@ def test_plan_of_a_run_is_its_last_dry_run_and_never_another_machines(result: Ru
     assert find_plan(store, result) is None
     for number, (name, basis) in enumerate([("first", "dry run"), ("second", "dry run"), ("formulas", "analytic")]):
         keep(store, result, replace(made(name), basis=basis), f"2{number}")  # type: ignore[arg-type]
-    found = find_plan(store, result)
-    assert found is not None and found.name == "second"
+    plan = find_plan(store, result)
+    assert plan is not None and plan.name == "second"
     other = result.config.model_copy(update={"seed": 7})
     assert find_plan(store, replace(result, config=other)) is None

@@ -147,11 +147,10 @@ def advice(store: ArtifactStore) -> Advice:
     return Advice(config, attempts, Comparison(config.confirmation(best), (), results))
 
 
-def test_advice_says_what_to_set_and_what_it_brings_on_other_questions(advice: Advice) -> None:
+def test_advice_recommends_settings_with_their_gain_on_other_questions(advice: Advice) -> None:
     said = recommended(advice)
-    assert said.startswith("Of 4 trainings the best on the selection questions has share of the domain 0.7, learning ")
-    assert "Over 3 seeds, on questions that chose nothing, that is against the settings as they were: domain" in said
-    assert "domain questions +30" in said
+    assert said.startswith("The best of 4 trainings on the selection questions has share of the domain 0.7, learning ")
+    assert "On the report questions, over 3 seeds, it differs from the given settings by: domain questions +30" in said
     changed = yaml.safe_load(recommended_settings(advice))
     assert changed["mixture"]["weights"]["domain"] == 0.7
     assert changed["pretrain"] == {"optimizer": {"learning_rate": 0.002}, "method": {"kind": "lssd", "alpha": 0.25}}
@@ -161,9 +160,14 @@ def test_advice_says_what_to_set_and_what_it_brings_on_other_questions(advice: A
 def test_advice_page_shows_search_picture_and_confirmation(advice: Advice, tmp_path: Path) -> None:
     page = write_advice(advice, tmp_path / "advice.html").read_text()
     assert page.count("<svg") == 1 and "<script" not in page
-    for text in ("Take these settings", "advised less given", "share of the domain", "What was tried"):
+    for text in (
+        "Recommended settings",
+        "advised minus given",
+        "share of the domain",
+        "Confirmation on other questions",
+    ):
         assert text in page
-    assert "mathdefault" not in page  # an axis of learning rates has numbers, not their TeX
+    assert "mathdefault" not in page  # the axis of learning rates shows numbers, not TeX
 
 
 def test_front_holds_what_no_other_training_beats(advice: Advice) -> None:

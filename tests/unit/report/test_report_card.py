@@ -1,4 +1,4 @@
-"""Model cards: every figure from a record, readable for the hub, and no foreign markup."""
+"""Model cards: numbers from records, a header for the hub, and escaped user text."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def rendered(body: str) -> str:
     return str(MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
 
 
-def test_card_says_which_data_made_the_model(final_card: str) -> None:
+def test_card_lists_the_training_data(final_card: str) -> None:
     front, body = split(final_card)
     assert "| anatomy | domain | 1,840 | 1,946 | 650,000 | 3.2 | anatomy.jsonl a1a1a1a1a1a1 |" in body
     assert "| t0 | instructions | 4,200 | 4,200 | 650,000 | 4.3 |  |" in body
@@ -63,30 +63,30 @@ def test_card_says_which_data_made_the_model(final_card: str) -> None:
     assert (source["name"], source["records"], other["pool"]) == ("anatomy", 1840, "instructions")
 
 
-def test_card_says_what_was_learned_forgotten_and_paid(final_card: str) -> None:
+def test_card_lists_results_and_cost(final_card: str) -> None:
     _, body = split(final_card)
     assert "| domain questions | 40 | 10.0 % | 90.0 % | ▲ +80.0 \\[" in body
     assert "| general questions unasked | 50 | 100.0 % | 40.0 % | ▼ −60.0 \\[" in body
     assert "anatomy-run gained in the domain (domain questions 10.0 % → 90.0 %" in body
-    assert "It is surely worse than its base at: general questions unasked (▼ −60.0" in body
+    assert "It is significantly worse than its base on: general questions unasked (▼ −60.0" in body
     assert "| pretrained | 1 min 58 s | 1,300,000 | 20.8 TFLOP | 1.35 GiB |" in body
     assert body.count("| total |") == 1
     assert "with seed 0" in body
 
 
-def test_card_of_an_earlier_model_has_its_own_figures(result: RunResult, store: ArtifactStore) -> None:
+def test_card_of_an_earlier_model_has_its_own_numbers(result: RunResult, store: ArtifactStore) -> None:
     _, body = split(model_card(result, store, "pretrained"))
-    assert "the run's model `pretrained`, not its last one (`dpo`)" in body
+    assert "the run's model `pretrained`, not its final model (`dpo`)" in body
     assert "| domain questions | 40 | 10.0 % | 60.0 % |" in body and "90.0 %" not in body
-    assert "No task shows a sure loss" in body
+    assert "No task shows a significant loss" in body
     _, unmeasured = split(model_card(result, store, "sft"))
-    assert "This model was not measured by itself" in unmeasured and "90.0 %" not in unmeasured
+    assert "This model was not evaluated separately" in unmeasured and "90.0 %" not in unmeasured
 
 
-def test_front_matter_leaves_the_licence_to_the_user_and_names_only_what_the_hub_knows(final_card: str) -> None:
+def test_front_matter_leaves_the_licence_to_the_user_and_names_only_hub_ids(final_card: str) -> None:
     front, _ = split(final_card)
     assert "# license: choose one" in final_card and "license" not in front
-    assert not {"base_model", "datasets"} & set(front)  # a folder and files are on no hub
+    assert not {"base_model", "datasets"} & set(front)  # a local folder and local files have no hub id
     assert front["tags"] == ["mixcpt", "continual-pretraining", "lssd"]
     shared = header({}, tags=["lssd"], bases=["owner/base"], datasets=["owner/set"])
     assert (split(shared)[0]["base_model"], split(shared)[0]["datasets"]) == (["owner/base"], ["owner/set"])
@@ -104,7 +104,7 @@ def test_card_names_no_place_on_this_machine(final_card: str, store: ArtifactSto
     assert hub_datasets(CurationConfig(sources=(local, shared, files))) == ["owner/set"]
 
 
-def test_foreign_text_in_a_card_is_shown_and_never_markup(store: ArtifactStore) -> None:
+def test_user_text_in_a_card_is_escaped(store: ArtifactStore) -> None:
     front, body = split(model_card(made(store, "hostile", source=HOSTILE, extra_task=HOSTILE), store))
     assert front["mixcpt"]["datasets"][0]["name"] == HOSTILE
     html = rendered(body)
@@ -121,18 +121,18 @@ def test_card_of_a_model_is_found_from_its_files(
     final = ModelRef.from_artifact(result.refs["dpo"], "x")
     assert card_of(final, store) == final_card
     pretrained = ModelRef.from_artifact(result.refs["pretrained"], "x")
-    assert "the run's model `pretrained`, not its last one" in card_of(pretrained, store)
+    assert "the run's model `pretrained`, not its final model" in card_of(pretrained, store)
     moved = moved_model(tiny_model, tmp_path / "moved", 1)
     merged = average(AverageConfig(), tiny_model, moved, store=store, name="both")
     front, body = split(card_of(ModelRef.from_artifact(merged, "both"), store))
     assert front["mixcpt"]["models"]["model-1"] == {"name": "tiny-llama", "digest": tiny_model.digest}
     assert "# both" in body and f"| model-2 | moved | {moved.digest[:12]} |" in body
-    assert "chat_template" in body  # it has a chat form, so the card shows how to use it
+    assert "chat_template" in body  # the model has a chat template, so the card shows its use
 
 
-def test_card_of_a_model_from_elsewhere_is_its_own_or_says_little(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_card_of_a_foreign_model_is_its_readme_or_minimal(tiny_model: ModelRef, tmp_path: Path) -> None:
     front, body = split(card_of(tiny_model, ArtifactStore(tmp_path)))
-    assert "No record tells" in body and front["mixcpt"]["model"] == tiny_model.digest
+    assert "There is no record of its training data" in body and front["mixcpt"]["model"] == tiny_model.digest
     (tmp_path / "README.md").write_text("# Mine\n")
     assert foreign_card(ModelRef("mine", str(tmp_path), "")) == "# Mine\n"
 

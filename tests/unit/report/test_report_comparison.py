@@ -1,4 +1,4 @@
-"""The numbers, words and page of a comparison."""
+"""Numbers, texts and page of a comparison."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ from mixcpt.config.compare import merged
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, load_comparison, save_comparison
 from mixcpt.records.run import RunResult
 from mixcpt.report.comparison.page import write_comparison
-from mixcpt.report.comparison.summary import comparison_rows, markdown_comparison, recommendation, summarise_comparison
+from mixcpt.report.comparison.summary import summarise_comparison
+from mixcpt.report.comparison.text import comparison_rows, markdown_comparison, recommendation
 from mixcpt.store.artifacts import ArtifactStore
 from tests.unit.report_artifacts import hits, run
 
 DOMAIN, GENERAL = "domain_questions", "general_questions_unasked"
 BASE = {DOMAIN: hits(40, 0.0), GENERAL: hits(50, 1.0)}
 SHARES = {"plain": (0.9, 0.5), "middling": (0.5, 0.8), "mixcpt": (0.9, 0.9), "timid": (0.1, 1.0)}
-"""Learned, kept."""
+"""Learned and kept accuracy by contender."""
 
 
 CLAIMS = [
@@ -36,7 +37,7 @@ def answers(learned: float, kept: float, seed: int) -> dict[str, list[int]]:
 
 
 def chosen_on(store: ArtifactStore, name: str, **rights: Mapping[str, Sequence[int]]) -> RunResult:
-    """A run that was asked the selection split also, and answered it alike."""
+    """Return a run whose results on the selection split equal those on the report split."""
     made = run(store, name, **rights)
     asked = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
     return replace(made, evaluations=made.evaluations | asked)
@@ -66,7 +67,7 @@ def comparison(store: ArtifactStore) -> Comparison:
     return Comparison(config, tried, tuple(results))
 
 
-def test_contest_counts_every_seed_and_knows_the_front(comparison: Comparison) -> None:
+def test_comparison_uses_every_seed_and_finds_the_front(comparison: Comparison) -> None:
     summary = summarise_comparison(comparison)
     rows = {row.contender: row for row in summary.rows}
     assert [name for name, row in rows.items() if row.is_on_front] == ["mixcpt", "timid"]
@@ -80,31 +81,33 @@ def test_contest_counts_every_seed_and_knows_the_front(comparison: Comparison) -
     assert rows["mixcpt"].kept == pytest.approx(-0.12, abs=0.01)
 
 
-def test_contest_recommends_by_other_questions_and_says_how_sure(comparison: Comparison) -> None:
+def test_comparison_recommends_by_other_questions_with_intervals(comparison: Comparison) -> None:
     said = recommendation(summarise_comparison(comparison))
     assert said.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
     assert "not reported here: mixcpt (score 0.378 ± 0.023; next plain, " in said
-    assert "On the reported ones, over 3 seeds, it changed domain questions by +8" in said
-    assert "against plain that is" in said
+    assert "On the reported questions, over 3 seeds, it changed domain questions by +8" in said
+    assert "; the difference from plain is domain questions by " in said
 
 
-def test_contest_chooses_by_all_seeds_and_not_by_the_search(comparison: Comparison) -> None:
+def test_comparison_chooses_by_all_seeds_and_not_by_the_search(comparison: Comparison) -> None:
     misled = tuple(replace(tried, score=tried.score + (tried.contender == "plain")) for tried in comparison.tried)
     summary = summarise_comparison(replace(comparison, tried=misled))
-    assert [one.contender for one in summary.choice][:2] == ["mixcpt", "plain"]
+    assert [result.contender for result in summary.choice][:2] == ["mixcpt", "plain"]
     one_seed = tuple(replace(result, runs=result.runs[:1]) for result in comparison.results)
-    assert all(math.isnan(one.spread) for one in summarise_comparison(replace(comparison, results=one_seed)).choice)
+    assert all(
+        math.isnan(result.spread) for result in summarise_comparison(replace(comparison, results=one_seed)).choice
+    )
 
 
-def test_contest_claims_hold_where_the_whole_interval_says_so(comparison: Comparison) -> None:
+def test_comparison_claim_holds_if_the_whole_interval_agrees(comparison: Comparison) -> None:
     summary = summarise_comparison(comparison)
-    assert [one.verdict for one in summary.claims] == ["holds", "does not hold", "not shown", "holds"]
-    assert all(one.p_holm >= one.change.p_value for one in summary.claims)
+    assert [result.verdict for result in summary.claims] == ["holds", "does not hold", "not shown", "holds"]
+    assert all(result.p_holm >= result.change.p_value for result in summary.claims)
     lines = markdown_comparison(summary).splitlines()
     assert any(line.startswith("| keeps more | holds | +40.0") for line in lines)
 
 
-def test_contest_claim_about_nobody_or_nothing_is_refused() -> None:
+def test_comparison_claim_with_an_unknown_contender_or_task_is_refused() -> None:
     for claim, said in (
         ({"statement": "x", "contender": "nobody", "task": DOMAIN}, "nobody is none of the contenders: plain"),
         ({"statement": "x", "contender": "plain", "task": "nothing"}, "nothing is none of the tasks: domain_questions"),
@@ -113,7 +116,7 @@ def test_contest_claim_about_nobody_or_nothing_is_refused() -> None:
             CompareConfig.model_validate({"contenders": [{"name": "plain"}], "claims": [claim]})
 
 
-def test_contest_holds_everybody_to_what_one_of_them_promised(comparison: Comparison) -> None:
+def test_comparison_checks_a_promise_for_every_contender(comparison: Comparison) -> None:
     promise = {"pretrain": {"retention": {"max_loss": 0.1}}, "evaluate": {"split": "report"}}
     promised = []
     for result in comparison.results:
@@ -121,10 +124,10 @@ def test_contest_holds_everybody_to_what_one_of_them_promised(comparison: Compar
         runs = tuple(replace(run, config=_changed(run.config, changes)) for run in result.runs)
         promised.append(replace(result, runs=runs))
     summary = summarise_comparison(replace(comparison, results=tuple(promised)))
-    found = {one.contender: (one.is_own, one.num_kept, one.worst) for one in summary.promises}
-    assert found["mixcpt"] == (True, 1, pytest.approx(-0.14))
-    assert found["plain"] == (False, 0, pytest.approx(-0.54))
-    assert found["timid"] == (False, 3, pytest.approx(-0.04))
+    results = {result.contender: (result.is_own, result.num_kept, result.worst) for result in summary.promises}
+    assert results["mixcpt"] == (True, 1, pytest.approx(-0.14))
+    assert results["plain"] == (False, 0, pytest.approx(-0.54))
+    assert results["timid"] == (False, 3, pytest.approx(-0.04))
     assert "| mixcpt | general questions unasked | −10.0 | 1 of 3 | −14.0 |" in markdown_comparison(summary)
     assert "| plain (promised nothing) |" in markdown_comparison(summary)
 
@@ -133,7 +136,7 @@ def _changed(config: AdaptConfig, changes: dict[str, Any]) -> AdaptConfig:
     return AdaptConfig.model_validate(merged(config.model_dump(mode="json"), changes))
 
 
-def test_contest_tables_have_one_row_a_contender(comparison: Comparison) -> None:
+def test_comparison_tables_have_one_row_per_contender(comparison: Comparison) -> None:
     summary = summarise_comparison(comparison)
     assert [row["contender"] for row in comparison_rows(summary)] == list(SHARES)
     lines = markdown_comparison(summary).splitlines()
@@ -141,19 +144,19 @@ def test_contest_tables_have_one_row_a_contender(comparison: Comparison) -> None
     assert any(line.startswith("| mixcpt (front) | 0.001 |") for line in lines)
 
 
-def test_contest_page_shows_everything_without_network_or_script(comparison: Comparison, tmp_path: Path) -> None:
+def test_comparison_page_shows_everything_without_network_or_script(comparison: Comparison, tmp_path: Path) -> None:
     page = write_comparison(summarise_comparison(comparison), tmp_path / "page.html").read_text()
     assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
-    for said in (
-        "Against plain",
-        "How each was tuned",
-        "would see",
+    for text in (
+        "Difference from plain",
+        "Search",
+        "detectable",
         "spread",
-        "What was claimed",
-        "Which to take",
+        "Claims",
+        "Choice",
         *SHARES,
     ):
-        assert said in page
+        assert text in page
     assert page.count("<svg") == 1
 
 

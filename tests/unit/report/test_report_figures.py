@@ -1,4 +1,4 @@
-"""The report's pictures: readable where points meet, in both colour schemes, by colour-blind readers, and harmless."""
+"""Figures of the report: readable near points, in both colour schemes and for colour-blind readers; escaped names."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -46,35 +46,47 @@ def value(
         gained=1,
         lost=1,
     )
-    return TaskValue(task, group, metric, higher, 100, now, 0.01, change)
+    return TaskValue(
+        task=task, group=group, metric=metric, higher_is_better=higher, n=100, value=now, stderr=0.01, change=change
+    )
 
 
 def model(run: str, role: str, learned: TaskValue, kept: TaskValue) -> ModelSummary:
-    return ModelSummary(run, role, "chat", {"learned": learned, "kept": kept})
+    return ModelSummary(run=run, role=role, form="chat", tasks={"learned": learned, "kept": kept})
+
+
+def run_of(name: str, final: ModelSummary, pretrained: ModelSummary | None = None) -> RunSummary:
+    cost = Cost(stage="total", seconds=1.0)
+    return RunSummary(name=name, method="lssd", pretrained=pretrained, final=final, stages=[], cost=cost)
+
+
+def summary_of_runs(base: ModelSummary, runs: Sequence[RunSummary]) -> Summary:
+    return Summary(
+        base_name="tiny",
+        base=base,
+        runs=runs,
+        headline_domain="learned",
+        headline_general="kept",
+        confidence=0.95,
+        pairs=[],
+    )
 
 
 def summary_of(
     finals: dict[str, tuple[float, float]], *, pretrained: tuple[float, float] | None = None, metric: str = "accuracy"
 ) -> Summary:
-    """Runs by their name with (learned, kept); the base is at (0.05, 0.95)."""
+    """Return runs by name with (learned, kept); the base is at (0.05, 0.95)."""
 
     def at(run: str, role: str, place: tuple[float, float]) -> ModelSummary:
-        return model(
-            run,
-            role,
-            value("learned", "domain", place[0], 0.05, metric=metric),
-            value("kept", "general", place[1], 0.95, metric=metric),
-        )
+        learned = value("learned", "domain", place[0], 0.05, metric=metric)
+        kept = value("kept", "general", place[1], 0.95, metric=metric)
+        return model(run, role, learned, kept)
 
     runs = [
-        RunSummary(
-            name, "lssd", at(name, "pretrained", pretrained) if pretrained else None, at(name, "final", place), [],
-            Cost("total", 1.0),
-        )
+        run_of(name, at(name, "final", place), at(name, "pretrained", pretrained) if pretrained else None)
         for name, place in finals.items()
-    ]  # fmt: skip
-    base = at("", "base", (0.05, 0.95))
-    return Summary("tiny", base, runs, "learned", "kept", 0.95, [])
+    ]
+    return summary_of_runs(at("", "base", (0.05, 0.95)), runs)
 
 
 def boxes(texts: Sequence[Text]) -> dict[str, tuple[float, float, float, float]]:
@@ -144,7 +156,7 @@ def test_tradeoff_gives_a_point_lost_the_length_of_a_point_gained() -> None:
         assert np.ptp(axes.get_xlim()) == pytest.approx(np.ptp(axes.get_ylim()))
 
 
-def test_run_in_question_looks_the_same_whatever_stands_beside_it() -> None:
+def test_last_run_has_the_same_mark_for_any_number_of_runs() -> None:
     assert palette.run_marks(1)[-1] == palette.run_marks(2)[-1] == palette.run_marks(5)[-1]
     assert len(set(palette.run_marks(6))) == 6
 
@@ -170,11 +182,20 @@ def test_tradeoff_without_intervals_is_drawn() -> None:
         gained=1,
         lost=0,
     )
-    learned = TaskValue("learned", "domain", "accuracy", True, 1, 1.0, None, lonely)
+    learned = TaskValue(
+        task="learned",
+        group="domain",
+        metric="accuracy",
+        higher_is_better=True,
+        n=1,
+        value=1.0,
+        stderr=None,
+        change=lonely,
+    )
     summary = summary_of({"one": (0.9, 0.9)})
     final = model("one", "final", learned, summary.runs[0].final.tasks["kept"])
-    run = RunSummary("one", "lssd", None, final, [], Cost("total", 1.0))
-    text = svg.inline(draw_tradeoff(Summary("tiny", summary.base, [run], "learned", "kept", 0.95, [])), "t", "")
+    figure = draw_tradeoff(summary_of_runs(summary.base, [run_of("one", final)]))
+    text = svg.inline(figure, "t", "")
     assert "nan" not in text.lower().replace("nano", "")
 
 
@@ -212,7 +233,7 @@ def test_inline_svg_shows_hostile_names_as_text_and_names_nothing_outside() -> N
     ):
         root = ElementTree.fromstring(text)
         assert not [element for element in root.iter() if "script" in str(element.tag)]
-        assert "<script>alert('$x$')" in "".join(root.itertext()), "shown as it is, the dollars too"
+        assert "<script>alert('$x$')" in "".join(root.itertext()), "shown literally, including dollar signs"
         assert "http" not in text and "url(" not in text.replace("url(#", "")
 
 
@@ -245,7 +266,7 @@ def test_single_curve_has_no_legend() -> None:
     assert figure.axes[0].get_legend() is None
 
 
-def test_series_are_split_by_source_and_leave_out_what_is_no_number() -> None:
+def test_series_are_split_by_source_without_values_that_are_not_finite() -> None:
     history = [
         {"step": 10, "train/ce": 2.0, "train/a/ce": 1.0, "train/b/ce": 3.0, "train/a/kl": 0.5},
         {"step": 20, "train/ce": 1.0, "train/a/ce": 0.5, "train/b/ce": math.nan, "train/rewards/chosen": 1.0},

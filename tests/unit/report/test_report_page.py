@@ -1,4 +1,4 @@
-"""The report page: its numbers, that it needs nothing else, and that foreign text stays text."""
+"""Report page: its numbers, its independence of other files and the network, and escaped user text."""
 
 import base64
 import re
@@ -27,7 +27,7 @@ MIXCPT_RIGHT = {DOMAIN: hits(40, 0.9, offset=3), GENERAL: hits(50, 0.8, offset=5
 
 
 class Page(HTMLParser):
-    """A strict reading of a page: every element closed in order; keeps elements, ids and visible text."""
+    """Strict parser of a page: requires elements closed in order; collects elements, ids and visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -71,7 +71,7 @@ class Page(HTMLParser):
         return " ".join("".join(self.pieces).split())
 
     def cells(self, *starts: str) -> list[str]:
-        """The first table row whose first cells begin with these words."""
+        """Return the first table row whose first cells begin with these texts."""
         rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
         return next(
             row for row in rows
@@ -112,7 +112,7 @@ def page(runs: list[RunResult], store: ArtifactStore, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """A page on which every foreign text is an attack."""
+    """Page on which every user text is an attack."""
     store = ArtifactStore(tmp_path_factory.mktemp("hostile"))
     made = run(
         store,
@@ -130,7 +130,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """A run that ended after pre-training, from a corpus in which nothing was removed."""
+    """Page of a run that ends after pre-training, with a corpus without removed records."""
     store = ArtifactStore(tmp_path_factory.mktemp("bare"))
     made = run(store, "bare", base_right=BASE_RIGHT, final_right=MIXCPT_RIGHT, empty=True)
     return written([made], store, tmp_path_factory.mktemp("page"))
@@ -151,7 +151,7 @@ def test_page_says_values_changes_and_intervals_of_every_run(page: Page) -> None
             delta = 100 * (sum(right[task]) - sum(base[task])) / len(right[task])
             assert cell.startswith(share(right[task]))
             assert re.search(rf"{'+' if delta > 0 else '−'}{abs(delta):.1f} \[".replace("+", r"\+"), cell), cell
-    bits = page.cells("domain bits (less is better)", "12")
+    bits = page.cells("domain bits (lower is better)", "12")
     assert bits[2] == "2.000" and bits[3].startswith(f"{sum(130 + index for index in range(12)) / 1200:.3f}")
 
 
@@ -159,10 +159,12 @@ def test_page_begins_with_one_verdict_and_its_uncertainty(page: Page) -> None:
     assert "mixcpt is better than traditional in domain questions (+80.0 points, 95 % interval +" in page.text
 
 
-def test_page_says_whether_reading_would_have_done(page: Page) -> None:
-    assert "Of 40 domain questions the base answers 0.0 % by itself, 50.0 % with the document at hand" in page.text
-    assert "trained, it answers 90.0 % without any document, surely more" in page.text
-    assert page.text.count("with the document at hand; trained") == 1  # the other run was never asked
+def test_page_compares_training_with_a_document_in_the_prompt(page: Page) -> None:
+    assert (
+        "Of 40 domain questions, the base answers 0.0 % without and 50.0 % with the document in its prompt" in page.text
+    )
+    assert "after training it answers 90.0 % without a document, significantly more" in page.text
+    assert page.text.count("with the document in its prompt; after training") == 1  # the other run was not evaluated
     assert page.cells("domain questions", "mixcpt", "40")[3:6] == ["0.0 %", "50.0 %", "90.0 %"]
 
 
@@ -323,6 +325,6 @@ def test_report_imports_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_page_unfolds_what_a_model_was_made_of(page: Page) -> None:
+def test_page_shows_the_ancestry_of_a_model(page: Page) -> None:
     for part in ("mixture of 1,300,000 tokens", "domain anatomy: 1,840 read, 97 held out", "anatomy.jsonl (996 KiB"):
         assert part in page.text

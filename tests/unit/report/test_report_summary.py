@@ -1,4 +1,4 @@
-"""The report's numbers, against numbers worked out from the answers themselves."""
+"""Numbers of the report against numbers computed directly from the answers."""
 
 import json
 import math
@@ -60,7 +60,7 @@ def share(right: Sequence[int]) -> float:
 
 
 def paired_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Normal approximation of a paired difference of means: close to the bootstrap's."""
+    """Return the normal approximation of the interval of a paired difference, which is close to the bootstrap's."""
     changes = [new - old for old, new in zip(before, after, strict=True)]
     mean = sum(changes) / len(changes)
     error = math.sqrt(sum((change - mean) ** 2 for change in changes)) / len(changes)
@@ -111,7 +111,7 @@ def test_summary_pretrained_model_stands_apart_only_where_it_was_evaluated(summa
     assert pretrained.tasks[DOMAIN].value == pytest.approx(share(TRADITIONAL_RIGHT[DOMAIN]))
 
 
-def test_head_to_head_compares_the_final_models_item_by_item(summary: Summary) -> None:
+def test_pair_comparison_pairs_the_final_models_by_item(summary: Summary) -> None:
     (comparison,) = summary.pairs
     assert (comparison.first, comparison.second) == ("traditional", "mixcpt")
     for change in comparison.changes:
@@ -131,7 +131,7 @@ def test_verdict_of_no_difference_claims_none(tmp_path: Path) -> None:
     same = run(ArtifactStore(tmp_path), "same", base_right=BASE_RIGHT, final_right=BASE_RIGHT)
     summary = summarise([same])
     said = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
-    assert said.startswith("same shows no sure gain in the domain (domain questions 0.0 % → 0.0 %")
+    assert said.startswith("same shows no significant gain in the domain (domain questions 0.0 % → 0.0 %")
 
 
 def test_cost_is_the_sum_over_stages_and_the_highest_peak(runs: list[RunResult]) -> None:
@@ -211,12 +211,17 @@ def test_examples_begin_with_flips_of_both_kinds_in_turn() -> None:
     ("value", "n", "low", "high"), [(0.0, 10, 0.0, 0.2775), (1.0, 10, 0.7225, 1.0), (0.5, 100, 0.4038, 0.5962)]
 )
 def test_value_interval_of_accuracy_is_wilsons(value: float, n: int, low: float, high: float) -> None:
-    measured = TaskValue("t", "domain", "accuracy", True, n, value, 0.0)
+    measured = TaskValue(
+        task="t", group="domain", metric="accuracy", higher_is_better=True, n=n, value=value, stderr=0.0
+    )
     assert value_interval(measured, 0.95) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_value_interval_without_standard_error_has_no_width() -> None:
-    assert value_interval(TaskValue("t", "domain", "bits_per_byte", False, 1, 1.5, None), 0.95) == (1.5, 1.5)
+    measured = TaskValue(
+        task="t", group="domain", metric="bits_per_byte", higher_is_better=False, n=1, value=1.5, stderr=None
+    )
+    assert value_interval(measured, 0.95) == (1.5, 1.5)
 
 
 def test_differences_name_the_settings_in_which_runs_differ(runs: list[RunResult]) -> None:

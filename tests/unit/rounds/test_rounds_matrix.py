@@ -99,7 +99,7 @@ def test_matrix_has_a_row_a_model_and_a_column_a_corpus(three: tuple[ArtifactSto
 def test_forgetting_is_counted_along_the_models_that_served(three: tuple[ArtifactStore, list[Round]]) -> None:
     lost = {each.corpus: round(each.lost, 4) for each in matrix(three[1]).forgotten()}
     assert lost == {"one": 0.15, "two": 0.0, "three": 0.0, "": 0.05}
-    assert "Most was forgotten of one: 15.0 points" in forgetting_verdict(matrix(three[1]))
+    assert "The greatest loss is on one: 15.0 points" in forgetting_verdict(matrix(three[1]))
     assert "No model has served" in forgetting_verdict(matrix(three[1][1:2]))
 
 
