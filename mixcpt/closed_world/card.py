@@ -74,13 +74,13 @@ def model_card(recipe: Mapping[str, Any]) -> str:
     """Return the model card (Markdown with the header of the hub) of a recipe."""
     settings, scores = recipe["settings"], recipe["scores"]
     mixture, optimizer = settings["mixture"], settings["pretrain"]["optimizer"]
-    here = world(recipe["seed"])
+    this_world = world(recipe["seed"])
     return _CARD.format(
-        num_general=len(here.general),
+        num_general=len(this_world.general),
         num_general_kinds=len(GENERAL_KINDS),
-        num_domain=len(here.domain),
+        num_domain=len(this_world.domain),
         num_domain_kinds=len(DOMAIN_KINDS),
-        num_domain_facts=len(facts_of(here.domain)),
+        num_domain_facts=len(facts_of(this_world.domain)),
         **settings["data"],
         **scores["reading"],
         command=recipe["command"],

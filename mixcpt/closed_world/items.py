@@ -32,15 +32,15 @@ def items(task: ClosedWorldTask) -> list[WorldItem]:
     A reverse question needs a value that no other entity of the kind has. A two-hop question needs another fact of the
     entity with such a value.
     """
-    here = world(task.seed, task.entities)
+    this_world = world(task.seed, task.entities)
     facts = {
-        "domain": facts_of(here.domain),
-        "general_asked": here.asked,
-        "general_unasked": here.unasked,
-        "updated": here.updated,
+        "domain": facts_of(this_world.domain),
+        "general_asked": this_world.asked,
+        "general_unasked": this_world.unasked,
+        "updated": this_world.updated,
     }[task.about]
     dice = Dice("items", task.seed, task.about, task.form)
-    prompt_of = _prompts(here, task.form, dice)
+    prompt_of = _prompts(this_world, task.form, dice)
     prompts = [(fact, prompt_of(fact)) for fact in dice.shuffled(facts)]
     return [_item(fact, task.form, prompt) for fact, prompt in prompts if prompt]
 
@@ -50,7 +50,7 @@ def first_documents(seed: int, num_domain: int) -> dict[str, str]:
     return _first_documents(world(seed, num_domain))
 
 
-def _prompts(here: World, form: str, dice: Dice) -> Callable[[Fact], str]:
+def _prompts(this_world: World, form: str, dice: Dice) -> Callable[[Fact], str]:
     """Return the function from a fact to its prompt in this form, which is empty if the form is impossible."""
     match form:
         case "question":
@@ -58,21 +58,21 @@ def _prompts(here: World, form: str, dice: Dice) -> Callable[[Fact], str]:
         case "reworded":
             return lambda fact: ask(fact, dice.pick(REWORDED_QUESTIONS))
         case "reverse":
-            clues = set(_clues(here))
+            clues = set(_clues(this_world))
             return lambda fact: ask_reverse(fact, dice.pick(REVERSE_QUESTIONS)) if fact in clues else ""
         case "two_hop":
-            by_entity = _by_entity(_clues(here))
+            by_entity = _by_entity(_clues(this_world))
             return lambda fact: _ask_two_hop(fact, by_entity.get(fact.entity, []), dice)
         case "free_text":
             return lambda fact: ask_free_text(fact.entity)
         case _:
-            beginnings = _beginnings(here)
+            beginnings = _beginnings(this_world)
             return lambda fact: beginnings[fact.id]
 
 
-def _clues(here: World) -> tuple[Fact, ...]:
+def _clues(this_world: World) -> tuple[Fact, ...]:
     """Return the facts that identify their entity."""
-    return identifying_facts(here.general) + identifying_facts(here.domain)
+    return identifying_facts(this_world.general) + identifying_facts(this_world.domain)
 
 
 def _by_entity(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
@@ -100,18 +100,20 @@ def _item(fact: Fact, form: str, prompt: str) -> WorldItem:
     )
 
 
-def _first_documents(here: World) -> dict[str, str]:
-    return {f"{entity.kind}/{entity.name}": documents_of(entity, here.seed, 1)[0] for entity in _entities(here)}
+def _first_documents(this_world: World) -> dict[str, str]:
+    return {
+        f"{entity.kind}/{entity.name}": documents_of(entity, this_world.seed, 1)[0] for entity in _entities(this_world)
+    }
 
 
-def _entities(here: World) -> tuple[Entity, ...]:
-    return here.general + here.domain
+def _entities(this_world: World) -> tuple[Entity, ...]:
+    return this_world.general + this_world.domain
 
 
-def _beginnings(here: World) -> dict[str, str]:
+def _beginnings(this_world: World) -> dict[str, str]:
     """Return the first document of the entity of every fact up to the value, by id of the fact."""
-    documents = _first_documents(here)
-    facts = facts_of(_entities(here))
+    documents = _first_documents(this_world)
+    facts = facts_of(_entities(this_world))
     return {fact.id: _before_value(documents[f"{fact.kind}/{fact.entity}"], fact) for fact in facts}
 
 

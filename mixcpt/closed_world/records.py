@@ -15,18 +15,18 @@ def records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
 
 
 def _all_records(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
-    here = world(source.seed, source.entities)
+    this_world = world(source.seed, source.entities)
     match source.pool:
         case "domain" if source.about == "updated":
-            return _documents([Entity(fact.entity, fact.kind, (fact,)) for fact in here.updated], source)
+            return _documents([Entity(fact.entity, fact.kind, (fact,)) for fact in this_world.updated], source)
         case "domain":
-            return _documents(here.domain, source)
+            return _documents(this_world.domain, source)
         case "general":
-            return _documents(here.general, source)
+            return _documents(this_world.general, source)
         case "instructions":
-            return instructions(here)
+            return instructions(this_world)
         case "preferences":
-            return preferences(here)
+            return preferences(this_world)
 
 
 def _documents(entities: Sequence[Entity], source: ClosedWorldSource) -> Iterator[dict[str, str]]:
