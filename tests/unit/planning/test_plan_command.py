@@ -1,4 +1,4 @@
-"""`mixcpt plan` without a dry run: every preset, devices that are too small, JSON, and where the plan is kept."""
+"""`mixcpt plan` without a dry run: every preset, devices that are too small, JSON, and the published plan."""
 
 import json
 from pathlib import Path
@@ -62,16 +62,16 @@ def test_plan_of_every_preset_has_all_stages_and_finite_figures(
     config = load_config(path)
     try:
         resolve_model(config.base)
-        found = planned(path, tmp_path, named_device("h100", config.runtime, config.pretrain.precision))
+        estimate = planned(path, tmp_path, named_device("h100", config.runtime, config.pretrain.precision))
     except MixcptError as error:
-        pytest.skip(f"its model or data is not here: {error.problem.splitlines()[0]}")
-    names = [each.stage for each in found.stages]
+        pytest.skip(f"its model or data is not available: {error.problem.splitlines()[0]}")
+    names = [stage_plan.stage for stage_plan in estimate.stages]
     assert names[:3] == ["corpus", "mixture", "pretrained"] or "teacher" in names
-    assert sum(source.tokens for source in found.sources) == config.mixture.total_tokens
-    pretrained = found.by_stage["pretrained"]
+    assert sum(source.tokens for source in estimate.sources) == config.mixture.total_tokens
+    pretrained = estimate.by_stage["pretrained"]
     assert pretrained.steps == -(-pretrained.rows // config.pretrain.batch_rows)
-    assert 0 < found.seconds < 1e7 and found.flops > 0
-    assert all(memory.total > 0 for memory in found.memory)
+    assert 0 < estimate.seconds < 1e7 and estimate.flops > 0
+    assert all(memory.total > 0 for memory in estimate.memory)
 
 
 def test_plan_json_parses_and_sums(tmp_path: Path) -> None:
@@ -80,18 +80,18 @@ def test_plan_json_parses_and_sums(tmp_path: Path) -> None:
         "--set", "pretrain.micro_batch_rows=1", "--set", f"runtime.store={tmp_path}",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert found["basis"] == "analytic"
-    assert sum(source["tokens"] for source in found["sources"]) == 900_000
-    stages = {each["stage"]: each for each in found["stages"]}
-    assert stages["pretrained"]["student_flops"] == 6 * found["num_parameters"] * stages["pretrained"]["tokens"]
-    assert stages["pretrained"]["teacher_flops"] == 2 * found["num_parameters"] * stages["pretrained"]["tokens"]
-    assert found["total"]["seconds"] == pytest.approx(
-        found["start_seconds"] + sum(each["seconds"] for each in found["stages"])
+    estimate = json.loads(done.stdout)
+    assert estimate["basis"] == "analytic"
+    assert sum(source["tokens"] for source in estimate["sources"]) == 900_000
+    stages = {entry["stage"]: entry for entry in estimate["stages"]}
+    assert stages["pretrained"]["student_flops"] == 6 * estimate["num_parameters"] * stages["pretrained"]["tokens"]
+    assert stages["pretrained"]["teacher_flops"] == 2 * estimate["num_parameters"] * stages["pretrained"]["tokens"]
+    assert estimate["total"]["seconds"] == pytest.approx(
+        estimate["start_seconds"] + sum(entry["seconds"] for entry in estimate["stages"])
     )
-    assert found["total"]["cost"] == pytest.approx(3.6 * 8 * found["total"]["seconds"] / 3600)
+    assert estimate["total"]["cost"] == pytest.approx(3.6 * 8 * estimate["total"]["seconds"] / 3600)
     (kept,) = ArtifactStore(tmp_path).list("plan")
-    assert load_plan(kept).to_json() == found
+    assert load_plan(kept).to_json() == estimate
 
 
 def test_plan_table_shows_tokens_memory_and_what_is_assumed(tmp_path: Path) -> None:
@@ -127,23 +127,23 @@ def test_plan_on_a_device_that_is_too_small_names_settings_that_suffice(tmp_path
     wide = ("pretrain.batch_rows=64", "pretrain.micro_batch_rows=64")
     needed = planned(DEMO, tmp_path, device(80.0), *wide)
     assert not any("pretrained" in warning for warning in needed.warnings)
-    (warning,) = [each for each in planned(DEMO, tmp_path, device(1.3), *wide).warnings if "pretrained" in each]
+    (warning,) = [text for text in planned(DEMO, tmp_path, device(1.3), *wide).warnings if "pretrained" in text]
     assert "activations" in warning
     assert "Enough by itself" in warning
     assert "pretrain.micro_batch_rows=" in warning and "pretrain.gradient_checkpointing=true" in warning
 
 
 def test_plan_on_a_device_far_too_small_says_that_nothing_is_enough(tmp_path: Path) -> None:
-    found = planned(DEMO, tmp_path, device(0.85), "pretrain.batch_rows=64", "pretrain.micro_batch_rows=64")
-    assert any("No single setting is enough" in warning for warning in found.warnings)
+    estimate = planned(DEMO, tmp_path, device(0.85), "pretrain.batch_rows=64", "pretrain.micro_batch_rows=64")
+    assert any("No single setting is enough" in warning for warning in estimate.warnings)
 
 
 def test_plan_suggests_only_what_goes_with_the_other_settings(tmp_path: Path) -> None:
     disc = ('pretrain.method={"kind": "disc"}', 'mixture.weights={"domain": 1, "instructions": 0, "preferences": 0}')
     wide = ("pretrain.batch_rows=64", "pretrain.micro_batch_rows=64")
-    found = " ".join(planned(DEMO, tmp_path, device(0.9), *disc, *wide).warnings)
-    assert "pretrained" in found
-    assert "cached" not in found  # keeps nothing of another view
+    estimate = " ".join(planned(DEMO, tmp_path, device(0.9), *disc, *wide).warnings)
+    assert "pretrained" in estimate
+    assert "cached" not in estimate  # a cached teacher cannot read another view
 
 
 def test_plan_of_a_named_device_is_not_held_against_a_run_here(tmp_path: Path) -> None:

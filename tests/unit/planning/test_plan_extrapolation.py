@@ -46,13 +46,13 @@ def test_pretraining_pays_once_by_step_and_by_checkpoint(load: Load, small: Adap
         step_seconds=(1.0,) * 7,
         metrics={"steps": 8, "flops": 8, "peak_memory_bytes": 500_000_000},
     )
-    (found,) = extrapolate(
+    (extrapolated,) = extrapolate(
         (StagePlan(stage="pretrained", seconds=1.0, steps=440),), load, DryRun(small, {"pretrain": trained})
     )
-    # 20 - 8 x 1 once, 440 steps, four checkpoints more than the one at the end, three quarters of 2 s each
-    assert found.seconds == pytest.approx(12 + 440 + 4 * 1.5)
+    # one-time cost 20 - 8 x 1, 440 steps, four checkpoints before the last one, three quarters of 2 s each
+    assert extrapolated.seconds == pytest.approx(12 + 440 + 4 * 1.5)
     more_rows = 44 * (900_096 - 8 * 8 * 256)
-    assert found.peak_memory_bytes == 500_000_000 + more_rows
+    assert extrapolated.peak_memory_bytes == 500_000_000 + more_rows
 
 
 def test_pretraining_of_longer_accumulation_takes_as_much_more(load: Load, small: AdaptConfig) -> None:
@@ -61,8 +61,8 @@ def test_pretraining_of_longer_accumulation_takes_as_much_more(load: Load, small
         seconds=8.0, step_seconds=(1.0,) * 7, metrics={"steps": 8, "flops": 8, "peak_memory_bytes": 1}
     )
     stage = StagePlan(stage="pretrained", seconds=1.0, steps=50)
-    (found,) = extrapolate((stage,), replace(load, config=config), DryRun(small, {"pretrain": trained}))
-    assert found.seconds == pytest.approx(50 * 8)
+    (extrapolated,) = extrapolate((stage,), replace(load, config=config), DryRun(small, {"pretrain": trained}))
+    assert extrapolated.seconds == pytest.approx(50 * 8)
 
 
 def test_dpo_pays_by_step_and_once_a_sample_for_the_reference(load: Load, small: AdaptConfig) -> None:
@@ -71,12 +71,12 @@ def test_dpo_pays_by_step_and_once_a_sample_for_the_reference(load: Load, small:
         step_seconds=(2.0,),
         metrics={"steps": 2, "num_samples": 32, "train_seconds": 5.0, "peak_memory_bytes": 7},
     )
-    (found,) = extrapolate(
+    (extrapolated,) = extrapolate(
         (StagePlan(stage="dpo", seconds=1.0, steps=7, rows=100),), load, DryRun(small, {"dpo": trained})
     )
-    # 10 - 2 x 2 once, 7 steps, and a third of a step's time a sample for the 68 samples more
-    assert found.seconds == pytest.approx(6 + 7 * 2 + (2 * 2 / 3) * 68 / 32)
-    assert found.peak_memory_bytes == 7
+    # one-time cost 10 - 2 x 2, 7 steps, and a third of a step's time per sample for 68 further samples
+    assert extrapolated.seconds == pytest.approx(6 + 7 * 2 + (2 * 2 / 3) * 68 / 32)
+    assert extrapolated.peak_memory_bytes == 7
 
 
 def test_evaluation_pays_once_and_by_question(load: Load, small: AdaptConfig) -> None:

@@ -1,4 +1,4 @@
-"""Memory and operations of a plan, against numbers worked out by hand."""
+"""Memory and operations of a plan, against numbers computed by hand."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef
 HIDDEN, INNER, LAYERS, VOCAB, HEADS, HEAD_SIZE = 192, 512, 4, 1935, 6, 32
 ATTENTION, MLP, NORMS = 4 * HIDDEN * HIDDEN, 3 * HIDDEN * INNER, 2 * HIDDEN
 EMBEDDING = VOCAB * HIDDEN
-"""Of the base that ships along; its head is its embedding."""
+"""Embedding of the base model of mixcpt, which is also its head."""
 NUM_PARAMETERS = EMBEDDING + LAYERS * (ATTENTION + MLP + NORMS) + HIDDEN
 RANK = 16
 NUM_ADAPTED = LAYERS * RANK * (4 * (HIDDEN + HIDDEN) + 3 * (HIDDEN + INNER))
@@ -50,20 +50,20 @@ def shape(**changes: int | bool) -> ModelShape:
 
 
 def test_shape_of_full_training_counts_every_parameter_at_six_operations() -> None:
-    found = model_shape(BASE, FULL)
-    assert (found.num_parameters, found.num_trained, found.num_base) == (NUM_PARAMETERS,) * 3
-    assert found.flops_per_token == 6 * NUM_PARAMETERS
-    assert 2 * found.multiplied == 2 * NUM_PARAMETERS  # a teacher's forward
-    assert found.head_is_trained
+    counted = model_shape(BASE, FULL)
+    assert (counted.num_parameters, counted.num_trained, counted.num_base) == (NUM_PARAMETERS,) * 3
+    assert counted.flops_per_token == 6 * NUM_PARAMETERS
+    assert 2 * counted.multiplied == 2 * NUM_PARAMETERS  # a teacher's forward
+    assert counted.head_is_trained
 
 
 def test_shape_of_lora_counts_four_operations_and_two_more_for_what_is_trained() -> None:
-    found = model_shape(BASE, LORA)
-    assert found.num_trained == NUM_ADAPTED
-    assert found.num_parameters == NUM_PARAMETERS + NUM_ADAPTED
-    assert found.num_base == NUM_PARAMETERS
-    assert found.flops_per_token == 4 * (NUM_PARAMETERS + NUM_ADAPTED) + 2 * NUM_ADAPTED
-    assert not found.head_is_trained
+    counted = model_shape(BASE, LORA)
+    assert counted.num_trained == NUM_ADAPTED
+    assert counted.num_parameters == NUM_PARAMETERS + NUM_ADAPTED
+    assert counted.num_base == NUM_PARAMETERS
+    assert counted.flops_per_token == 4 * (NUM_PARAMETERS + NUM_ADAPTED) + 2 * NUM_ADAPTED
+    assert not counted.head_is_trained
 
 
 def test_shape_with_recomputed_activations_costs_one_more_forward() -> None:
@@ -83,7 +83,7 @@ def test_memory_of_bf16_training_keeps_fp32_weights_and_a_teacher_of_two_bytes()
     assert (memory.parameters, memory.teacher) == (4_000_000, 2_000_000)
 
 
-def test_memory_of_lora_trains_the_adapters_alone_and_needs_no_second_model() -> None:
+def test_memory_of_lora_trains_only_the_adapters_and_needs_no_second_model() -> None:
     of = shape(num_parameters=1_010_000, num_trained=10_000, head_is_trained=False)
     memory = pretraining_memory(of, NO_ACTIVATIONS, LORA, row_tokens=256)
     assert memory.parameters == 4 * 1_010_000
@@ -136,12 +136,12 @@ def test_memory_of_sft_is_at_least_that_of_the_scoring_before_it() -> None:
 def test_activations_are_what_a_real_forward_keeps() -> None:
     row = 64
     state, inner = row * HIDDEN * 4, row * INNER * 4
-    # each layer: two norms (their input, its square's root, the normalised), inputs of projections, attention with its
-    # normalisers and its mask as numbers, the MLP's three products; counted from the architecture
-    found = activation_bytes(BASE, FULL, row)
+    # each layer: two norms (their input, its square's root, the normalized), inputs of projections, attention with its
+    # normalizers and its mask as numbers, the MLP's three products; counted from the architecture
+    counted = activation_bytes(BASE, FULL, row)
     least = LAYERS * (6 * state + 4 * inner)
-    assert least < found.saved < 2 * least
-    assert found.largest == inner
+    assert least < counted.saved < 2 * least
+    assert counted.largest == inner
 
 
 def test_activations_in_bf16_are_fewer_and_recomputed_ones_fewer_still() -> None:

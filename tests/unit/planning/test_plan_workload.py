@@ -1,4 +1,4 @@
-"""What a plan counts: tokens of each source, rows and steps, against what mixing really makes of the same files."""
+"""Tokens of the sources, rows and steps of a plan, against the mixture that mixing makes of the same files."""
 
 import json
 from collections.abc import Sequence
@@ -73,13 +73,13 @@ def load(config: AdaptConfig, store: ArtifactStore) -> Load:
 
 def test_plan_before_curation_gives_every_pool_its_exact_share(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"kind": "lssd"}, PoolWeights(domain=2, instructions=1, preferences=0))
-    found = load(config, ArtifactStore(tmp_path / "store")).workload
-    read = {source.name: source.tokens for source in found.sources}
+    counted = load(config, ArtifactStore(tmp_path / "store")).workload
+    read = {source.name: source.tokens for source in counted.sources}
     assert read["near"] + read["far"] == 13_334
     assert read["asked"] == 6_667
-    assert found.rows == 157  # 20,001 tokens in rows of 128
-    assert found.steps == 20  # of 8 rows
-    assert found.student_tokens == found.teacher_tokens == found.tokens == 157 * 128
+    assert counted.rows == 157  # 20,001 tokens in rows of 128
+    assert counted.steps == 20  # of 8 rows
+    assert counted.student_tokens == counted.teacher_tokens == counted.tokens == 157 * 128
 
 
 def test_plan_before_curation_estimates_unique_tokens_of_what_mixing_counts(tmp_path: Path) -> None:
@@ -99,25 +99,25 @@ def test_plan_of_a_mixture_in_the_store_is_exact(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"kind": "lssd"}, PoolWeights(domain=1, instructions=1, preferences=0))
     store = ArtifactStore(tmp_path / "store")
     account = mixed(config, store)
-    found = load(config, store)
-    assert isinstance(found.corpus, ArtifactRef)
-    assert found.workload.rows == account["num_rows"]
-    assert {source.name: (source.tokens, source.unique_tokens) for source in found.workload.sources} == {
+    counted = load(config, store)
+    assert isinstance(counted.corpus, ArtifactRef)
+    assert counted.workload.rows == account["num_rows"]
+    assert {source.name: (source.tokens, source.unique_tokens) for source in counted.workload.sources} == {
         source["name"]: (source["tokens"], source["unique_tokens"])
         for source in account["sources"]  # type: ignore[attr-defined]
     }
-    assert all(source.is_exact for source in found.workload.sources)
+    assert all(source.is_exact for source in counted.workload.sources)
 
 
 def test_plan_of_pairs_counts_what_student_and_teacher_read_apart(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"kind": "disc"}, PoolWeights(domain=1, instructions=0, preferences=0))
     store = ArtifactStore(tmp_path / "store")
-    found = load(config, store).workload
+    counted = load(config, store).workload
     (stream,) = mixed(config, store)["streams"]  # type: ignore[misc]
-    assert found.rows == pytest.approx(stream["num_rows"], rel=0.05)
-    assert found.student_tokens == pytest.approx(stream["student_tokens"], rel=0.05)
-    assert found.student_tokens < found.teacher_tokens
-    assert found.mix_seconds < 60
+    assert counted.rows == pytest.approx(stream["num_rows"], rel=0.05)
+    assert counted.student_tokens == pytest.approx(stream["student_tokens"], rel=0.05)
+    assert counted.student_tokens < counted.teacher_tokens
+    assert counted.mix_seconds < 60
 
 
 def test_plan_of_alignment_counts_samples_steps_and_epochs(tmp_path: Path) -> None:

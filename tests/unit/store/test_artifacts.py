@@ -1,4 +1,4 @@
-"""The artifact store: computed once, published whole, refused when damaged."""
+"""The artifact store: each artifact is built once, published atomically, and not found if damaged."""
 
 import errno
 import os
@@ -111,7 +111,7 @@ def test_produce_explains_a_full_disk_and_leaves_nothing_behind(tmp_path: Path) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB, where the machine lets us mount one."""
+    """File system of 256 KiB, if this machine allows to mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True)

@@ -1,4 +1,4 @@
-"""From a model back to the files it was made of, and from a document forward to the models."""
+"""Lineage from a model back to its files, and from a document forward to the models."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def corpus(store: ArtifactStore, folder: Path, name: str, text: str) -> Artifact
 
 
 def model(store: ArtifactStore, of: ArtifactRef, base: str, tiny: ModelRef) -> ArtifactRef:
-    """A model made of a mixture of the corpus and of a base; its weights are the tiny model's."""
+    """Model made from a mixture of the corpus and a base model; its weights are the tiny model's."""
     mixture = publish(
         store, "mixture", {"x.json": of.digest}, metrics={"total_tokens": 9}, inputs={"corpus": of.digest}
     )
@@ -43,7 +43,7 @@ def model(store: ArtifactStore, of: ArtifactRef, base: str, tiny: ModelRef) -> A
 
 @pytest.fixture
 def chain(tmp_path: Path, tiny_model: ModelRef) -> tuple[ArtifactStore, ArtifactRef, ArtifactRef]:
-    """Two rounds: the second one starts from the folder of the first one's model."""
+    """Two rounds; the second one starts from the model folder of the first one."""
     store = ArtifactStore(tmp_path / "store")
     first = model(store, corpus(store, tmp_path, "bones", "A femur"), tiny_model.digest, tiny_model)
     start = resolve_model(BaseModelConfig(model=str(first.file("model"))))

@@ -1,4 +1,4 @@
-"""What is accepted as a model folder, and how a refusal reads."""
+"""Accepted model folders, and the messages for refused ones."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from mixcpt.store.models import (
 
 @pytest.fixture
 def folder(tiny_model: ModelRef, tmp_path: Path) -> Path:
-    """A copy of the tiny model that a test may spoil."""
+    """Copy of the tiny model that a test may change."""
     return shutil.copytree(tiny_model.path, tmp_path / "model")
 
 

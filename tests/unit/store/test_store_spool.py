@@ -1,4 +1,4 @@
-"""The spool: what a training process measures reaches a reader whole, whatever happens to the writer."""
+"""The spool: a reader gets complete measurements, even if the writer crashes."""
 
 from pathlib import Path
 
