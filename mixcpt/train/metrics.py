@@ -13,9 +13,9 @@ from mixcpt.store.fields import from_fields
 class RetentionOutcome:
     """Outcome of the promise to limit losses."""
 
-    share_of_change: float
+    share_of_change: int | float
     """Fraction of the change by training that remains in the weights; 1 is all of it."""
-    pressure: float
+    pressure: int | float
     """Pressure at the end of training; 0 if the losses never exceeded the promise."""
 
 
@@ -31,11 +31,11 @@ class TrainingMetrics:
     """Number of samples of SFT or DPO."""
     tokens: int | None = None
     """Tokens read, padding included."""
-    train_seconds: float | None = None
+    train_seconds: int | float | None = None
     """Time of all training steps in seconds, including interrupted attempts."""
-    tokens_per_second: float | None = None
+    tokens_per_second: int | float | None = None
     """Tokens read per second of training."""
-    flops: float | None = None
+    flops: int | float | None = None
     """Floating-point operations of student and teacher."""
     peak_memory_bytes: int | None = None
     """Peak memory per device in bytes."""
@@ -43,7 +43,7 @@ class TrainingMetrics:
     """Number of parameters of the model."""
     num_trained_parameters: int | None = None
     """Number of parameters that the training changes."""
-    final: Mapping[str, float] = field(default_factory=dict)
+    final: Mapping[str, int | float] = field(default_factory=dict)
     """Metrics of the last step."""
     retention: RetentionOutcome | None = None
     """Outcome of the promise; None if the settings promise nothing."""
