@@ -171,10 +171,10 @@ class _FusedLoss(torch.autograd.Function):
         ctx: Any, hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocab hidden"], job: _Job
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "sources measures"]]:
         needs_hidden, needs_weight, _ = ctx.needs_input_grad
-        dtype = _work_dtype(hidden)
+        dtype, (vocab, width) = _work_dtype(hidden), weight.shape
         gradients = _Gradients(
             hidden=torch.zeros_like(hidden) if needs_hidden else None,
-            weight=empty_matrix(*weight.shape, dtype, device=weight.device) if needs_weight else None,
+            weight=empty_matrix(vocab, width, dtype, device=weight.device) if needs_weight else None,
         )
         sums = _run(hidden, job, gradients)
         loss = sums[:, MEASURES.index("loss")].sum() / job.normaliser

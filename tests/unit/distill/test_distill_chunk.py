@@ -49,7 +49,7 @@ def test_swap_costs_no_pass_over_the_vocabulary_more_than_plain_distillation(tem
 @pytest.mark.parametrize("transform", ["none", "swap"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_forward_kl_keeps_its_bits(transform: str, temperature: float) -> None:
-    """The operations and their order are unchanged since the first release, so a run resumed after an update ends with the same weights."""
+    """No operation has changed since the first release: a run resumed after an update ends with the same weights."""
     objective, generator = terms(0.4, 0.6, transform, temperature=temperature), torch.Generator().manual_seed(11)
     student, labels = torch.randn(29, 23, generator=generator), torch.randint(23, (29,), generator=generator)
     teacher = torch.randint(-3, 4, (29, 23), generator=generator).float()

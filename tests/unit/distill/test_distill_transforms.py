@@ -143,8 +143,8 @@ def test_gradients_equal_finite_differences(transform: str) -> None:
 def test_frozen_head_gets_no_gradient_and_hidden_states_the_same() -> None:
     case, objective = Case(), terms(0.5, 0.5, "swap", temperature=2.0)
     expected = torch.autograd.grad(case.fused(objective).loss, case.hidden)[0]
-    found = torch.autograd.grad(case.fused(objective, Head(case.weight.detach())).loss, case.hidden)[0]
-    assert torch.equal(found, expected)
+    actual = torch.autograd.grad(case.fused(objective, Head(case.weight.detach())).loss, case.hidden)[0]
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -154,8 +154,8 @@ def test_micro_batches_with_a_global_normaliser_add_up_to_the_whole(transform: s
     whole = torch.autograd.grad(case.fused(objective, token_weights=case.weights).loss, inputs)
     parts = [slice(0, 3), slice(3, 20), slice(20, TOKENS)]
     losses = [case.fused(objective, rows=rows, token_weights=case.weights[rows]).loss for rows in parts]
-    for one, other in zip(torch.autograd.grad(sum(losses), inputs), whole, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    for gradient, reference in zip(torch.autograd.grad(sum(losses), inputs), whole, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -195,9 +195,9 @@ def test_token_cross_entropy_is_that_of_torch() -> None:
     head = Head(case.weight, 0.5, 2.0)
     logits = 2 * torch.tanh(0.25 * (case.hidden @ case.weight.T))
     expected = functional.cross_entropy(logits, case.labels, reduction="none", ignore_index=IGNORE_INDEX)
-    found = token_cross_entropy(case.hidden, head, case.labels, budget_bytes=4 * 2 * VOCAB * 4)
-    torch.testing.assert_close(found, expected.detach())
-    assert not found.requires_grad
+    actual = token_cross_entropy(case.hidden, head, case.labels, budget_bytes=4 * 2 * VOCAB * 4)
+    torch.testing.assert_close(actual, expected.detach())
+    assert not actual.requires_grad
 
 
 # Identities of docs/algorithms.md#logit-swap-self-distillation
@@ -211,11 +211,11 @@ def loss_of_logits(student: Tensor, teacher: Tensor, labels: Tensor, objective: 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.8])
 def test_convex_loss_at_temperature_one_is_cross_entropy_against_mixed_targets(alpha: float) -> None:
-    """The gradient is p - b*q0 - (1-b + b*d)*onehot(y) + b*d*onehot(a), and so is that of the mixed soft targets."""
+    """The gradient is p - b*q0 - (1-b + b*d)*onehot(y) + b*d*onehot(a), as with mixed soft targets."""
     case = Case(torch.float64)
     student = torch.randn(TOKENS, VOCAB, dtype=torch.float64, requires_grad=True)
     labels = case.labels.clamp(min=0)
-    found = torch.autograd.grad(
+    actual = torch.autograd.grad(
         loss_of_logits(
             student,
             case.teacher_logits,
@@ -230,17 +230,17 @@ def test_convex_loss_at_temperature_one_is_cross_entropy_against_mixed_targets(a
     at_y, at_a = functional.one_hot(labels, VOCAB), functional.one_hot(top, VOCAB)
     b = 1 - alpha
     by_formula = p - b * q0 - ((1 - b) + b * d)[:, None] * at_y + (b * d)[:, None] * at_a
-    torch.testing.assert_close(found, by_formula)
+    torch.testing.assert_close(actual, by_formula)
     target = alpha * at_y + b * (q0 + d[:, None] * (at_y - at_a))
     soft = functional.cross_entropy(student, target, reduction="sum")
-    torch.testing.assert_close(found, torch.autograd.grad(soft, student)[0])
+    torch.testing.assert_close(actual, torch.autograd.grad(soft, student)[0])
 
 
 def test_margin_is_cross_entropy_and_plain_distillation_in_its_proportion() -> None:
     case = Case(torch.float64)
-    found = torch.autograd.grad(case.fused(terms(0.0, 1.0, "margin", margin=0.2)).loss, case.weight)[0]
+    actual = torch.autograd.grad(case.fused(terms(0.0, 1.0, "margin", margin=0.2)).loss, case.weight)[0]
     expected = torch.autograd.grad(case.fused(terms(0.2, 0.8, "none")).loss, case.weight)[0]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_threshold_lets_the_true_token_lead_by_the_margin() -> None:

@@ -101,9 +101,9 @@ class Dense:
         """Log-probabilities from a product in fp32, as in the cache."""
 
     def label_log_probs(self) -> dict[int, float]:
-        """The log-probability of the true token by its index."""
-        found = self.log_probs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
-        return dict(zip(self.places.tolist(), found.tolist(), strict=True))
+        """Return the log-probability of the true token by its index."""
+        log_probs = self.log_probs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
+        return dict(zip(self.places.tolist(), log_probs.tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,10 @@ def test_second_part_of_a_split_document_is_predicted_from_the_whole_document(
     index, positions = (np.stack(rows[name].to_pylist()) for name in ("token_index", "position_ids"))
     within = index - starts[np.searchsorted(starts, index, side="right") - 1]
     split = index[(index >= 0) & (positions > 0) & (within > positions)]
-    found = cache.targets(torch.from_numpy(split), CPU).label_log_probs
+    log_probs = cache.targets(torch.from_numpy(split), CPU).label_log_probs
     assert len(split) > 100
-    torch.testing.assert_close(found, torch.tensor([whole[place] for place in split.tolist()]), rtol=1e-4, atol=1e-4)
+    expected = torch.tensor([whole[place] for place in split.tolist()])
+    torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("window", [16, 17])
@@ -226,8 +227,8 @@ def test_each_token_of_a_long_document_is_taken_from_the_window_with_most_contex
             begin = next(begin for begin in range(0, len(text), step) if place < begin + window)
             with torch.no_grad():
                 expected = model(torch.tensor([text[begin:place]])).logits[0, -1].log_softmax(0)[text[place]]
-            found = cache.targets(torch.tensor([start + place]), CPU).label_log_probs[0]
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            log_probs = cache.targets(torch.tensor([start + place]), CPU).label_log_probs[0]
+            torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-4)
         start += len(text)
 
 
@@ -236,9 +237,9 @@ def test_indices_in_any_order_and_of_padding_give_finite_rows_of_their_own(
 ) -> None:
     mixture = mixed(corpus, tiny_model, store)
     cache = opened(cached(mixture, tiny_model, store), mixture, tiny_model)
-    asked = torch.tensor([7, -1, 3, 0, 7, 900])
-    together = cache.targets(asked, CPU)
-    for row, index in enumerate(asked):
+    indices = torch.tensor([7, -1, 3, 0, 7, 900])
+    together = cache.targets(indices, CPU)
+    for row, index in enumerate(indices):
         alone = cache.targets(index.reshape(1), CPU)
         for name in ("token_ids", "log_probs", "label_log_probs"):
             assert torch.isfinite(getattr(together, name)).all()
@@ -365,8 +366,7 @@ def test_cache_that_the_disk_cannot_hold_is_refused_before_anything_is_written(
     corpus: ArtifactRef, tiny_model: ModelRef, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixture = mixed(corpus, tiny_model, store)
-    usage = shutil.disk_usage(store.root)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=Mock(free=1000)))
     with pytest.raises(ArtifactError, match=r"GiB left\n.*top_k"):
         cached(mixture, tiny_model, store)
     assert not list(store.root.rglob("*.npy"))
@@ -376,9 +376,9 @@ def test_bf16_teacher_is_kept_as_it_is(corpus: ArtifactRef, tiny_model: ModelRef
     mixture = mixed(corpus, tiny_model, store)
     cache = opened(cached(mixture, tiny_model, store, precision="bf16"), mixture, tiny_model)
     dense = Dense(mixture, load_model(tiny_model))
-    found = cache.targets(dense.places, CPU).label_log_probs.double()
+    log_probs = cache.targets(dense.places, CPU).label_log_probs.double()
     expected = dense.log_probs.gather(1, dense.labels.unsqueeze(1)).squeeze(1)
-    assert 0 < (found - expected).abs().max() < 0.05
+    assert 0 < (log_probs - expected).abs().max() < 0.05
 
 
 def test_teacher_whose_predictions_are_not_finite_is_refused(

@@ -35,9 +35,9 @@ def test_rounding_keeps_what_cached_targets_promise(logits: list[float], label: 
     assert torch.isfinite(kept.log_probs).all() and kept.label_log_probs[0] == exact[0, label]
     mass = kept.log_probs.double().exp().sum() + exact[0, label].double().exp() * (label not in kept.token_ids)
     assert mass <= 1 + 1e-6
-    wanted, found = exact.gather(1, kept.token_ids).double().exp(), kept.log_probs.double().exp()
-    assert ((found - wanted).abs() <= 1e-4 * wanted**0.75 + 1e-15).all()
-    assert abs(found.sum() - wanted.sum()) <= 2e-6
+    wanted, probabilities = exact.gather(1, kept.token_ids).double().exp(), kept.log_probs.double().exp()
+    assert ((probabilities - wanted).abs() <= 1e-4 * wanted**0.75 + 1e-15).all()
+    assert abs(probabilities.sum() - wanted.sum()) <= 2e-6
 
 
 def test_ids_of_a_large_vocabulary_come_back() -> None:

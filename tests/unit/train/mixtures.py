@@ -9,13 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def write_mixture(folder: Path, columns: Mapping[str, np.ndarray], pools: Mapping[str, str]) -> Path:
+def write_mixture(
+    folder: Path, columns: Mapping[str, np.ndarray], pools: Mapping[str, str], *, tokens_digest: str = ""
+) -> Path:
     """Write the files of a mixture of one stream, and return the folder.
 
     Args:
         folder: Folder of the mixture.
         columns: Columns of the rows, each [rows, row_tokens], without `token_index`.
         pools: Pool of every source by name, in the order of the source ids.
+        tokens_digest: Digest of the texts.
     """
     num_rows, row_tokens = columns["input_ids"].shape
     indexed = {**columns, "token_index": np.arange(num_rows * row_tokens).reshape(num_rows, row_tokens)}
@@ -32,7 +35,7 @@ def write_mixture(folder: Path, columns: Mapping[str, np.ndarray], pools: Mappin
     accounting = {
         "row_tokens": row_tokens,
         "fill_fraction": 1.0,
-        "tokens_digest": "",
+        "tokens_digest": tokens_digest,
         "sources": sources,
         "pools": {},
         "streams": [stream | counts],

@@ -83,14 +83,14 @@ class DyingTracker:
             raise KeyboardInterrupt
 
 
-def assert_same_model(found: ArtifactRef | None, expected: ArtifactRef) -> None:
-    assert found is not None
+def assert_same_model(ref: ArtifactRef | None, expected: ArtifactRef) -> None:
+    assert ref is not None
     weights = load_file(expected.file("model") / "model.safetensors")
-    for name, weight in load_file(found.file("model") / "model.safetensors").items():
+    for name, weight in load_file(ref.file("model") / "model.safetensors").items():
         torch.testing.assert_close(weight, weights[name], rtol=0, atol=2e-6)
     scored = [
-        [step["train/scored_tokens"] for step in json.loads(ref.file("history.json").read_text())]
-        for ref in (expected, found)
+        [step["train/scored_tokens"] for step in json.loads(model.file("history.json").read_text())]
+        for model in (expected, ref)
     ]
     assert scored[0] == scored[1]
 
@@ -99,10 +99,10 @@ def test_two_processes_train_the_weights_of_one_and_take_over_from_it(tiny_model
     rows = mixture(ArtifactStore(tmp_path / "mixture"))
     config = {"batch_rows": 4, "micro_batch_rows": 1, "log_steps": 1, "checkpoint_steps": 2}
     settings = PretrainConfig(**config)  # type: ignore[arg-type]
-    one = pretrain(settings, rows, tiny_model, seed=0, store=ArtifactStore(tmp_path / "one"), tracker=NullTracker())
+    single = pretrain(settings, rows, tiny_model, seed=0, store=ArtifactStore(tmp_path / "one"), tracker=NullTracker())
 
     run_processes(tmp_path, tmp_path / "two", config, rows, tiny_model)
-    assert_same_model(ArtifactStore(tmp_path / "two").find("model", one.fingerprint), one)
+    assert_same_model(ArtifactStore(tmp_path / "two").find("model", single.fingerprint), single)
     assert [line.step for line in Spool(tmp_path / "spool.jsonl").read()[0]] == [1, 2, 3]  # one process measures
 
     cut = tmp_path / "cut"
@@ -112,4 +112,4 @@ def test_two_processes_train_the_weights_of_one_and_take_over_from_it(tiny_model
     assert list(cut.glob("work/model/*/checkpoints/checkpoint-2/COMPLETE"))
     run_processes(cut, cut, config, rows, tiny_model)
     assert [line.step for line in Spool(cut / "spool.jsonl").read()[0]] == [3]  # from one process's checkpoint on
-    assert_same_model(ArtifactStore(cut).find("model", one.fingerprint), one)
+    assert_same_model(ArtifactStore(cut).find("model", single.fingerprint), single)

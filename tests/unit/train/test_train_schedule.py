@@ -25,10 +25,10 @@ def factors(total: int, **settings: object) -> list[float]:
     ("schedule", "warmup", "total"), list(itertools.product(SCHEDULES, (0.0, 0.05, 0.3, 0.8), (1, 2, 7, 200)))
 )
 def test_every_step_has_a_rate_and_the_peak_is_reached(schedule: str, warmup: float, total: int) -> None:
-    found = factors(total, schedule=schedule, warmup_fraction=warmup)
-    assert min(found) > 0 and max(found) == 1.0
-    peak = found.index(1.0)
-    assert found[: peak + 1] == sorted(found[: peak + 1]) and found[peak:] == sorted(found[peak:], reverse=True)
+    rates = factors(total, schedule=schedule, warmup_fraction=warmup)
+    assert min(rates) > 0 and max(rates) == 1.0
+    peak = rates.index(1.0)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
 @pytest.mark.parametrize(("fraction", "total", "steps"), [(0.07, 100, 7), (0.05, 140, 7), (0.05, 141, 8), (0.05, 1, 1)])

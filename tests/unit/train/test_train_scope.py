@@ -197,13 +197,13 @@ def test_switching_off_between_forward_and_backward_changes_no_gradient(
         check_gradients(adapted)
         return {name: weight.grad for name, weight in adapted.named_parameters() if weight.grad is not None}
 
-    expected, found = gradients(False), gradients(True)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], gradient) and gradient.any() for name, gradient in expected.items())
+    expected, taught = gradients(False), gradients(True)
+    assert expected.keys() == taught.keys()
+    assert all(torch.equal(taught[name], gradient) and gradient.any() for name, gradient in expected.items())
 
 
 def gpt2() -> GPT2LMHeadModel:
-    """A base model with dropout of its own, whose normalisations are called ln_1, ln_2 and ln_f."""
+    """Return a base model with dropout, whose normalisations are named ln_1, ln_2 and ln_f."""
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
     return GPT2LMHeadModel(config).eval()  # type: ignore[no-any-return]

@@ -102,7 +102,7 @@ def loss_of(
 
 
 def trained_alone(base: ModelRef, folder: Path | None = None, steps: range = range(STEPS)) -> dict[str, torch.Tensor]:
-    """The weights that one process comes to, from the checkpoint in `folder` if there is one."""
+    """Train in one process, from the checkpoint in `folder` if it exists, and return the weights."""
     student, teacher = student_of(base), load_model(base)
     optimizer = optimizer_of(student)
     if folder:
@@ -119,7 +119,7 @@ def trained_alone(base: ModelRef, folder: Path | None = None, steps: range = ran
 
 
 def run_processes(folder: Path, base: ModelRef, num_processes: int, **job: object) -> dict[str, torch.Tensor]:
-    """The weights that several processes come to."""
+    """Train in several processes, and return the weights."""
     from safetensors.torch import load_file
 
     folder.mkdir(exist_ok=True)
@@ -138,8 +138,8 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    for name, weight in found.items():
+def assert_close(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=2e-5)
 
 
