@@ -38,5 +38,6 @@ def test_key_of_a_teacher_cache_is_that_of_the_first_release(tmp_path: Path) -> 
 
 
 def test_keys_need_neither_torch_nor_transformers() -> None:
-    script = "import sys, mixcpt.train.stage, mixcpt.distill.stage; sys.exit(bool({'torch', 'transformers'} & {*sys.modules}))"
+    imports = "import sys, mixcpt.train.stage, mixcpt.distill.stage"
+    script = f"{imports}; sys.exit(bool({{'torch', 'transformers'}} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
