@@ -28,9 +28,7 @@ class SourceReport:
     """Counts of one source: read = quarantined + removed + held out + kept."""
 
     pool: Pool
-    """Pool that the source belongs to."""
     read: int
-    """Number of records read."""
     quarantined: int
     """Number of records that could not be parsed."""
     removed: int
@@ -62,13 +60,10 @@ class RemovedRecords:
     """Records that one step removed from one source for one reason."""
 
     step: str
-    """Name of the cleaning step."""
     reason: str
     """Reason that the step gives."""
     source: str
-    """Name of the source."""
     records: int
-    """Number of records."""
     bytes: int
     """Text size of these records in bytes."""
 

@@ -15,7 +15,6 @@ class TaskScore:
     """Score of one model on one task."""
 
     task: str
-    """Name of the task."""
     group: str
     """Group of the task: `domain` or `general`."""
     metric: str
@@ -23,7 +22,6 @@ class TaskScore:
     higher_is_better: bool
     """Whether a higher value is better."""
     n: int
-    """Number of items."""
     value: float
     """Fraction of right answers, or bits per byte."""
     stderr: float | None

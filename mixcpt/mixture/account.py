@@ -20,11 +20,9 @@ class SourceAccount:
     id: int
     """Number of the source in the rows of the mixture."""
     name: str
-    """Name of the source in the settings."""
     pool: str
     """Pool of the source: `domain`, `general`, `instructions` or `preferences`."""
     documents: int
-    """Number of texts."""
     unique_tokens: int
     """Tokens of all texts, each counted once."""
     tokens: int
@@ -46,7 +44,6 @@ class StreamAccount:
     """Rows and tokens of one stream of a mixture."""
 
     file: str
-    """Name of the file with the rows."""
     view: str
     """View that made the rows; `text` if teacher and student read the same tokens."""
     form: Form
@@ -54,7 +51,6 @@ class StreamAccount:
     phase: int
     """Number of the phase in which the training reads the stream."""
     num_rows: int
-    """Number of rows."""
     total_tokens: int
     """Tokens that the teacher reads, without padding."""
     scored_tokens: int
@@ -89,7 +85,6 @@ class MixtureAccount:
     """Sources, streams and totals of a mixture."""
 
     row_tokens: int
-    """Length of a row in tokens."""
     num_rows: int
     """Number of rows of all streams."""
     total_tokens: int

@@ -17,11 +17,9 @@ class StageLoad:
     """Number of samples, tokens and steps of SFT or DPO."""
 
     num_samples: int
-    """Number of selected samples."""
     tokens: int
     """Tokens over all epochs."""
     steps: int
-    """Optimizer steps."""
     longest_tokens: int
     """Length of the longest answer of the counted samples in tokens."""
 

@@ -21,11 +21,8 @@ class Load:
     """Tokens, questions and model shapes of a run."""
 
     config: AdaptConfig
-    """Settings of the run."""
     base: ModelRef
-    """Base model."""
     samples: tuple[Sample, ...]
-    """Samples of the sources."""
     corpus: ArtifactRef | None
     """Corpus; None if curation has not published it."""
     corpus_key: str

@@ -21,9 +21,7 @@ class TaskLoad:
     """Number of questions and tokens of one task."""
 
     name: str
-    """Name of the task."""
     items: int
-    """Number of questions."""
     tokens: int
     """Tokens that a model reads for all questions."""
     written_tokens: int

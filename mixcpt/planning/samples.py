@@ -36,9 +36,7 @@ class Sample:
     """Records of one source that training may read, and the size of the source."""
 
     name: str
-    """Name of the source."""
     pool: Pool
-    """Pool of the source."""
     records: tuple[Record, ...]
     """Records of the sample."""
     num_records: int

@@ -38,11 +38,9 @@ class ModelShape:
     multiplied: int
     """Number of weights that a token is multiplied with; a forward pass takes two operations per weight."""
     vocab: int
-    """Size of the vocabulary."""
     hidden: int
     """Size of the hidden states."""
     num_layers: int
-    """Number of layers."""
     head_is_trained: bool
     """Whether the output embedding is trained."""
 

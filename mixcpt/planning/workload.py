@@ -31,7 +31,6 @@ class StreamLoad:
     """Rows and tokens of one stream of a training."""
 
     rows: int
-    """Number of rows."""
     student_tokens: int
     """Tokens that the student reads; includes padding if teacher and student read the same."""
     teacher_tokens: int
@@ -45,13 +44,10 @@ class Workload:
     """Tokens, rows and steps of pre-training."""
 
     sources: tuple[SourceShare, ...]
-    """Tokens by source."""
     streams: tuple[StreamLoad, ...]
     """Rows and tokens by stream."""
     steps: int
-    """Optimizer steps."""
     row_tokens: int
-    """Length of a row in tokens."""
     cached_tokens: int
     """Tokens of all texts in all forms, each counted once, for which a cached teacher stores predictions."""
     mix_seconds: float

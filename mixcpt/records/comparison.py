@@ -21,7 +21,6 @@ class TriedValue:
     """Scores of one value of the searched setting, on the selection split."""
 
     contender: str
-    """Name of the contender."""
     value: float
     """Value of the searched setting."""
     domain: float
@@ -37,11 +36,9 @@ class ContenderResult:
     """Runs of a contender with its chosen value, one per seed, evaluated on the report split."""
 
     contender: str
-    """Name of the contender."""
     value: float
     """Chosen value of the searched setting."""
     runs: tuple[RunResult, ...]
-    """Runs in the order of the seeds."""
 
     def to_json(self) -> dict[str, Any]:
         return {"contender": self.contender, "value": self.value, "runs": [run.to_json() for run in self.runs]}
@@ -56,7 +53,6 @@ class Comparison:
     """Settings and results of a finished comparison."""
 
     config: CompareConfig
-    """Settings of the comparison."""
     tried: tuple[TriedValue, ...]
     """Searched values with their scores; empty if nothing was searched."""
     results: tuple[ContenderResult, ...]

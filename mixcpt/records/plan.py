@@ -45,9 +45,7 @@ class SourceShare:
     """Tokens that a run reads from one source."""
 
     name: str
-    """Name of the source."""
     pool: str
-    """Pool that the source belongs to."""
     unique_tokens: int
     """Tokens of all its texts, each counted once."""
     tokens: int
@@ -92,13 +90,10 @@ class Memory:
     """Memory per device at the peak of a training, in bytes."""
 
     stage: str
-    """Name of the stage that trains."""
     parameters: int
-    """Weights of the student."""
     gradients: int
     """Gradients of the trained weights."""
     optimizer: int
-    """Optimizer state."""
     teacher: int
     """Weights of a separate teacher; 0 without one."""
     activations: int
@@ -122,11 +117,9 @@ class Disk:
     """Disk space that a run takes in its store, in bytes."""
 
     mixture: int
-    """Rows of the mixture."""
     checkpoints: int
     """Checkpoints at their peak, when a new one is written before an old one is removed."""
     models: int
-    """Published models."""
     teacher_cache: int
     """Cached predictions of the teacher; 0 without a cached teacher."""
     free: int
@@ -142,7 +135,6 @@ class Plan:
     """Planned cost of a run."""
 
     name: str
-    """Name of the run."""
     basis: Basis
     """Origin of time and memory: `analytic` (formulas) or `dry run` (a small run on this machine)."""
     device: Device
@@ -152,13 +144,11 @@ class Plan:
     num_trained_parameters: int
     """Number of parameters that pre-training changes."""
     sources: tuple[SourceShare, ...]
-    """Tokens by source."""
     stages: tuple[StagePlan, ...]
     """Cost by stage, in the order of the run."""
     memory: tuple[Memory, ...]
     """Memory by stage, for the stages that train."""
     disk: Disk
-    """Disk space."""
     ram_bytes: int
     """Peak memory of one host for all its processes; on a CPU it includes the device memory."""
     start_seconds: float

@@ -1,6 +1,7 @@
 """Reader and writer of the record of a finished round of readaptation; later rounds read the earlier ones."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any, Literal
 
 from mixcpt.config import ReadaptConfig
 from mixcpt.records.run import RunResult, recorded_name
-from mixcpt.rounds.gates import Judgement
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.fields import read_object
 
@@ -22,11 +22,48 @@ declined, or unanswered after the time limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The result of one gate on one task."""
+
+    gate: str
+    severity: Literal["block", "warn"]
+    task: str
+    against: Literal["base", "champion"]
+    metric: str
+    before: float
+    """Value of the base or the champion."""
+    after: float
+    """Value of the candidate."""
+    gain: float
+    """Improvement of the candidate; negative if it is worse."""
+    low: float
+    high: float
+    """Upper end of the interval of the gain."""
+    rule: str
+    at_least: float
+    split: str
+    """Split of the questions."""
+    holds: bool
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this result is enough to refuse the candidate."""
+        return self.severity == "block" and not self.holds
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, with None for NaN, which strict JSON does not have."""
+        return {name: None if _is_nan(value) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Judgement":
+        return cls(**{name: math.nan if value is None else value for name, value in data.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Round:
     """Inputs, models, evaluations and decision of a finished round."""
 
     number: int
-    """Number of the round, counted from 1."""
     name: str
     """Name of the series of rounds."""
     new: tuple[str, ...]
@@ -40,9 +77,7 @@ class Round:
     evaluations: Mapping[str, ArtifactRef]
     """Evaluations of the models `base`, `champion` (before this round) and `candidate`."""
     judgements: tuple[Judgement, ...]
-    """Results of the gates."""
     decision: Decision
-    """Outcome of the round."""
     reason: str
     """Explanation of the decision in one sentence."""
     version: str = ""
@@ -98,6 +133,10 @@ def refused_corpora(rounds: Sequence[Round]) -> list[str]:
         elif finished.decision == "promoted":
             names = [name for name in names if name not in finished.new]
     return names
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _key(config: ReadaptConfig, finished: Round) -> StageKey:

@@ -23,11 +23,8 @@ class TrackingRef:
     """Identity of a run in MLflow; all fields are empty if tracking was unavailable."""
 
     uri: str = ""
-    """Tracking URI."""
     experiment_id: str = ""
-    """Identifier of the experiment."""
     run_id: str = ""
-    """Identifier of the run."""
     model_version: str = ""
     """Version of the final model in the registry."""
 
@@ -37,9 +34,7 @@ class RunResult:
     """Settings, artifacts and evaluations of a finished run."""
 
     config: AdaptConfig
-    """Settings of the run."""
     base: ModelRef
-    """Base model."""
     refs: dict[str, ArtifactRef]
     """Artifacts by role (`corpus`, `mixture`, `teacher`, `pretrained`, `selection`, `sft`, `dpo`); a skipped stage is
     absent."""

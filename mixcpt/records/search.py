@@ -34,7 +34,6 @@ class Advice:
     """Attempts of a search, and a comparison of the best one with the original settings."""
 
     config: AdviseConfig
-    """Settings of the search."""
     attempts: tuple[Attempt, ...]
     """Attempts in the order of the search."""
     confirmation: Comparison

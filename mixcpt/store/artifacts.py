@@ -48,7 +48,6 @@ class ArtifactRef:
     digest: str
     """SHA-256 over the artifact's files: equal digests mean equal content."""
     path: str
-    """Folder of the artifact."""
     reused: bool = field(default=False, compare=False)
     """Whether the store already contained it when it was requested."""
 

@@ -34,7 +34,6 @@ class ModelRef:
     name: str
     """Name for reports."""
     path: str
-    """Folder of the model."""
     digest: str
     """SHA-256 over weights, configuration and tokenizer."""
 

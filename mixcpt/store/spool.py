@@ -35,9 +35,7 @@ class Measurement:
     """One line of a spool."""
 
     step: int
-    """Step of the stage."""
     metrics: dict[str, float]
-    """Measured values by name."""
     time_seconds: float
     """Unix time of the measurement."""
     total_steps: int | None = None
