@@ -28,7 +28,7 @@ class Collator:
     row_tokens: int
     needs_teacher: tuple[bool, ...]
     """Whether a stream needs a teacher, by stream."""
-    apart: bool
+    has_teacher_rows: bool
     """Whether the teacher reads other rows than the student: other views, or the rows of some streams only."""
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
@@ -43,7 +43,7 @@ class Collator:
         for stream in sorted({row.stream for row in pairs}):
             blocks.append(self._pair_block([row for row in pairs if row.stream == stream], first_token))
         batch = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-        if self.apart:
+        if self.has_teacher_rows:
             for name in ("input_ids", "position_ids"):
                 batch[f"teacher_{name}"] = np.stack([row.columns[name] for row in teacher_rows])
         else:

@@ -66,7 +66,7 @@ class MixtureRows:
         if not all(len(stream) for stream in self.streams):
             raise DataError(f"{folder} has a stream without rows", "check the mixture's sources and weights")
         self.row_tokens = account.row_tokens
-        self.source_names = [source.name for source in account.sources]
+        self.source_names = [source.name for source in sorted(account.sources, key=lambda source: source.id)]
         self.domain_sources = [source.id for source in account.sources if source.pool == "domain"]
         """Ids of the sources of domain text."""
         self.num_rows = sum(len(stream) for stream in self.streams)

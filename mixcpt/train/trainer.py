@@ -57,12 +57,12 @@ class DistillationTrainer(ScheduledTrainer):
         needs_teacher = tuple(stream.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:
             raise ValueError("a stream with a KL term needs a teacher")
-        apart = any(stream.is_pair for stream in rows.streams) or (any(needs_teacher) and not all(needs_teacher))
+        has_teacher_rows = any(stream.is_pair for stream in rows.streams) or (any(needs_teacher) and not all(needs_teacher))
         super().__init__(
             model=model,
             args=args,
             train_dataset=rows,
-            data_collator=Collator(rows.row_tokens, needs_teacher, apart),
+            data_collator=Collator(rows.row_tokens, needs_teacher, has_teacher_rows),
             schedule=schedule,
         )
         self.rows = rows

@@ -1,4 +1,4 @@
-"""Paired rows from a corpus: whole documents, the student's parts of exactly them, what was skipped."""
+"""Paired rows from a corpus: whole documents, the student's parts of the same documents, skipped documents."""
 
 import json
 from itertools import pairwise
@@ -51,7 +51,7 @@ def curated(folder: Path, documents: dict[str, list[str]]) -> ArtifactRef:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    """Two sources of documents of several sentences, and one of each kind that cannot be cut."""
+    """Two sources with documents of several sentences, and one document of every kind that cannot be cut."""
     draw = np.random.default_rng(3)
     several = [" ".join(sentence(draw) for _ in range(draw.integers(3, 7))) for _ in range(60)]
     return curated(
@@ -89,12 +89,12 @@ def test_rows_hold_whole_documents_and_the_students_parts_of_them(
     for row in pq.read_table(mixture.file("rows-0.parquet")).to_pylist():
         ids, positions = np.array(row["input_ids"]), np.array(row["position_ids"])
         borders = [*np.flatnonzero(positions == 0).tolist(), ROW]
-        found = [tuple(ids[a:b].tolist()) for a, b in pairwise(borders)]
-        assert all(document in whole for document in found[:-1])  # the last one may be padding
+        documents = [tuple(ids[a:b].tolist()) for a, b in pairwise(borders)]
+        assert all(document in whole for document in documents[:-1])  # the last one may be padding
         index, labels = np.array(row["teacher_index"]), np.array(row["student_labels"])
         assert ((index >= 0) == (labels != IGNORE)).all()
         assert (ids[index[index >= 0]] == labels[index >= 0]).all()
-        assert (positions[index[index >= 0]] >= 1).all()  # something of the same document predicts it
+        assert (positions[index[index >= 0]] >= 1).all()  # it has context of the same document
         starts = np.flatnonzero(np.array(row["student_position_ids"]) == 0)
         assert (labels[starts] == IGNORE).all()
         scored += int((index >= 0).sum())
@@ -106,7 +106,7 @@ def test_account_counts_what_cannot_be_cut(corpus: ArtifactRef, tiny_model: Mode
     first, second = account["sources"]
     assert (first["documents"], first["one_sentence_documents"], first["too_long_documents"]) == (42, 1, 1)
     assert (second["documents"], second["one_sentence_documents"], second["too_long_documents"]) == (20, 0, 0)
-    assert abs(account["total_tokens"] - 6_000) <= 2 * ROW  # whole documents: nearly what was asked for
+    assert abs(account["total_tokens"] - 6_000) <= 2 * ROW  # whole documents: the target is reached only approximately
     assert first["passes"] == pytest.approx(second["passes"], rel=0.1)
     assert account["streams"][0]["student_tokens"] > account["scored_tokens"] > 0
     assert account["fill_fraction"] > 0.8
@@ -120,7 +120,7 @@ def test_mixture_of_pairs_follows_the_seed_and_cuts_anew_in_every_pass(
     again = mixed(corpus, tiny_model, tmp_path / "b", method)
     assert first.digest == again.digest
     other = mixed(corpus, tiny_model, tmp_path / "c", method, seed=1)
-    columns = [pq.read_table(of.file("rows-0.parquet"))["student_ids"].to_pylist() for of in (first, other)]
+    columns = [pq.read_table(mixture.file("rows-0.parquet"))["student_ids"].to_pylist() for mixture in (first, other)]
     assert columns[0] != columns[1]
     readings: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
     for row in pq.read_table(first.file("rows-0.parquet")).to_pylist():
@@ -157,7 +157,7 @@ def test_streams_share_the_tokens_and_every_step_reads_of_both(
     streams = [rows[index].stream for index in range(len(rows))]
     for start in range(0, len(rows) - 8, 8):
         assert {0, 1} == set(streams[start : start + 8])
-    collate = Collator(ROW, (True, True), apart=True)
+    collate = Collator(ROW, (True, True), has_teacher_rows=True)
     batch = collate([rows[index] for index in range(8)])
     teacher = batch["teacher_input_ids"].flatten()
     scored = (batch["labels"] != IGNORE) & (batch["teacher_index"] >= 0)
