@@ -57,7 +57,8 @@ class DistillationTrainer(ScheduledTrainer):
         needs_teacher = tuple(stream.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:
             raise ValueError("a stream with a KL term needs a teacher")
-        has_teacher_rows = any(stream.is_pair for stream in rows.streams) or (any(needs_teacher) and not all(needs_teacher))
+        is_partly_taught = any(needs_teacher) and not all(needs_teacher)
+        has_teacher_rows = is_partly_taught or any(stream.is_pair for stream in rows.streams)
         super().__init__(
             model=model,
             args=args,
