@@ -12,15 +12,7 @@ from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, open_sources
 from mixcpt.curation.stage import curation_key
-from mixcpt.curation.steps import (
-    Duplicates,
-    MinLength,
-    Normalise,
-    Repeats,
-    Step,
-    content_key,
-    run_steps,
-)
+from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
@@ -85,14 +77,14 @@ def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Reco
     for source in sources:
         name = source.config.name
         for record in source.records():
-            corpus.read[name] += 1
+            corpus.num_read[name] += 1
             if isinstance(record, Defect):
                 corpus.quarantined.append((name, record))
             else:
                 pools[record.pool].append(record)
         num_quarantined = sum(defect_source == name for defect_source, _ in corpus.quarantined)
         level = logging.WARNING if num_quarantined else logging.INFO
-        _log.log(level, "%s: %d records, %d quarantined", name, corpus.read[name], num_quarantined)
+        _log.log(level, "%s: %d records, %d quarantined", name, corpus.num_read[name], num_quarantined)
     return pools
 
 
@@ -107,7 +99,7 @@ def require_domain(corpus: Corpus) -> None:
     if any(record.pool == "domain" for record in corpus.kept):
         return
     domain = [source.config.name for source in corpus.sources if source.config.pool == "domain"]
-    read = sum(corpus.read[name] for name in domain)
+    num_read = sum(corpus.num_read[name] for name in domain)
     defects = [f"{source}: {defect}" for source, defect in corpus.quarantined if source in domain]
     removals = [removal for removal in corpus.removed if removal.verdict.record.pool == "domain"]
     reasons = [
@@ -116,6 +108,6 @@ def require_domain(corpus: Corpus) -> None:
     first = "".join(f"\n  {line}" for line in (defects[:3] + reasons[:3]))
     raise DataError(
         f"no document of the domain ({', '.join(domain)}) is usable: "
-        f"{read} records read, {len(defects)} quarantined, {len(reasons)} removed{first}",
+        f"{num_read} records read, {len(defects)} quarantined, {len(reasons)} removed{first}",
         "check the files and, for records, the name of the text field (fields.text)",
     )

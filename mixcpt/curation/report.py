@@ -26,7 +26,7 @@ class Corpus:
     """The result of a curation."""
 
     sources: Sequence[OpenSource]
-    read: Counter[str] = field(default_factory=Counter)
+    num_read: Counter[str] = field(default_factory=Counter)
     """Number of records read, by source."""
     quarantined: list[tuple[str, Defect]] = field(default_factory=list)
     """Unusable records: source and defect."""
@@ -40,11 +40,7 @@ class Corpus:
         pools = {
             pool: {**kept.get(pool, _NOTHING), "heldout": heldout.get(pool, _NOTHING)["records"]} for pool in TEXT_NAMES
         }
-        return {
-            "pools": pools,
-            "sources": self._source_reports(),
-            "removed": self._removals(),
-        }
+        return {"pools": pools, "sources": self._source_reports(), "removed": self._removals()}
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the report and the six tables into `folder`, and return the report."""
@@ -67,7 +63,7 @@ class Corpus:
         return {
             (name := source.config.name): {
                 "pool": source.config.pool,
-                "read": self.read[name],
+                "read": self.num_read[name],
                 "quarantined": quarantined[name],
                 "removed": removed[name],
                 "heldout": heldout.get(name, _NOTHING)["records"],

@@ -8,8 +8,7 @@ compares the trained model with a base that has the document in its prompt.
 from mixcpt.evaluate.asking.tasks import check_tasks
 from mixcpt.evaluate.stage import evaluate
 from mixcpt.evaluate.statistics.deltas import TaskDelta, compare
-from mixcpt.evaluate.statistics.prior_knowledge import PriorKnowledge, prior_knowledge
-from mixcpt.evaluate.statistics.retention import Drift, Retention, drift, retention
+from mixcpt.evaluate.statistics.outcomes import Drift, PriorKnowledge, Retention, drift, prior_knowledge, retention
 
 __all__ = [
     "Drift",

@@ -122,11 +122,7 @@ def _tally(changes: Sequence[tuple[bool, bool]]) -> Tally:
 def _read(config: EvaluateConfig, names: Sequence[str], corpus: ArtifactRef, seed: int) -> list[TaskItems]:
     tasks = tuple(task for task in config.tasks if task.name in names)
     probe_config = EvaluateConfig(
-        tasks=tasks,
-        headline_domain=tasks[0].name,
-        headline_general=tasks[0].name,
-        split="probe",
-        splits=config.splits,
+        tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[0].name, split="probe", splits=config.splits
     )
     return read_tasks(probe_config, corpus, seed=seed)
 

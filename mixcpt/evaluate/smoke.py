@@ -9,6 +9,7 @@ from mixcpt.config import EvaluateConfig, Task
 from mixcpt.errors import ModelError
 from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.evaluate.stage import evaluate
+from mixcpt.evaluate.summary import read_answers
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.store.models import ModelRef
@@ -79,7 +80,7 @@ def _limited(task: Task) -> Task:
 
 
 def _require_same(evaluation: ArtifactRef, recorded: ArtifactRef) -> Metrics:
-    now, before = (_items(ref) for ref in (evaluation, recorded))
+    now, before = (read_answers(ref).set_index(["task", "item_id"]) for ref in (evaluation, recorded))
     before = before.loc[before.index.intersection(now.index)]
     if before.empty:
         raise ModelError("no question of the recorded evaluation can be repeated", "evaluate the model again")
@@ -91,12 +92,6 @@ def _require_same(evaluation: ArtifactRef, recorded: ArtifactRef) -> Metrics:
             "the files, the libraries or the device changed after the evaluation: evaluate the model again",
         )
     return {"questions": len(same), "same": int(same.sum())}
-
-
-def _items(evaluation: ArtifactRef) -> "DataFrame":
-    import pandas as pd
-
-    return pd.read_parquet(evaluation.file("items.parquet")).set_index(["task", "item_id"])
 
 
 def _same(now: "DataFrame", before: "DataFrame") -> "Series[bool]":

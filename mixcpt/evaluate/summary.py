@@ -1,11 +1,14 @@
-"""Typed reader of `summary.json`, which the evaluation stage publishes."""
+"""Readers of a published evaluation: the scores of its tasks (`summary.json`) and the table of its answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fields import from_fields, read_object
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FILE = "summary.json"
 
@@ -20,7 +23,6 @@ class TaskScore:
     metric: str
     """Name of the metric: `accuracy` or `bits_per_byte`."""
     higher_is_better: bool
-    """Whether a higher value is better."""
     n: int
     value: float
     """Fraction of right answers, or bits per byte."""
@@ -60,5 +62,11 @@ class EvaluationSummary:
 
     @property
     def by_task(self) -> Mapping[str, TaskScore]:
-        """The scores by name of the task."""
         return {score.task: score for score in self.tasks}
+
+
+def read_answers(evaluation: ArtifactRef) -> "DataFrame":
+    """Return the answers of an evaluation, one row per task and item."""
+    import pandas as pd
+
+    return pd.read_parquet(evaluation.file("items.parquet"))

@@ -36,11 +36,7 @@ def interpolate(
         return torch.lerp(start, end, config.weight)  # exact at both ends, and for equal tensors
 
     merge = _Merge(
-        config=config,
-        models={"base": base, "tuned": tuned},
-        dtype_of="base",
-        files_of=config.files_of,
-        combine=combine,
+        config=config, models={"base": base, "tuned": tuned}, dtype_of="base", files_of=config.files_of, combine=combine
     )
     return _produce(merge, store, name)
 
@@ -130,11 +126,7 @@ def _produce(merge: _Merge, store: ArtifactStore, name: str) -> ArtifactRef:
         target.mkdir()
         copy_files(models[merge.files_of], target, dtype_of=models[merge.dtype_of])
         norms = write_weights(
-            target,
-            checkpoints,
-            merge.dtype_of,
-            combine=merge.combine,
-            max_shard_bytes=merge.config.max_shard_bytes,
+            target, checkpoints, merge.dtype_of, combine=merge.combine, max_shard_bytes=merge.config.max_shard_bytes
         )
         return {
             "method": merge.config.kind,

@@ -100,8 +100,5 @@ def sweep(
         points.append(SweepPoint(weight, merged, selection_scores, scores=measure(model, "report")))
         logger.info("evaluated weight %g of %s", weight, tuned.name)
     return SweepReport(
-        tuple(points),
-        evaluation.headline_domain,
-        evaluation.headline_general,
-        max_domain_loss=config.max_domain_loss,
+        tuple(points), evaluation.headline_domain, evaluation.headline_general, max_domain_loss=config.max_domain_loss
     )

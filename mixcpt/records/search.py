@@ -26,7 +26,7 @@ class Attempt:
     general: float
     """Score on the headline task of prior knowledge."""
     score: float
-    """Score that decides the choice: see `mixcpt.evaluate.statistics.selection_score`."""
+    """Score that decides the choice: see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixcpt.records.round import Round, load_rounds
+from mixcpt.records.round import Judgement, Round, load_rounds
 from mixcpt.report import words
 from mixcpt.report.page import environment, write_page
 from mixcpt.report.table import markdown_rows
-from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import GENERAL, Column, Matrix, Row, matrix
 from mixcpt.store.artifacts import ArtifactStore
 

@@ -9,7 +9,7 @@ from mixcpt.errors import ConfigError, DataError
 from mixcpt.evaluate import Drift, PriorKnowledge, Retention, TaskDelta, compare, drift, prior_knowledge
 from mixcpt.evaluate.statistics.deltas import Measure
 from mixcpt.evaluate.statistics.estimates import Resampling
-from mixcpt.evaluate.statistics.retention import retention
+from mixcpt.evaluate.statistics.outcomes import retention
 from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.records.run import RunResult
 from mixcpt.report.sections.costs import Cost, Planned, plan_of_run, planned_and_measured, stage_costs, total

@@ -2,52 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mixcpt.config import EvaluateConfig, Gate
 from mixcpt.evaluate import TaskDelta, compare
 from mixcpt.evaluate.statistics.deltas import Measure
-from mixcpt.evaluate.statistics.json_values import nan_to_null, null_to_nan
+from mixcpt.records.round import Judgement
 from mixcpt.store.artifacts import ArtifactRef
 
 _MEASURES: Mapping[str, Measure] = {"answers": "value", "gold": "gold"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """The result of one gate on one task."""
-
-    gate: str
-    severity: Literal["block", "warn"]
-    task: str
-    against: Literal["base", "champion"]
-    metric: str
-    before: float
-    """Value of the base or the champion."""
-    after: float
-    """Value of the candidate."""
-    gain: float
-    """Improvement of the candidate; negative if it is worse."""
-    low: float
-    high: float
-    """Upper end of the interval of the gain."""
-    rule: str
-    at_least: float
-    split: str
-    """Split of the questions."""
-    holds: bool
-
-    @property
-    def blocks(self) -> bool:
-        """Whether this result is enough to refuse the candidate."""
-        return self.severity == "block" and not self.holds
-
-    def to_json(self) -> dict[str, Any]:
-        return nan_to_null(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Judgement":
-        return cls(**null_to_nan(data))
 
 
 @dataclass(frozen=True)

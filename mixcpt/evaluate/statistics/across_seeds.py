@@ -173,13 +173,7 @@ def crossed_mean(
             low, high = mean - reach, mean + reach
             p_value = float(2 * stats.t.sf(abs(mean) / stderr, degrees))
     return CrossedMean(
-        mean=mean,
-        stderr=stderr,
-        degrees=degrees,
-        low=low,
-        high=high,
-        p_value=p_value,
-        between_seeds=between_seeds,
+        mean=mean, stderr=stderr, degrees=degrees, low=low, high=high, p_value=p_value, between_seeds=between_seeds
     )
 
 

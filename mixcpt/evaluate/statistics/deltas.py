@@ -5,7 +5,6 @@ Both models answered the same items, so all comparisons are paired: the difficul
 
 import math
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,8 +28,7 @@ from mixcpt.evaluate.statistics.estimates import (
     signed_rank_p_value,
     unseen_interval,
 )
-from mixcpt.evaluate.statistics.json_values import nan_to_null, null_to_nan
-from mixcpt.evaluate.summary import EvaluationSummary
+from mixcpt.evaluate.summary import EvaluationSummary, read_answers
 from mixcpt.store.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
@@ -72,13 +70,6 @@ class TaskDelta:
     """Number of items that only the model answers correctly; 0 for bits per byte."""
     lost: int
     """Number of items that only the base answers correctly; 0 for bits per byte."""
-
-    def to_json(self) -> dict[str, Any]:
-        return nan_to_null(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "TaskDelta":
-        return cls(**null_to_nan(data))
 
 
 def compare(
@@ -222,10 +213,8 @@ def _p_value(pair: Paired, num_passages: int, rng: np.random.Generator) -> float
 
 def _items(evaluation: ArtifactRef) -> "dict[str, DataFrame]":
     """Return the items of every task, sorted by their ids."""
-    import pandas as pd
-
-    items = pd.read_parquet(evaluation.file("items.parquet"))
-    return {str(name): rows.set_index("item_id").sort_index() for name, rows in items.groupby("task", sort=False)}
+    by_task = read_answers(evaluation).groupby("task", sort=False)
+    return {str(name): rows.set_index("item_id").sort_index() for name, rows in by_task}
 
 
 def _require_same_items(

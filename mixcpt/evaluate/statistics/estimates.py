@@ -53,12 +53,7 @@ def estimate(values: Values, weights: Values, passages: Passages) -> tuple[float
 
 
 def paired_interval(
-    before: Values,
-    after: Values,
-    weights: Values,
-    passages: Passages,
-    resampling: Resampling,
-    rng: np.random.Generator,
+    before: Values, after: Values, weights: Values, passages: Passages, resampling: Resampling, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of sum(after) / sum(weights) - sum(before) / sum(weights).
 

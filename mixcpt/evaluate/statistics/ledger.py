@@ -7,6 +7,7 @@ import numpy as np
 
 from mixcpt.evaluate.asking.items import own_id
 from mixcpt.evaluate.asking.manifest import require_equal
+from mixcpt.evaluate.summary import read_answers
 from mixcpt.store.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def counts(rows: "DataFrame") -> "DataFrame":
 
 
 def _questions(evaluation: ArtifactRef) -> "DataFrame":
-    import pandas as pd
-
-    items = pd.read_parquet(evaluation.file("items.parquet"))
+    items = read_answers(evaluation)
     return items[items["metric"] == "accuracy"].set_index(["task", "item_id"])
 
 

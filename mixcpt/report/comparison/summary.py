@@ -7,7 +7,7 @@ from itertools import product
 from statistics import mean, stdev
 
 from mixcpt.evaluate.statistics.across_seeds import SeedsDelta, across_seeds
-from mixcpt.evaluate.statistics.selection_score import gain, score
+from mixcpt.evaluate.statistics.outcomes import gain, selection_score
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue
 from mixcpt.records.run import RunResult
 from mixcpt.report.comparison.claims import ClaimResult, check_claims
@@ -29,7 +29,7 @@ class Row:
     against_first: Mapping[str, SeedsDelta]
     """Changes from the first contender by task, paired by seed; empty for the first contender."""
     learned: float
-    """Gain on the headline task of the domain, see `mixcpt.evaluate.statistics.selection_score.gain`."""
+    """Gain on the headline task of the domain, see `mixcpt.evaluate.statistics.outcomes.gain`."""
     kept: float
     """Gain on the general headline task; negative if something was forgotten."""
     is_on_front: bool
@@ -44,7 +44,7 @@ class Choice:
 
     contender: str
     score: float
-    """Mean over the seeds, see `mixcpt.evaluate.statistics.selection_score`."""
+    """Mean over the seeds, see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
     spread: float
     """Standard deviation over the seeds; NaN for one seed."""
 
@@ -209,7 +209,7 @@ def _choice(comparison: Comparison) -> list[Choice]:
     for result in comparison.results:
         settings = result.runs[0].config.evaluate
         scores = [
-            score(
+            selection_score(
                 run.evaluations["selection-base"],
                 run.evaluations["selection-final"],
                 domain=settings.headline_domain,

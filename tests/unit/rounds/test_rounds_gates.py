@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mixcpt.config import EvaluateConfig, Gate
-from mixcpt.rounds.gates import GateEvaluations, Judgement, judge
+from mixcpt.records.round import Judgement
+from mixcpt.rounds.gates import GateEvaluations, judge
 from mixcpt.store.artifacts import ArtifactRef
 from tasks.rounds import by_the_gates
 from tests.unit.evaluation_artifacts import evaluation

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import ReadaptConfig
-from mixcpt.records.round import Decision, Round, load_rounds, refused_corpora, save_round
+from mixcpt.records.round import Decision, Judgement, Round, load_rounds, refused_corpora, save_round
 from mixcpt.report.rounds import forgetting_verdict, markdown_rounds, write_rounds
-from mixcpt.rounds.gates import Judgement
 from mixcpt.rounds.matrix import matrix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from tests.unit.report_artifacts import accuracy_items, evaluation, hits, run
