@@ -26,7 +26,7 @@ def training_arguments(
     """Return keyword arguments for `TrainingArguments` and its subclasses in TRL.
 
     They contain no schedule, because `ScheduledTrainer` has its own. The newest two checkpoints are kept in `folder`,
-    because a crash may cut one of them.
+    because a crash may leave one of them incomplete.
 
     Raises:
         ConfigError: If the library of the optimiser is missing.

@@ -45,10 +45,10 @@ class SpoolCallback(TrainerCallback):
 
 
 class CheckpointCallback(TrainerCallback):
-    """Logs at every checkpoint, marks it once all files are written, and removes checkpoints that a crash has cut."""
+    """Logs at every checkpoint, marks it once all files are written, and removes incomplete ones."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Remove cut checkpoints, which `save_total_limit` would count. Every process has resumed by now."""
+        """Remove incomplete checkpoints, which `save_total_limit` would count. Every process has resumed by now."""
         for path in Path(str(args.output_dir)).glob("checkpoint-*"):
             if state.is_world_process_zero and not _is_complete(path):
                 shutil.rmtree(path)

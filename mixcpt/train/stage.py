@@ -28,9 +28,9 @@ def pretrain_key(
         probe_digest: Digest of the probe questions and the base's answers, if the training has a probe.
     """
     inputs = {"mixture": mixture.digest, "base": base.digest}
-    if cache:
+    if cache is not None:
         inputs["cache"] = cache.digest
-    if probe_digest:
+    if probe_digest is not None:
         inputs["probe"] = probe_digest
     settings = {"stage": "pretrain", "pretrain": config, "seed": seed}
     return StageKey(kind="model", version=_VERSION, settings=settings, inputs=inputs)
