@@ -18,7 +18,7 @@ from measure import publish
 from prefect.client.schemas.objects import FlowRun, StateType
 from running import ROOT, Site, running_site
 
-from mixcpt.config import load_readapt
+from mixcpt.config import ReadaptConfig, load_settings
 from mixcpt.records.round import load_rounds
 from mixcpt.report.rounds import markdown_rounds
 from mixcpt.store.artifacts import ArtifactStore
@@ -46,7 +46,7 @@ def one_round(site: Site, corpus: str = "") -> tuple[str, ...]:
 
 def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
     """Run a round that waits for approval, answer without a name and then with one, and return a line about it."""
-    settings = load_readapt(SETTINGS)
+    settings = load_settings(ReadaptConfig, SETTINGS)
     gates = [gate.model_copy(update={"at_least": WIDER.get(gate.name, gate.at_least)}) for gate in settings.gates]
     with_approval = settings.model_copy(update={"approval": "human", "again": (again,), "gates": tuple(gates)})
     path = folder / "with-approval.yaml"
@@ -63,7 +63,7 @@ def approved_round(site: Site, folder: Path, again: str) -> tuple[str, ...]:
 
 def printed_line(site: Site, name: str, waited: str, done: FlowRun) -> tuple[str, ...]:
     """Print a line about the last round, and return it."""
-    last = load_rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name)[-1]
+    last = load_rounds(ArtifactStore(site.store), load_settings(ReadaptConfig, SETTINGS).name)[-1]
     line = (name, waited, f"{done.total_run_time.total_seconds():.0f} s", last.decision, last.reason)
     print(*line, sep=" | ", file=sys.stderr, flush=True)
     return line
@@ -85,7 +85,7 @@ def main() -> None:
         site.mixcpt("deploy", "--readapt", str(SETTINGS))
         lines = [one_round(site)]
         lines += [one_round(site, corpus) for corpus in ("world-1", "world-2", "world-3", "world-4")]
-        table = markdown_rounds(load_rounds(ArtifactStore(site.store), load_readapt(SETTINGS).name))
+        table = markdown_rounds(load_rounds(ArtifactStore(site.store), load_settings(ReadaptConfig, SETTINGS).name))
         lines.append(one_round(site, "contradicting-news"))
         lines.append(approved_round(site, Path(folder), "world-4"))
         lines.append(rolled_back(site))

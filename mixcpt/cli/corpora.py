@@ -8,15 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mixcpt.cli.console import Store, err, explain_errors, out
-from mixcpt.config import CorpusConfig, FilesSource, MultipleChoiceTask, load_corpus
+from mixcpt.config import CorpusConfig, FilesSource, MultipleChoiceTask, load_settings
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactStore
 
 corpus = typer.Typer(
     name="corpus", no_args_is_help=True, help="Register and list the corpora that `mixcpt readapt` learns."
 )
-
-_SETTINGS = (".yaml", ".yml")
 
 
 @corpus.command()
@@ -49,9 +47,10 @@ def add(
     from mixcpt.rounds.registration import NothingNew, list_deliveries, register
     from mixcpt.servers.announcement import announce
 
-    config = (
-        load_corpus(path) if path.suffix in _SETTINGS else _corpus_config(path, name, questions=questions, note=note)
-    )
+    if path.suffix in (".yaml", ".yml"):
+        config = load_settings(CorpusConfig, path)
+    else:
+        config = _corpus_config(path, name, questions=questions, note=note)
     artifacts = ArtifactStore(store)
     known = {delivery.name for delivery in list_deliveries(artifacts)}
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mixcpt.cli.console import Store, err, explain_errors, out
-from mixcpt.config import ReadaptConfig, load_readapt
+from mixcpt.config import ReadaptConfig, load_settings
 from mixcpt.errors import ConfigError
 from mixcpt.servers.deployment import POOL, UPKEEP_POOL, Pools
 from mixcpt.servers.project import project_root
@@ -53,7 +53,7 @@ def deploy(
             f"found no Prefect server: PREFECT_API_URL is empty, and no `mixcpt up` runs on {folder}",
             "start one with `mixcpt up`, or set PREFECT_API_URL",
         )
-    rounds = load_readapt(readapt) if readapt else ReadaptConfig()
+    rounds = load_settings(ReadaptConfig, readapt) if readapt else ReadaptConfig()
     with err.status("registering the deployments"):
         deployed = register(
             api,

@@ -11,7 +11,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from mixcpt.cli.console import Overrides, Store, explain_errors
-from mixcpt.config import AdaptConfig, ReconcileConfig, Settings, load_advise, load_compare, load_config
+from mixcpt.config import (
+    AdaptConfig,
+    AdviseConfig,
+    CompareConfig,
+    ReconcileConfig,
+    Settings,
+    load_config,
+    load_settings,
+)
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.planning.preflight import preflight
 from mixcpt.process.supervisor import module_path
@@ -78,7 +86,7 @@ def compare(
     mixcpt compare comparison.yaml --jobs 2
     ```
     """
-    config = load_compare(path)
+    config = load_settings(CompareConfig, path)
     if jobs:
         config = config.model_copy(update={"jobs": jobs})
     if store:
@@ -102,7 +110,7 @@ def advise(
     mixcpt advise search.yaml
     ```
     """
-    config = load_advise(path)
+    config = load_settings(AdviseConfig, path)
     if jobs:
         config = config.model_copy(update={"jobs": jobs})
     if store:

@@ -7,7 +7,7 @@ import typer
 
 from mixcpt.cli.console import Overrides, Store, explain_errors
 from mixcpt.cli.launch import become, write_request
-from mixcpt.config import PromoteConfig, RollbackConfig, RuntimeConfig, load_readapt
+from mixcpt.config import PromoteConfig, ReadaptConfig, RollbackConfig, RuntimeConfig, load_settings
 from mixcpt.planning.preflight import preflight
 
 Because = Annotated[str, typer.Option(help="Reason, stored in MLflow.")]
@@ -32,7 +32,7 @@ def readapt(
     mixcpt readapt rounds.yaml
     ```
     """
-    config = load_readapt(path, overrides or ())
+    config = load_settings(ReadaptConfig, path, overrides or ())
     preflight(config.adapt)
     become("readapt", [write_request(config.name, config, config.adapt.runtime.store)])
 

@@ -1,12 +1,18 @@
-"""The settings of every stage, checked before any work starts; importable without torch."""
+"""The settings of every stage, checked before any work starts; importable without torch. Every name here is public."""
 
-from mixcpt.config.adapt import AdaptConfig
-from mixcpt.config.advise import AdviseConfig, Span
+from mixcpt.config.adapt import CLOSED_WORLD_BASE, AdaptConfig, BaseModelConfig
 from mixcpt.config.align import AlignConfig, DpoConfig, SelectionConfig, SftConfig
 from mixcpt.config.base import Settings
-from mixcpt.config.compare import Claim, CompareConfig, Contender, SearchConfig
-from mixcpt.config.corpus import CorpusConfig
-from mixcpt.config.curation import CurationConfig
+from mixcpt.config.compare import AdviseConfig, Claim, CompareConfig, Contender, SearchConfig, Span
+from mixcpt.config.curation import (
+    ClosedWorldSource,
+    CurationConfig,
+    FieldNames,
+    FilesSource,
+    HuggingFaceSource,
+    Pool,
+    Source,
+)
 from mixcpt.config.evaluate import (
     BitsPerByteTask,
     ClosedWorldTask,
@@ -19,8 +25,8 @@ from mixcpt.config.evaluate import (
     has_one_answer,
     is_question,
 )
-from mixcpt.config.evaluate_model import EvaluateModelConfig
-from mixcpt.config.loading import load_advise, load_any, load_compare, load_config, load_corpus, load_readapt
+from mixcpt.config.flows import EvaluateModelConfig, PromoteConfig, ReconcileConfig, RollbackConfig, StageGroupConfig
+from mixcpt.config.loading import load_any, load_config, load_settings
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (
     CptMethod,
@@ -39,7 +45,6 @@ from mixcpt.config.methods import (
     TalrMethod,
 )
 from mixcpt.config.mixture import MixtureConfig, PoolWeights
-from mixcpt.config.model import CLOSED_WORLD_BASE, BaseModelConfig
 from mixcpt.config.optimizer import OptimizerConfig, require_optimizer
 from mixcpt.config.pretrain import (
     AdapterOffTeacherConfig,
@@ -48,103 +53,11 @@ from mixcpt.config.pretrain import (
     FullScopeConfig,
     LoraScopeConfig,
     PretrainConfig,
+    RetentionConfig,
     Scope,
     TeacherConfig,
 )
-from mixcpt.config.promote import PromoteConfig, RollbackConfig
-from mixcpt.config.readapt import Cause, Gate, ReadaptConfig
-from mixcpt.config.reconcile import ReconcileConfig
+from mixcpt.config.readapt import Cause, CorpusConfig, Gate, ReadaptConfig
 from mixcpt.config.renames import RENAMED_KEYS, read_stored
-from mixcpt.config.retention import RetentionConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
-from mixcpt.config.sources import ClosedWorldSource, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
-from mixcpt.config.stage_group import StageGroupConfig
 from mixcpt.config.streams import Form, ObjectiveConfig, StreamConfig, ViewConfig
-
-__all__ = [
-    "CLOSED_WORLD_BASE",
-    "RENAMED_KEYS",
-    "AdaptConfig",
-    "AdapterOffTeacherConfig",
-    "AdviseConfig",
-    "AlignConfig",
-    "AverageConfig",
-    "BaseModelConfig",
-    "BitsPerByteTask",
-    "CachedTeacherConfig",
-    "Cause",
-    "Claim",
-    "ClosedWorldSource",
-    "ClosedWorldTask",
-    "CompareConfig",
-    "Contender",
-    "CorpusConfig",
-    "CptMethod",
-    "CptReplayMethod",
-    "CurationConfig",
-    "DiscMethod",
-    "DocumentDcdMethod",
-    "DpoConfig",
-    "EvaluateConfig",
-    "EvaluateModelConfig",
-    "FieldNames",
-    "FilesSource",
-    "Form",
-    "FrozenTeacherConfig",
-    "FullScopeConfig",
-    "Gate",
-    "HuggingFaceSource",
-    "InterpolateConfig",
-    "KlMethod",
-    "LoraScopeConfig",
-    "LssdMethod",
-    "MarginMethod",
-    "MaskMethod",
-    "Method",
-    "MixtureConfig",
-    "MultipleChoiceTask",
-    "NoneMethod",
-    "ObjectiveConfig",
-    "OptimizerConfig",
-    "PitMethod",
-    "Pool",
-    "PoolWeights",
-    "PretrainConfig",
-    "PromoteConfig",
-    "ReadaptConfig",
-    "ReadingMethod",
-    "ReconcileConfig",
-    "ResidualConfig",
-    "RetentionConfig",
-    "RollbackConfig",
-    "RuntimeConfig",
-    "Scope",
-    "SearchConfig",
-    "SelectionConfig",
-    "Settings",
-    "SftConfig",
-    "Sharding",
-    "Source",
-    "Span",
-    "Split",
-    "SplitConfig",
-    "StageGroupConfig",
-    "StreamConfig",
-    "StreamsMethod",
-    "SweepConfig",
-    "TalrMethod",
-    "Task",
-    "TeacherConfig",
-    "ViewConfig",
-    "WorldForm",
-    "has_one_answer",
-    "is_question",
-    "load_advise",
-    "load_any",
-    "load_compare",
-    "load_config",
-    "load_corpus",
-    "load_readapt",
-    "read_stored",
-    "require_optimizer",
-]

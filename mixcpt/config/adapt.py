@@ -5,13 +5,28 @@ from collections.abc import Iterator
 from pydantic import Field, model_validator
 
 from mixcpt.config.align import AlignConfig
-from mixcpt.config.base import Settings
+from mixcpt.config.base import NAME, Settings
 from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import EvaluateConfig, has_one_answer
 from mixcpt.config.mixture import MixtureConfig
-from mixcpt.config.model import BaseModelConfig
 from mixcpt.config.pretrain import PretrainConfig
 from mixcpt.config.runtime import RuntimeConfig
+
+CLOSED_WORLD_BASE = "closed-world"
+"""Name of the small base model that ships with mixcpt."""
+
+
+class BaseModelConfig(Settings):
+    """Base model that a run adapts."""
+
+    model: str = CLOSED_WORLD_BASE
+    """Base model: a local folder, a model id on the Hugging Face hub, or `closed-world` (the small model that ships
+    with mixcpt)."""
+    revision: str = ""
+    """Commit or tag of a hub model; empty means the newest. A fixed revision makes runs repeatable."""
+    chat_template: str = ""
+    """Chat format for a model without one: `plain` (User: / Assistant:), `chatml`, or the path of a Jinja file. Empty
+    means the model's own."""
 
 
 class AdaptConfig(Settings):
@@ -20,7 +35,7 @@ class AdaptConfig(Settings):
     The defaults adapt the model that ships with mixcpt to the closed world.
     """
 
-    name: str = Field("mixcpt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", json_schema_extra={"position": 0})
+    name: str = Field("mixcpt", pattern=NAME, json_schema_extra={"position": 0})
     """Name of the run in Prefect, MLflow and the report."""
     seed: int = Field(0, ge=0, json_schema_extra={"position": 1})
     """Seed of mixing, training and selection."""

@@ -139,29 +139,24 @@ class EvaluateConfig(Settings):
         ),
     )
     """Tasks that measure every model."""
-
     headline_domain: str = "domain_questions"
     """Name of the task that represents new knowledge in the report's figure and last line."""
     headline_general: str = "general_questions_unasked"
     """Name of the task that represents prior knowledge in the report's figure and last line."""
-
     split: Split = "all"
     """Part of the questions that is used: all, probe, selection or report. Questions that chose a setting cannot report
     its result: choose settings on `selection` and report results on `report`."""
     splits: SplitConfig = SplitConfig()
     """Shares of the questions in each split."""
-
     aligned_form: Literal["chat", "plain"] = "chat"
     """Prompt form of the final model: `chat` (its chat template) or `plain` (plain text). The base and the pre-trained
     model always get plain text."""
-
     kl_to_base: bool = True
     """Whether to also measure the KL divergence between the model's and the base's predictions on the questions; keeps
     both models in memory."""
     open_book: bool = True
     """Whether to also ask the base with the document in its prompt, before training. The result shows whether prompting
     or retrieval would be enough."""
-
     batch_size: PositiveInt = 64
     """Prompts per forward pass."""
     confidence: Fraction = 0.95

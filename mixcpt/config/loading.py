@@ -8,60 +8,41 @@ import yaml
 from pydantic import ValidationError
 
 from mixcpt.config.adapt import AdaptConfig
-from mixcpt.config.advise import AdviseConfig
 from mixcpt.config.base import Settings
-from mixcpt.config.compare import CompareConfig
-from mixcpt.config.corpus import CorpusConfig
-from mixcpt.config.readapt import ReadaptConfig
+from mixcpt.config.compare import AdviseConfig, CompareConfig
+from mixcpt.config.readapt import CorpusConfig, ReadaptConfig
 from mixcpt.errors import ConfigError
 
 T = TypeVar("T", bound=Settings)
 
+_KINDS: dict[str, type[Settings]] = {
+    "source": CorpusConfig,
+    "contenders": CompareConfig,
+    "settings": AdviseConfig,
+    "adapt": ReadaptConfig,
+    "gates": ReadaptConfig,
+}
+"""Settings classes by the first of these keys that a file has."""
+
 
 def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> AdaptConfig:
+    """Return the settings of a run; arguments and errors as in `load_settings`."""
+    return load_settings(AdaptConfig, path, overrides)
+
+
+def load_any(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
+    """Return the settings of a run, rounds, a corpus, a comparison or a search; the keys of the YAML file decide."""
+    data = _read(Path(path))
+    settings = next((_KINDS[key] for key in _KINDS if key in data), AdaptConfig)
+    return load_settings(settings, path, overrides)
+
+
+def load_settings(settings: type[T], path: Path | str | None, overrides: Iterable[str] = ()) -> T:
     """Return the settings of a YAML file (the defaults if `path` is None) with `KEY.PATH=VALUE` overrides.
 
     Raises:
         ConfigError: If the settings are not valid; lists every problem with its key path.
     """
-    return _load(path, overrides, AdaptConfig)
-
-
-def load_readapt(path: Path | str, overrides: Iterable[str] = ()) -> ReadaptConfig:
-    """Return the settings of re-adaptation rounds; arguments and errors as in `load_config`."""
-    return _load(path, overrides, ReadaptConfig)
-
-
-def load_corpus(path: Path | str) -> CorpusConfig:
-    """Return the description of a corpus from a YAML file.
-
-    Raises:
-        ConfigError: If the settings are not valid; lists every problem with its key path.
-    """
-    return _validate(_read(Path(path)), str(path), CorpusConfig)
-
-
-def load_any(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
-    """Return the settings of a run, rounds, a corpus, a comparison or a search; the keys of the YAML file decide.
-
-    Raises:
-        ConfigError: If the settings are not valid; lists every problem with its key path.
-    """
-    return _load(path, overrides, _kind(_read(Path(path))))
-
-
-def _kind(data: Mapping[str, Any]) -> type[Settings]:
-    kinds: dict[str, type[Settings]] = {
-        "source": CorpusConfig,
-        "contenders": CompareConfig,
-        "settings": AdviseConfig,
-        "adapt": ReadaptConfig,
-        "gates": ReadaptConfig,
-    }
-    return next((kind for key, kind in kinds.items() if key in data), AdaptConfig)
-
-
-def _load(path: Path | str | None, overrides: Iterable[str], settings: type[T]) -> T:
     origin = str(path) if path else "the embedded default"
     config = _validate(_read(Path(path)) if path else {}, origin, settings)
     overrides = tuple(overrides)
@@ -71,24 +52,6 @@ def _load(path: Path | str | None, overrides: Iterable[str], settings: type[T]) 
     for override in overrides:
         data = _override(data, override)
     return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}", settings)
-
-
-def load_compare(path: Path | str) -> CompareConfig:
-    """Return the settings of a comparison from a YAML file.
-
-    Raises:
-        ConfigError: If the settings are not valid; lists every problem with its key path.
-    """
-    return _validate(_read(Path(path)), str(path), CompareConfig)
-
-
-def load_advise(path: Path | str) -> AdviseConfig:
-    """Return the settings of a search for a mixture from a YAML file.
-
-    Raises:
-        ConfigError: If the settings are not valid; lists every problem with its key path.
-    """
-    return _validate(_read(Path(path)), str(path), AdviseConfig)
 
 
 def _validate(data: dict[str, Any], origin: str, settings: type[T]) -> T:
@@ -123,9 +86,8 @@ def _override(data: Mapping[str, Any], override: str) -> dict[str, Any]:
     key_path, equals, text = override.partition("=")
     keys = key_path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(
-            f"--set {override!r} is not of the form KEY.PATH=VALUE", "e.g. --set pretrain.method.alpha=0.3"
-        )
+        problem = f"--set {override!r} is not of the form KEY.PATH=VALUE"
+        raise ConfigError(problem, "e.g. --set pretrain.method.alpha=0.3")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,11 +1,21 @@
 """Training methods: presets of streams by name, or a list of custom streams (docs/algorithms.md#one-loss)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings, kind
-from mixcpt.config.streams import Form, StreamConfig
+from mixcpt.config.base import Fraction, PositiveFloat, PositiveInt, Settings, kind, require_unique
+from mixcpt.config.streams import Form, StreamConfig, Transform
+
+
+def _next_token(name: str, **settings: Any) -> StreamConfig:
+    """Return a stream of plain next-token prediction."""
+    return StreamConfig(name=name, ce_weight=1, kl_weight=0, transform="none", **settings)
+
+
+def _distilled(**settings: Any) -> StreamConfig:
+    """Return a stream of documents with distillation only, whose teacher reads more than the student."""
+    return StreamConfig(name="documents", reads="domain", ce_weight=0, kl_weight=1, transform="none", **settings)
 
 
 class CptMethod(Settings):
@@ -46,40 +56,32 @@ class _Convex(Settings):
     """Weight of next-token prediction; the distillation has weight 1 - alpha. 1 is plain training."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of teacher and student in the distillation term; above 1 is softer."""
+    _transform: ClassVar[Transform]
 
-    def _stream(self, transform: Literal["none", "swap", "mask"]) -> tuple[StreamConfig, ...]:
-        return (
-            StreamConfig(
-                ce_weight=self.alpha, kl_weight=1 - self.alpha, transform=transform, temperature=self.temperature
-            ),
-        )
+    def streams(self) -> tuple[StreamConfig, ...]:
+        weights = {"ce_weight": self.alpha, "kl_weight": 1 - self.alpha}
+        return (StreamConfig(transform=self._transform, temperature=self.temperature, **weights),)
 
 
 class LssdMethod(_Convex):
     """Mix-CPT's logit swap self-distillation: the base model teaches, with its top logit swapped to the true token."""
 
     kind: Literal["lssd"] = kind("lssd")
-
-    def streams(self) -> tuple[StreamConfig, ...]:
-        return self._stream("swap")
+    _transform = "swap"
 
 
 class NoneMethod(_Convex):
     """Plain self-distillation: the base model teaches with its own predictions, right or wrong."""
 
     kind: Literal["none"] = kind("none")
-
-    def streams(self) -> tuple[StreamConfig, ...]:
-        return self._stream("none")
+    _transform = "none"
 
 
 class MaskMethod(_Convex):
     """Self-distillation on the tokens that the base model predicts correctly."""
 
     kind: Literal["mask"] = kind("mask")
-
-    def streams(self) -> tuple[StreamConfig, ...]:
-        return self._stream("mask")
+    _transform = "mask"
 
 
 class MarginMethod(Settings):
@@ -96,12 +98,9 @@ class MarginMethod(Settings):
     """Softmax temperature of teacher and student; above 1 is softer."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
-        transform: Literal["margin", "threshold"] = "margin" if self.correction == "share" else "threshold"
-        return (
-            StreamConfig(
-                ce_weight=0, kl_weight=1, transform=transform, margin=self.margin, temperature=self.temperature
-            ),
-        )
+        transform: Transform = "margin" if self.correction == "share" else "threshold"
+        settings = {"margin": self.margin, "temperature": self.temperature}
+        return (StreamConfig(ce_weight=0, kl_weight=1, transform=transform, **settings),)
 
 
 class DiscMethod(Settings):
@@ -119,15 +118,7 @@ class DiscMethod(Settings):
     """Text in front of the student's sentence: `none`, or `title` (the first line of the document, if it is short)."""
 
     def streams(self) -> tuple[StreamConfig, ...]:
-        return (
-            _distilled(
-                view="split_contexts",
-                splits=self.splits,
-                temperature=self.temperature,
-                parity=self.parity,
-                student_context=self.student_context,
-            ),
-        )
+        return (_distilled(view="split_contexts", **self.model_dump(exclude={"kind"})),)
 
 
 class DocumentDcdMethod(Settings):
@@ -179,16 +170,7 @@ class StreamsMethod(Settings):
     of: tuple[StreamConfig, ...] = Field(
         (
             StreamConfig(),
-            StreamConfig(
-                name="documents",
-                reads="domain",
-                view="split_contexts",
-                tokens_fraction=0.5,
-                ce_weight=0,
-                kl_weight=1,
-                transform="none",
-                temperature=2.0,
-            ),
+            _distilled(view="split_contexts", tokens_fraction=0.5, temperature=2.0),
         ),
         min_length=1,
     )
@@ -196,9 +178,7 @@ class StreamsMethod(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "StreamsMethod":
-        names = [stream.name for stream in self.of]
-        if len(set(names)) < len(names):
-            raise ValueError(f"stream names must differ; found {', '.join(names)}")
+        require_unique("stream names", [stream.name for stream in self.of])
         return self
 
     def streams(self) -> tuple[StreamConfig, ...]:
@@ -221,47 +201,3 @@ Method = Annotated[
     | StreamsMethod,
     Field(discriminator="kind"),
 ]
-
-
-def _next_token(
-    name: str,
-    *,
-    reads: Literal["mixture", "domain"] = "mixture",
-    form: Form = "text",
-    phase: int = 0,
-    talr_floor: float = 0.0,
-) -> StreamConfig:
-    """Return a stream of plain next-token prediction."""
-    return StreamConfig(
-        name=name,
-        reads=reads,
-        form=form,
-        phase=phase,
-        talr_floor=talr_floor,
-        ce_weight=1,
-        kl_weight=0,
-        transform="none",
-    )
-
-
-def _distilled(
-    *,
-    view: Literal["split_contexts", "halves"],
-    temperature: float,
-    splits: int = 5,
-    parity: bool = False,
-    student_context: Literal["none", "title"] = "none",
-) -> StreamConfig:
-    """Return a stream of documents with distillation only, whose teacher reads more than the student."""
-    return StreamConfig(
-        name="documents",
-        reads="domain",
-        view=view,
-        splits=splits,
-        parity=parity,
-        student_context=student_context,
-        temperature=temperature,
-        ce_weight=0,
-        kl_weight=1,
-        transform="none",
-    )

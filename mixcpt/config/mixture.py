@@ -32,23 +32,17 @@ class MixtureConfig(Settings):
     weights: PoolWeights = PoolWeights()
     """Shares of the pools in the training tokens, met exactly. The Mix-CPT paper does not print its ratio; the default
     is 1 : 1 of domain and general text."""
-
     total_tokens: PositiveInt = 900_000
     """Length of the training, in tokens. A pool with fewer tokens than its share is read several times, reshuffled each
     time."""
-
     row_tokens: int = Field(256, ge=16)
     """Tokens per packed row; longer documents are split."""
-
     separator: str = "\n"
     """Text between a question and its answer."""
-
     loss_on: Literal["all", "response"] = "all"
     """Scored part of instructions and preferences: `all` (question and answer) or `response` (the answer only)."""
-
     special_tokens: Literal["text", "parse"] = "text"
     """Handling of special-token names, such as `</s>`, in documents: `text` reads them as ordinary text, `parse` as
     that token. Use `parse` only for text that you wrote: other documents could end themselves or imitate the user."""
-
     preference_text: Literal["chosen", "both"] = "chosen"
     """Answers of a preference pair that the model reads: `chosen`, or `both`, labelled as good and bad."""

@@ -15,15 +15,16 @@ import yaml
 
 from mixcpt.config import (
     AdaptConfig,
+    AdviseConfig,
+    CompareConfig,
     EvaluateModelConfig,
     PromoteConfig,
     ReadaptConfig,
     ReconcileConfig,
     RollbackConfig,
     Settings,
-    load_advise,
-    load_compare,
     load_config,
+    load_settings,
 )
 from mixcpt.errors import MixcptError
 from mixcpt.process.supervisor import module_path, quoted_tail
@@ -168,8 +169,8 @@ def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]
     yield "reconcile", ReconcileConfig()
     yield "promote", PromoteConfig()
     yield "rollback", RollbackConfig()
-    yield "compare", load_compare(root / _COMPARISONS / "closed-world.yaml")
-    yield "advise", load_advise(root / _COMPARISONS / "advice.yaml")
+    yield "compare", load_settings(CompareConfig, root / _COMPARISONS / "closed-world.yaml")
+    yield "advise", load_settings(AdviseConfig, root / _COMPARISONS / "advice.yaml")
     for name in _ROUNDS:
         yield name, rounds
 

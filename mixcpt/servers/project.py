@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import mixcpt
-
-_PACKAGE = Path(mixcpt.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def project_root() -> Path:

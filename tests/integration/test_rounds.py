@@ -14,13 +14,13 @@ from mlflow.exceptions import MlflowException
 from prefect.client.schemas.objects import StateType
 
 from benchmarks.running import ROOT, Site, running_site
-from mixcpt.config import Gate, load_readapt
+from mixcpt.config import Gate, ReadaptConfig, load_settings
 from mixcpt.records.round import Round, load_rounds
 from mixcpt.store.artifacts import ArtifactStore
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
 SMALL = ["adapt.mixture.total_tokens=8000", "adapt.evaluate.tasks.0.limit=6", "adapt.evaluate.tasks.1.limit=6"]
-SETTINGS = load_readapt(ROOT / "deployments" / "rounds" / "closed-world.yaml", SMALL)
+SETTINGS = load_settings(ReadaptConfig, ROOT / "deployments" / "rounds" / "closed-world.yaml", SMALL)
 ANYTHING = Gate(name="anything", tasks="all", rule="likely", at_least=-100.0)
 A_MIRACLE = Gate(name="a-miracle", tasks="new", rule="sure", at_least=100.0)
 
@@ -101,7 +101,7 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
     assert site.answer(paused, promote=True, by="the owner") == "ACCEPT"
     site.wait(paused)
     assert (running.made[-1].new, running.made[-1].decided_by) == (("Dale",), "the owner")
-    assert running.made[-1].reason == "Decided by the owner, who gave no reason."
+    assert running.made[-1].reason == "Decided by the owner, without a reason."
     promoted = running.made[-1].version
     assert running.champion == promoted not in ("", "2")
     assert "Dale" in site.mixcpt("lineage", f"{SETTINGS.adapt.runtime.registered_model}@champion")

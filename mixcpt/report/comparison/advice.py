@@ -2,7 +2,7 @@
 
 import yaml
 
-from mixcpt.config.advise import Point
+from mixcpt.config.compare import Point
 from mixcpt.records.search import Advice
 from mixcpt.report import words
 from mixcpt.report.comparison.summary import summarise_comparison

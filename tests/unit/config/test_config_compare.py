@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mixcpt.config import CompareConfig, load_advise, load_compare
+from mixcpt.config import AdviseConfig, CompareConfig, load_settings
 from mixcpt.config.compare import merged
 from mixcpt.errors import ConfigError
 
@@ -36,7 +36,7 @@ def test_presets_load_and_state_hardware_and_time(path: Path) -> None:
     command = "mixcpt advise" if "num_trials" in text else "mixcpt compare"
     assert f"{command} deployments/comparisons/{path.name}" in text
     assert "# Hardware: " in text and "Time: " in text
-    config = load_advise(path) if "num_trials" in text else load_compare(path)
+    config = load_settings(AdviseConfig, path) if "num_trials" in text else load_settings(CompareConfig, path)
     assert config.seeds
 
 
@@ -68,10 +68,10 @@ def test_load_compare_names_file_and_key(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("contenders: [{name: one}]\nseeds: many\n")
     with pytest.raises(ConfigError, match=r"grid\.yaml has 1 problem:\n  seeds: "):
-        load_compare(path)
+        load_settings(CompareConfig, path)
 
 
 def test_preset_is_valid_and_plans_a_fair_search() -> None:
-    config = load_compare(PRESET)
+    config = load_settings(CompareConfig, PRESET)
     assert {len(config.values(contender)) for contender in config.contenders} == {2}
     assert config.first.curation.sources[0].mentions == 2  # type: ignore[union-attr]

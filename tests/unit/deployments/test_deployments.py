@@ -10,7 +10,7 @@ from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from pydantic import BaseModel
 
-from mixcpt.config import AdaptConfig, ReadaptConfig, load_readapt
+from mixcpt.config import AdaptConfig, CorpusConfig, ReadaptConfig, load_settings
 from mixcpt.servers.deployment import Pools, deployments
 
 ROOT = Path(__file__).parents[3]
@@ -94,11 +94,12 @@ def test_rounds_have_a_schedule_an_event_and_one_at_a_time(described: dict[str, 
 
 
 def test_round_files_of_the_checkout_load() -> None:
-    from mixcpt.config import load_corpus
 
     folder = ROOT / "deployments" / "rounds"
-    assert load_readapt(folder / "closed-world.yaml").adapt.curation.sources[0].name == "world-0"
-    assert {load_corpus(path).name for path in folder.glob("world-*.yaml")} == {f"world-{n}" for n in range(1, 5)}
+    assert load_settings(ReadaptConfig, folder / "closed-world.yaml").adapt.curation.sources[0].name == "world-0"
+    assert {load_settings(CorpusConfig, path).name for path in folder.glob("world-*.yaml")} == {
+        f"world-{n}" for n in range(1, 5)
+    }
 
 
 def test_form_value_with_an_old_key_names_the_new_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mixcpt.config import AdaptConfig, AdviseConfig, load_advise
+from mixcpt.config import AdaptConfig, AdviseConfig, load_settings
 from mixcpt.errors import ConfigError
 from mixcpt.records.comparison import Comparison, ContenderResult
 from mixcpt.records.run import RunResult
@@ -72,7 +72,7 @@ def test_load_advise_names_file_and_key(tmp_path: Path) -> None:
     path = tmp_path / "search.yaml"
     path.write_text("num_trials: 1\n")
     with pytest.raises(ConfigError, match=r"search.yaml has 1 problem:\n  num_trials"):
-        load_advise(path)
+        load_settings(AdviseConfig, path)
 
 
 class Answers:
