@@ -44,7 +44,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Claim:
+class DeviceClaim:
     """Devices that this process has locked."""
 
     devices: tuple[str, ...]
@@ -89,7 +89,7 @@ def num_wanted(runtime: RuntimeConfig, num_usable: int, *, distributed: bool) ->
     return wanted
 
 
-def device_environment(runtime: RuntimeConfig, claim: Claim) -> dict[str, str]:
+def device_environment(runtime: RuntimeConfig, claim: DeviceClaim) -> dict[str, str]:
     """Return the variable that limits a child to the claimed devices; empty if there is no claim."""
     if runtime.devices == 0:
         return {VISIBLE: ""}
@@ -151,7 +151,7 @@ def parse_listing(listing: str) -> tuple[str, ...]:
     return tuple(devices)
 
 
-def try_claim(usable: Sequence[str], wanted: int, run: str) -> Claim | Busy:
+def try_claim(usable: Sequence[str], wanted: int, run: str) -> DeviceClaim | Busy:
     """Lock `wanted` of the devices for `run`, or return the runs that hold them.
 
     Raises:
@@ -168,7 +168,7 @@ def try_claim(usable: Sequence[str], wanted: int, run: str) -> Claim | Busy:
         ) from error
 
 
-def _choose(folder: Path, usable: Sequence[str], wanted: int, run: str) -> Claim | Busy:
+def _choose(folder: Path, usable: Sequence[str], wanted: int, run: str) -> DeviceClaim | Busy:
     free: dict[str, int] = {}
     holders: list[Holder] = []
     for device in usable:
@@ -181,7 +181,7 @@ def _choose(folder: Path, usable: Sequence[str], wanted: int, run: str) -> Claim
         except BlockingIOError:
             holders.append(_read_note(descriptor))
             os.close(descriptor)
-    claim = Claim(tuple(free), tuple(free.values()))
+    claim = DeviceClaim(tuple(free), tuple(free.values()))
     if len(free) < wanted:
         claim.release()
         return Busy(wanted, len(usable), tuple(holders))

@@ -20,7 +20,7 @@ from mixcpt.process.devices import (
     LOCKS,
     VISIBLE,
     Busy,
-    Claim,
+    DeviceClaim,
     device_environment,
     num_wanted,
     parse_listing,
@@ -71,9 +71,9 @@ def first_line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
-def claimed(usable: tuple[str, ...], wanted: int) -> Claim:
+def claimed(usable: tuple[str, ...], wanted: int) -> DeviceClaim:
     answer = try_claim(usable, wanted, "run mine")
-    assert isinstance(answer, Claim), answer
+    assert isinstance(answer, DeviceClaim), answer
     return answer
 
 
@@ -141,9 +141,9 @@ def test_devices_other_than_processes_are_refused_by_the_settings() -> None:
 
 
 def test_child_sees_only_its_devices_and_none_if_devices_is_zero() -> None:
-    assert device_environment(RuntimeConfig(), Claim(("GPU-a", "GPU-b"))) == {VISIBLE: "GPU-a,GPU-b"}
-    assert device_environment(RuntimeConfig(), Claim(())) == {}
-    assert device_environment(RuntimeConfig(devices=0), Claim(())) == {VISIBLE: ""}
+    assert device_environment(RuntimeConfig(), DeviceClaim(("GPU-a", "GPU-b"))) == {VISIBLE: "GPU-a,GPU-b"}
+    assert device_environment(RuntimeConfig(), DeviceClaim(())) == {}
+    assert device_environment(RuntimeConfig(devices=0), DeviceClaim(())) == {VISIBLE: ""}
 
 
 def test_claim_of_another_process_is_respected_and_freed_by_its_death(tmp_path: Path) -> None:
@@ -194,11 +194,11 @@ def test_claim_lasts_until_the_supervised_command_is_dead_too(tmp_path: Path) ->
     os.kill(caller.pid, signal.SIGKILL)
     caller.wait()
     assert isinstance(try_claim(["0"], 1, "run mine"), Busy)  # the command ignores SIGTERM
-    answers: list[Claim] = []
+    answers: list[DeviceClaim] = []
 
     def is_free() -> bool:
         answer = try_claim(["0"], 1, "run mine")
-        answers.extend([answer] if isinstance(answer, Claim) else [])
+        answers.extend([answer] if isinstance(answer, DeviceClaim) else [])
         return bool(answers)
 
     wait_until(is_free)
