@@ -11,9 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox, IdentityTransform
 
-_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
-_GAP = 10.0
+_DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
+"""Directions of a label from its point, diagonals first because error bars cross the others."""
+_GAP = 12.0
 """Distance of a label from its point before adjustText moves it, in pixels."""
+_PADDING = 3.0
+"""Least distance between a label and an obstacle, in pixels."""
 _MARKER = 8.0
 """Width of a marker that labels must not cover, in pixels."""
 _LEADER_FROM = 25.0
@@ -44,7 +47,8 @@ class Label:
 def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] = ()) -> list[Text]:
     """Draw each label near its point and return the texts; call it after the layout of the axes is final.
 
-    adjustText finds a local optimum, so it starts from several arrangements until nothing overlaps.
+    adjustText finds a local optimum. It starts from several arrangements, until nothing overlaps and all labels are near
+    their points; otherwise the best result counts.
 
     Args:
         axes: Axes with the points.
@@ -54,7 +58,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] 
     from adjustText import adjust_text  # imports pyplot, which takes a second
 
     points = axes.transData.transform([(label.x, label.y) for label in labels])
-    fixed = [*obstacles, *(_box_around(x, y, _MARKER) for x, y in points)]
+    markers = [_box_around(x, y, _MARKER) for x, y in points]
+    fixed = [box.padded(_PADDING) for box in [*obstacles, *markers]]
     texts = [_draw(axes, label) for label in labels]
     extents = [text.get_window_extent() for text in texts]
     arrangements = []
@@ -63,11 +68,12 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] 
             side = np.array(_DIRECTIONS[(index + turn) % len(_DIRECTIONS)])
             text.set_position(point + side * (np.array(extent.size) / 2 + _GAP))
         adjust_text(texts, objects=fixed, target_x=points[:, 0], target_y=points[:, 1], ax=axes, **_FORCES)
-        positions = [text.get_position() for text in texts]
-        arrangements.append((_num_overlaps(texts, fixed), turn, positions))
-        if arrangements[-1][0] == 0:
+        overlaps = _num_overlaps(texts, fixed)
+        farthest = max(math.dist(point, _nearest(text, point)) for text, point in zip(texts, points, strict=True))
+        arrangements.append((overlaps, farthest, [text.get_position() for text in texts]))
+        if overlaps == 0 and farthest < _LEADER_FROM:
             break
-    _, _, positions = min(arrangements)
+    _, _, positions = min(arrangements, key=lambda arrangement: arrangement[:2])
     for text, label, position in zip(texts, labels, positions, strict=True):
         _fix_to_data(axes, text, position)
         _draw_leader(axes, label, text)
@@ -122,9 +128,15 @@ def _fix_to_data(axes: Axes, text: Text, position: tuple[float, float]) -> None:
 
 def _draw_leader(axes: Axes, label: Label, text: Text) -> None:
     """Connect a label with its point by a thin line if they are far apart."""
-    box = text.get_window_extent()
-    x, y = axes.transData.transform((label.x, label.y))
-    nearest = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
-    if math.dist((x, y), nearest) >= _LEADER_FROM:
-        end_x, end_y = axes.transData.inverted().transform(nearest)
+    point = axes.transData.transform((label.x, label.y))
+    end = _nearest(text, point)
+    if math.dist(point, end) >= _LEADER_FROM:
+        end_x, end_y = axes.transData.inverted().transform(end)
         axes.plot([label.x, end_x], [label.y, end_y], color=label.colour, linewidth=0.7, alpha=0.7, zorder=1.5)
+
+
+def _nearest(text: Text, point: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Return the point of a text's box that is nearest to a point, in pixels."""
+    box = text.get_window_extent()
+    x, y = point
+    return min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)

@@ -133,7 +133,7 @@ def _axis_title(value: TaskValue) -> str:
     task = words.shortened(words.title(value.task), 40)
     if value.metric == "accuracy":
         return f"{task}, accuracy"
-    direction = "" if value.higher_is_better else " (lower is better, axis inverted)"
+    direction = "" if value.higher_is_better else " (lower is better)"
     return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
 
 
