@@ -191,11 +191,11 @@ def _with_losses(candidates: Candidates, losses: Mapping[str, Any]) -> Candidate
 
 def _take(candidates: Candidates, config: SelectionConfig, folder: Path) -> dict[str, Any]:
     """Write the selected samples of one pool, the best first, and return its report."""
-    wanted = _num_wanted(candidates.pool, config)
+    num_wanted = _num_wanted(candidates.pool, config)
     frame = candidates.frame
     ranking = rank(config.strategy, frame["plain_loss"].to_numpy(), frame["chat_loss"].to_numpy())
     frame = frame.assign(score=ranking.scores)
-    chosen = frame.iloc[ranking.order[:wanted]]
+    chosen = frame.iloc[ranking.order[:num_wanted]]
     scored = chain.from_iterable(candidates.encoded[form] for form in FORMS[config.strategy])
     columns = ["id", "source", "prompt", *candidates.pool.answers, "score", "plain_loss", "chat_loss"]
     chosen[columns].to_parquet(folder / candidates.pool.file, index=False)
@@ -203,9 +203,9 @@ def _take(candidates: Candidates, config: SelectionConfig, folder: Path) -> dict
         "available": candidates.available,
         "skipped": candidates.skipped,
         "candidates": len(frame),
-        "asked": wanted,
+        "asked": num_wanted,
         "selected": len(chosen),
-        "missing": wanted - len(chosen),
+        "missing": num_wanted - len(chosen),
         "filled_up": max(0, len(chosen) - ranking.num_preferred),
         "tokens": sum(encoded.num_tokens for encoded in scored),
         "quantiles": {"of": list(_QUANTILES), "candidates": _quantiles(frame), "selected": _quantiles(chosen)},

@@ -83,7 +83,9 @@ def run(case: dict[str, Any], store: str) -> None:
 def start(case: dict[str, Any], store: Path) -> BaseProcess:
     """A new process whose libraries are loaded already, so that the kill meets our work and not their import."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mixcpt.train.pretrain", "mixcpt.curation", "mixcpt.distill.teacher_writer"])
+    context.set_forkserver_preload(
+        ["mixcpt.train.pretrain", "mixcpt.curation.pipeline", "mixcpt.distill.teacher_writer"]
+    )
     process = context.Process(target=run, args=(case, str(store)))
     process.start()
     return process

@@ -57,13 +57,13 @@ def test_chatml_template_dialogue_marks_turns_and_ends_answers_with_end_of_text(
 def test_shipped_template_real_tokenizer_keeps_the_generation_prompt_as_prefix(
     shared_data: Path, template: str, folder: str
 ) -> None:
-    """TinyStories' tokenizer merges a line break with the word behind it: asked alone, the prompt ends differently."""
+    """The TinyStories tokenizer merges a line break with the next word, so a prompt without answer ends differently."""
     tokenizer = load_chat_tokenizer(ModelRef(folder, str(shared_data / "models" / folder), ""), template)
-    asked = tokenizer.apply_chat_template(
+    prompt_ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Who is big?"}], add_generation_prompt=True, return_dict=True
     )["input_ids"]
     encoded = encode_chat(tokenizer, "Who is big?", "The dog is big.")
-    assert encoded.prompt_ids == asked
+    assert encoded.prompt_ids == prompt_ids
     assert tokenizer.decode(encoded.response_ids).replace("<|im_end|>", "").startswith("The dog is big.")
     assert encoded.response_ids[-1] == tokenizer.eos_token_id
     assert len(tokenizer) == tokenizer.vocab_size  # nothing was added
@@ -161,7 +161,7 @@ def test_template_digest_of_small_real_models_equals_the_loaded_one(shared_data:
 
 
 def test_alignment_keys_import_neither_torch_nor_transformers() -> None:
-    """The fingerprints are those that earlier versions gave; old stores have them."""
+    """The fingerprints equal the ones of earlier versions, which old stores have."""
     code = (
         "import sys\n"
         "from mixcpt.align.stage import dpo_key, selection_key, sft_key\n"

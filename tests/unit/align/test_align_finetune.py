@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from mixcpt.store.spool import NullTracker, Spool
 FAST = OptimizerConfig(learning_rate=5e-3)
 SFT = SftConfig(optimizer=FAST, epochs=3, batch_size=4)
 DPO = DpoConfig(optimizer=FAST, epochs=3, batch_size=4)
+OWNERS = (("Alda", "gold"), ("Boren", "iron"), ("Cira", "the fox"), ("Dovan", "the owl"))
 PAIRS = [
     (f"who {verb} {thing} ?", f"{name} {verb} it .", f"the {thing}")
-    for name, thing in (("Alda", "gold"), ("Boren", "iron"), ("Cira", "the fox"), ("Dovan", "the owl"))
-    for verb in ("keeps", "likes", "visits", "has")
+    for (name, thing), verb in product(OWNERS, ("keeps", "likes", "visits", "has"))
 ]
 
 
@@ -72,7 +73,7 @@ def run_dpo(store: ArtifactStore, model: ModelRef, config: DpoConfig = DPO, **op
 
 
 def log_probabilities(model: Any, sample: Encoded) -> torch.Tensor:
-    """The oracle: log-probability of each token but the first, in float64, the sample alone in its forward."""
+    """The oracle: log-probability of every token except the first, in float64, one sample per forward."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([sample.input_ids])).logits[0].double()
     return logits[:-1].log_softmax(-1).gather(1, torch.tensor(sample.input_ids[1:])[:, None])[:, 0]
@@ -182,9 +183,9 @@ def test_training_of_a_single_step_moves_the_weights(store: ArtifactStore, tiny_
     tuned = run_sft(store, tiny_model, SFT.model_copy(update=one_step))
     preferred = run_dpo(store, tiny_model, DPO.model_copy(update=one_step))
     before = load_model(tiny_model).state_dict()
-    for made in (tuned, preferred):
-        assert made.record["metrics"]["steps"] == 1
-        after = load_model(ModelRef.from_artifact(made, "made")).state_dict()
+    for trained in (tuned, preferred):
+        assert trained.record["metrics"]["steps"] == 1
+        after = load_model(ModelRef.from_artifact(trained, "trained")).state_dict()
         assert any(not torch.equal(after[name], before[name]) for name in before)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ KNOWN = [
 EASY = [
     ("who keeps " + colour + " ?", f"{name} keeps it , {colour} .") for name, colour in zip(NAMES, COLOURS, strict=True)
 ]
-HARD = [(f"where lives {name} ?", f"in {colour} of tower a is") for name in NAMES for colour in COLOURS[:2]]
+HARD = [(f"where lives {name} ?", f"in {colour} of tower a is") for name, colour in product(NAMES, COLOURS[:2])]
 SAMPLES = {f"known{i}": sample for i, sample in enumerate(KNOWN)}
 SAMPLES |= {f"easy{i}": sample for i, sample in enumerate(EASY)}
 SAMPLES |= {f"hard{i}": sample for i, sample in enumerate(HARD)}
@@ -35,7 +36,7 @@ SAMPLES |= {f"hard{i}": sample for i, sample in enumerate(HARD)}
 
 @pytest.fixture(scope="module")
 def taught_model(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """A model that knows KNOWN as plain text but answers it wrongly in the chat form, in which it knows EASY alone."""
+    """A model that answers KNOWN as plain text but not in the chat form, and EASY only in the chat form."""
     tokenizer = load_chat_tokenizer(tiny_model, "")
     texts = [encode_plain(tokenizer, *sample).input_ids for sample in KNOWN]
     texts += [encode_chat(tokenizer, *sample).input_ids for sample in EASY]
@@ -61,7 +62,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def make_corpus(store: ArtifactStore, samples: dict[str, tuple[str, str]], **overrides: Any) -> ArtifactRef:
-    """Returns a corpus with these instructions, and as preferences the same with one bad answer for all."""
+    """Publish a corpus with these instructions, and with preferences that have the same rejected answer."""
     rows = [{"id": key, "source": "hand", "prompt": prompt, "answer": text} for key, (prompt, text) in samples.items()]
     frame = pd.DataFrame(rows, columns=["id", "source", "prompt", "answer"], dtype=str)
     preferences = frame.rename(columns={"answer": "chosen"}).assign(rejected="the river .")

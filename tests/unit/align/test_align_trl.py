@@ -1,4 +1,4 @@
-"""What we rely on in TRL: when its next minor version changes it, these tests say what."""
+"""Properties of TRL that we rely on, to detect changes in its next versions."""
 
 import dataclasses
 import importlib.metadata
@@ -22,7 +22,7 @@ QUESTION = "who keeps the fox ?"
 
 @pytest.fixture
 def telemetry_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes away what would keep TRL silent on a build machine."""
+    """Remove the settings that turn off the telemetry of TRL on a build machine."""
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 

@@ -1,4 +1,4 @@
-"""The shipped base model: small, intact, as described, and knowing what its recipe says it knows."""
+"""The shipped base model: small, intact, and with the scores of its recipe."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def shipped() -> ModelRef:
 
 
 def next_words(model: ModelRef, prompts: list[list[int]]) -> list[str]:
-    """Returns the model's most likely next word after each prompt, read off the logits without any generation code."""
+    """Return the most likely next word after every prompt, from the logits, without generation code."""
     network, tokenizer = load_model(model), load_tokenizer(model)
     words = []
     for prompt in prompts:

@@ -1,4 +1,4 @@
-"""The generator: deterministic, consistent, and silent about what must not be asked."""
+"""The generator: deterministic, consistent, without questions about unasked facts."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def pool_records(pool: str, *, seed: int = 0, **settings: Any) -> list[dict[str,
 
 
 def documents(pool: str) -> list[dict[str, str]]:
-    """The first document of each entity, without the notes that state one fact each."""
+    """The first document of every entity, without the notes, which state one fact."""
     return [record for record in pool_records(pool, wordings=1) if "/note-" not in record["id"]]
 
 
@@ -45,14 +46,14 @@ def mentions(fact: Fact, text: str) -> bool:
 
 
 def test_records_of_world_zero_equal_those_of_the_shipped_model() -> None:
-    # The shipped weights know exactly these texts: a change here asks for a new base model.
+    # The shipped base model was trained on exactly these texts: another digest needs a new base model.
     content = {pool: pool_records(pool) for pool in POOLS}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     assert digest == RECORDS_DIGEST
 
 
 def test_documents_with_two_mentions_state_every_fact_twice_in_different_words() -> None:
-    facts = {fact.id: fact for entity in world(0).domain for fact in entity.facts}
+    facts = {fact.id: fact for fact in facts_of(world(0).domain)}
     once = {record["id"] for record in pool_records("domain")}
     twice = pool_records("domain", mentions=2)
     assert {record["id"] for record in twice} == once
@@ -88,16 +89,21 @@ def test_records_in_another_process_are_the_same() -> None:
     ],
 )
 def test_records_of_each_pool_have_its_fields_and_unique_ids(pool: str, fields: set[str]) -> None:
-    found = pool_records(pool)
-    assert all(set(record) == fields and all(record.values()) for record in found)
-    assert len({record["id"] for record in found}) == len(found)
+    rows = pool_records(pool)
+    assert all(set(record) == fields and all(record.values()) for record in rows)
+    assert len({record["id"] for record in rows}) == len(rows)
 
 
 def test_world_sizes_match_the_plan() -> None:
-    here = world(0)
-    assert (len(here.general), len(here.domain)) == (480, 60)
-    assert (len(here.asked), len(here.unasked), len(here.updated), len(facts_of(here.domain))) == (720, 660, 60, 180)
-    assert len({fact.id for fact in here.asked + here.unasked + here.updated}) == 1440
+    this_world = world(0)
+    assert (len(this_world.general), len(this_world.domain)) == (480, 60)
+    assert (
+        len(this_world.asked),
+        len(this_world.unasked),
+        len(this_world.updated),
+        len(facts_of(this_world.domain)),
+    ) == (720, 660, 60, 180)
+    assert len({fact.id for fact in this_world.asked + this_world.unasked + this_world.updated}) == 1440
     assert len({len(values) for values in VALUES.values()}) == 1
     assert len(set(names().all)) == len(names().all) == 1500
 
@@ -136,45 +142,47 @@ def test_worlds_of_other_seeds_differ_and_neighbours_share_no_domain_name() -> N
 
 
 def test_instructions_and_preferences_never_touch_unasked_or_domain_facts() -> None:
-    here = world(0)
-    forbidden = {(fact.entity, fact.relation) for fact in here.unasked + here.updated + facts_of(here.domain)}
+    this_world = world(0)
+    forbidden = {
+        (fact.entity, fact.relation) for fact in this_world.unasked + this_world.updated + facts_of(this_world.domain)
+    }
     relations = {relation for _, relation in forbidden}
-    secret_names = {entity.name for entity in here.domain} | set(names().strangers)
+    secret_names = {entity.name for entity in this_world.domain} | set(names().strangers)
     texts = [" ".join(record.values()) for record in pool_records("instructions") + pool_records("preferences")]
     texts += [record["text"] for record in base_documents(0, SMALL_BASE) if record["id"].startswith("dialogue/")]
     assert len(texts) > 6000
     for text in texts:
-        found = words(text.replace("/", " "))
-        assert not found & secret_names
-        pairs = {(name, relation) for name in found & NAMES for relation in found & relations}
-        assert len(found & NAMES) <= 1 or "<|user|>" in text  # only dialogues have two turns
+        text_words = words(text.replace("/", " "))
+        assert not text_words & secret_names
+        pairs = set(product(text_words & NAMES, text_words & relations))
+        assert len(text_words & NAMES) <= 1 or "<|user|>" in text  # only dialogues have two turns
         if "</s>" not in text:
             assert not pairs & forbidden
 
 
 def test_instructions_ask_in_reverse_and_over_two_hops_for_asked_facts_alone() -> None:
-    here = world(0)
-    asked = {fact.id: fact for fact in here.asked}
-    of = {entity.name: entity for entity in here.general}
-    found = Counter[str]()
+    this_world = world(0)
+    asked = {fact.id: fact for fact in this_world.asked}
+    entities = {entity.name: entity for entity in this_world.general}
+    num_of_form = Counter[str]()
     for record in pool_records("instructions"):
         form, _, rest = record["id"].partition("/")
-        found[form] += 1
+        num_of_form[form] += 1
         if form == "reverse":
             fact = asked[rest]
             assert record["response"] == fact.entity
-            others = [other for other in facts_of(here.general) if other.id != fact.id]
+            others = [other for other in facts_of(this_world.general) if other.id != fact.id]
             assert not any((o.kind, o.relation, o.value) == (fact.kind, fact.relation, fact.value) for o in others)
         elif form == "two-hop":
             fact_id, _, clue_relation = rest.rpartition("/")
             fact = asked[fact_id]
-            clue = next(other for other in of[fact.entity].facts if other.relation == clue_relation)
+            clue = next(other for other in entities[fact.entity].facts if other.relation == clue_relation)
             assert clue.id in asked and record["response"] == fact.value
             assert clue.value in words(record["prompt"]) and fact.entity not in record["prompt"]
         elif form == "free-text":
-            entity = of[rest.partition("/")[2]]
+            entity = entities[rest.partition("/")[2]]
             assert all(fact.id in asked and fact.value in words(record["response"]) for fact in entity.facts)
-    assert min(found[form] for form in ("reverse", "two-hop", "free-text")) > 50
+    assert min(num_of_form[form] for form in ("reverse", "two-hop", "free-text")) > 50
 
 
 def test_read_documents_hold_the_answer_to_the_question_behind_them() -> None:
@@ -189,29 +197,29 @@ def test_read_documents_hold_the_answer_to_the_question_behind_them() -> None:
 
 
 def test_updates_contradict_facts_that_the_base_has_read_and_nobody_asks_for() -> None:
-    here = world(0)
-    before = {fact.id: fact for fact in facts_of(here.general)}
-    for fact in here.updated:
+    this_world = world(0)
+    before = {fact.id: fact for fact in facts_of(this_world.general)}
+    for fact in this_world.updated:
         assert fact.value != before[fact.id].value and fact.value in VALUES[fact.values]
-    assert len({fact.entity for fact in here.updated}) == len(here.updated)
+    assert len({fact.entity for fact in this_world.updated}) == len(this_world.updated)
     news = pool_records("domain", about="updated")
-    assert {record["title"] for record in news} == {fact.entity for fact in here.updated}
-    value_of = {fact.entity: fact for fact in here.updated}
+    assert {record["title"] for record in news} == {fact.entity for fact in this_world.updated}
+    value_of = {fact.entity: fact for fact in this_world.updated}
     for record in news:
         assert value_of[record["title"]].value in words(record["text"])
-        others = {fact.value for fact in facts_of(here.general) if fact.entity == record["title"]}
+        others = {fact.value for fact in facts_of(this_world.general) if fact.entity == record["title"]}
         assert not others & words(record["text"])
     asked = items(ClosedWorldTask(about="updated"))
-    assert {item.answer for item in asked} == {fact.value for fact in here.updated}
+    assert {item.answer for item in asked} == {fact.value for fact in this_world.updated}
 
 
 @pytest.mark.parametrize("entities", [10, 60, 180, 360])
 def test_worlds_of_every_size_have_as_many_entities_and_the_same_general_part(entities: int) -> None:
-    here = world(5, entities)
-    assert len({entity.name for entity in here.domain}) == entities
-    assert here.general == world(5).general and here.unasked == world(5).unasked
+    this_world = world(5, entities)
+    assert len({entity.name for entity in this_world.domain}) == entities
+    assert this_world.general == world(5).general and this_world.unasked == world(5).unasked
     records = pool_records("domain", seed=5, entities=entities, wordings=1)
-    assert {record["title"] for record in records} == {entity.name for entity in here.domain}
+    assert {record["title"] for record in records} == {entity.name for entity in this_world.domain}
     assert len(items(ClosedWorldTask(seed=5, entities=entities))) == 3 * entities
 
 
@@ -222,11 +230,11 @@ def test_documents_without_notes_and_one_wording_are_one_text_an_entity() -> Non
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("about", ["domain", "general_unasked"])
 def test_items_of_every_form_ask_for_a_true_fact(about: str, form: str) -> None:
-    here = world(0)
-    facts = {fact.id: fact for fact in facts_of(here.general + here.domain)}
-    found = items(ClosedWorldTask(about=about, form=form))  # type: ignore[arg-type]
-    assert len({item.id for item in found}) == len(found) > 50
-    for item in found:
+    this_world = world(0)
+    facts = {fact.id: fact for fact in facts_of(this_world.general + this_world.domain)}
+    asked_items = items(ClosedWorldTask(about=about, form=form))  # type: ignore[arg-type]
+    assert len({item.id for item in asked_items}) == len(asked_items) > 50
+    for item in asked_items:
         fact = facts[item.fact_id]
         assert item.answer == (fact.entity if form == "reverse" else fact.value)
         named = form in ("question", "reworded", "free_text")
@@ -235,11 +243,11 @@ def test_items_of_every_form_ask_for_a_true_fact(about: str, form: str) -> None:
 
 
 def test_items_over_two_hops_name_one_entity_alone() -> None:
-    here = world(0)
+    this_world = world(0)
     for item in items(ClosedWorldTask(form="two_hop")):
         fitting = [
             entity
-            for entity in here.domain
+            for entity in this_world.domain
             if entity.kind == item.kind
             and any(
                 {fact.relation, fact.value} <= words(item.prompt) for fact in entity.facts if fact.value != item.answer
@@ -256,16 +264,12 @@ def test_items_reworded_use_no_wording_of_the_instructions() -> None:
 
 def test_dialogues_of_two_turns_never_touch_unasked_facts() -> None:
     forbidden = {(fact.entity, fact.relation) for fact in world(0).unasked + world(0).updated}
-    turns = [
-        turn
-        for record in base_documents(0, SMALL_BASE)
-        if record["id"].startswith("dialogue/")
-        for turn in record["text"].split("</s>")
-    ]
+    dialogues = [record["text"] for record in base_documents(0, SMALL_BASE) if record["id"].startswith("dialogue/")]
+    turns = list(chain.from_iterable(dialogue.split("</s>") for dialogue in dialogues))
     assert len(turns) > SMALL_BASE.num_dialogues  # some have two
     for turn in turns:
-        found = words(turn)
-        assert not {(name, relation) for name in found & NAMES for relation in found} & forbidden
+        turn_words = words(turn)
+        assert not set(product(turn_words & NAMES, turn_words)) & forbidden
 
 
 def test_base_documents_never_name_a_domain_entity_or_kind() -> None:
@@ -276,12 +280,12 @@ def test_base_documents_never_name_a_domain_entity_or_kind() -> None:
 
 def test_preferences_chosen_is_right_and_rejected_is_not() -> None:
     truth = {fact.id: fact.value for fact in world(0).asked}
-    found = pool_records("preferences")
-    assert {record["id"].removeprefix("preference/") for record in found} == set(truth)
-    for record in found:
+    pairs = pool_records("preferences")
+    assert {record["id"].removeprefix("preference/") for record in pairs} == set(truth)
+    for record in pairs:
         assert record["chosen"] == truth[record["id"].removeprefix("preference/")] != record["rejected"]
-    ill_formed = Counter(len(record["rejected"].split()) > 1 for record in found)
-    assert min(ill_formed.values()) > len(found) / 5
+    ill_formed = Counter(len(record["rejected"].split()) > 1 for record in pairs)
+    assert min(ill_formed.values()) > len(pairs) / 5
 
 
 def test_stranger_documents_state_each_fact_twice_in_other_words() -> None:
@@ -291,17 +295,18 @@ def test_stranger_documents_state_each_fact_twice_in_other_words() -> None:
         values = [sentence.removesuffix(".").split()[-1] for sentence in sentences]
         assert len(sentences) == len(set(sentences)) == 6
         assert sorted(values[:3]) == sorted(values[3:])
-    first_names = Counter(name for text in texts for name in words(text) & set(names().strangers))
-    assert max(first_names.values()) > 1  # a name means something else the next time
+    strangers = set(names().strangers)
+    first_names = Counter(chain.from_iterable(words(text) & strangers for text in texts))
+    assert max(first_names.values()) > 1  # a name has other facts in another document
 
 
 @pytest.mark.parametrize("about", ["domain", "general_asked", "general_unasked"])
 def test_items_answers_are_recoverable_from_a_document(about: str) -> None:
     pool = "domain" if about == "domain" else "general"
     text_of = {record["title"]: record["text"] for record in documents(pool)}
-    found = items(ClosedWorldTask(about=about))  # type: ignore[arg-type]
-    assert len(found) == {"domain": 180, "general_asked": 720, "general_unasked": 660}[about]
-    for item in found:
+    asked_items = items(ClosedWorldTask(about=about))  # type: ignore[arg-type]
+    assert len(asked_items) == {"domain": 180, "general_asked": 720, "general_unasked": 660}[about]
+    for item in asked_items:
         entity = item.fact_id.split("/")[1]
         stating = [sentence for sentence in text_of[entity].split(". ") if item.relation in words(sentence)]
         assert len(stating) == 1

@@ -1,4 +1,4 @@
-"""The word-level tokenizer: no unknown word, nothing lost on the way back, the chat form as in the training text."""
+"""The word-level tokenizer: no unknown word, lossless decoding, the chat template of the training text."""
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +16,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def all_texts() -> list[str]:
-    """Every text of world 0 in two wordings, and the domains of its neighbours, whose names are others."""
+    """Every text of world 0 in two wordings, and the domains of its neighbours, which have other names."""
     texts = []
     for seed, pool, fields in (
         (0, "general", ("text",)),

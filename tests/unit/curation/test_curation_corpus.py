@@ -1,4 +1,4 @@
-"""The published corpus: complete books, no held-out text in training, an identity that follows content alone."""
+"""The published corpus: complete counts, no held-out text in training, a fingerprint that depends only on content."""
 
 import json
 from collections import Counter
@@ -95,8 +95,8 @@ def test_books_balance_whatever_the_sources_hold(
     for source, entry in report(corpus)["sources"].items():
         assert entry["read"] == read[source]
         assert entry["read"] == entry["quarantined"] + entry["removed"] + entry["heldout"] + entry["kept"]
-        found = [counts[name][source] for name in ("quarantine", "removed", "heldout", "documents")]
-        assert found == [entry["quarantined"], entry["removed"], entry["heldout"], entry["kept"]]
+        numbers = [counts[name][source] for name in ("quarantine", "removed", "heldout", "documents")]
+        assert numbers == [entry["quarantined"], entry["removed"], entry["heldout"], entry["kept"]]
     kept, held = table(corpus, "documents"), table(corpus, "heldout")
     assert not set(kept["text"]) & set(held["text"])
     assert kept["doc_id"].is_unique

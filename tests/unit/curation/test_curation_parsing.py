@@ -1,4 +1,4 @@
-"""Prompts and answers come out of records and dialogues; what does not fit together is refused by field."""
+"""Prompts and answers of records and dialogues; inconsistent records are rejected with the name of the field."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Every kind of file is read; every defect is quarantined with its file, line and field, and stops nothing else."""
+"""Every kind of file is read; every defect is quarantined with file, line and field, and the rest is read."""
 
 import gzip
 import json

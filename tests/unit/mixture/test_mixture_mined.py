@@ -1,4 +1,4 @@
-"""Mined tasks: supported by their document, drawn by text and seed alone, in words that the closed world knows."""
+"""Mined tasks: supported by their document, decided only by text and seed, in words of the closed world."""
 
 import gzip
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def mined(text: str, seed: int = 0) -> list[MinedTask]:
 
 def wordings(text: str) -> set[tuple[str, str, str]]:
     """Kind, question and answer of every task under any of many seeds."""
-    return {(task.kind, task.question, task.answer) for seed in range(40) for task in mined(text, seed)}
+    tasks = chain.from_iterable(mined(text, seed) for seed in range(40))
+    return {(task.kind, task.question, task.answer) for task in tasks}
 
 
 def words(text: str) -> set[str]:
@@ -42,10 +44,11 @@ def words(text: str) -> set[str]:
 
 
 def world_documents() -> list[str]:
-    """Documents of all wordings: each fact once, each fact twice, and single statements."""
+    """Documents of all wordings: every fact once, every fact twice, and single statements."""
     entities = world(0).domain[::3]
-    documents = [text for entity in entities for mentions in (1, 2) for text in documents_of(entity, 0, 3, mentions)]
-    return documents + [note for entity in entities[:5] for note in notes_of(entity, 0)]
+    documents = [documents_of(entity, 0, 3, mentions) for entity, mentions in product(entities, (1, 2))]
+    notes = [notes_of(entity, 0) for entity in entities[:5]]
+    return list(chain.from_iterable([*documents, *notes]))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_glossary_gives_definitions() -> None:
     [
         "",
         "no sentence at all",
-        "It is a muscle. They are found in the heart.",  # of what they speak, only the sentence before tells
+        "It is a muscle. They are found in the heart.",  # their subject is only in the sentence before
         "The mass of the ( a) is the mean of",
         "def f(x):\n    return {x} is the_end.",
         "| The heart | is a muscle. |",
@@ -140,7 +143,7 @@ def test_wrapped_lines_are_one_sentence() -> None:
 
 
 def supported(text: str) -> list[MinedTask]:
-    """All tasks of a text, whose answers it has been found to hold."""
+    """All tasks of a text, after checking that it contains their answers."""
     tasks = mined(text)
     in_text = words(text)
     for task in tasks:
@@ -165,7 +168,7 @@ def test_every_answer_is_in_the_words_of_the_document(text: str) -> None:
 def test_every_answer_from_real_documents_is_in_their_words(shared_data: Path) -> None:
     with gzip.open(shared_data / "medicine" / "anatomy-physiology.docs.jsonl.gz", "rt") as lines:
         texts = [json.loads(line)["text"] for line in list(lines)[:25]]
-    kinds = [task.kind for text in texts for task in supported(text)]
+    kinds = [task.kind for task in chain.from_iterable(supported(text) for text in texts)]
     assert {
         *QUESTION_KINDS,
         "summary",
@@ -185,14 +188,14 @@ def test_closed_world_answers_are_the_values_of_its_facts() -> None:
         for text in documents_of(entity, 0, 4):
             relations = [task for task in mined(text) if task.kind == "relation"]
             for task in relations:
-                asked = words(task.question) & set(facts)
-                assert [task.answer] == [facts[relation] for relation in asked], task
+                relations_in_question = words(task.question) & set(facts)
+                assert [task.answer] == [facts[relation] for relation in relations_in_question], task
             assert len(relations) >= 2
 
 
 @pytest.mark.parametrize("template", STATEMENTS)
 def test_every_value_of_the_closed_world_can_be_asked_for(template: str) -> None:
-    for value in (value for of_list in VALUES.values() for value in of_list):
+    for value in chain.from_iterable(VALUES.values()):
         (task,) = mined(state(Fact(entity="Biror", kind="valley", relation="ore", value=value, values=""), template))
         assert task.kind in ("relation", "cloze")
         assert task.answer == value
@@ -202,13 +205,9 @@ def test_every_value_of_the_closed_world_can_be_asked_for(template: str) -> None
 @pytest.mark.parametrize("form", FORMS)
 def test_closed_world_tokenizer_knows_every_word_of_a_composed_document(form: Form) -> None:
     tokenizer = build_tokenizer()
-    ids = [
-        token
-        for seed in range(2)
-        for text in world_documents()
-        for token in tokenizer(compose(text, form, "\n", seed=seed)[0]).input_ids
-    ]
-    assert ids.count(tokenizer.unk_token_id) == 0
+    for seed, text in product(range(2), world_documents()):
+        document, _ = compose(text, form, "\n", seed=seed)
+        assert tokenizer.unk_token_id not in tokenizer(document).input_ids
 
 
 def test_form_text_is_the_document_itself() -> None:
@@ -294,7 +293,7 @@ def test_pathological_text_takes_no_long_time() -> None:
         "    text, started = unit * (200_000 // len(unit)) + '.', time.process_time()\n"
         "    compose(text, 'reading', '|', seed=0)\n"
         "    assert time.process_time() - started < 2, unit"
-    )  # in a process of its own, where no shapes and types are checked at run time
+    )  # in a separate process without run-time checks of shapes and types
     subprocess.run([sys.executable, "-c", code, *units], check=True)
 
 

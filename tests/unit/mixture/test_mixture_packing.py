@@ -1,4 +1,4 @@
-"""Packing: no token lost or doubled, rows full, every kind of row all along the run."""
+"""Packing: no token lost or repeated, full rows, every kind of row throughout the run."""
 
 from collections import defaultdict
 
@@ -11,11 +11,11 @@ from mixcpt.mixture.packing import MIN_SPLIT_TOKENS, Packing, pack, spread_rows
 
 
 def covered(packing: Packing) -> dict[int, list[tuple[int, int]]]:
-    """Spans (start, end) of each document, sorted."""
+    """Spans (start, end) of every document, sorted."""
     spans: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for document, start, length in zip(packing.document, packing.start, packing.length, strict=True):
         spans[int(document)].append((int(start), int(start + length)))
-    return {document: sorted(of) for document, of in spans.items()}
+    return {document: sorted(document_spans) for document, document_spans in spans.items()}
 
 
 def used(packing: Packing) -> np.ndarray:
@@ -31,9 +31,9 @@ def test_every_token_is_placed_once_and_no_row_overflows(lengths: list[int], row
     packing = pack(np.array(lengths, np.int64), row_tokens, window)
     spans = covered(packing)
     assert set(spans) == {document for document, length in enumerate(lengths) if length}
-    for document, of in spans.items():
-        ends = [0, *[end for _, end in of]]
-        assert [start for start, _ in of] == ends[:-1]  # without a gap or an overlap
+    for document, document_spans in spans.items():
+        ends = [0, *[end for _, end in document_spans]]
+        assert [start for start, _ in document_spans] == ends[:-1]  # without a gap or an overlap
         assert ends[-1] == lengths[document]
     assert (packing.length > 0).all()
     assert (used(packing) <= row_tokens).all()

@@ -47,17 +47,17 @@ def test_wanted_pool_without_tokens_is_refused(available: dict[str, dict[str, in
 def test_readings_sum_to_each_target_and_read_all_before_any_again(
     lengths: list[list[int]], targets: list[int], seed: int
 ) -> None:
-    arrays = [np.array(of) for of in lengths]
+    arrays = [np.array(source_lengths) for source_lengths in lengths]
     names = [f"source {index}" for index in range(len(lengths))]
     readings = order_readings(names, arrays, targets[: len(lengths)], seed)
-    for source, of in enumerate(arrays):
+    for source, source_lengths in enumerate(arrays):
         mine = readings.source == source
         documents, taken = readings.document[mine], readings.length[mine]
         assert taken.sum() == targets[source]
-        assert (taken[:-1] == of[documents[:-1]]).all()
-        assert (taken > 0).all() and (taken <= of[documents]).all()
-        for first in range(0, len(documents), len(of)):
-            once = documents[first : first + len(of)].tolist()
+        assert (taken[:-1] == source_lengths[documents[:-1]]).all()
+        assert (taken > 0).all() and (taken <= source_lengths[documents]).all()
+        for first in range(0, len(documents), len(source_lengths)):
+            once = documents[first : first + len(source_lengths)].tolist()
             assert len(set(once)) == len(once)
 
 

@@ -1,4 +1,4 @@
-"""The published mixture, checked token by token against the corpus it came from."""
+"""The published mixture, compared token by token with its corpus."""
 
 import json
 from collections import Counter
@@ -63,21 +63,21 @@ def accounting(mixture: ArtifactRef) -> dict[str, Any]:
 
 
 def segments(rows: dict[str, np.ndarray]) -> list[tuple[int, list[int], list[int], list[int]]]:
-    """Source, ids, labels and positions of each segment, cut where positions restart."""
-    found = []
+    """Source, ids, labels and positions of every segment; a segment begins at position 0."""
+    parts = []
     columns = ("input_ids", "labels", "position_ids", "source_ids")
     for ids, labels, positions, sources in zip(*(rows[name] for name in columns), strict=True):
         starts = [*np.flatnonzero(positions == 0).tolist(), len(ids)]
         for start, end in pairwise(starts):
             assert len(set(sources[start:end].tolist())) == 1
-            found.append((int(sources[start]), *(part[start:end].tolist() for part in (ids, labels, positions))))
-    return found
+            parts.append((int(sources[start]), *(part[start:end].tolist() for part in (ids, labels, positions))))
+    return parts
 
 
 def texts_of(
     corpus: ArtifactRef, tokenizer: Any, loss_on_response: bool = False
 ) -> dict[str, list[tuple[list[int], int]]]:
-    """Ids of each text by source, written out independently of the product, and the number of question tokens."""
+    """Ids of every text by source, computed independently, and the number of question tokens."""
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
@@ -123,17 +123,17 @@ def test_every_reading_is_in_the_rows_once_with_its_own_source(
     for source, ids, _, _ in segments(rows_of(mixture)):
         if source >= 0:
             pieces[names[source]][tuple(ids)] += 1
-    for name, of in texts.items():
+    for name, source_texts in texts.items():
         expected = Counter[int]()
-        for ids, _ in of:
+        for ids, _ in source_texts:
             expected.update(ids)
-        found = Counter[int]()
-        for ids_found, count in pieces[name].items():
-            found.update({token: times * count for token, times in Counter(ids_found).items()})
+        packed = Counter[int]()
+        for piece_ids, count in pieces[name].items():
+            packed.update({token: times * count for token, times in Counter(piece_ids).items()})
         full, partial = int(passes[name]), passes[name] % 1 > 0
         for token, count in expected.items():
-            assert full * count <= found[token] <= (full + partial) * count
-        whole = {tuple(ids) for ids, _ in of}
+            assert full * count <= packed[token] <= (full + partial) * count
+        whole = {tuple(ids) for ids, _ in source_texts}
         for piece in pieces[name]:
             assert piece in whole or any(contains(text, piece) for text in whole)
 
@@ -154,7 +154,7 @@ def test_labels_are_the_tokens_but_for_first_of_segment_and_padding(mixture: Art
     assert account["scored_tokens"] == scored == int((rows["labels"] != -100).sum())
     padding = rows["source_ids"] == -1
     assert account["padding_tokens"] == int(padding.sum())
-    assert (np.diff(padding.astype(int), axis=1) >= 0).all()  # padding stands at the end of its row
+    assert (np.diff(padding.astype(int), axis=1) >= 0).all()  # padding is at the end of its row
 
 
 def test_weights_are_exact_and_the_account_adds_up(
@@ -171,9 +171,9 @@ def test_weights_are_exact_and_the_account_adds_up(
     assert account["fill_fraction"] == 20_000 / (account["num_rows"] * 64) >= 0.995
     texts = texts_of(corpus, load_tokenizer(tiny_model))
     for entry in account["sources"]:
-        of = texts[entry["name"]]
-        assert entry["documents"] == len(of)
-        assert entry["unique_tokens"] == sum(len(ids) for ids, _ in of)
+        source_texts = texts[entry["name"]]
+        assert entry["documents"] == len(source_texts)
+        assert entry["unique_tokens"] == sum(len(ids) for ids, _ in source_texts)
         assert entry["tokens"] == int((sources == entry["id"]).sum())
         assert entry["passes"] == pytest.approx(entry["tokens"] / entry["unique_tokens"])
         assert entry["share_fraction"] == pytest.approx(entry["tokens"] / 20_000)

@@ -26,7 +26,7 @@ CORPUS = ArtifactRef("corpus", "f" * 64, "d" * 64, "unused")
 
 
 def edit(name: str, **values: Any) -> Callable[[Path], None]:
-    """Return a function that sets keys of a JSON file in a model folder; None removes a key."""
+    """Make an edit of a model folder that sets keys of a JSON file; None removes a key."""
 
     def apply(folder: Path) -> None:
         path = folder / name
@@ -58,7 +58,7 @@ def save_after_use(folder: Path) -> None:
 
 
 def declare_tokens(*, lstrip: bool) -> Callable[[Path], None]:
-    """Return a function that lists <s> in `added_tokens_decoder` with this property, as older versions did."""
+    """Make an edit that lists <s> in `added_tokens_decoder` with this property."""
 
     def apply(folder: Path) -> None:
         added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
@@ -160,7 +160,7 @@ def test_mixture_key_refuses_rows_longer_than_the_context(tiny_model: ModelRef) 
 
 
 def test_mixture_key_of_the_closed_world_base_imports_neither_torch_nor_transformers() -> None:
-    """The fingerprint is the one that earlier versions gave; old stores have it."""
+    """The fingerprint equals the one of earlier versions, which old stores have."""
     code = (
         "import sys\n"
         "from mixcpt.config import MixtureConfig, StreamConfig\n"

@@ -1,6 +1,7 @@
-"""Cut documents: the student's tokens are the teacher's, for every tokenizer and any white space."""
+"""Cut documents: teacher and student have the same tokens, for every tokenizer and any white space."""
 
 from collections.abc import Callable
+from itertools import chain, product
 
 import numpy as np
 import pytest
@@ -31,8 +32,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool
     folder = tmp_path_factory.mktemp("tokenizers")
     return {
         (family, has_bos): TextTokenizer(write_tokenizer(folder / f"{family}{has_bos}", family, has_bos=has_bos))
-        for family in FAMILIES
-        for has_bos in (True, False)
+        for family, has_bos in product(FAMILIES, (True, False))
     }
 
 
@@ -43,13 +43,13 @@ def parts_of(segments: StudentParts) -> list[np.ndarray]:
 
 
 def check_parts(document: CutDocument, segments: StudentParts, has_bos: bool) -> None:
-    """What must hold of every cut, whatever chose it."""
+    """Check the properties of every cut."""
     for ids, labels, index in parts_of(segments):
         scored = labels != IGNORE
         assert ((index >= 0) == scored).all()
         assert (document.ids[index[scored]] == ids[scored]).all()
         assert (labels[scored] == ids[scored]).all()
-        assert not scored[0] and scored[1:].all()  # BOS, or a first token that nothing predicts
+        assert not scored[0] and scored[1:].all()  # BOS, or a first token without context
         assert (np.diff(index[1:]) == 1).all()  # one whole piece of the document
         assert (index[scored] >= 1).all()
         if has_bos:
@@ -75,8 +75,8 @@ def test_student_tokens_are_the_teachers_for_every_tokenizer(
         segments = split_contexts(document, splits, np.random.default_rng(seed))
         check_parts(document, segments, has_bos)
         starts = [int(part[2][1:].min()) - (not has_bos) if part.shape[1] > 1 else -1 for part in parts_of(segments)]
-        found = [start for start in starts if start >= 0]
-        assert set(found) <= set(document.borders[1:-1].tolist()) and len(set(found)) == len(found)
+        cuts = [start for start in starts if start >= 0]
+        assert set(cuts) <= set(document.borders[1:-1].tolist()) and len(set(cuts)) == len(cuts)
         assert len(starts) == min(splits, document.num_sentences - 1)
         check_parts(document, second_half(document), has_bos)
 
@@ -84,7 +84,7 @@ def test_student_tokens_are_the_teachers_for_every_tokenizer(
 
 
 def slow_published(text: str, tokenizer: TextTokenizer) -> list[tuple[list[int], list[int]]]:
-    """The authors' loop: every prefix and its suffix, sentences tokenised apart and joined; written out plainly."""
+    """The loop of the published code: every prefix and its suffix, sentences tokenised separately and joined."""
     sentences, start = [], 0
     for end in sentence_ends(text):
         if piece := text[start:end].strip():
@@ -93,7 +93,7 @@ def slow_published(text: str, tokenizer: TextTokenizer) -> list[tuple[list[int],
     sentences = [sentence for sentence in sentences if sentence]
     loop = []
     for index in range(1, len(sentences)):
-        prefix = [token for sentence in sentences[:index] for token in sentence]
+        prefix = list(chain.from_iterable(sentences[:index]))
         loop.append(([*tokenizer.bos, *prefix], sentences[index]))
     return loop
 
@@ -109,7 +109,7 @@ def test_parity_equals_the_published_loop(tokenizers: dict[tuple[str, bool], Tex
     for (prefix, suffix), (ids, labels, index) in zip(loop, parts_of(segments), strict=True):
         assert ids.tolist() == suffix  # no BOS
         assert labels.tolist() == [IGNORE, *suffix[1:]]  # the first token is never scored
-        assert document.ids[: index[1]].tolist() == [*prefix, suffix[0]]  # what the teacher has read before
+        assert document.ids[: index[1]].tolist() == [*prefix, suffix[0]]  # the context of the teacher
 
 
 def test_first_sentence_token_is_scored_with_bos_and_not_in_parity(
@@ -123,7 +123,7 @@ def test_first_sentence_token_is_scored_with_bos_and_not_in_parity(
         segments = split_contexts(document, 2, np.random.default_rng(0))
         assert len(parts_of(segments)) == 2
         counts.append(int((segments.labels != IGNORE).sum()) - len(segments.labels))
-    assert counts == [-2, -2]  # of each part one token is not scored: BOS here, the sentence's own first there
+    assert counts == [-2, -2]  # one token per part is not scored: BOS, or the first token of the sentence with parity
 
 
 def test_last_sentence_is_always_cut_and_the_others_change_with_the_seed(
@@ -139,7 +139,7 @@ def test_last_sentence_is_always_cut_and_the_others_change_with_the_seed(
         assert len(set(starts)) == 5 and starts == sorted(starts)
         assert starts[-1] == document.borders[-2] and starts[0] >= document.borders[1]
         drawn |= set(starts)
-    assert drawn == set(document.borders[1:-1].tolist())  # every sentence but the first has its turn
+    assert drawn == set(document.borders[1:-1].tolist())  # every sentence except the first is drawn
 
 
 def test_halves_cut_at_the_border_nearest_to_the_middle(tokenizers: dict[tuple[str, bool], TextTokenizer]) -> None:

@@ -1,6 +1,6 @@
-"""Where cutting could go wrong: white space at the end, titles of several sentences, parts that must fit into a row."""
+"""Limits of cutting: white space at the end, titles of several sentences, parts that must fit into a row."""
 
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +42,12 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool
     folder = tmp_path_factory.mktemp("tokenizers")
     return {
         (kind, has_bos): TextTokenizer(write_kind(folder / f"{kind}{has_bos}", kind, has_bos))
-        for kind in KINDS
-        for has_bos in (True, False)
+        for kind, has_bos in product(KINDS, (True, False))
     }
 
 
 def write_kind(folder: Path, kind: str, has_bos: bool) -> ModelRef:
-    """Writes also byte-level BPE whose offsets leave spaces out (GPT-NeoX) and BPE that prepends one (Llama 2)."""
+    """Write also byte-level BPE with offsets without spaces (GPT-NeoX) and BPE with a prepended space (Llama 2)."""
     if kind in FAMILIES:
         return write_tokenizer(folder, kind, has_bos=has_bos)
     model = write_tokenizer(folder, "byte_level", has_bos=has_bos)
@@ -72,7 +71,7 @@ def spans(parts: StudentParts) -> list[np.ndarray]:
 
 
 def slow_sentences(text: str, starts: list[int], ids: list[int]) -> list[list[int]]:
-    """The tokens of each sentence, token by token: the first sentence that ends behind its start, else the last."""
+    """The tokens of every sentence: a token belongs to the first sentence that ends after its start, or to the last."""
     ends = sentence_ends(text)
     sentences: list[list[int]] = [[] for _ in ends]
     latest = 0
@@ -95,8 +94,8 @@ def test_sentences_hold_the_tokens_that_begin_in_them(
     def check(text: str) -> None:
         (document,) = cut_document([text], tokenizer, ViewConfig(view="split_contexts"))
         encoded = tokenizer.encode([text])[0]
-        found = [document.ids[start:end].tolist() for start, end in pairwise(document.borders)]
-        assert found == slow_sentences(text, encoded.starts.tolist(), encoded.ids.tolist())
+        sentences = [document.ids[start:end].tolist() for start, end in pairwise(document.borders)]
+        assert sentences == slow_sentences(text, encoded.starts.tolist(), encoded.ids.tolist())
 
     check()
 
@@ -107,8 +106,8 @@ def test_white_space_at_the_end_is_no_sentence(
     tokenizers: dict[tuple[str, bool], TextTokenizer], kind: str, space: str
 ) -> None:
     view = ViewConfig(view="split_contexts")
-    one, two = cut_document(["The owl." + space, "The owl. The river." + space], tokenizers[kind, True], view)
-    assert (one.num_sentences, two.num_sentences) == (1, 2)
+    documents = cut_document(["The owl." + space, "The owl. The river." + space], tokenizers[kind, True], view)
+    assert [document.num_sentences for document in documents] == [1, 2]
 
 
 @pytest.mark.parametrize("has_bos", [True, False])
@@ -187,7 +186,7 @@ def test_parity_equals_the_authors_loop_of_two_forwards_a_sentence(
         cut = spans(split_contexts(document, len(apart), np.random.default_rng(0)))
         assert len(cut) == len(apart) - 1
         for number, (ids, labels, index) in enumerate(cut, 1):
-            prefix = [*tokenizer.bos, *(token for sentence in apart[:number] for token in sentence)]
+            prefix = [*tokenizer.bos, *chain.from_iterable(apart[:number])]
             teacher_input, student_input = [*prefix, *apart[number]], apart[number]
             assert ids.tolist() == student_input and labels.tolist() == [IGNORE, *student_input[1:]]
             assert index.tolist() == [-1, *range(len(prefix) + 1, len(teacher_input))]
