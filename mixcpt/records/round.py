@@ -56,7 +56,8 @@ class Judgement:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Judgement":
-        return cls(**{name: math.nan if value is None else value for name, value in data.items()})
+        values: dict[str, Any] = {name: math.nan if value is None else value for name, value in data.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
