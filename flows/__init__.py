@@ -1,6 +1,6 @@
-"""How the tasks follow each other; composition alone."""
+"""Flows: they call tasks in order and contain no other logic."""
 
-from tasks.logs import hide_routine_hooks, hide_tracebacks_of_foreseen_errors
+from tasks.logs import hide_routine_hooks, hide_tracebacks_of_deliberate_errors
 
 hide_routine_hooks()
-hide_tracebacks_of_foreseen_errors()  # here, for whoever runs a flow imports it: the command line and a worker alike
+hide_tracebacks_of_deliberate_errors()  # here, because the command line and workers import this package

@@ -89,7 +89,7 @@ def run_rollback(path: str) -> int:
 
 
 def run_reconcile(path: str) -> int:
-    """Close what dead processes left open."""
+    """Clean up after processes that died."""
     from flows.reconcile import reconcile, show
 
     config = read_config(ReconcileConfig, path)

@@ -1,4 +1,4 @@
-"""The main job: from documents and a base model to a compared and registered model."""
+"""The main flow: from documents and a base model to an evaluated and registered model."""
 
 from prefect import flow
 from prefect.logging import get_run_logger
@@ -18,12 +18,12 @@ from tasks.stages import align, curate, evaluate, pretrain, preview
 
 @flow(name="adapt", flow_run_name="{config.name}", **HOOKS)
 def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the form shows the default
-    """Teach a base model a domain without losing what it already knows.
+    """Teach a base model a domain without losing its prior knowledge.
 
-    Documents are curated, and the base model answers the questions before training. It is then trained on the
-    documents, mixed with general instructions, while a teacher keeps its knowledge; a few general samples align it
-    to the chat form. The result answers the same questions and is registered in MLflow as challenger. A stage that
-    is already in the artifact store is not computed again.
+    Documents are curated, and the base model is evaluated before training. It is then trained on the documents, mixed
+    with general instructions, while a teacher preserves its knowledge; a few general samples align it to the chat
+    form. The result is evaluated on the same questions and registered in MLflow as challenger. Stages that are
+    already in the artifact store are not computed again.
     """
     adaptation = open_adaptation(config)
     if stored := find_stored_run(config, adaptation.base):

@@ -1,4 +1,4 @@
-"""Advice on a mixture: a designed search on one split, its best settings held against those given on another."""
+"""Searches settings of a mixture on one split, and compares the best ones with the original settings on another."""
 
 from prefect import flow
 
@@ -10,20 +10,16 @@ from tasks.advice import begin_search, publish_advice
 from tasks.hooks import HOOKS
 
 
-@flow(
-    name="advise",
-    flow_run_name="{config.name}",
-    **HOOKS,
-)
+@flow(name="advise", flow_run_name="{config.name}", **HOOKS)
 def advise(config: AdviseConfig) -> Advice:
-    """Find share of the domain, alpha and learning rate for a corpus.
+    """Recommend the domain share, alpha and learning rate for a corpus.
 
-    The search asks the selection split alone; what it recommends is then trained with every seed beside the settings
-    that were given, and both are asked the report split. What the store has is not trained again.
+    The search uses only the selection split. The recommended and the original settings are then trained with every
+    seed and compared on the report split. Trainings that are already in the store are not repeated.
     """
     search = begin_search(config)
+    retries = config.runtime.retries
     while drawn := search.draw():
         name = f"{config.name}: trial {len(search.attempts) + 1} of {config.num_trials}"
-        retries = config.runtime.retries
         search.learn(run_trials(name, drawn, parent=search.run_id, retries=retries, jobs=config.jobs))
     return publish_advice(search, compare(config.confirmation(search.best.point)))

@@ -1,4 +1,4 @@
-"""Methods against each other: each tuned alike, every seed, equal effort, one page."""
+"""Compares methods at equal effort: tunes each in the same way, trains it with every seed, and writes one page."""
 
 from prefect import flow
 
@@ -10,36 +10,33 @@ from tasks.comparison import (
     OpenComparison,
     chosen_values,
     equal_lengths,
-    judged,
     open_comparison,
     publish_comparison,
     report_trials,
+    score_values,
     search_trials,
 )
 from tasks.hooks import HOOKS
 from tasks.trials import Trial
 
 
-@flow(
-    name="compare",
-    flow_run_name="{config.name}",
-    **HOOKS,
-)
+@flow(name="compare", flow_run_name="{config.name}", **HOOKS)
 def compare(config: CompareConfig) -> Comparison:
     """Compare methods at equal effort.
 
-    Each contender is tuned with the first seed on the selection split, then trained with every seed at its best value
-    and asked the report split, whose questions chose nothing. Trainings that the store has are not done again.
+    Each contender is tuned with the first seed on the selection split. It is then trained with every seed at its best
+    value and evaluated on the report split, which was not used for any choice. Trainings that are already in the
+    store are not repeated.
     """
     opened = open_comparison(config)
     searched = search_trials(config)
-    found = _run(opened, "search", searched)
-    tried = judged(config, searched, found)
-    reported = report_trials(config, chosen_values(config, tried), equal_lengths(config, searched, found))
-    return publish_comparison(opened, tried, reported, _run(opened, "report", reported))
+    runs = _run(opened, "search", searched)
+    tried = score_values(config, searched, runs)
+    reported = report_trials(config, chosen_values(config, tried), equal_lengths(config, searched, runs))
+    return publish_comparison(opened, tried, reported, runs=_run(opened, "report", reported))
 
 
-def _run(opened: OpenComparison, purpose: str, given: list[Trial]) -> list[RunResult]:
+def _run(opened: OpenComparison, purpose: str, trials: list[Trial]) -> list[RunResult]:
     config = opened.config
-    named = f"{config.name}: {purpose}"
-    return run_trials(named, given, parent=opened.run_id, retries=config.runtime.retries, jobs=config.jobs)
+    name = f"{config.name}: {purpose}"
+    return run_trials(name, trials, parent=opened.run_id, retries=config.runtime.retries, jobs=config.jobs)

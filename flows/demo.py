@@ -1,4 +1,4 @@
-"""The demo: several adaptations, one after the other, in one table."""
+"""The demo: several adaptations, one after another, in one table."""
 
 from prefect import flow
 

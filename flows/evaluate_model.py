@@ -1,23 +1,20 @@
-"""Any model against the base of some settings: the same questions, side by side."""
+"""Evaluates any model with the questions of some settings, and compares it with their base model."""
 
 from prefect import flow
 
 from mixcpt.config import EvaluateModelConfig
 from mixcpt.evaluate import TaskDelta
-from tasks.any_model import ask_model, open_evaluation
+from tasks.any_model import evaluate_any, open_evaluation
 from tasks.hooks import HOOKS
 from tasks.stages import curate
 
 
-@flow(
-    name="evaluate-model",
-    flow_run_name="{config.name}: {config.model}",
-    **HOOKS,
-)
+@flow(name="evaluate-model", flow_run_name="{config.name}: {config.model}", **HOOKS)
 def evaluate_model(config: EvaluateModelConfig = EvaluateModelConfig()) -> list[TaskDelta]:  # noqa: B008
-    """Ask a model the questions of some settings, and hold it against their base; nothing is trained.
+    """Evaluate a model with the questions of some settings and compare it with their base model, without training.
 
-    For a model from elsewhere, a merge, or a champion and new questions. What has been asked before is not asked again.
+    Use it for an external model, a merged model, or a champion and new questions. Evaluations that are already in the
+    store are not repeated.
     """
-    asked = open_evaluation(config)
-    return ask_model(asked, curate(asked.adaptation), config.form)
+    evaluation = open_evaluation(config)
+    return evaluate_any(evaluation, curate(evaluation.adaptation), config.form)

@@ -61,7 +61,7 @@ def print_champion(version: str, runtime: RuntimeConfig) -> None:
 
 @contextmanager
 def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
-    """Connect to the configured Prefect server, to that of `mixcpt up`, or to a temporary one."""
+    """Connect to the configured Prefect server, to the server of `mixcpt up`, or to a temporary one."""
     store = Path(runtime.store).expanduser().resolve()
     preparing = prepare_in_background(Place.of(runtime))  # while the server starts: both take seconds
     with ExitStack() as server:
@@ -74,4 +74,4 @@ def _prefect_api(runtime: RuntimeConfig) -> Iterator[None]:
             try:
                 yield
             finally:
-                APILogHandler().flush()  # before the server ends; later, every line would be a failed request
+                APILogHandler().flush()  # while the server runs; later, every line would be a failed request

@@ -1,4 +1,4 @@
-"""Which model serves: a promotion and the way back, each a transaction."""
+"""Promotes a version of the registered model to champion, or restores the previous champion, in a transaction."""
 
 from prefect import flow
 from prefect.transactions import transaction
@@ -11,55 +11,53 @@ from tasks.adaptation import reopen_adaptation
 from tasks.champion import (
     Registry,
     Version,
-    ask_again,
     find_version,
     move_champion,
     record_promotion,
     record_rollback,
+    run_smoke_test,
 )
-from tasks.hooks import remember_process
+from tasks.hooks import label_process
 
 
-@flow(name="promote", flow_run_name="{config.model}", on_running=[remember_process])
+@flow(name="promote", flow_run_name="{config.model}", on_running=[label_process])
 def promote(config: PromoteConfig = PromoteConfig()) -> str:  # noqa: B008 the form shows the default
-    """Make a registered model the champion.
+    """Make a registered model the champion and return the number of its version.
 
-    The alias moves, then the model is loaded from where it serves and asked a few questions again; where it does not
-    answer as it did, the one before serves again. Returns the number of the version.
+    The model is then loaded from the folder it is served from, and must repeat a few of its recorded answers. If it
+    does not, the previous champion is restored.
     """
     registry = Registry(config.runtime)
     version = find_version(registry, config.model)
-    previous = put_in_place(version, config.runtime)
-    record_promotion(registry, version.number, previous, config.because)
+    previous = serve_version(version, config.runtime)
+    record_promotion(registry, version.number, previous, because=config.because)
     return version.number
 
 
-@flow(name="rollback", flow_run_name="rollback", on_running=[remember_process])
+@flow(name="rollback", flow_run_name="rollback", on_running=[label_process])
 def rollback(config: RollbackConfig = RollbackConfig()) -> str:  # noqa: B008 the form shows the default
-    """Put the champion before the present one back in its place.
+    """Restore the previous champion and return the number of its version.
 
-    Returns the number of its version. The corpora of the model that is taken back are not learned again by themselves.
+    The corpora of the withdrawn model are not learned again automatically.
     """
     registry = Registry(config.runtime)
     champion = registry.champion()
-    if champion is None or not champion.before:
-        raise ConfigError(
-            f"{registry.name} has no champion that took another's place", "`mixcpt promote VERSION` makes one champion"
-        )
-    before = registry.version(champion.before)
-    put_in_place(before, config.runtime)
+    if champion is None or not champion.previous:
+        raise ConfigError(f"{registry.name} has no previous champion", "`mixcpt promote VERSION` makes one champion")
+    previous = registry.version(champion.previous)
+    serve_version(previous, config.runtime)
     record_rollback(registry, champion.number, config.because)
-    return before.number
+    return previous.number
 
 
-def put_in_place(version: Version, runtime: RuntimeConfig) -> str:
-    """Returns the number of the version that served before, after another has taken its place and stood a test.
+def serve_version(version: Version, runtime: RuntimeConfig) -> str:
+    """Make a version the champion, run its smoke test, and return the number of the previous champion.
 
-    The whole is a transaction: where the test fails, the one before serves again.
+    If the smoke test fails, the transaction restores the previous champion.
     """
     run = find_maker(ArtifactStore(runtime.store), version.model.digest)
     adaptation = reopen_adaptation(run, runtime)
     with transaction():
         previous = move_champion(Registry(runtime), version.number)
-        ask_again(adaptation, run, version.model)
+        run_smoke_test(adaptation, run, version.model)
     return previous

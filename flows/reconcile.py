@@ -1,4 +1,4 @@
-"""Closes what died, and logs what MLflow missed."""
+"""Cleans up after processes that died, and logs stages that are missing in MLflow."""
 
 from prefect import flow
 from rich.console import Console
@@ -6,35 +6,35 @@ from rich.table import Table
 
 from mixcpt.config import ReconcileConfig
 from mixcpt.report.words import printable
-from tasks.hooks import remember_process
+from tasks.hooks import label_process
 from tasks.reconciliation import (
     Finding,
     close_mlflow_runs,
     end_dead_flow_runs,
+    log_missed_stages,
     publish_findings,
-    remove_remains,
-    replay_missed_stages,
+    remove_leftovers,
 )
 
 
-@flow(name="reconcile", on_running=[remember_process])
+@flow(name="reconcile", on_running=[label_process])
 def reconcile(config: ReconcileConfig = ReconcileConfig()) -> list[Finding]:  # noqa: B008 the form shows the default
-    """Close what died: runs in Prefect and MLflow whose process has ended, and what it left in the store.
+    """Clean up after processes that died: end their runs in Prefect and MLflow, and remove leftovers in the store.
 
-    Measurements that MLflow missed while it was away are logged now. What runs is never touched.
+    Measurements that could not be logged in MLflow before are logged now. Active runs are not changed.
     """
-    findings = [*end_dead_flow_runs(config), *replay_missed_stages(config)]
-    findings += [*close_mlflow_runs(config), *remove_remains(config)]
+    findings = [*end_dead_flow_runs(config), *log_missed_stages(config)]
+    findings += [*close_mlflow_runs(config), *remove_leftovers(config)]
     publish_findings(config, findings)
     return findings
 
 
 def show(config: ReconcileConfig, findings: list[Finding]) -> None:
-    """Prints what was found, and what was done about it."""
+    """Print the findings as a table."""
     if not findings:
-        print("nothing was left open")
+        print("no leftovers")
         return
-    table = Table("what", "name", "why", "would be" if config.dry_run else "done")
+    table = Table("kind", "name", "reason", "would be" if config.dry_run else "done")
     for finding in findings:
-        table.add_row(finding.what, printable(finding.name), finding.reason, finding.action)
+        table.add_row(finding.kind, printable(finding.name), finding.reason, finding.action)
     Console(markup=False).print(table)

@@ -1,8 +1,6 @@
-"""One adaptation as its tasks see it: settings, base model, identity, and the MLflow run that holds it together."""
+"""The state of an adaptation that its tasks share: settings, base model, identity and parent run in MLflow."""
 
 from dataclasses import dataclass, replace
-
-from prefect.runtime import flow_run
 
 from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.records.run import RunResult, run_identity
@@ -10,20 +8,20 @@ from mixcpt.stages.chain import curation_job
 from mixcpt.stages.registry import find_stage
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
-from tasks.stage_runs import begin_parent
+from tasks.stage_runs import begin_parent, flow_run_tags
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """The run of an adaptation, passed to every task."""
+    """Settings and identity of an adaptation, passed to every task."""
 
     config: AdaptConfig
     base: ModelRef
     key: str = ""
-    """Fingerprint of the settings, the base model and the content of the sources; empty for part of another run."""
+    """Fingerprint of the settings, the base model and the sources; empty if another run owns the results."""
     run_id: str = ""
-    """Parent run in MLflow; empty if MLflow does not answer."""
+    """Parent run in MLflow; empty if MLflow is unreachable."""
     flow_run_id: str = ""
     root_flow_run_id: str = ""
 
@@ -37,12 +35,12 @@ class Adaptation:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Which flow run an MLflow run belongs to, so that hooks find it."""
+        """Tags by which hooks find the MLflow runs of a flow run."""
         return {FLOW_RUN: self.flow_run_id, ROOT_FLOW_RUN: self.root_flow_run_id}
 
 
 def open_adaptation(config: AdaptConfig) -> Adaptation:
-    """Returns the adaptation of these settings; nothing is tracked yet.
+    """Return the adaptation of these settings, without an MLflow run.
 
     Raises:
         MixcptError: If the base model or a source cannot be used.
@@ -54,25 +52,25 @@ def open_adaptation(config: AdaptConfig) -> Adaptation:
 
 
 def reopen_adaptation(run: RunResult, runtime: RuntimeConfig) -> Adaptation:
-    """Returns a finished run as an adaptation whose stages can be asked once more; its sources need not be there."""
+    """Return the adaptation of a finished run, to compute further stages; its sources need not exist any more."""
     config = run.config.model_copy(update={"runtime": runtime})
     return Adaptation(config=config, base=run.base, run_id=run.tracking.run_id, **_flow_run_ids())
 
 
-def part_of(config: AdaptConfig, base: ModelRef, run_id: str, root_flow_run_id: str) -> Adaptation:
-    """Returns the adaptation whose flow waits elsewhere for what is computed here."""
+def join_adaptation(config: AdaptConfig, base: ModelRef, run_id: str, root_flow_run_id: str) -> Adaptation:
+    """Return the adaptation of a flow on another machine that waits for stages computed on this one."""
     here = config.runtime.model_copy(update={"gpu_pool": ""})
     ids = _flow_run_ids() | {"root_flow_run_id": root_flow_run_id}
     return Adaptation(config=config.model_copy(update={"runtime": here}), base=base, run_id=run_id, **ids)
 
 
 def _flow_run_ids() -> dict[str, str]:
-    root = str(flow_run.root_flow_run_id or flow_run.id or "")
-    return {"flow_run_id": str(flow_run.id or ""), "root_flow_run_id": root}
+    tags = flow_run_tags()
+    return {"flow_run_id": tags[FLOW_RUN], "root_flow_run_id": tags[ROOT_FLOW_RUN]}
 
 
 def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
-    """Returns the adaptation with its MLflow run open, below the run `parent` where it is part of a comparison."""
+    """Open the MLflow run of an adaptation, below the run `parent` if given, and return the adaptation with its id."""
     config = adaptation.config
     params = {
         "seed": config.seed,
@@ -83,5 +81,5 @@ def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
         "selection": config.align.selection.model_dump(),
     }
     tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
-    run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags, params, parent)
+    run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags=tags, params=params, parent=parent)
     return replace(adaptation, run_id=run_id or "")

@@ -1,4 +1,4 @@
-"""The tasks of a search for a mixture: drawing its points, learning from them, its record and its page."""
+"""Tasks of a search for mixture settings: draws points, learns from their results, and publishes record and page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.runtime import flow_run
 
 from mixcpt.config import AdaptConfig, AdviseConfig
-from mixcpt.evaluate.statistics.selection_score import score, value_of
 from mixcpt.records.comparison import Comparison
 from mixcpt.records.run import RunResult
 from mixcpt.records.search import Advice, Attempt, save_advice
@@ -18,24 +16,24 @@ from mixcpt.report.comparison.advice import markdown_advice
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import resolve_model
-from tasks.stage_runs import begin_parent
-from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, forgiving, open_tracking
-from tasks.trials import Trial
+from tasks.stage_runs import begin_parent, flow_run_tags
+from tasks.tracking import Place, Tracking, forgiving, open_tracking
+from tasks.trials import Trial, selection_scores
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import Trial as Drawn
+    from optuna.trial import Trial as Point
 
 _LOGARITHMIC = ("learning_rate",)
-_FIRST_AT_RANDOM = 5
-"""Points before the first is drawn by what the others have shown: the settings as they are, then random ones."""
+_NUM_STARTUP_POINTS = 5
+"""Number of points before the first that depends on earlier results: the original settings, then random ones."""
 
 
 class Search:
-    """A search under way: a Gaussian process over the settings, in optuna.
+    """A search in progress: Optuna's Gaussian process over the settings.
 
-    Points are drawn in rounds of as many as are trained at a time, and answers told in the order of the points: the
-    same settings draw the same points, so that a search that was stopped finds all it has done in the store.
+    A round draws as many points as are trained at a time, and learns their results in the order of the points. Equal
+    settings therefore draw equal points, and a search that was stopped finds its finished trainings in the store.
     """
 
     def __init__(self, config: AdviseConfig, run_id: str) -> None:
@@ -44,20 +42,20 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config = config
         self.run_id = run_id
-        """In MLflow; empty while it is away."""
+        """Identifier in MLflow; empty if MLflow is unreachable."""
         self.attempts: list[Attempt] = []
-        sampler = optuna.samplers.GPSampler(seed=config.seed, n_startup_trials=_FIRST_AT_RANDOM)
+        sampler = optuna.samplers.GPSampler(seed=config.seed, n_startup_trials=_NUM_STARTUP_POINTS)
         self._study: Study = optuna.create_study(direction="maximize", sampler=sampler)
         self._study.enqueue_trial(config.start)
-        self._drawn: list[Drawn] = []
+        self._points: list[Point] = []
 
     @property
     def best(self) -> Attempt:
-        """What has the highest score so far, of equal ones the first."""
-        return max(self.attempts, key=lambda one: one.score)
+        """Attempt with the highest score; the first of equal ones."""
+        return max(self.attempts, key=lambda attempt: attempt.score)
 
     def draw(self) -> list[Trial]:
-        """Returns the trainings of the next round; none when all are done."""
+        """Draw the points of the next round and return their trainings; an empty list ends the search."""
         from optuna.distributions import FloatDistribution
 
         space = {
@@ -65,39 +63,45 @@ class Search:
             for name, span in self.config.space.items()
         }
         count = min(self.config.jobs, self.config.num_trials - len(self.attempts))
-        self._drawn = [self._study.ask(dict(space)) for _ in range(count)]
-        return [
-            Trial(str(drawn.number), drawn.params["learning_rate"], self.config.seed, self._settings(drawn))
-            for drawn in self._drawn
-        ]
+        self._points = [self._study.ask(dict(space)) for _ in range(count)]
+        return [self._trial(point) for point in self._points]
 
     def learn(self, runs: Sequence[RunResult]) -> None:
-        """Takes in what the trainings of the last round have reached on the selection split."""
-        for drawn, run in zip(self._drawn, runs, strict=True):
-            found = _attempt(drawn.params, run, self.config.domain_weight)
-            self._study.tell(drawn, found.score)
-            self.attempts.append(found)
+        """Update the search with the selection scores of the last round."""
+        for point, run in zip(self._points, runs, strict=True):
+            attempt = _attempt(point.params, run, self.config.domain_weight)
+            self._study.tell(point, attempt.score)
+            self.attempts.append(attempt)
 
-    def _settings(self, drawn: "Drawn") -> AdaptConfig:
-        named = {"name": f"{self.config.name}-{drawn.number}"}
-        return self.config.adapt(drawn.params, split="selection").model_copy(update=named)
+    def _trial(self, point: "Point") -> Trial:
+        name = {"name": f"{self.config.name}-{point.number}"}
+        settings: AdaptConfig = self.config.adapt(point.params, split="selection").model_copy(update=name)
+        return Trial(
+            contender=str(point.number), value=point.params["learning_rate"], seed=self.config.seed, config=settings
+        )
 
 
 def begin_search(config: AdviseConfig) -> Search:
-    """Returns the search with its MLflow run open; the base is resolved once, before trainings start in threads."""
+    """Open the MLflow run of a search and return the search.
+
+    The base model is resolved here, before trainings in threads would import the same libraries at the same time.
+    """
     resolve_model(config.given.base)
     settings = config.identity()
     settings["settings"] = {key: value for key, value in settings["settings"].items() if key != "runtime"}
-    root = str(flow_run.root_flow_run_id or flow_run.id or "")
-    tags = {FLOW_RUN: str(flow_run.id or ""), ROOT_FLOW_RUN: root, "mixcpt.kind": "advice"}
-    tracking = open_tracking(Place.of(config.runtime))
-    run_id = begin_parent(tracking, fingerprint({"advice": settings}), f"{config.name}-search", tags, settings)
+    run_id = begin_parent(
+        open_tracking(Place.of(config.runtime)),
+        fingerprint({"advice": settings}),
+        f"{config.name}-search",
+        tags={**flow_run_tags(), "mixcpt.kind": "advice"},
+        params=settings,
+    )
     return Search(config, run_id or "")
 
 
 @task(name="publish advice")
 def publish_advice(search: Search, confirmation: Comparison) -> Advice:
-    """Returns the advice after publishing its record, its page and its words in Prefect and MLflow."""
+    """Publish the record, page and summary of a search in the store, Prefect and MLflow, and return the advice."""
     advice = Advice(search.config, tuple(search.attempts), confirmation)
     save_advice(ArtifactStore(search.config.runtime.store), advice)
     create_markdown_artifact(markdown_advice(advice), key="advice", description=search.config.name)
@@ -107,7 +111,7 @@ def publish_advice(search: Search, confirmation: Comparison) -> Advice:
 
 @forgiving
 def _finish(tracking: Tracking, run_id: str, advice: Advice) -> None:
-    """Completes the MLflow run of a search."""
+    """Complete the MLflow run of a search."""
     from mixcpt.report.comparison.advice_page import write_advice
 
     if not run_id:
@@ -121,7 +125,4 @@ def _finish(tracking: Tracking, run_id: str, advice: Advice) -> None:
 
 
 def _attempt(point: Mapping[str, float], run: RunResult, domain_weight: float) -> Attempt:
-    settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
-    domain, general = settings.headline_domain, settings.headline_general
-    reached = score(base, final, domain=domain, general=general, domain_share=domain_weight)
-    return Attempt(point=dict(point), domain=value_of(final, domain), general=value_of(final, general), score=reached)
+    return Attempt(point=dict(point), **selection_scores(run, domain_weight))

@@ -1,4 +1,4 @@
-"""The task that asks a model which no run of these settings made."""
+"""The task that evaluates any model with the questions of some settings, against their base model."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -23,19 +23,19 @@ from tasks.watching import wait_until_recorded
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A model that is to be asked."""
+class OpenEvaluation:
+    """An evaluation in progress."""
 
     model: ModelRef
     adaptation: Adaptation
-    """The settings, as an adaptation that trains nothing."""
+    """Settings of the evaluation, as an adaptation that trains nothing."""
 
 
-def open_evaluation(config: EvaluateModelConfig) -> Asked:
-    """Returns what is to be asked, with its MLflow run open.
+def open_evaluation(config: EvaluateModelConfig) -> OpenEvaluation:
+    """Find the model, open the MLflow run of its evaluation, and return the evaluation.
 
     Raises:
-        ConfigError: If nothing has that name.
+        ConfigError: If no model has that name.
     """
     adaptation = open_adaptation(config.settings.model_copy(update={"name": config.name}))
     registry = Registry(config.settings.runtime)
@@ -43,27 +43,27 @@ def open_evaluation(config: EvaluateModelConfig) -> Asked:
         lambda: find_model(adaptation.store, config.model), lambda: registry.version(config.model).model
     )
     key = fingerprint({"asked": model.digest, "form": config.form, "as": adaptation.key})
-    return Asked(model, track(replace(adaptation, key=key)))
+    return OpenEvaluation(model, track(replace(adaptation, key=key)))
 
 
-@task(name="ask the model", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
-def ask_model(asked: Asked, corpus: ArtifactRef, form: Literal["plain", "chat"]) -> list[TaskDelta]:
-    """Returns how the model differs from the base on each task, after showing it as a table."""
-    adaptation, settings = asked.adaptation, asked.adaptation.config
+@task(name="evaluate the model", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
+def evaluate_any(evaluation: OpenEvaluation, corpus: ArtifactRef, form: Literal["plain", "chat"]) -> list[TaskDelta]:
+    """Evaluate the model and the base, publish a table of the differences by task, and return the differences."""
+    adaptation, settings = evaluation.adaptation, evaluation.adaptation.config
     jobs = [
         evaluation_job(adaptation, corpus, "base", adaptation.base),
-        evaluation_job(adaptation, corpus, "model", asked.model, options=JobOptions(form=form)),
+        evaluation_job(adaptation, corpus, "model", evaluation.model, options=JobOptions(form=form)),
     ]
-    made = run_stage_group(adaptation, jobs)
+    refs = run_stage_group(adaptation, jobs)
     changes = compare(
-        made[f"{EVALUATE}base"],
-        made[f"{EVALUATE}model"],
+        refs[f"{EVALUATE}base"],
+        refs[f"{EVALUATE}model"],
         confidence=settings.evaluate.confidence,
         num_resamples=settings.evaluate.num_resamples,
         seed=settings.seed,
         across_forms=True,
     )
-    create_table_artifact([_row(change) for change in changes], key="evaluation", description=asked.model.name)
+    create_table_artifact([_row(change) for change in changes], key="evaluation", description=evaluation.model.name)
     wait_until_recorded(adaptation)
     if adaptation.run_id:
         close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
@@ -71,7 +71,5 @@ def ask_model(asked: Asked, corpus: ArtifactRef, form: Literal["plain", "chat"])
 
 
 def _row(change: TaskDelta) -> dict[str, Any]:
-    figures = ("base", "value", "delta", "low", "high")
-    return {"task": change.task, "metric": change.metric, "n": change.n} | {
-        name: round(getattr(change, name), 4) for name in figures
-    }
+    figures = {name: round(getattr(change, name), 4) for name in ("base", "value", "delta", "low", "high")}
+    return {"task": change.task, "metric": change.metric, "n": change.n} | figures

@@ -1,4 +1,4 @@
-"""The champion: which version of the registered model serves, how another takes its place, and the way back."""
+"""The champion, which is the served version of the registered model: its promotion, smoke test and rollback."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
-_FROM = "mixcpt.promoted_from"
-_BECAUSE = "mixcpt.promoted_because"
-_AT = "mixcpt.promoted_at"
-_TAKEN_BACK = "mixcpt.taken_back_because"
-_NOBODY = "none"
-"""What served before the first champion."""
+_PREVIOUS = "mixcpt.promoted_from"
+_PROMOTION_REASON = "mixcpt.promoted_because"
+_PROMOTION_TIME = "mixcpt.promoted_at"
+_WITHDRAWAL_REASON = "mixcpt.taken_back_because"
+_NO_PREVIOUS = "none"
+"""Value of the tag `mixcpt.promoted_from` of the first champion."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Version:
 
     number: str
     model: ModelRef
-    before: str
-    """Number of the version that served before it; empty where none did, or this one never served."""
+    previous: str
+    """Number of the champion before it; empty if there was none or this version never was champion."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The versions of one registered model; MLflow's answer decides what happens next, so that its outage is an error.
+    """The versions of one registered model in MLflow.
 
-    Every method raises `TrackingAway` where MLflow does not answer.
+    Every method raises `TrackingAway` if MLflow does not respond, because the next step depends on its response.
     """
 
     runtime: RuntimeConfig
@@ -65,126 +65,141 @@ class Registry:
         return open_tracking(Place.of(self.runtime))
 
     def champion(self) -> Version | None:
-        """Returns the version that serves; None before the first promotion."""
-        with self._asked() as client:
-            models = client.search_registered_models(f"name = '{self.name}'")
-            number = models[0].aliases.get(ALIAS) if models else None
+        """Return the champion; None before the first promotion."""
+        with self._client() as client:
+            number = self._aliases(client).get(ALIAS)
             return _version(client.get_model_version(self.name, str(number))) if number else None
 
-    def version(self, wanted: str) -> Version:
-        """Returns a version by its number or by an alias; raises `ConfigError` where there is none."""
-        with self._asked() as client:
-            models = client.search_registered_models(f"name = '{self.name}'")
-            number = models[0].aliases.get(wanted, wanted) if models else wanted
-            found = [each for each in self._versions(client) if str(each.version) == str(number)]
-            known = ", ".join(sorted((str(each.version) for each in self._versions(client)), key=int)) or "none yet"
-        if not found:
-            raise ConfigError(f"{self.name} has no version or alias {wanted}; its versions: {known}")
-        return _version(found[0])
+    def version(self, name: str) -> Version:
+        """Return a version by its number or by an alias.
 
-    def version_of(self, digest: str) -> Version:
-        """Returns the newest version with these weights; raises `ConfigError` where they are not registered."""
-        with self._asked() as client:
-            found = [each for each in self._versions(client) if each.tags.get(DIGEST) == digest]
-        if not found:
-            raise ConfigError(f"the model {digest[:12]} is not registered as {self.name}", "run it again: that does it")
-        return _version(max(found, key=lambda each: int(each.version)))
+        Raises:
+            ConfigError: If there is none.
+        """
+        with self._client() as client:
+            number = str(self._aliases(client).get(name, name))
+            versions = {str(version.version): version for version in self._versions(client)}
+        if number not in versions:
+            known = ", ".join(sorted(versions, key=int)) or "none yet"
+            raise ConfigError(f"{self.name} has no version or alias {name}; its versions: {known}")
+        return _version(versions[number])
 
-    def taken_back(self) -> set[str]:
-        """Returns the digests of the models that served and were taken back."""
-        with self._asked() as client:
-            return {each.tags[DIGEST] for each in self._versions(client) if each.tags.get(_TAKEN_BACK)}
+    def version_of_run(self, run: RunResult) -> Version:
+        """Return the newest version with the weights of a run's final model.
 
-    def move(self, number: str) -> None:
-        """Makes a version the champion; none, where the number is empty."""
-        with self._asked() as client:
+        Raises:
+            ConfigError: If they are not registered.
+        """
+        digest = run.refs[run.final].digest
+        with self._client() as client:
+            versions = [version for version in self._versions(client) if version.tags.get(DIGEST) == digest]
+        if not versions:
+            raise ConfigError(
+                f"the model {digest[:12]} is not registered as {self.name}", "run the adaptation again to register it"
+            )
+        return _version(max(versions, key=lambda version: int(version.version)))
+
+    def withdrawn_digests(self) -> set[str]:
+        """Return the digests of the models that were champion and were rolled back."""
+        with self._client() as client:
+            versions = self._versions(client)
+        return {version.tags[DIGEST] for version in versions if version.tags.get(_WITHDRAWAL_REASON)}
+
+    def set_champion(self, number: str) -> None:
+        """Make a version the champion; an empty number leaves the model without champion."""
+        with self._client() as client:
             if number:
                 client.set_registered_model_alias(self.name, ALIAS, number)
             else:
                 client.delete_registered_model_alias(self.name, ALIAS)
 
-    def tell(self, number: str, tags: Mapping[str, str]) -> None:
-        """Writes on a version what happened to it."""
-        with self._asked() as client:
+    def tag(self, number: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with self._client() as client:
             for key, value in tags.items():
                 client.set_model_version_tag(self.name, number, key, value)
+
+    def _aliases(self, client: "MlflowClient") -> Mapping[str, str]:
+        models = client.search_registered_models(f"name = '{self.name}'")
+        return models[0].aliases if models else {}
 
     def _versions(self, client: "MlflowClient") -> "list[ModelVersion]":
         return list(client.search_model_versions(f"name = '{self.name}'"))
 
     @contextmanager
-    def _asked(self) -> "Iterator[MlflowClient]":
+    def _client(self) -> "Iterator[MlflowClient]":
         from mlflow.exceptions import MlflowException
 
         try:
             yield self.tracking.client
         except (MlflowException, OSError) as error:
             raise TrackingAway(
-                f"MLflow at {self.tracking.place.uri} does not say or do what the registry needs: {error}",
-                "the champion stays what it was; try again when MLflow answers",
+                f"the model registry of MLflow at {self.tracking.place.uri} failed: {error}",
+                "the champion is unchanged; try again when MLflow responds",
             ) from error
 
 
 @task(name="move champion")
 def move_champion(registry: Registry, number: str) -> str:
-    """Returns the number of the version that served before; it serves again if the transaction fails."""
-    before = registry.champion()
-    previous = before.number if before else ""
+    """Make a version the champion and return the number of the previous one, which a failed transaction restores."""
+    champion = registry.champion()
+    previous = champion.number if champion else ""
     transaction = get_transaction()
     if transaction is None:
-        raise RuntimeError("the champion moves in a transaction alone")
+        raise RuntimeError("the champion can only be moved inside a transaction")
     transaction.set("registry", registry)
     transaction.set("previous", previous)
-    registry.move(number)
+    registry.set_champion(number)
     return previous
 
 
 @move_champion.on_rollback
-def _put_back(transaction: Transaction) -> None:
+def _restore_champion(transaction: Transaction) -> None:
     registry: Registry = transaction.get("registry")
-    registry.move(transaction.get("previous"))
+    registry.set_champion(transaction.get("previous"))
 
 
 @task(name="smoke test", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
-def ask_again(adaptation: Adaptation, run: RunResult, served: ModelRef) -> ArtifactRef:
-    """Returns the record of a few questions that the model, loaded from where it serves, answers as it did before."""
+def run_smoke_test(adaptation: Adaptation, run: RunResult, served: ModelRef) -> ArtifactRef:
+    """Load a model from the folder it is served from, check a few of its recorded answers, and return the record."""
     recorded = run.evaluations["final"]
-    form = EvaluationSummary.of(recorded).form
-    settings = run.config.evaluate.model_dump(mode="json")
     inputs: dict[str, Input] = {"model": served, "recorded": recorded, "corpus": run.refs["corpus"]}
-    options = JobOptions(form=form, attempt=uuid4().hex)
-    job = Job(name="smoke", stage="smoke", config=settings, seed=run.config.data_seed, inputs=inputs, options=options)
+    job = Job(
+        name="smoke",
+        stage="smoke",
+        config=run.config.evaluate.model_dump(mode="json"),
+        seed=run.config.data_seed,
+        inputs=inputs,
+        options=JobOptions(form=EvaluationSummary.of(recorded).form, attempt=uuid4().hex),
+    )
     return run_stage_group(adaptation, [job])["smoke"]
 
 
-def find_version(registry: Registry, wanted: str) -> Version:
-    """Returns the version that a number, an alias or the name of a run stands for.
+def find_version(registry: Registry, name: str) -> Version:
+    """Return a version by its number, by an alias, or by the name of the run that trained it.
 
     Raises:
-        ConfigError: If none of them is known.
+        ConfigError: If there is none.
     """
-
-    def of_run() -> Version:
-        run = find_run(ArtifactStore(registry.runtime.store), wanted)
-        return registry.version_of(run.refs[run.final].digest)
-
-    return first_known(lambda: registry.version(wanted), of_run)
+    store = ArtifactStore(registry.runtime.store)
+    return first_known(lambda: registry.version(name), lambda: registry.version_of_run(find_run(store, name)))
 
 
 def record_promotion(registry: Registry, number: str, previous: str, because: str) -> None:
-    """Writes on the new champion whose place it took, when, and why."""
+    """Tag the new champion with the previous one, the time and the reason; nothing if it was champion already."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if previous != number:
-        registry.tell(number, {_FROM: previous or _NOBODY, _BECAUSE: because, _AT: now, _TAKEN_BACK: ""})
+        tags = {_PREVIOUS: previous or _NO_PREVIOUS, _PROMOTION_REASON: because, _PROMOTION_TIME: now}
+        registry.tag(number, {**tags, _WITHDRAWAL_REASON: ""})
 
 
 def record_rollback(registry: Registry, number: str, because: str) -> None:
-    """Writes on a version that it was champion and is so no longer, and why."""
-    registry.tell(number, {_TAKEN_BACK: because})
+    """Tag a former champion with the reason of its rollback."""
+    registry.tag(number, {_WITHDRAWAL_REASON: because})
 
 
-def _version(found: "ModelVersion") -> Version:
-    folder = unquote(urlparse(found.tags[WEIGHTS]).path)
-    before = found.tags.get(_FROM, "")
-    model = ModelRef(f"{found.name}-{found.version}", str(Path(folder)), found.tags[DIGEST])
-    return Version(str(found.version), model, "" if before == _NOBODY else before)
+def _version(version: "ModelVersion") -> Version:
+    folder = unquote(urlparse(version.tags[WEIGHTS]).path)
+    previous = version.tags.get(_PREVIOUS, "")
+    model = ModelRef(f"{version.name}-{version.version}", str(Path(folder)), version.tags[DIGEST])
+    return Version(str(version.version), model, "" if previous == _NO_PREVIOUS else previous)

@@ -1,4 +1,4 @@
-"""Hooks of flow runs: record the process when a run begins, and close its MLflow runs if it ends badly."""
+"""Hooks of flow runs: label a run with its process, and close its MLflow runs if it fails or is cancelled."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +14,7 @@ from tasks.stage_runs import close_flow_run
 from tasks.tracking import PROCESS, Place, open_tracking, process_identity
 
 
-def remember_process(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
+def label_process(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
     """Write the identity of this process into the flow run's labels, for `mixcpt reconcile`."""
     with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         client.update_flow_run_labels(flow_run.id, {PROCESS: process_identity()})
@@ -31,7 +31,7 @@ def close_as_killed(flow: "Flow[..., object]", flow_run: FlowRun, state: State[o
 
 
 HOOKS: dict[str, Any] = {
-    "on_running": [remember_process],
+    "on_running": [label_process],
     "on_failure": [close_as_failed],
     "on_crashed": [close_as_failed],
     "on_cancellation": [close_as_killed],
@@ -46,6 +46,6 @@ def _close(flow_run: FlowRun, status: str) -> None:
 
 
 def _runtime(config: Mapping[str, Any]) -> RuntimeConfig:
-    """Return the runtime settings of a flow: its own, or those of the adaptation that it contains."""
+    """Return the runtime settings of a flow: its own, or the runtime settings of its adaptation."""
     nodes = (config, config.get("settings") or {}, config.get("adapt") or {})
     return RuntimeConfig.model_validate(next((node["runtime"] for node in nodes if "runtime" in node), {}))

@@ -1,31 +1,31 @@
-"""What the log of a run leaves out: the stack of a foreseen error, and word of the hook that every flow has."""
+"""Filters for the log of a run: hide tracebacks of deliberate errors, and messages about routine hooks."""
 
 import logging
+from collections.abc import Callable
 
 from mixcpt.errors import MixcptError
-from tasks.hooks import remember_process
+from tasks.hooks import label_process
 
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
-def hide_tracebacks_of_foreseen_errors() -> None:
-    """Makes Prefect log a `MixcptError` as its message alone; every other error keeps its traceback."""
-    for name in _RUN_LOGGERS:
-        logger = logging.getLogger(name)
-        if _without_traceback not in logger.filters:
-            logger.addFilter(_without_traceback)
+def hide_tracebacks_of_deliberate_errors() -> None:
+    """Make Prefect log a `MixcptError` without its traceback; every other error keeps it."""
+    _filter_run_logs(_without_traceback)
 
 
 def hide_routine_hooks() -> None:
-    """Makes Prefect not tell, twice a flow, that `remember_process` is run."""
+    """Hide the two lines per flow in which Prefect reports that it runs `label_process`."""
+    _filter_run_logs(_is_no_routine)
+
+
+def _filter_run_logs(accept: Callable[[logging.LogRecord], bool]) -> None:
     for name in _RUN_LOGGERS:
-        logger = logging.getLogger(name)
-        if _is_news not in logger.filters:
-            logger.addFilter(_is_news)
+        logging.getLogger(name).addFilter(accept)  # adding a filter again changes nothing
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.INFO or f"ook {remember_process.__name__!r}" not in str(record.msg)
+def _is_no_routine(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or f"ook {label_process.__name__!r}" not in str(record.msg)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

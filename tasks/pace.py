@@ -1,4 +1,4 @@
-"""How fast a stage goes, and when it will be over."""
+"""Estimates the remaining time of a stage from the rate of its recent steps."""
 
 import time
 from collections import deque
@@ -10,14 +10,14 @@ _WINDOW_SECONDS = 300.0
 
 
 class Pace:
-    """The steps of the last minutes: an estimate from all of them would remember a slow start for hours."""
+    """Times of the steps of the last minutes; all steps would let a slow start distort the estimate for hours."""
 
     def __init__(self, window_seconds: float = _WINDOW_SECONDS) -> None:
         self.window_seconds = window_seconds
         self.points: deque[tuple[int, float]] = deque()
 
     def add(self, step: int, time_seconds: float) -> None:
-        """Notes when a step was reached, as Unix time; a step before the last one begins anew after a resume."""
+        """Add the Unix time of a step; an earlier step than the last one means a resume and discards all others."""
         if self.points and step < self.points[-1][0]:
             self.points.clear()
         if not self.points or step > self.points[-1][0]:
@@ -26,15 +26,15 @@ class Pace:
             self.points.popleft()
 
     def seconds_left(self, total_steps: int | None) -> float | None:
-        """Returns how long the steps that are left take at this rate; None where that is not known yet."""
+        """Return the estimated time of the remaining steps; None if there is no estimate yet."""
         if total_steps is None or len(self.points) < 2:
             return None
-        (first, began), (last, ended) = self.points[0], self.points[-1]
-        return max(total_steps - last, 0) * (ended - began) / (last - first)
+        (first, first_time), (last, last_time) = self.points[0], self.points[-1]
+        return max(total_steps - last, 0) * (last_time - first_time) / (last - first)
 
 
-def ending(seconds_left: float | None, now: float | None = None) -> str:
-    """Returns `12 min 30 s left, until 14:05 UTC`, in this machine's time zone; nothing where it is not known."""
+def remaining_text(seconds_left: float | None, now: float | None = None) -> str:
+    """Return `12 min 30 s left, until 14:05 UTC`, in this machine's time zone; empty if the time is unknown."""
     if seconds_left is None:
         return ""
     begin = datetime.fromtimestamp(time.time() if now is None else now).astimezone()

@@ -1,4 +1,4 @@
-"""Registers the final model in MLflow, once per set of weights, as the challenger of whatever serves now."""
+"""Registers the final model in MLflow, once per set of weights, as challenger of the champion."""
 
 from prefect import task
 
@@ -11,32 +11,29 @@ from tasks.watching import wait_until_recorded
 
 ALIAS = "challenger"
 _MAX_DESCRIPTION = 5000
-"""Characters that MLflow's table of versions holds; PostgreSQL refuses more."""
+"""Maximum characters of a description in MLflow's database; PostgreSQL refuses more."""
 
 
 @task(name="register")
 def register(adaptation: Adaptation, final: ArtifactRef) -> str:
-    """Returns the version under which the final model is registered; empty while MLflow is away."""
+    """Register the final model and return its version; empty if MLflow is unreachable."""
     wait_until_recorded(adaptation)  # the version points to the logged model
     name = adaptation.config.runtime.registered_model
-    return register_version(adaptation.tracking, name, final, adaptation.run_id) or ""
+    return register_version(adaptation.tracking, name, final, run_id=adaptation.run_id) or ""
 
 
 @forgiving
 def register_version(tracking: Tracking, name: str, final: ArtifactRef, run_id: str) -> str:
-    """Returns the version of these weights, with the alias `challenger`; creates it where there is none."""
+    """Give the version of these weights the alias `challenger`, create it if there is none, and return its number."""
     client = tracking.client
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(
             name, description="Models that mixcpt adapted; weights stay in the artifact store."
         )
-    known = [
-        version
-        for version in client.search_model_versions(f"name = '{name}'")
-        if version.tags.get(DIGEST) == final.digest
-    ]
-    if known:
-        version = str(known[0].version)
+    versions = client.search_model_versions(f"name = '{name}'")
+    registered = [version for version in versions if version.tags.get(DIGEST) == final.digest]
+    if registered:
+        number = str(registered[0].version)
     else:
         model = find_model(tracking, final.digest)
         if model is None:
@@ -45,12 +42,12 @@ def register_version(tracking: Tracking, name: str, final: ArtifactRef, run_id: 
         created = client.create_model_version(
             name, source=model.model_uri, run_id=run_id or None, tags=tags, model_id=model.model_id
         )
-        version = str(created.version)
-    client.set_registered_model_alias(name, ALIAS, version)
-    return version
+        number = str(created.version)
+    client.set_registered_model_alias(name, ALIAS, number)
+    return number
 
 
 def describe_version(tracking: Tracking, name: str, version: str, card: str) -> None:
-    """Shows the model card on the page of a version; what somebody wrote there already stays."""
+    """Set the model card as the description of a version, unless it has one already."""
     if version and not tracking.client.get_model_version(name, version).description:
         tracking.client.update_model_version(name, version, description=shortened(card, _MAX_DESCRIPTION))

@@ -1,4 +1,4 @@
-"""Stages that another work pool runs: handed over as a flow run of its own, waited for, and found in the store."""
+"""Runs stages on another work pool: starts a flow run there and waits for it; the store then has the results."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,22 +19,22 @@ from mixcpt.stages.jobs import Job
 from tasks.adaptation import Adaptation
 
 FLOW = "stage-group"
-"""The flow that runs them; its deployment has the name of its pool."""
+"""Name of the flow that runs the stages; its deployment is named after the work pool."""
 _POLL_SECONDS = 2.0
 
 
 def run_remotely(
     adaptation: Adaptation, jobs: Sequence[Job], cancelled: Callable[[], bool], *, distributed: bool
 ) -> None:
-    """Returns when a worker of the run's GPU pool has put the artifacts of all jobs into the store.
+    """Run jobs on the GPU pool of the settings and wait until their artifacts are in the store.
 
     Raises:
-        ConfigError: If the pool has no deployment of the flow `station`.
-        StageInterrupted: If that flow run died; trying again resumes.
-        MixcptError: With the message of that flow run, if it failed.
+        ConfigError: If the pool has no deployment of the flow `stage-group`.
+        StageInterrupted: If that flow run crashed; a retry resumes it.
+        MixcptError: If that flow run failed; the message is its message.
     """
     pool = adaptation.config.runtime.gpu_pool
-    request = StageGroupConfig(
+    group = StageGroupConfig(
         adapt=adaptation.config,
         base=adaptation.base.to_json(),
         run_id=adaptation.run_id,
@@ -44,19 +44,19 @@ def run_remotely(
     )
     name = f"{adaptation.config.name}: {', '.join(job.name for job in jobs)}"
     try:
-        parameters = {"config": request.model_dump(mode="json")}
+        parameters = {"config": group.model_dump(mode="json")}
         started = run_deployment(f"{FLOW}/{pool}", flow_run_name=name, parameters=parameters, timeout=0)
     except ObjectNotFound:
-        hint = f"make it known: mixcpt deploy --gpu-pool {pool}"
-        raise ConfigError(f"runtime.gpu_pool is {pool!r}, and no deployment {FLOW}/{pool} is known", hint) from None
-    state = _wait(cast(FlowRun, started), cancelled)  # it is a coroutine in an asynchronous flow alone
+        hint = f"create it: mixcpt deploy --gpu-pool {pool}"
+        raise ConfigError(f"runtime.gpu_pool is {pool!r}, but there is no deployment {FLOW}/{pool}", hint) from None
+    state = _wait(cast(FlowRun, started), cancelled)  # a coroutine only in an asynchronous flow
     if not state.is_completed():
         error = StageInterrupted if state.is_crashed() else MixcptError
-        raise error(f"{name}, on the work pool {pool}, ended as {state.name}: {state.message or 'no reason was given'}")
+        raise error(f"{name}, on the work pool {pool}, ended as {state.name}: {state.message or 'no message'}")
 
 
 def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
-    """Returns the final state of a flow run; ends it where the one that waits is ended."""
+    """Wait for the end of a flow run and return its final state; cancel it if the waiting run is cancelled."""
     try:
         while not cancelled():
             state = state_of(flow_run.id)
@@ -71,10 +71,10 @@ def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
 
 
 def state_of(flow_run: UUID) -> "State[object] | None":
-    """Returns the state of a flow run; none while the server is away.
+    """Return the state of a flow run; None if the server is unreachable.
 
     Raises:
-        ObjectNotFound: If the server knows no such flow run.
+        ObjectNotFound: If the server has no such flow run.
     """
     try:
         with get_client(sync_client=True) as client:
@@ -84,5 +84,8 @@ def state_of(flow_run: UUID) -> "State[object] | None":
 
 
 def _cancel(flow_run: UUID) -> None:
-    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # what ended the wait is to be told
+    with (
+        suppress(httpx.HTTPError),
+        get_client(sync_client=True) as client,
+    ):  # keep the first error
         client.set_flow_run_state(flow_run, Cancelling())

@@ -1,9 +1,9 @@
-"""What a finished run leaves to be read: its record, its page, the table in Prefect and the figures in MLflow."""
+"""Publishes a finished run: its record and page, a table in Prefect, and figures in MLflow."""
 
 import importlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,14 +22,14 @@ from tasks.tracking import Tracking, forgiving
 
 
 def prepare_report() -> None:
-    """Begins to import what the end of a run needs, which takes seconds, while its stages are computed elsewhere."""
+    """Import the libraries of the report, which takes seconds, in a thread while other processes compute the stages."""
     names = ("mixcpt.report.page", "mixcpt.report.cards.card")
     threading.Thread(target=lambda: [importlib.import_module(name) for name in names], daemon=True).start()
 
 
 @task(name="publish")
 def publish(adaptation: Adaptation, result: RunResult) -> ArtifactRef:
-    """Returns the record of the run; publishes table and links in Prefect, figures and page in MLflow."""
+    """Publish the record of a run, a table in Prefect and a page in MLflow, and return the reference of the record."""
     ref = save_run(adaptation.store, result)
     summary = summarise([result])
     text = f"# {result.name}\n\n{markdown_table(summary)}\n{_links(result.tracking)}"
@@ -37,13 +37,13 @@ def publish(adaptation: Adaptation, result: RunResult) -> ArtifactRef:
     create_table_artifact(result_rows(summary), key="results-table", description=f"{result.name}, stage by stage")
     if link := run_link(result.tracking):
         create_link_artifact(link, link_text=f"MLflow run {result.name}", key="mlflow-run")
-    finish_parent(adaptation.tracking, adaptation.run_id, result, summary, text, adaptation.store)
+    finish_parent(adaptation.tracking, adaptation.run_id, result, summary=summary, text=text, store=adaptation.store)
     return ref
 
 
 @task(name="compare")
 def publish_runs_table(results: Sequence[RunResult]) -> Summary:
-    """Returns the comparison of several runs after publishing it as text and as a table in Prefect."""
+    """Publish the summary of several runs as text and as a table in Prefect, and return it."""
     summary = summarise(results)
     create_markdown_artifact(markdown_table(summary), key="comparison", description="base against every run")
     create_table_artifact(run_rows(summary), key="comparison-table", description="base against every run")
@@ -51,7 +51,7 @@ def publish_runs_table(results: Sequence[RunResult]) -> Summary:
 
 
 def result_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Returns one row a task: base, pre-trained and final model of a run, and the final change with its interval."""
+    """Return one row per task: base, pre-trained and final model of a run, and the final change with its interval."""
     (run,) = summary.runs
     rows = []
     for name, base in summary.base.tasks.items():
@@ -63,19 +63,21 @@ def result_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def run_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Returns one row a task: the base, and the final model of each run with its change and interval."""
-    return [
-        {"task": name, "metric": base.metric, "base": _round(base.value)}
-        | {f"{run.name} {column}": value for run in summary.runs for column, value in _final(run, name).items()}
-        for name, base in summary.base.tasks.items()
-    ]
+    """Return one row per task: the base, and per run the final model with its change and interval."""
+    rows = []
+    for name, base in summary.base.tasks.items():
+        row: dict[str, Any] = {"task": name, "metric": base.metric, "base": _round(base.value)}
+        for run in summary.runs:
+            row |= {f"{run.name} {column}": value for column, value in _final(run, name).items()}
+        rows.append(row)
+    return rows
 
 
 @forgiving
 def finish_parent(
-    tracking: Tracking, run_id: str, result: RunResult, summary: Summary, text: str, store: ArtifactStore
+    tracking: Tracking, run_id: str, result: RunResult, *, summary: Summary, text: str, store: ArtifactStore
 ) -> None:
-    """Completes the run of an adaptation: results, page, status."""
+    """Complete the MLflow run of an adaptation: figures, data, page, model card and status."""
     from mixcpt.evaluate.statistics.ledger import ledger
     from mixcpt.report.cards.card import model_card
     from mixcpt.report.page import write_report
@@ -83,8 +85,8 @@ def finish_parent(
     if not run_id:
         return
     tracking.log_figures(run_id, figures(summary.runs[0]))
-    read = [result.refs[role] for role in ("corpus", "mixture", "selection") if role in result.refs]
-    log_data_of_run(tracking, run_id, read, [result.evaluations["final"]])
+    training = [result.refs[role] for role in ("corpus", "mixture", "selection") if role in result.refs]
+    log_data_of_run(tracking, run_id, training, evaluations=[result.evaluations["final"]])
     with TemporaryDirectory() as folder:
         page = write_report([result], store, Path(folder) / "report.html", summary)
         tracking.client.log_artifact(run_id, str(page))
@@ -102,28 +104,27 @@ def finish_parent(
 
 
 def figures(run: RunSummary) -> dict[str, float]:
-    """Returns the metrics of an adaptation: value and change of each task with its interval, what was kept, and
-    what was planned beside what was measured."""
-    found: dict[str, float] = {}
+    """Return the metrics of an adaptation: values, changes with intervals, retention, planned and measured costs."""
+    metrics: dict[str, float] = {}
     for name, value in run.final.tasks.items():
-        found[f"eval/{name}/{value.metric}"] = value.value
+        metrics[f"eval/{name}/{value.metric}"] = value.value
         if value.change:
             ends = {"delta": value.change.delta, "low": value.change.low, "high": value.change.high}
-            found |= {f"retention/{name}/{end}": number for end, number in ends.items()}
+            metrics |= {f"retention/{name}/{end}": number for end, number in ends.items()}
     if run.final.retention:
-        found |= {f"retention/{name}": number for name, number in _numbers(run.final.retention.to_json()).items()}
-    found |= {f"eval/{name}/{change.metric}": change.value for name, change in run.final.gold.items()}
-    found |= {f"retention/{name}/kl_to_base": moved.nats for name, moved in run.final.drift.items()}
-    found |= {f"eval/{known.task}/open-book": known.open_book for known in run.prior_knowledge}
+        metrics |= {f"retention/{name}": number for name, number in vars(run.final.retention).items()}
+    metrics |= {f"eval/{name}/{change.metric}": change.value for name, change in run.final.gold.items()}
+    metrics |= {f"retention/{name}/kl_to_base": drift.nats for name, drift in run.final.drift.items()}
+    metrics |= {f"eval/{prior.task}/open-book": prior.open_book for prior in run.prior_knowledge}
     for stage in run.planned:
-        of = stage.stage.replace(" ", "-")
+        stage_name = stage.stage.replace(" ", "-")
         for name, (planned, measured) in stage.pairs.items():
-            found |= {f"plan/{of}/{name}": planned, f"measured/{of}/{name}": measured}
-    return {name: number for name, number in found.items() if not math.isnan(number)}
+            metrics |= {f"plan/{stage_name}/{name}": planned, f"measured/{stage_name}/{name}": measured}
+    return {name: number for name, number in metrics.items() if not math.isnan(number)}
 
 
 def run_link(tracking: TrackingRef) -> str:
-    """Returns the address of a run in the MLflow server, in its view of trainings; empty for a local database."""
+    """Return the address of the page of a run on the MLflow server; empty for a local database."""
     if not tracking.run_id or not tracking.uri.startswith("http"):
         return ""
     return f"{tracking.uri}/#/experiments/{tracking.experiment_id}/runs/{tracking.run_id}?workflowType=machine_learning"
@@ -138,20 +139,11 @@ def _links(tracking: TrackingRef) -> str:
 
 def _final(run: RunSummary, task_name: str) -> dict[str, float | None]:
     value: TaskValue = run.final.tasks[task_name]
-    if value.change is None:
-        return {"final": _round(value.value)}
-    change = value.change
-    return {
-        "final": _round(value.value),
-        "change": _round(change.delta),
-        "low": _round(change.low),
-        "high": _round(change.high),
-    }
+    row = {"final": _round(value.value)}
+    if change := value.change:
+        row |= {"change": _round(change.delta), "low": _round(change.low), "high": _round(change.high)}
+    return row
 
 
 def _round(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
-
-
-def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None}

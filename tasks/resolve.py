@@ -1,6 +1,7 @@
-"""Which weights a name of MLflow's registry stands for: `NAME@ALIAS`, `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+"""Resolves a name of MLflow's registry to weights: `NAME@ALIAS`, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
-`python -m tasks.resolve NAME --store FOLDER` prints it as one JSON line, for the command line, which knows no MLflow.
+`python -m tasks.resolve NAME --store FOLDER` prints the weights as one JSON line, for the command line, which does not
+import MLflow.
 """
 
 import argparse
@@ -23,7 +24,7 @@ _FORMS = "a registered model is NAME@ALIAS, models:/NAME@ALIAS or models:/NAME/V
 
 
 def resolve(name: str, runtime: RuntimeConfig) -> ModelRef:
-    """Returns the registered model of that name: where its weights were put, and the digest they had then.
+    """Return the registered model of that name: the folder of its weights, and their digest at registration.
 
     Raises:
         ConfigError: If the name has another form, or MLflow has no such model, alias or version.
@@ -35,7 +36,7 @@ def resolve(name: str, runtime: RuntimeConfig) -> ModelRef:
     if not digest or address.scheme != "file":
         raise ModelError(
             f"version {version.version} of {version.name} has no folder of weights in its tag {WEIGHTS}: {weights!r}",
-            "name a version that a run of mixcpt has registered",
+            "name a version that a run of mixcpt registered",
         )
     return ModelRef(f"{version.name} version {version.version}", unquote(address.path), digest)
 
@@ -50,41 +51,41 @@ def _find(name: str, place: Place) -> "ModelVersion":
         return client.get_model_version_by_alias(model, alias) if alias else client.get_model_version(model, number)
     except MlflowException as error:
         raise ConfigError(
-            f"MLflow at {place.uri} gives no model {name}: {error.message}",
+            f"MLflow at {place.uri} has no model {name}: {error.message}",
             f"{_FORMS}; a model of a run is RUN@base, @pretrained, @sft or @dpo",
         ) from error
 
 
 def _parse(name: str) -> tuple[str, str, str]:
-    """Returns name, alias and version, one of the latter empty."""
-    known = name.removeprefix(_PREFIX)
-    model, _, alias = known.rpartition("@")
+    """Return name, alias and version; either alias or version is empty."""
+    short = name.removeprefix(_PREFIX)
+    model, _, alias = short.rpartition("@")
     if model and alias:
         return model, alias, ""
-    model, _, number = known.rpartition("/")
+    model, _, number = short.rpartition("/")
     if model and number.isdigit():
         return model, "", number
-    raise ConfigError(f"{name!r} names no registered model", _FORMS)
+    raise ConfigError(f"{name!r} is not the name of a registered model", _FORMS)
 
 
 def _require_database(place: Place) -> None:
-    """Raises `ConfigError` where a local database is not there, which asking it would create."""
+    """Raise `ConfigError` if a local database does not exist; connecting would create it."""
     path = Path(place.uri.removeprefix("sqlite:///"))
     if place.uri.startswith("sqlite:///") and not path.is_file():
-        raise ConfigError(f"nothing is registered: there is no {path}", "set MLFLOW_TRACKING_URI, or name the --store")
+        raise ConfigError(f"no model is registered: {path} does not exist", "set MLFLOW_TRACKING_URI or --store")
 
 
 def main() -> None:
-    """Prints the registered model, or why there is none, as one JSON line."""
+    """Print the registered model, or the error, as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--store", default=RuntimeConfig().store)
     arguments = parser.parse_args()
     try:
-        answer = resolve(arguments.name, RuntimeConfig(store=arguments.store)).to_json()
+        output = resolve(arguments.name, RuntimeConfig(store=arguments.store)).to_json()
     except MixcptError as error:
-        answer = {"error": type(error).__name__, "problem": error.problem, "hint": error.hint}
-    print(json.dumps(answer))
+        output = {"error": type(error).__name__, "problem": error.problem, "hint": error.hint}
+    print(json.dumps(output))
 
 
 if __name__ == "__main__":

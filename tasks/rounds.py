@@ -1,4 +1,4 @@
-"""The tasks of a round: what is new, what each model answers, whether the candidate serves, what is left to read."""
+"""Tasks of a round: find new corpora, evaluate base and champion, check the gates, and publish the outcome."""
 
 import fcntl
 import math
@@ -13,12 +13,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.errors import ConfigError
-from mixcpt.records.round import Decision, Round, load_rounds, refused_corpora, save_round
+from mixcpt.records.round import Decision, Judgement, Round, load_rounds, refused_corpora, save_round
 from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
 from mixcpt.report.table import markdown_rows
-from mixcpt.rounds.gates import GateEvaluations, Judgement, judge
+from mixcpt.rounds.gates import GateEvaluations, judge
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
 from mixcpt.stages.chain import by_role, evaluation_job
 from mixcpt.stages.jobs import JobOptions
@@ -31,15 +31,15 @@ from tasks.tracking import Tracking, forgiving
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A round under way."""
+class OpenRound:
+    """A round in progress."""
 
     config: ReadaptConfig
     plan: RoundPlan
     champion: Version | None
-    """The version that serves now."""
+    """Champion before the round; None before the first promotion."""
     base: ModelRef
-    """The model that everything began with."""
+    """Base model of the first round."""
 
     @property
     def store(self) -> ArtifactStore:
@@ -52,20 +52,20 @@ class Opened:
 
 @contextmanager
 def one_round_at_a_time(store: ArtifactStore) -> Iterator[None]:
-    """Waits until no other round works on this store; the kernel lets go of a dead one."""
+    """Hold the lock of the store's rounds, after waiting for any other round; the kernel releases it after a crash."""
     folder = store.root / "work"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "round.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            get_run_logger().info("another round is at work on %s; this one waits for its end", store.root)
+            get_run_logger().info("another round works on %s; waiting for its end", store.root)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def require_registered(cause: Cause, store: ArtifactStore) -> None:
-    """Raises `ConfigError` where an event tells of a corpus that this worker's store has not."""
+    """Raise `ConfigError` if an event reports a corpus that is not in this worker's store."""
     if cause.fingerprint and store.find("registration", cause.fingerprint) is None:
         raise ConfigError(
             f"the corpus {cause.corpus} was registered in another store than {store.root}",
@@ -73,123 +73,134 @@ def require_registered(cause: Cause, store: ArtifactStore) -> None:
         )
 
 
-@task(name="look for new corpora", retry_condition_fn=worth_retrying, retries=2, retry_delay_seconds=30)
-def open_round(config: ReadaptConfig) -> Opened | None:
-    """Returns the next round; None where nothing has been registered that the champion has not learned."""
+@task(name="find new corpora", retry_condition_fn=worth_retrying, retries=2, retry_delay_seconds=30)
+def open_round(config: ReadaptConfig) -> OpenRound | None:
+    """Plan the next round and return it; None if the champion has learned every usable corpus."""
     store, registry = ArtifactStore(config.adapt.runtime.store), Registry(config.adapt.runtime)
     register_own(config.adapt, store)
     champion = registry.champion()
-    made = load_rounds(store, config.name)
-    taken_back = registry.taken_back()
-    unwanted = [name for each in made if each.run.refs[each.run.final].digest in taken_back for name in each.new]
-    shunned = [name for name in (*refused_corpora(made), *unwanted) if name not in config.again]
-    plan = plan_round(config, champion.model if champion else None, shunned, len(made) + 1, store)
+    rounds = load_rounds(store, config.name)
+    rejected = [name for name in _rejected_corpora(rounds, registry) if name not in config.again]
+    plan = plan_round(
+        config, champion.model if champion else None, refused=rejected, number=len(rounds) + 1, store=store
+    )
     if plan is None:
-        get_run_logger().info("nothing new: the champion has learned what is registered, or it was refused")
+        get_run_logger().info("nothing new: every registered corpus was learned or refused")
         return None
     get_run_logger().info("round %d learns %s", plan.number, ", ".join(plan.new))
-    return Opened(config, plan, champion, resolve_model(config.adapt.base))
+    return OpenRound(config, plan, champion, base=resolve_model(config.adapt.base))
 
 
-@task(name="ask base and champion", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
-def ask_others(opened: Opened, run: RunResult) -> dict[str, ArtifactRef]:
-    """Returns the evaluations `base`, `champion` and `candidate`, of the same questions.
+def _rejected_corpora(rounds: list[Round], registry: Registry) -> list[str]:
+    """Return the corpora whose candidates were refused, declined or rolled back."""
+    withdrawn = registry.withdrawn_digests()
+    corpora = refused_corpora(rounds)
+    for finished in rounds:
+        if finished.run.refs[finished.run.final].digest in withdrawn:
+            corpora += finished.new
+    return corpora
 
-    The champion is asked in the form of the candidate, for it went the same way; the base in plain text.
+
+@task(name="evaluate base and champion", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
+def evaluate_others(opened: OpenRound, run: RunResult) -> dict[str, ArtifactRef]:
+    """Evaluate the base and the champion with the candidate's questions, and return all evaluations by role.
+
+    The champion is evaluated in the prompt form of the candidate, because both were aligned alike; the base in plain
+    form. Without a champion, its evaluation is the base's.
     """
     evaluate = run.config.evaluate.model_copy(update={"kl_to_base": False})
-    opening = reopen_adaptation(run, run.config.runtime)
-    adaptation = replace(opening, config=opening.config.model_copy(update={"evaluate": evaluate}))
+    reopened = reopen_adaptation(run, run.config.runtime)
+    adaptation = replace(reopened, config=reopened.config.model_copy(update={"evaluate": evaluate}))
     form: Literal["plain", "chat"] = "plain" if run.final == "pretrained" else evaluate.aligned_form
     corpus = run.refs["corpus"]
-    jobs = [evaluation_job(adaptation, corpus, "base", opened.base)]
+    jobs = [evaluation_job(adaptation, corpus, "base", model=opened.base)]
     if opened.champion:
         options = JobOptions(form=form)
-        jobs.append(evaluation_job(adaptation, corpus, "champion", opened.champion.model, options=options))
+        jobs.append(evaluation_job(adaptation, corpus, "champion", model=opened.champion.model, options=options))
     evaluations = by_role(run_stage_group(adaptation, jobs))
     return {"champion": evaluations["base"], **evaluations, "candidate": run.evaluations["final"]}
 
 
-@task(name="gates")
-def hold_gates(opened: Opened, run: RunResult, evaluations: Mapping[str, ArtifactRef]) -> list[Judgement]:
-    """Returns each gate on each task, after showing them as a table."""
+@task(name="check gates")
+def check_gates(opened: OpenRound, run: RunResult, evaluations: Mapping[str, ArtifactRef]) -> list[Judgement]:
+    """Check each gate on each of its tasks, publish the results as a table, and return them."""
     plan = opened.plan
     tasks = {
         "new": plan.tasks_about(plan.new),
         "earlier": plan.tasks_about(plan.earlier),
         "general": plan.tasks_about(("",)),
     }
-    measured = GateEvaluations(evaluations["base"], evaluations["champion"], evaluations["candidate"])
-    judged = judge(opened.config.gates, measured, tasks, run.config.evaluate, seed=run.config.seed)
-    create_table_artifact(gate_rows(judged), key="gates", description=f"{run.name}: what must hold before it serves")
-    return judged
+    compared = GateEvaluations(evaluations["base"], evaluations["champion"], evaluations["candidate"])
+    judgements = judge(opened.config.gates, compared, tasks, config=run.config.evaluate, seed=run.config.seed)
+    description = f"{run.name}: conditions for its promotion"
+    create_table_artifact(gate_rows(judgements), key="gates", description=description)
+    return judgements
 
 
-def gate_rows(judged: list[Judgement]) -> list[dict[str, Any]]:
-    """Returns one row a gate and task; gains count upwards, whatever the metric."""
-    return [
-        {
-            "gate": each.gate,
-            "task": each.task,
-            "against": each.against,
-            "split": each.split,
-            "before": round(each.before, 4),
-            "after": round(each.after, 4),
-            "gain": round(each.gain, 4),
-            "low": round(each.low, 4),
-            "high": round(each.high, 4),
-            "must": f"{each.rule} >= {each.at_least:g}",
-            "holds": "yes" if each.holds else ("NO" if each.severity == "block" else "no (warning)"),
-        }
-        for each in judged
-    ]
+def gate_rows(judgements: list[Judgement]) -> list[dict[str, Any]]:
+    """Return one row per gate and task; a gain is positive if the candidate is better, whatever the metric."""
+    return [_gate_row(judgement) for judgement in judgements]
+
+
+def _gate_row(judgement: Judgement) -> dict[str, Any]:
+    outcome = "NO" if judgement.severity == "block" else "no (warning)"
+    return {
+        "gate": judgement.gate,
+        "task": judgement.task,
+        "against": judgement.against,
+        "split": judgement.split,
+        "before": round(judgement.before, 4),
+        "after": round(judgement.after, 4),
+        "gain": round(judgement.gain, 4),
+        "low": round(judgement.low, 4),
+        "high": round(judgement.high, 4),
+        "must": f"{judgement.rule} >= {judgement.at_least:g}",
+        "holds": "yes" if judgement.holds else outcome,
+    }
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a candidate."""
+    """Decision about a candidate."""
 
     decision: Decision
     reason: str
     by: str = ""
-    """Who said so, where somebody did."""
+    """Person who decided; empty if the gates decided."""
 
 
-def by_the_gates(judged: list[Judgement]) -> Verdict:
-    """Returns what the gates alone would do."""
-    if blocking := [each for each in judged if each.blocks]:
-        return Verdict("refused", f"{words.listing([_failing(each) for each in blocking])}.")
-    return Verdict("promoted", f"All {len(judged)} gates hold.")
+def verdict_of_gates(judgements: list[Judgement]) -> Verdict:
+    """Return the decision that follows from the gates."""
+    if failures := [_failure(judgement) for judgement in judgements if judgement.blocks]:
+        return Verdict("refused", f"{words.listing(failures)}.")
+    return Verdict("promoted", f"All {len(judgements)} gates hold.")
 
 
-def _failing(each: Judgement) -> str:
-    change = f"{words.change(each.metric, each.gain)} {words.unit(each.metric)}"
-    unknown = ", of too few items for an interval" if math.isnan(each.low) and each.rule != "likely" else ""
-    return f"{each.gate} fails on {words.title(each.task)} ({change}{unknown})"
+def _failure(judgement: Judgement) -> str:
+    change = f"{words.change(judgement.metric, judgement.gain)} {words.unit(judgement.metric)}"
+    has_no_interval = math.isnan(judgement.low) and judgement.rule != "likely"
+    note = ", of too few items for an interval" if has_no_interval else ""
+    return f"{judgement.gate} fails on {words.title(judgement.task)} ({change}{note})"
 
 
-def what_to_look_at(opened: Opened, judged: list[Judgement]) -> str:
-    """Returns what somebody who has to decide is shown, as Markdown."""
-    rows = gate_rows(judged)
+def approval_request(opened: OpenRound, judgements: list[Judgement]) -> str:
+    """Return the description of a round for the person who decides about its candidate, as Markdown."""
+    rows = gate_rows(judgements)
     table = markdown_rows([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]) if rows else ""
     learned = words.markdown(words.listing(opened.plan.new))
-    return f"Round {opened.plan.number} has learned {learned}. All gates hold. Shall its model serve?\n\n{table}"
+    return f"Round {opened.plan.number} learned {learned}. All gates hold. Promote its model to champion?\n\n{table}"
 
 
-def version_of(opened: Opened, run: RunResult) -> Version:
-    """Returns the candidate as the registry knows it."""
-    return opened.registry.version_of(run.refs[run.final].digest)
-
-
-def ended_round(
-    opened: Opened,
+def finished_round(
+    opened: OpenRound,
     run: RunResult,
+    *,
     evaluations: Mapping[str, ArtifactRef],
-    judged: list[Judgement],
+    judgements: list[Judgement],
     verdict: Verdict,
     version: Version,
 ) -> Round:
-    """Returns what there is to remember of a round."""
+    """Return the record of a round."""
     plan = opened.plan
     return Round(
         number=plan.number,
@@ -199,7 +210,7 @@ def ended_round(
         tasks=plan.tasks,
         run=run,
         evaluations=evaluations,
-        judgements=tuple(judged),
+        judgements=tuple(judgements),
         decision=verdict.decision,
         reason=verdict.reason,
         version=version.number,
@@ -208,29 +219,33 @@ def ended_round(
 
 
 @task(name="publish round")
-def publish_round(opened: Opened, made: Round) -> ArtifactRef:
-    """Returns the record of the round; publishes what it came to, and all rounds beside each other."""
-    ref = save_round(opened.store, opened.config, made)
-    so_far = load_rounds(opened.store, opened.config.name)
-    text = markdown_rounds(so_far)
-    create_markdown_artifact(text, key="rounds", description=f"{made.name}: what each round learned and forgot")
-    page = write_rounds(so_far, opened.store.root / f"rounds-{made.name}.html")
-    _log_round(opened.registry.tracking, made, text, page)
+def publish_round(opened: OpenRound, finished: Round) -> ArtifactRef:
+    """Publish the record of a round and the summary of all rounds, and return the reference of the record."""
+    ref = save_round(opened.store, opened.config, finished)
+    rounds = load_rounds(opened.store, opened.config.name)
+    text = markdown_rounds(rounds)
+    create_markdown_artifact(text, key="rounds", description=f"{finished.name}: gains and losses of each round")
+    page = write_rounds(rounds, opened.store.root / f"rounds-{finished.name}.html")
+    _log_round(opened.registry.tracking, finished, text, page=page)
     return ref
 
 
 @forgiving
-def _log_round(tracking: Tracking, made: Round, text: str, page: Path) -> None:
-    """Adds to the MLflow run of the candidate what the gates said and what was decided."""
-    run_id = made.run.tracking.run_id
+def _log_round(tracking: Tracking, finished: Round, text: str, *, page: Path) -> None:
+    """Log the results of the gates and the decision in the candidate's MLflow run."""
+    run_id = finished.run.tracking.run_id
     if not run_id:
         return
-    tracking.log_figures(run_id, {f"gate/{each.gate}/{each.task}": each.gain for each in made.judgements})
-    told = {"decision": made.decision, "decided_by": made.decided_by, "corpora": ", ".join(made.new)}
-    tracking.tag(
-        run_id, {f"mixcpt.round.{name}": value for name, value in told.items()} | {"mixcpt.round": str(made.number)}
-    )
-    tracking.client.log_table(run_id, _columns(gate_rows(list(made.judgements))), "gates.json")
+    gains = {f"gate/{judgement.gate}/{judgement.task}": judgement.gain for judgement in finished.judgements}
+    tracking.log_figures(run_id, gains)
+    tags = {
+        "mixcpt.round": str(finished.number),
+        "mixcpt.round.decision": finished.decision,
+        "mixcpt.round.decided_by": finished.decided_by,
+        "mixcpt.round.corpora": ", ".join(finished.new),
+    }
+    tracking.tag(run_id, tags)
+    tracking.client.log_table(run_id, _columns(gate_rows(list(finished.judgements))), "gates.json")
     tracking.client.log_text(run_id, text, "rounds.md")
     tracking.client.log_artifact(run_id, str(page))
 

@@ -1,8 +1,8 @@
-"""What a heavy stage needs before it may start: its share of the GPUs of all machines, and free ones on this machine.
+"""Waits until a stage may use GPUs: slots of the limit over all machines, and free devices on this machine.
 
-The share is a Prefect concurrency limit with the name `mixcpt-gpu`; where nobody made one there is no bound. It is
-leased: the server frees what a dead holder had a minute later. Prefect's own context manager gives a lease up after
-three failed renewals, and waits where it cannot be cancelled or seen; so the lease is kept here, while the stage lasts.
+The limit is the Prefect concurrency limit `mixcpt-gpu`; without it, the number of GPUs is not limited. Slots are
+leased: the server releases the slots of a dead holder after a minute. This module renews the lease itself, because
+Prefect's context manager gives up a lease after three failed renewals, and its wait cannot be cancelled or shown.
 """
 
 import contextvars
@@ -20,47 +20,47 @@ from prefect.exceptions import ObjectNotFound
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import ConfigError
-from mixcpt.process.devices import Busy, Claim, num_wanted, try_claim, usable_devices
+from mixcpt.process.devices import Busy, DeviceClaim, num_wanted, try_claim, usable_devices
 
 LIMIT = "mixcpt-gpu"
 _LEASE_SECONDS = 60.0
-"""The shortest that the server gives."""
+"""Shortest lease that the server accepts."""
 _RENEW_SECONDS = 15.0
 _SERVER_POLL_SECONDS = 3.0
 _LOCK_POLL_SECONDS = 1.0
 _log = logging.getLogger("mixcpt.slots")
 
 Wait = Callable[[str, float], None]
-"""Shows a reason, and returns after some seconds; raises where the run is to end instead."""
+"""Shows a reason and waits some seconds; raises an error if the run is cancelled."""
 
 
 @contextmanager
-def gpus(runtime: RuntimeConfig, run: str, flow_run_id: str, wait: Wait, *, distributed: bool) -> Iterator[Claim]:
-    """Yields the GPUs of this machine that are this stage's until it ends; waits until they are free.
+def gpus(runtime: RuntimeConfig, run: str, flow_run_id: str, wait: Wait, *, distributed: bool) -> Iterator[DeviceClaim]:
+    """Wait for free GPUs of this machine, yield them, and release them after the block.
 
     Raises:
-        ConfigError: If the stage asks for more than there are.
+        ConfigError: If the stage needs more GPUs than exist.
     """
     usable = usable_devices()
     wanted = num_wanted(runtime, len(usable), distributed=distributed)
-    elsewhere = distributed and runtime.launcher and runtime.devices < 0
-    with leased_slots(runtime.num_processes if elsewhere else wanted, flow_run_id, wait):
-        claim = _wait_for_devices(usable, wanted, run, wait) if wanted else Claim(())
+    uses_other_machines = distributed and runtime.launcher and runtime.devices < 0
+    with leased_slots(runtime.num_processes if uses_other_machines else wanted, flow_run_id, wait):
+        claim = _wait_for_devices(usable, wanted, run, wait) if wanted else DeviceClaim(())
         try:
             yield claim
         finally:
             claim.release()
 
 
-def _wait_for_devices(usable: tuple[str, ...], wanted: int, run: str, wait: Wait) -> Claim:
-    while isinstance(answer := try_claim(usable, wanted, run), Busy):
-        wait(str(answer), _LOCK_POLL_SECONDS)
-    return answer
+def _wait_for_devices(usable: tuple[str, ...], wanted: int, run: str, wait: Wait) -> DeviceClaim:
+    while isinstance(claim := try_claim(usable, wanted, run), Busy):
+        wait(str(claim), _LOCK_POLL_SECONDS)
+    return claim
 
 
 @contextmanager
 def leased_slots(num: int, flow_run_id: str, wait: Wait) -> Iterator[None]:
-    """Holds `num` slots of the limit over all machines, where there is one.
+    """Hold `num` slots of the limit over all machines; nothing if there is no limit.
 
     Raises:
         ConfigError: If the limit is lower than `num`.
@@ -71,13 +71,13 @@ def leased_slots(num: int, flow_run_id: str, wait: Wait) -> Iterator[None]:
         return
     if limit.limit < num:
         raise ConfigError(
-            f"a stage takes {num} GPUs, and the Prefect concurrency limit {LIMIT} is {limit.limit}",
+            f"a stage needs {num} GPUs, but the Prefect concurrency limit {LIMIT} is {limit.limit}",
             f"raise it: prefect gcl update {LIMIT} --limit {num}",
         )
     lease = _Lease(num, flow_run_id)
     while not lease.take():
         wait(f"waiting for {num} of the {limit.limit} slots of {LIMIT}, which other runs hold", _SERVER_POLL_SECONDS)
-    with lease.kept():
+    with lease.renewed():
         yield
 
 
@@ -88,12 +88,12 @@ def _limit() -> GlobalConcurrencyLimitResponse | None:
     except ObjectNotFound:
         return None
     except httpx.HTTPError as error:
-        _log.warning("the Prefect server does not say whether there is a limit %s (%s): going on without", LIMIT, error)
+        _log.warning("cannot read the limit %s from the Prefect server (%s): continuing without it", LIMIT, error)
         return None
 
 
 class _Lease:
-    """Slots on loan from the server."""
+    """Slots leased from the server."""
 
     def __init__(self, num: int, flow_run_id: str) -> None:
         self.num = num
@@ -102,21 +102,21 @@ class _Lease:
         self.ended = threading.Event()
 
     def take(self) -> bool:
-        """Returns whether the slots are ours now; a server that does not answer has none to give."""
+        """Try to lease the slots and return whether that succeeded; it fails if the server is unreachable."""
         try:
             with get_client(sync_client=True) as client:
-                answer = client.increment_concurrency_slots_with_lease(
+                response = client.increment_concurrency_slots_with_lease(
                     [LIMIT], self.num, "concurrency", _LEASE_SECONDS, self.holder
                 )
         except httpx.HTTPError:
             return False
-        self.id = UUID(answer.json()["lease_id"])
+        self.id = UUID(response.json()["lease_id"])
         return True
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Renews the lease in the background until this block ends, then gives the slots back."""
-        context = contextvars.copy_context()  # it knows the server's address
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease in the background until the block ends, then release the slots."""
+        context = contextvars.copy_context()  # contains the address of the server
         thread = threading.Thread(target=context.run, args=(self._renew_until_the_end,), daemon=True)
         thread.start()
         try:
@@ -136,7 +136,7 @@ class _Lease:
                 self._renew(self.id)
 
     def _renew(self, lease: UUID) -> None:
-        """Lengthens the lease; one that ran out while the server was away is taken anew as soon as slots are free."""
+        """Renew the lease; if it expired while the server was unreachable, take a new one when slots are free."""
         try:
             with get_client(sync_client=True) as client:
                 client.renew_concurrency_lease(lease, _LEASE_SECONDS)
@@ -144,6 +144,9 @@ class _Lease:
             if error.response.status_code in (404, 410):
                 self.id = None
                 if not self.take():
-                    _log.warning("the lease of %s ran out, and others took its slots: more run than it allows", LIMIT)
+                    _log.warning(
+                        "the lease of %s expired and other runs took its slots: the limit is exceeded",
+                        LIMIT,
+                    )
         except httpx.HTTPError:
-            pass  # the next try is soon
+            pass  # tried again after `_RENEW_SECONDS`

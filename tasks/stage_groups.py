@@ -1,4 +1,4 @@
-"""Runs the stages of a station: what the store has is taken from it, the rest is computed in one supervised process."""
+"""Runs groups of stages: finished ones are read from the store, the others run in one supervised worker process."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from mixcpt.config import RuntimeConfig
 from mixcpt.errors import MixcptError, StageInterrupted
-from mixcpt.process.devices import Claim, device_environment
+from mixcpt.process.devices import DeviceClaim, device_environment
 from mixcpt.process.supervisor import follow, log_tail
 from mixcpt.stages.jobs import Batch, Failed, Job
 from mixcpt.stages.launching import worker_process
@@ -24,22 +24,22 @@ from tasks.progress import ProgressReport, progress_report
 from tasks.remote import run_remotely, state_of
 from tasks.slots import gpus
 from tasks.stage_runs import close_flow_run
-from tasks.watching import Results, Watch, record
+from tasks.watching import BatchWatch, Results, record
 
 _CANCEL_POLL_SECONDS = 15.0
 _stopping = threading.Event()
-"""Set when a flow whose stations run in threads is interrupted: the signal reaches the main thread alone."""
+"""Set if a flow with stage groups in threads is interrupted, because only the main thread receives the signal."""
 
 
 def worth_retrying(task: "Task[..., object]", task_run: TaskRun, state: State[object]) -> bool:
-    """Returns whether another try can end otherwise: after a killed process yes, after bad data no."""
+    """Return whether a retry may succeed: true for a killed process, false for bad data."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, MixcptError) and error.retryable
 
 
 @contextmanager
 def stage_groups_in_threads() -> Iterator[None]:
-    """Ends the stations that run in other threads when what waits for them is interrupted or fails."""
+    """Stop the stage groups in other threads if the block fails or is interrupted."""
     _stopping.clear()
     try:
         yield
@@ -49,11 +49,11 @@ def stage_groups_in_threads() -> Iterator[None]:
 
 
 def run_stage_group(adaptation: Adaptation, jobs: Sequence[Job], *, distributed: bool = False) -> Results:
-    """Returns the artifact of each job by its name, each computed only where the store has none.
+    """Compute the jobs that are not in the store, and return the artifacts of all jobs by name.
 
     Raises:
-        MixcptError: The very error of the stage.
-        StageInterrupted: If its process died; trying again resumes.
+        MixcptError: If a stage fails; the error of the stage.
+        StageInterrupted: If its process died; a retry resumes it.
     """
     results, missing = split_finished(jobs, adaptation.store)
     for job in jobs:
@@ -67,34 +67,34 @@ def run_stage_group(adaptation: Adaptation, jobs: Sequence[Job], *, distributed:
 
 
 def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
-    cancelled = _CancelWatch(adaptation.root_flow_run_id)
-    run_remotely(adaptation, jobs, cancelled, distributed=distributed)
+    run_remotely(adaptation, jobs, _CancelCheck(adaptation.root_flow_run_id), distributed=distributed)
     results, missing = split_finished(jobs, adaptation.store)
     if missing:
         pool, store = adaptation.config.runtime.gpu_pool, adaptation.store.root
-        problem = f"{missing[0].name} was computed on the work pool {pool}, but is not in the store"
-        raise MixcptError(problem, f"{store} has to be the same folder there and here")
+        problem = f"the work pool {pool} has computed {missing[0].name}, but its artifact is not in the store"
+        raise MixcptError(problem, f"{store} must be the same folder on both machines")
     return results
 
 
 def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -> Results:
     batch = Batch.in_store(jobs, adaptation.store.root)
-    cancelled = _CancelWatch(adaptation.root_flow_run_id)
+    cancelled = _CancelCheck(adaptation.root_flow_run_id)
     with (
         batch.in_use(),
         progress_report() as report,
-        _granted(adaptation, jobs, report, cancelled, distributed) as claim,
+        _claimed(adaptation, jobs, report, cancelled=cancelled, distributed=distributed) as claim,
     ):
-        watch = Watch(adaptation, batch, report, claim.devices)
+        watch = BatchWatch(adaptation, batch, report, devices=claim.devices)
         try:
-            code = _run(batch, adaptation.config.runtime, claim, watch, cancelled, distributed)
+            runtime = adaptation.config.runtime
+            code = _run(batch, runtime, claim, watch=watch, cancelled=cancelled, distributed=distributed)
         except BaseException:
             watch.close("KILLED")
             raise
-        if cancelled.seen:
+        if cancelled.reason:
             watch.close("KILLED")
             close_flow_run(adaptation.tracking, adaptation.root_flow_run_id, "KILLED")
-            raise _stopped(jobs[0].name, cancelled)
+            raise cancelled.error(jobs[0].name)
         if code or watch.failure:
             watch.close("FAILED")
             raise _error(watch.failure, code, batch.log)
@@ -102,25 +102,31 @@ def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -
 
 
 @contextmanager
-def _granted(
-    adaptation: Adaptation, jobs: Sequence[Job], report: ProgressReport, cancelled: "_CancelWatch", distributed: bool
-) -> Iterator[Claim]:
-    """Yields the GPUs that the jobs have to themselves, after waiting for them; none where no job takes one."""
-    taking = [job.name for job in jobs if find_stage(job.stage).needs_gpu]
-    if not taking:
-        yield Claim(())
+def _claimed(
+    adaptation: Adaptation, jobs: Sequence[Job], report: ProgressReport, *, cancelled: "_CancelCheck", distributed: bool
+) -> Iterator[DeviceClaim]:
+    """Wait for the GPUs of the jobs and yield their claim, which is empty if no job uses a GPU."""
+    on_gpu = [job.name for job in jobs if find_stage(job.stage).needs_gpu]
+    if not on_gpu:
+        yield DeviceClaim(())
         return
     runtime, run = adaptation.config.runtime, f"run {adaptation.config.name}"
-    waiting = _Waiting(report, cancelled, taking[0])
-    with gpus(runtime, run, adaptation.root_flow_run_id, waiting, distributed=distributed) as claim:
-        waiting.over()
+    wait = _Wait(report, cancelled, on_gpu[0])
+    with gpus(runtime, run, adaptation.root_flow_run_id, wait=wait, distributed=distributed) as claim:
+        wait.end()
         yield claim
 
 
 def _run(
-    batch: Batch, runtime: RuntimeConfig, claim: Claim, watch: Watch, cancelled: "_CancelWatch", distributed: bool
+    batch: Batch,
+    runtime: RuntimeConfig,
+    claim: DeviceClaim,
+    *,
+    watch: BatchWatch,
+    cancelled: "_CancelCheck",
+    distributed: bool,
 ) -> int:
-    """Returns the exit code of the batch's process."""
+    """Run a batch in a worker process and return its exit code."""
     batch.write()
     devices = device_environment(runtime, claim)
     try:
@@ -138,14 +144,38 @@ def _run(
         watch.log.finish()
 
 
-def _stopped(name: str, cancelled: "_CancelWatch") -> MixcptError:
-    return MixcptError(f"{name} was stopped: the flow run {cancelled.seen}")
+class _CancelCheck:
+    """Checks from time to time whether the flow run was cancelled; an unreachable server does not count as that."""
+
+    def __init__(self, flow_run_id: str) -> None:
+        self.flow_run_id = flow_run_id
+        self.next_check = time.monotonic() + _CANCEL_POLL_SECONDS
+        self.reason = ""
+
+    def __call__(self) -> bool:
+        if _stopping.is_set():
+            self.reason = "was interrupted"
+        elif self.flow_run_id and time.monotonic() >= self.next_check:
+            self.next_check = time.monotonic() + _CANCEL_POLL_SECONDS
+            self.reason = self._end()
+        return bool(self.reason)
+
+    def error(self, name: str) -> MixcptError:
+        """Return the error of a stage that was stopped for this reason."""
+        return MixcptError(f"{name} was stopped: the flow run {self.reason}")
+
+    def _end(self) -> str:
+        try:
+            state = state_of(UUID(self.flow_run_id))
+        except ObjectNotFound:
+            return ""
+        return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
 
 
-class _Waiting:
-    """Shows what a station waits for, and ends the wait when the flow run is ended from elsewhere."""
+class _Wait:
+    """Shows why a stage group waits, and ends the wait if the flow run is cancelled."""
 
-    def __init__(self, report: ProgressReport, cancelled: "_CancelWatch", name: str) -> None:
+    def __init__(self, report: ProgressReport, cancelled: _CancelCheck, name: str) -> None:
         self.report = report
         self.cancelled = cancelled
         self.name = name
@@ -154,45 +184,18 @@ class _Waiting:
     def __call__(self, reason: str, seconds: float) -> None:
         self.report.wait(f"{self.name} is {reason}")
         if self.cancelled():
-            raise _stopped(self.name, self.cancelled)
+            raise self.cancelled.error(self.name)
         time.sleep(seconds)
 
-    def over(self) -> None:
-        self.report.waited(f"{self.name} has its GPUs after {time.monotonic() - self.began:.0f} s")
-
-
-class _CancelWatch:
-    """Asks the server now and then whether the flow run was ended from elsewhere; a lost server is no answer."""
-
-    def __init__(self, flow_run_id: str) -> None:
-        self.flow_run_id = flow_run_id
-        self.next_look = time.monotonic() + _CANCEL_POLL_SECONDS
-        self.seen = ""
-
-    def __call__(self) -> bool:
-        if _stopping.is_set():
-            self.seen = "was interrupted"
-        elif self.flow_run_id and time.monotonic() >= self.next_look:
-            self.next_look = time.monotonic() + _CANCEL_POLL_SECONDS
-            self.seen = self._ended_as()
-        return bool(self.seen)
-
-    def _ended_as(self) -> str:
-        try:
-            state = state_of(UUID(self.flow_run_id))
-        except ObjectNotFound:
-            return ""
-        return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
+    def end(self) -> None:
+        self.report.end_wait(f"{self.name} has its GPUs after {time.monotonic() - self.began:.0f} s")
 
 
 def _error(failure: Failed | None, code: int, log: Path) -> MixcptError:
-    """Returns the error of a stage: its own where it raised one on purpose, else with the end of its log."""
+    """Return the error of a stage; if it was not raised deliberately, with the end of the log."""
     if failure is None:
-        problem, hint = (
-            f"the process of a stage ended with code {code}",
-            "the next try goes on from the last checkpoint",
-        )
-        return StageInterrupted(f"{problem}\n{log_tail(log)}", hint)
+        problem = f"the process of a stage ended with code {code}\n{log_tail(log)}"
+        return StageInterrupted(problem, "the next try continues from the last checkpoint")
     error = failure.to_error()
     if type(error) in (MixcptError, StageInterrupted):
         return type(error)(f"{error.problem}\n{log_tail(log)}", error.hint)

@@ -1,4 +1,4 @@
-"""What MLflow is told: one run per stage with its inputs, outputs and cost, one logged model per trained model."""
+"""Records stages in MLflow: one run per stage with inputs, outputs and cost, one logged model per trained model."""
 
 import json
 import os
@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from mixcpt.evaluate.asking.manifest import FILE as MANIFEST
@@ -18,54 +19,66 @@ from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Measurement, Spool
 from mixcpt.train.metrics import TrainingMetrics
-from tasks.tracking import FLOW_RUN, RUN_KEY, STAGE_KEY, TEMPORARY_SERVER, Tracking, forgiving
+from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, RUN_KEY, STAGE_KEY, TEMPORARY_SERVER, Tracking, forgiving
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel, Metric
 
-_one_at_a_time = threading.Lock()
-"""Stations in threads may share a stage: whoever comes second has to find the first one's run, not open another."""
+_opening = threading.Lock()
+"""Lock for opening runs, because stage groups in threads may share a stage and must then share its run."""
 
 DIGEST = "mixcpt.digest"
 WEIGHTS = "mixcpt.weights"
-"""Tags of a logged model and of a registered version: which weights, and where they lie."""
+"""Tags of a logged model and of a registered version, with the digest and the address of the weights."""
 _DIGEST_CHARACTERS = 36
-"""MLflow keeps no longer digest of a dataset."""
+"""Maximum length of a dataset's digest in MLflow."""
 _MAX_PROFILE_CHARACTERS = 2000
 _TASKS_DATASET = "evaluation-tasks"
 
 
+class StageRun(NamedTuple):
+    """The open run of a stage."""
+
+    run_id: str
+    last_steps: dict[str, int]
+    """Last logged step by metric."""
+
+
+def flow_run_tags() -> dict[str, str]:
+    """Return the tags that link a run to the present flow run."""
+    root = str(flow_run.root_flow_run_id or flow_run.id or "")
+    return {FLOW_RUN: str(flow_run.id or ""), ROOT_FLOW_RUN: root}
+
+
 @forgiving
 def begin_parent(
-    tracking: Tracking, key: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any], parent: str = ""
+    tracking: Tracking, key: str, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], parent: str = ""
 ) -> str:
-    """Returns the run of an adaptation or a comparison; what dead processes left open is closed first."""
+    """Close the runs of dead processes, open the run of an adaptation or a comparison, and return its id."""
     tracking.close_abandoned()
-    told = {**tags, **_link_to_prefect(tags)}
-    return tracking.open(RUN_KEY, key, name, parent=parent, tags=told, params=params).run_id
+    tags = {**tags, **_link_to_prefect(tags)}
+    return tracking.open(RUN_KEY, key, name, parent=parent, tags=tags, params=params).run_id
 
 
 def _link_to_prefect(tags: Mapping[str, str]) -> dict[str, str]:
-    """Returns the description under which MLflow shows a run: the way to its flow run, where somebody can go it."""
-    flow_run = tags.get(FLOW_RUN)
-    if not flow_run or os.environ.get(TEMPORARY_SERVER):
+    """Return the tag with a run's description, a link to its flow run; empty if no server shows the flow run."""
+    flow_run_id = tags.get(FLOW_RUN)
+    if not flow_run_id or os.environ.get(TEMPORARY_SERVER):
         return {}
-    address = url_for("flow-run", flow_run)
+    address = url_for("flow-run", flow_run_id)
     return {"mlflow.note.content": f"[Prefect flow run]({address})"} if address else {}
 
 
 @forgiving
-def begin_stage(
-    tracking: Tracking, job: Job, key: str, parent: str, tags: Mapping[str, str]
-) -> tuple[str, dict[str, int]]:
-    """Returns the run of a stage, and the last step that it has of each metric."""
-    with _one_at_a_time:
-        return _open_stage(tracking, job, key, parent, tags)
+def begin_stage(tracking: Tracking, job: Job, key: str, *, parent: str, tags: Mapping[str, str]) -> StageRun:
+    """Open the run of a stage and return it."""
+    with _opening:
+        return _open_stage(tracking, job, key, parent=parent, tags=tags)
 
 
 @forgiving
 def forward(tracking: Tracking, run_id: str, measurements: list[Measurement], last_steps: dict[str, int]) -> bool:
-    """Returns True once the measurements are logged."""
+    """Log measurements and return True; None if MLflow is unreachable."""
     tracking.log_measurements(run_id, measurements, last_steps)
     return True
 
@@ -76,93 +89,95 @@ def record_stage(
     job: Job,
     ref: ArtifactRef,
     spool: Spool,
+    *,
     parent: str,
     tags: Mapping[str, str],
-    begun: tuple[str, dict[str, int]] | None = None,
+    begun: StageRun | None = None,
 ) -> str:
-    """Returns the finished run of a stage whose artifact is published; completes or creates it where need be.
+    """Finish the run of a stage whose artifact is published, remove its spools, and return the id of the run.
 
-    The spools are removed once all of them is logged.
+    A run that is finished already stays as it is; a missing one is created.
 
     Args:
-        tracking: Where.
-        job: The stage.
-        ref: Its artifact.
-        spool: Its measurements.
-        parent: Run of the adaptation.
-        tags: Of the run.
-        begun: What `begin_stage` said where this process began the stage; else the server is asked.
+        tracking: Connection to MLflow.
+        job: Job of the stage.
+        ref: Artifact of the stage.
+        spool: Measurements of the stage.
+        parent: Run of the adaptation; empty if there is none.
+        tags: Tags of the run.
+        begun: Run that this process opened for the stage; None to look it up in MLflow.
     """
-    with _one_at_a_time:
-        finished = "" if begun else tracking.finished_run(STAGE_KEY, ref.fingerprint)
-        run_id = finished or _complete(
-            tracking, begun or _open_stage(tracking, job, ref.fingerprint, parent, tags), job, ref, spool
-        )
+    with _opening:
+        run_id = "" if begun else tracking.finished_run(STAGE_KEY, ref.fingerprint)
+        if not run_id:
+            run = begun or _open_stage(tracking, job, ref.fingerprint, parent=parent, tags=tags)
+            _complete(tracking, run, job, ref=ref, spool=spool)
+            run_id = run.run_id
     if parent:
         tracking.tag(parent, {f"mixcpt.stage.{job.name}": run_id})
     spool.remove()
     return run_id
 
 
-def _complete(tracking: Tracking, begun: tuple[str, dict[str, int]], job: Job, ref: ArtifactRef, spool: Spool) -> str:
-    """Returns the run of a stage, finished, after logging what its artifact and its spool tell."""
-    run_id, last_steps = begun
-    dataset_digest = _log_inputs(tracking, run_id, job, ref)
-    model = _log_model(tracking, run_id, job, ref) if ref.kind == "model" else None
+def _complete(tracking: Tracking, run: StageRun, job: Job, *, ref: ArtifactRef, spool: Spool) -> None:
+    """Log the inputs, model, measurements and figures of a stage, and finish its run."""
+    run_id, last_steps = run
+    dataset_digest = _log_inputs(tracking, run_id, job, ref=ref)
+    model = _log_model(tracking, run_id, job, ref=ref) if ref.kind == "model" else None
     measured = [*(spool.read()[0] or _history(ref)), *spool.flow_spool.read()[0]]
-    figures = [*_costs(ref), *_scores(tracking, job, ref, dataset_digest)]
-    tags = {DIGEST: ref.digest, "mixcpt.artifact": ref.path} | _model_tag(model)
-    tracking.log_measurements(run_id, measured, last_steps, figures, tags)
+    figures = [*_costs(ref), *_scores(tracking, job, ref, dataset_digest=dataset_digest)]
+    tags = {DIGEST: ref.digest, "mixcpt.artifact": ref.path}
+    if model:
+        tags["mixcpt.model_id"] = model.model_id
+    tracking.log_measurements(run_id, measured, last_steps, figures=figures, tags=tags)
     tracking.close(run_id, "FINISHED")
-    return run_id
 
 
 @forgiving
 def close_run(tracking: Tracking, run_id: str, status: str) -> None:
-    """Ends a run as FINISHED, FAILED or KILLED."""
+    """End a run as FINISHED, FAILED or KILLED."""
     tracking.close(run_id, status)
 
 
 @forgiving
 def close_flow_run(tracking: Tracking, flow_run_id: str, status: str) -> None:
-    """Ends every run that a flow run has left open."""
+    """End all open runs of a flow run."""
     tracking.close_flow_run(flow_run_id, status)
 
 
 def find_model(tracking: Tracking, digest: str) -> "LoggedModel | None":
-    """Returns the logged model with these weights, if there is one; the server is asked until it has one."""
+    """Return the logged model with these weights; None if there is none."""
     if digest not in tracking.models:
-        found = tracking.client.search_logged_models(
-            [tracking.experiment_id], filter_string=f"tags.`{DIGEST}` = '{digest}'"
-        )
-        if not found:
+        has_digest = f"tags.`{DIGEST}` = '{digest}'"
+        models = tracking.client.search_logged_models([tracking.experiment_id], filter_string=has_digest)
+        if not models:
             return None
-        tracking.models[digest] = found[0]
+        tracking.models[digest] = models[0]
     return tracking.models[digest]
 
 
-def _open_stage(
-    tracking: Tracking, job: Job, key: str, parent: str, tags: Mapping[str, str]
-) -> tuple[str, dict[str, int]]:
+def _open_stage(tracking: Tracking, job: Job, key: str, *, parent: str, tags: Mapping[str, str]) -> StageRun:
     params = {**job.config, "seed": job.seed, **job.options.to_json()}
     if job.stage == "evaluate":
         params["form"] = job.options.form
     tags = {**tags, "mixcpt.stage": job.stage}
     run = tracking.open(STAGE_KEY, key, job.name, parent=parent, tags=tags, params=params)
-    return run.run_id, tracking.last_steps(run)
+    return StageRun(run.run_id, tracking.last_steps(run))
 
 
 def log_data_of_run(
-    tracking: Tracking, run_id: str, training: Iterable[ArtifactRef], evaluations: Iterable[ArtifactRef]
+    tracking: Tracking, run_id: str, training: Iterable[ArtifactRef], *, evaluations: Iterable[ArtifactRef]
 ) -> None:
-    """Links an adaptation to the data that made its model and to how it was asked: from a registered version one
-    click leads to its run, and from there to these."""
+    """Link the run of an adaptation to its training data and evaluation tasks, as datasets.
+
+    MLflow shows them on the page of the run, which the page of a registered version links to.
+    """
     datasets = [*(_dataset(ref, "training") for ref in training), *(_tasks_dataset(ref) for ref in evaluations)]
     tracking.client.log_inputs(run_id, datasets)
 
 
-def _log_inputs(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> str:
-    """Returns the digest of the data that the stage worked on, after linking it, and the models it started from."""
+def _log_inputs(tracking: Tracking, run_id: str, job: Job, *, ref: ArtifactRef) -> str:
+    """Link the run of a stage to its data and models, and return the digest of the data; empty without data."""
     from mlflow.entities import LoggedModelInput
 
     context = "evaluation" if job.stage == "evaluate" else "training"
@@ -178,24 +193,26 @@ def _log_inputs(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> 
 
 def _dataset(ref: ArtifactRef, context: str) -> "DatasetInput":
     profile = json.dumps(_counts(ref.record["metrics"]))
-    return _dataset_input(ref.kind, ref.digest, str(ref.directory), profile, context)
+    return _dataset_input(ref.kind, ref.digest, str(ref.directory), profile=profile, context=context)
 
 
 def _counts(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the numbers of an artifact's metrics, those of each pool too: what a reader of its page asks first."""
-    pools = metrics.get("pools", {}).items()
-    found = {f"{pool} {name}": value for pool, counts in pools for name, value in counts.items()}
-    return {name: value for name, value in {**metrics, **found}.items() if isinstance(value, int | float) and value}
+    """Return the numbers other than 0 of an artifact's metrics, including the numbers of its pools."""
+    numbers = dict(metrics)
+    for pool, counts in metrics.get("pools", {}).items():
+        numbers |= {f"{pool} {name}": value for name, value in counts.items()}
+    return {name: value for name, value in numbers.items() if isinstance(value, int | float) and value}
 
 
 def _tasks_dataset(ref: ArtifactRef) -> "DatasetInput":
-    """Returns how the model was asked, as a data set: results with the same digest may be compared."""
+    """Return the tasks of an evaluation as a dataset; results with equal digests are comparable."""
     manifest = Manifest.of(ref)
-    profile = json.dumps({"split": manifest.split, "tasks": {n: t.num_items for n, t in manifest.tasks.items()}})
-    return _dataset_input(_TASKS_DATASET, manifest.digest, str(ref.directory), profile, "evaluation")
+    num_items = {name: task.num_items for name, task in manifest.tasks.items()}
+    profile = json.dumps({"split": manifest.split, "tasks": num_items})
+    return _dataset_input(_TASKS_DATASET, manifest.digest, str(ref.directory), profile=profile, context="evaluation")
 
 
-def _dataset_input(name: str, digest: str, source: str, profile: str, context: str) -> "DatasetInput":
+def _dataset_input(name: str, digest: str, source: str, *, profile: str, context: str) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source_json = json.dumps({"uri": source})
@@ -204,12 +221,12 @@ def _dataset_input(name: str, digest: str, source: str, profile: str, context: s
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
-def _log_model(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> "LoggedModel":
-    """Returns the logged model of trained weights; they stay where they are, it holds their address and digest."""
+def _log_model(tracking: Tracking, run_id: str, job: Job, *, ref: ArtifactRef) -> "LoggedModel":
+    """Log the address and digest of trained weights, which stay in the store, as a model and return it."""
     from mlflow.entities import LoggedModelOutput
 
-    if found := find_model(tracking, ref.digest):
-        return found
+    if known := find_model(tracking, ref.digest):
+        return known
     tags = {DIGEST: ref.digest, WEIGHTS: ref.file("model").as_uri(), "mixcpt.stage": job.stage}
     model = tracking.client.create_logged_model(tracking.experiment_id, name=job.name, source_run_id=run_id, tags=tags)
     step = TrainingMetrics.of(ref).steps or 0
@@ -218,12 +235,8 @@ def _log_model(tracking: Tracking, run_id: str, job: Job, ref: ArtifactRef) -> "
     return tracking.models[ref.digest]
 
 
-def _model_tag(model: "LoggedModel | None") -> dict[str, str]:
-    return {"mixcpt.model_id": model.model_id} if model else {}
-
-
 def _costs(ref: ArtifactRef) -> "Iterator[Metric]":
-    """Yields what the stage cost: seconds, and the tokens, FLOPs and bytes that it counted."""
+    """Yield the cost of a stage: seconds, and the counted tokens, FLOPs and bytes."""
     from mlflow.entities import Metric
 
     record = ref.record
@@ -234,8 +247,8 @@ def _costs(ref: ArtifactRef) -> "Iterator[Metric]":
             yield Metric(f"stage/{name}", float(value), now, 0)
 
 
-def _scores(tracking: Tracking, job: Job, ref: ArtifactRef, dataset_digest: str) -> "Iterator[Metric]":
-    """Yields what an evaluation measured, linked to the model and to the tasks."""
+def _scores(tracking: Tracking, job: Job, ref: ArtifactRef, *, dataset_digest: str) -> "Iterator[Metric]":
+    """Yield the scores of an evaluation, linked to the model and to the tasks; none for other stages."""
     from mlflow.entities import Metric
 
     if job.stage != "evaluate":
@@ -251,7 +264,7 @@ def _scores(tracking: Tracking, job: Job, ref: ArtifactRef, dataset_digest: str)
 
 
 def _history(ref: ArtifactRef) -> Iterator[Measurement]:
-    """Yields the measurements that a training kept beside its weights; the spool is gone where MLflow was replaced."""
+    """Yield the measurements stored with the weights of a training, for a new MLflow server without its spool."""
     path: Path = ref.file("history.json")
     if path.is_file():
         for line in json.loads(path.read_text()):

@@ -30,7 +30,7 @@ def stage_task(
 ) -> Callable[
     [Callable[Concatenate[Adaptation, Parameters], Result]], Callable[Concatenate[Adaptation, Parameters], Result]
 ]:
-    """Return a decorator that makes a Prefect task which is retried as often as the settings of the run say."""
+    """Return a decorator for a Prefect task with the number of retries of the run's settings."""
 
     def decorate(
         function: Callable[Concatenate[Adaptation, Parameters], Result],

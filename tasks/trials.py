@@ -1,4 +1,4 @@
-"""One training of a comparison: all of its stages in one process, from the documents to the final model's answers."""
+"""One training of a comparison or a search: all stages in one process, from curation to evaluations."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +6,8 @@ from typing import Literal
 from prefect import task
 
 from mixcpt.config import AdaptConfig
+from mixcpt.evaluate.statistics.outcomes import selection_score
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.records.run import RunResult, save_run
 from mixcpt.stages.chain import EVALUATE, alignment_jobs, by_role, curation_job, evaluation_job, pretraining_jobs
 from mixcpt.stages.jobs import Job, JobOptions, Output
@@ -17,24 +19,24 @@ from tasks.watching import wait_until_recorded
 
 _CORPUS = Output("curate")
 SELECTION: Literal["selection"] = "selection"
-"""The split whose answers choose; and what the roles of those evaluations begin with."""
+"""Split whose answers decide choices, and prefix of the roles of its evaluations."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one training is for."""
+    """Settings of one training."""
 
     contender: str
     value: float
-    """Of the searched setting."""
+    """Value of the searched setting."""
     seed: int
     config: AdaptConfig
     is_reported: bool = False
-    """Whether it is also asked the questions that choose between contenders, beside those of its settings."""
+    """Whether the models are also evaluated on the selection split, in addition to the split of the settings."""
 
 
 def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job]:
-    """Returns everything from curation to the evaluations of base and final model."""
+    """Return all jobs of a training, from curation to the evaluations of base and final model."""
     config = adaptation.config
     trained = pretraining_jobs(adaptation, _CORPUS)
     aligned = alignment_jobs(adaptation, _CORPUS, Output("pretrain", as_model=True))
@@ -58,7 +60,7 @@ def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job
     retry_delay_seconds=5,
 )
 def run_trial(trial: Trial, parent: str) -> RunResult:
-    """Returns the result of one training, tracked below the run `parent` of its comparison."""
+    """Run one training, tracked below the run `parent` of its comparison, and return its result."""
     adaptation = track(open_adaptation(trial.config), parent)
     results = run_stage_group(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
     evaluations = by_role({name: ref for name, ref in results.items() if name.startswith(EVALUATE)})
@@ -68,3 +70,15 @@ def run_trial(trial: Trial, parent: str) -> RunResult:
     wait_until_recorded(adaptation)
     close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
     return result
+
+
+def selection_scores(run: RunResult, domain_share: float) -> dict[str, float]:
+    """Return the scores `domain`, `general` and `score` of a training that was evaluated on the selection split."""
+    settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
+    domain, general = settings.headline_domain, settings.headline_general
+    scores = EvaluationSummary.of(final).by_task
+    return {
+        "domain": scores[domain].value,
+        "general": scores[general].value,
+        "score": selection_score(base, final, domain=domain, general=general, domain_share=domain_share),
+    }

@@ -1,4 +1,4 @@
-"""Follows a worker process: its events, its measurements, its log, what it uses, and the MLflow run of its stage."""
+"""Follows a worker process: its events, measurements, log and resources, and the MLflow run of its stage."""
 
 import time
 from collections import defaultdict
@@ -12,25 +12,25 @@ from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.spool import Measurement, Spool, spool_of
 from tasks.adaptation import Adaptation
 from tasks.progress import ProgressReport
-from tasks.stage_runs import begin_stage, close_run, forward, record_stage
+from tasks.stage_runs import StageRun, begin_stage, close_run, forward, record_stage
 from tasks.worker_log import WorkerLog
 
 SAMPLE_SECONDS = 15.0
 FORWARD_SECONDS = 10.0
-"""How often MLflow gets what was measured since; each time costs a server what a small model's step does."""
+"""Time between requests with new measurements; a request costs a server as much as a step of a small model."""
 PROGRESS_SECONDS = 30.0
-"""How often MLflow is told how far a stage is."""
+"""Time between measurements of the progress."""
 Results = dict[str, ArtifactRef]
 _recorder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
-"""Tells MLflow of finished stages, one after the other, while the next ones are computed; a process ends after it."""
+"""Thread that records finished stages in order while the next ones are computed; the process waits for it at exit."""
 _recordings: defaultdict[str, list[Future[str | None]]] = defaultdict(list)
-"""By the MLflow run that they belong to: what goes wrong for one trial of a comparison is not another's failure."""
+"""Recordings by parent run, so that an error concerns only its own trial of a comparison."""
 
 
-class Watch:
-    """Follows the process of a batch; `tick` is to be called every second or so."""
+class BatchWatch:
+    """Follows the process of a batch; `tick` must be called about every second."""
 
-    def __init__(self, adaptation: Adaptation, batch: Batch, report: ProgressReport, devices: Sequence[str]) -> None:
+    def __init__(self, adaptation: Adaptation, batch: Batch, report: ProgressReport, *, devices: Sequence[str]) -> None:
         self.adaptation = adaptation
         self.batch = batch
         self.report = report
@@ -41,10 +41,10 @@ class Watch:
         self.events_read = 0
         self.log = WorkerLog(batch.log)
         self.process_metrics: ProcessMetrics | None = None
-        self.stage: _StageUnderWay | None = None
+        self.stage: StageWatch | None = None
 
     def begin(self, process_id: int) -> None:
-        """Notes below which process the work is done."""
+        """Set the process whose descendants do the work."""
         self.process_metrics = ProcessMetrics(process_id, self.devices)
 
     def tick(self) -> None:
@@ -57,14 +57,14 @@ class Watch:
             match event:
                 case Started(job=name, fingerprint=key, spool=spool):
                     job = self.jobs[name].resolve(self.results)
-                    self.stage = _StageUnderWay(self.adaptation, job, key, Spool(spool), self.report)
+                    self.stage = StageWatch(self.adaptation, job, key, spool=Spool(spool), report=self.report)
                 case Finished(job=name, ref=ref):
                     self._finish(name, ref)
                 case Failed():
                     self.failure = event
 
     def close(self, status: str) -> None:
-        """Ends the MLflow run of a stage that did not finish."""
+        """End the MLflow run of a stage that did not finish."""
         self.log.finish()
         if self.stage:
             self.stage.forward(at_once=True)
@@ -76,87 +76,94 @@ class Watch:
             self.stage.forward()
             self.report.finish(f"finished after {ref.record['seconds']:.0f} s")
         begun = self.stage.begun if self.stage else None
-        record(self.adaptation, self.jobs[name].resolve(self.results), ref, begun)
+        record(self.adaptation, self.jobs[name].resolve(self.results), ref, begun=begun)
         self.stage = None
         self.results[name] = ref
 
 
-def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, begun: tuple[str, dict[str, int]] | None = None) -> None:
-    """Completes the MLflow run of a stage whose artifact is published, in the background; see `wait_until_recorded`.
+def record(adaptation: Adaptation, job: Job, ref: ArtifactRef, *, begun: StageRun | None = None) -> None:
+    """Start to finish the MLflow run of a published stage in the background; see `wait_until_recorded`.
 
     Args:
-        adaptation: The run that it belongs to.
-        job: The stage.
-        ref: Its artifact.
-        begun: As in `record_stage`.
+        adaptation: Adaptation with the parent run.
+        job: Job of the stage.
+        ref: Artifact of the stage.
+        begun: Run that this process opened for the stage; None to look it up in MLflow.
     """
     spool = spool_of(adaptation.store.root, ref.kind, ref.fingerprint)
-    told = (adaptation.tracking, job, ref, spool, adaptation.run_id, adaptation.tags, begun)
-    context = copy_context()  # what is logged belongs to this flow run
-    _recordings[adaptation.run_id].append(_recorder.submit(lambda: context.run(record_stage, *told)))
+    tracking, parent, tags = adaptation.tracking, adaptation.run_id, adaptation.tags
+
+    def finish() -> str | None:
+        return record_stage(tracking, job, ref, spool, parent=parent, tags=tags, begun=begun)
+
+    context = copy_context()  # log lines of the thread belong to this flow run
+    _recordings[parent].append(_recorder.submit(context.run, finish))
 
 
 def wait_until_recorded(adaptation: Adaptation) -> None:
-    """Waits until MLflow knows every stage of the run that has finished here, or is away; raises what went wrong."""
+    """Wait until all stages of an adaptation that finished in this process are recorded, or MLflow is unreachable.
+
+    Raises:
+        Exception: If a recording failed; its error.
+    """
     for recording in tuple(_recordings[adaptation.run_id]):
         recording.result()
 
 
-class _StageUnderWay:
-    """Forwards the spools of one stage, from their beginning: what an earlier attempt logged is skipped."""
+class StageWatch:
+    """Forwards the spools of one stage from their beginning; steps that an earlier attempt logged are skipped."""
 
-    def __init__(self, adaptation: Adaptation, job: Job, key: str, spool: Spool, report: ProgressReport) -> None:
+    def __init__(self, adaptation: Adaptation, job: Job, key: str, *, spool: Spool, report: ProgressReport) -> None:
         self.tracking = adaptation.tracking
         self.spool = spool
         self.report = report
-        self.read = 0
-        self.read_beside = 0
+        self.offset = 0
+        self.flow_offset = 0
         self.pending: list[Measurement] = []
         self.next_forward = 0.0
         self.next_sample = time.monotonic() + SAMPLE_SECONDS
         self.next_progress = time.monotonic() + PROGRESS_SECONDS
         report.start(job.name)
-        self.begun = begin_stage(self.tracking, job, key, adaptation.run_id, adaptation.tags)
-        self.run_id, self.last_steps = self.begun or ("", {})
-        self.samples = next_sample_number(spool.flow_spool, self.last_steps)
+        self.begun = begin_stage(self.tracking, job, key, parent=adaptation.run_id, tags=adaptation.tags)
+        self.run_id, self.last_steps = self.begun or StageRun("", {})
+        self.num_samples = next_sample_number(spool.flow_spool, self.last_steps)
 
     def sample(self, process_metrics: ProcessMetrics | None) -> None:
-        """Notes what the process uses, now and then."""
+        """Measure the resources of the process if it is time for that."""
         if process_metrics and time.monotonic() >= self.next_sample:
             self.next_sample = time.monotonic() + SAMPLE_SECONDS
-            self.spool.flow_spool.log(self.samples, process_metrics.sample())
-            self.samples += 1
+            self.spool.flow_spool.log(self.num_samples, process_metrics.sample())
+            self.num_samples += 1
 
     def forward(self, *, at_once: bool = False) -> None:
-        """Shows what was measured since, and tells MLflow where it is time, or `at_once`."""
-        fresh, self.read = self.spool.read(self.read)
+        """Show new measurements, and log them in MLflow if it is time for that or `at_once` is set."""
+        fresh, self.offset = self.spool.read(self.offset)
         if fresh:
             self.report.show(fresh)
-            self._note_progress(fresh[-1])
-        beside, self.read_beside = self.spool.flow_spool.read(self.read_beside)
-        self.pending += [*fresh, *beside]
+            self._measure_progress(fresh[-1])
+        of_flow, self.flow_offset = self.spool.flow_spool.read(self.flow_offset)
+        self.pending += [*fresh, *of_flow]
         if not self.run_id or not self.pending or (time.monotonic() < self.next_forward and not at_once):
             return
         self.next_forward = time.monotonic() + FORWARD_SECONDS
-        if forward(self.tracking, self.run_id, self.pending, self.last_steps):
+        if forward(self.tracking, self.run_id, self.pending, last_steps=self.last_steps):
             self.pending = []
 
-    def _note_progress(self, last: Measurement) -> None:
+    def _measure_progress(self, last: Measurement) -> None:
         if last.total_steps and time.monotonic() >= self.next_progress:
             self.next_progress = time.monotonic() + PROGRESS_SECONDS
-            self.spool.flow_spool.log(
-                last.step, progress_figures(last, self.report.pace.seconds_left(last.total_steps))
-            )
+            figures = progress_figures(last, self.report.pace.seconds_left(last.total_steps))
+            self.spool.flow_spool.log(last.step, figures)
 
 
 def progress_figures(last: Measurement, seconds_left: float | None) -> dict[str, float]:
-    """Returns how far a stage is, for MLflow."""
+    """Return the progress of a stage as metrics; unknown ones are absent."""
     percent = {"progress/percent": round(100 * last.step / last.total_steps, 2)} if last.total_steps else {}
     return percent | ({} if seconds_left is None else {"progress/eta_seconds": round(seconds_left)})
 
 
-def next_sample_number(beside: Spool, last_steps: dict[str, int]) -> int:
-    """Returns the number of the next sample of what a stage uses, counted over all of its attempts."""
-    known = [step for name, step in last_steps.items() if name.startswith(PREFIX)]
-    spooled = [line.step for line in beside.read()[0] if any(name.startswith(PREFIX) for name in line.metrics)]
-    return max([*known, *spooled], default=-1) + 1
+def next_sample_number(flow_spool: Spool, last_steps: dict[str, int]) -> int:
+    """Return the number of the next sample of resources, counted over all attempts of a stage."""
+    logged = [step for name, step in last_steps.items() if name.startswith(PREFIX)]
+    spooled = [line.step for line in flow_spool.read()[0] if any(name.startswith(PREFIX) for name in line.metrics)]
+    return max([*logged, *spooled], default=-1) + 1

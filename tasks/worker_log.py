@@ -1,4 +1,4 @@
-"""What a training process writes to its log file, in the log of the Prefect run too: its own news, others' warnings."""
+"""Forwards a worker's log file to the log of the Prefect run: messages of mixcpt, and warnings of other libraries."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.logging.handlers import PrefectConsoleHandler
 
 _FORWARDED = "mixcpt_forwarded"
-"""Attribute of a record that is not for the terminal: there is the bar, and the file has the line already."""
+"""Attribute of records that are hidden on the terminal, which shows a bar instead."""
 _LINE = re.compile(r"^[\d-]{10} [\d:]{8},\d{3} (?P<name>\S+) (?P<level>[A-Z]+) (?P<message>.*)$")
 _LINES_PER_SECOND = 3.0
 _BURST = 20.0
@@ -20,67 +20,67 @@ Report = Callable[[int, str], None]
 
 
 class WorkerLog:
-    """Forwards a log file as it grows, a few lines a second; what is beyond that is counted."""
+    """Forwards new lines of a log file, a few per second; further lines are only counted."""
 
     def __init__(self, path: Path, report: "Report | None" = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.report = report or run_log()
         self.clock = clock
-        self.read = 0
+        self.offset = 0
         self.allowed = _BURST
-        self.asked_at = clock()
-        self.left_out = 0
+        self.refilled_at = clock()
+        self.num_skipped = 0
 
     def forward(self) -> None:
-        """Forwards the complete lines that are new."""
+        """Forward the new complete lines."""
         now = self.clock()
-        self.allowed = min(_BURST, self.allowed + _LINES_PER_SECOND * (now - self.asked_at))
-        self.asked_at = now
+        self.allowed = min(_BURST, self.allowed + _LINES_PER_SECOND * (now - self.refilled_at))
+        self.refilled_at = now
         for line in self._fresh_lines():
             if (parsed := parse(line)) is None:
                 continue
             if self.allowed < 1:
-                self.left_out += 1
+                self.num_skipped += 1
             else:
-                self._tell_what_was_left_out()
+                self._report_skipped()
                 self.allowed -= 1
                 self.report(*parsed)
 
     def finish(self) -> None:
-        """Forwards the rest."""
+        """Forward the remaining lines and report the number of skipped ones."""
         self.forward()
-        self._tell_what_was_left_out()
+        self._report_skipped()
 
     def _fresh_lines(self) -> list[str]:
         if not self.path.exists():
             return []
         with self.path.open("rb") as stream:
-            stream.seek(self.read)
+            stream.seek(self.offset)
             data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
-        self.read += len(whole)
+        self.offset += len(whole)
         return whole.decode(errors="replace").splitlines()
 
-    def _tell_what_was_left_out(self) -> None:
-        if self.left_out:
-            self.report(logging.INFO, f"({self.left_out} more lines are in {self.path})")
-            self.left_out = 0
+    def _report_skipped(self) -> None:
+        if self.num_skipped:
+            self.report(logging.INFO, f"({self.num_skipped} more lines are in {self.path})")
+            self.num_skipped = 0
 
 
 def parse(line: str) -> tuple[int, str] | None:
-    """Returns level and text of a line that is worth forwarding, else None; a traceback's lines are in the file."""
-    found = _LINE.match(line)
-    if found is None:
+    """Return level and text of a line to forward; None for other lines, such as a traceback."""
+    match = _LINE.match(line)
+    if match is None:
         return None
-    name, level = found["name"], logging.getLevelNamesMapping().get(found["level"], logging.NOTSET)
-    is_ours = name == "mixcpt" or name.startswith("mixcpt.")
-    if level < (logging.INFO if is_ours else logging.WARNING):
+    name, level = match["name"], logging.getLevelNamesMapping().get(match["level"], logging.NOTSET)
+    is_own = name == "mixcpt" or name.startswith("mixcpt.")
+    if level < (logging.INFO if is_own else logging.WARNING):
         return None
-    return level, f"{name}: {found['message']}"[:_MAX_CHARACTERS]
+    return level, f"{name}: {match['message']}"[:_MAX_CHARACTERS]
 
 
 def run_log() -> Report:
-    """Returns what writes into the log of the current run at the server, and not on the terminal."""
+    """Return a function that logs to the current run on the server, and hide its records on the terminal."""
     for name in ("prefect", None):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler) and _is_for_terminal not in handler.filters:

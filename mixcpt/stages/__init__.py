@@ -1,1 +1,1 @@
-"""The stages of an adaptation: one table of them, jobs as data, their order, and the process that runs them."""
+"""The stages of an adaptation: their table and order, jobs as plain data, and the worker process that runs them."""

@@ -1,4 +1,4 @@
-"""The chain of an adaptation as jobs: the order of the stages, with the settings and inputs of each; runs nothing."""
+"""The jobs of an adaptation: the order of the stages, with their settings and inputs; runs nothing itself."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from mixcpt.store.models import ModelRef
 EVALUATE = "evaluate-"
 """Prefix of the names of evaluation jobs; the role of the evaluated model follows."""
 OPEN_BOOK = "open-book"
-"""Role of the base model with the document of each question in its prompt."""
+"""Role of the base model if its prompts contain the documents of the questions."""
 RunJobs = Callable[[Sequence[Job]], dict[str, ArtifactRef]]
 """Runs jobs in order and returns their artifacts by job name."""
 

@@ -1,4 +1,4 @@
-"""A call of a stage as plain data: written by the flow process, run by a worker process, which reports events back."""
+"""Calls of stages as plain data: the flow process writes them, and a worker process runs them and reports events."""
 
 import fcntl
 import json
@@ -17,8 +17,6 @@ from mixcpt.store.models import ModelRef
 
 LOCK = "lock"
 """File in the folder of a batch that is locked while a process works on the batch."""
-
-
 LOG = "log.txt"
 """File in the folder of a batch with the output of its worker."""
 
@@ -36,18 +34,18 @@ Input: TypeAlias = ArtifactRef | ModelRef | Output
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """Arguments of some stages that are not settings; a stage ignores those that it has no use for."""
+    """Arguments of some stages that are not settings; a stage ignores the options of other stages."""
 
     form: Literal["plain", "chat"] = "plain"
     """Prompt form of an evaluation."""
     with_documents: bool = False
-    """Whether an evaluation puts the document that each question is about into the prompt."""
+    """Whether the prompts of an evaluation contain the documents of the questions."""
     chat_template: str = ""
     """Chat template of format alignment, as in `BaseModelConfig`."""
     sharding: Sharding = "none"
-    """How several devices share the parameters of a training."""
+    """Distribution of the parameters of a training over several devices."""
     attempt: str = ""
-    """Name of a smoke test; each name is a new test, never answered from the store."""
+    """Name of a smoke test; each name is a new test, never read from the store."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""
@@ -72,7 +70,7 @@ class Job:
     stage: str
     """Name of a stage of the registry."""
     config: dict[str, Any]
-    """The stage's part of the settings, as JSON."""
+    """Settings of the stage, as JSON."""
     seed: int
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Inputs by role."""
@@ -125,7 +123,7 @@ class Batch:
     jobs: tuple[Job, ...]
     store: str
     folder: str
-    """Folder of the batch, its events and its log."""
+    """Folder of the batch file, its events and its log."""
 
     @classmethod
     def in_store(cls, jobs: tuple[Job, ...], store: Path) -> "Batch":
@@ -173,7 +171,7 @@ class Started:
     kind: str
     fingerprint: str
     spool: str
-    """File of its measurements."""
+    """Path of the file with its measurements."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ class Failed:
 
     job: str
     error: str
-    """Name of an error class of `mixcpt.errors`."""
+    """Name of a class in `mixcpt.errors`."""
     problem: str
     hint: str
 

@@ -16,8 +16,8 @@ from mixcpt.store.artifacts import ArtifactStore
 
 _WORKER = "mixcpt.stages.worker"
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-"""Bounds for glibc, in bytes, so that the tensors of a step reuse the memory of the step before. By default that memory
-goes back to the system and is taken again page by page, for up to a tenth of the time of a small training."""
+"""Bounds for glibc, in bytes, so that the tensors of a step reuse the memory of the previous step. By default, that
+memory is returned to the system and allocated again page by page, for up to a tenth of a small training's time."""
 _pool = WorkerPool(_WORKER)
 
 
@@ -42,7 +42,7 @@ def worker_environment(num_threads: int) -> dict[str, str]:
 
 
 def prepare_workers(runtime: RuntimeConfig) -> None:
-    """Start to import the libraries of the stages in the background, if a worker stays for all batches."""
+    """Start the worker, if one stays for all batches, so that it imports the libraries in the background."""
     if _may_stay() and not runtime.gpu_pool:
         _pool.prepare(ArtifactStore(runtime.store).root, worker_environment(runtime.num_threads))
 
@@ -63,8 +63,8 @@ def worker_process(
     Args:
         batch: Jobs to run.
         runtime: Numbers of processes and threads, and the launcher.
-        distributed: Whether to start as many processes as `runtime` says, instead of one.
-        variables: Environment variables in addition to those of every worker.
+        distributed: Whether to start `runtime.num_processes` processes instead of one.
+        variables: Additional environment variables.
         keep_open: File descriptors, such as locks, that stay open while the process lives.
     """
     environment = {**worker_environment(runtime.num_threads), **variables}
@@ -78,6 +78,11 @@ def worker_process(
             yield worker
 
 
+def end_idle_workers() -> None:
+    """End the workers of this process that wait for batches, and wait for their end."""
+    _pool.close()
+
+
 def _may_stay() -> bool:
-    """Return whether a worker stays for the next batch; with a GPU each batch gets a process, and so all memory."""
+    """Return whether a worker stays for the next batch; with GPUs it ends, to release the memory of its devices."""
     return not usable_devices()

@@ -1,4 +1,4 @@
-"""What dead processes left in a store, told by locks and dates from what somebody works on."""
+"""Finds leftovers of dead processes in a store; locks and dates exclude files that are in use."""
 
 import fcntl
 import json
@@ -13,8 +13,8 @@ from mixcpt.store.spool import Spool, spool_of
 
 
 @dataclass(frozen=True)
-class Missed:
-    """A finished stage of which something is left to log."""
+class UnloggedStage:
+    """A finished stage with measurements that are not logged yet."""
 
     job: Job
     ref: ArtifactRef
@@ -22,14 +22,17 @@ class Missed:
     batch: Path
 
 
-def missed_stages(store: ArtifactStore) -> list[Missed]:
-    """Returns the published stages whose spool is still there, of batches that nobody works on."""
-    folders = (path.parent for path in sorted((store.root / "work" / "batches").glob("*/job.json")))
-    missed = (each for folder in folders if not is_held(folder / LOCK) for each in _missed_of(store, folder))
-    return list({each.spool.path: each for each in missed}.values())  # a later batch may have found it in the store
+def unlogged_stages(store: ArtifactStore) -> list[UnloggedStage]:
+    """Return the published stages whose spool still exists, without batches that a process works on."""
+    stages: dict[Path, UnloggedStage] = {}
+    for path in sorted((store.root / "work" / "batches").glob("*/job.json")):
+        if not is_held(path.with_name(LOCK)):
+            # a later batch may have found the same stage in the store
+            stages.update({stage.spool.path: stage for stage in _unlogged_in(store, path.parent)})
+    return list(stages.values())
 
 
-def _missed_of(store: ArtifactStore, folder: Path) -> Iterator[Missed]:
+def _unlogged_in(store: ArtifactStore, folder: Path) -> Iterator[UnloggedStage]:
     batch = Batch.read(folder / "job.json")
     jobs = {job.name: job for job in batch.jobs}
     results: dict[str, ArtifactRef] = {}
@@ -39,11 +42,11 @@ def _missed_of(store: ArtifactStore, folder: Path) -> Iterator[Missed]:
         job, results[event.job] = jobs[event.job].resolve(results), event.ref
         spool = spool_of(store.root, event.ref.kind, event.ref.fingerprint)
         if spool.exists and store.find(event.ref.kind, event.ref.fingerprint):
-            yield Missed(job, event.ref, spool, folder)
+            yield UnloggedStage(job, event.ref, spool, batch=folder)
 
 
 def old_drafts(store: ArtifactStore, older_than_seconds: float) -> Iterator[Path]:
-    """Yields half-written artifacts that have not changed for so long, of kinds at which nobody works."""
+    """Yield drafts of artifacts that have not changed for so long, of kinds that no process works on."""
     for draft in sorted(store.root.glob("*/.draft-*")):
         locks = (store.root / "work" / draft.parent.name).glob("*/lock")
         if _age_seconds(draft) > older_than_seconds and not any(map(is_held, locks)):
@@ -51,14 +54,14 @@ def old_drafts(store: ArtifactStore, older_than_seconds: float) -> Iterator[Path
 
 
 def old_batches(store: ArtifactStore, older_than_seconds: float) -> Iterator[Path]:
-    """Yields folders of batches that have not changed for so long, and at which nobody works."""
+    """Yield folders of batches that have not changed for so long and that no process works on."""
     for folder in sorted((store.root / "work" / "batches").glob("*")):
         if _age_seconds(folder) > older_than_seconds and not is_held(folder / LOCK):
             yield folder
 
 
 def published_spools(store: ArtifactStore) -> Iterator[tuple[str, Spool]]:
-    """Yields the spools that are still there though their stage is published, with the fingerprint of the stage."""
+    """Yield the fingerprints and spools of published stages whose spool still exists."""
     names = {path.name.partition(".")[0] for path in (store.root / "work" / "spools").glob("*.jsonl")}
     for name in sorted(names):
         kind, _, short = name.rpartition("-")
@@ -69,7 +72,7 @@ def published_spools(store: ArtifactStore) -> Iterator[tuple[str, Spool]]:
 
 
 def is_held(lock: Path) -> bool:
-    """Returns whether a process holds this lock; a lock of the dead is free, and so is one that is not there."""
+    """Return whether a process holds a lock; a missing file counts as free."""
     try:
         with lock.open() as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -81,7 +84,7 @@ def is_held(lock: Path) -> bool:
 
 
 def _age_seconds(folder: Path) -> float:
-    """Returns the time since the last change of a folder or of a file in it."""
+    """Return the time since the last change of a folder or of a file in it."""
     changed = [folder.stat().st_mtime]
     for path in folder.rglob("*"):
         try:

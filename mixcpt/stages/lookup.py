@@ -1,4 +1,4 @@
-"""Finds the results of jobs in the store, without running or importing a stage's libraries."""
+"""Finds the results of jobs in the store, without importing the libraries of the stages."""
 
 from collections.abc import Sequence
 

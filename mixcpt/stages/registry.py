@@ -1,6 +1,6 @@
 """The table of stages, in the order in which an adaptation runs them.
 
-A stage is added here, or by an installed package through an entry point of the group `mixcpt.stages` that names a
+A new stage is an entry here, or an entry point of an installed package in the group `mixcpt.stages` that refers to a
 `Stage`.
 """
 
@@ -147,21 +147,21 @@ def find_stage(name: str) -> Stage:
 
 
 def run_roles() -> tuple[str, ...]:
-    """Return the roles of a run's artifacts, in the order in which they are made."""
+    """Return the roles of a run's artifacts, in the order of their stages."""
     return tuple(stage.role for stage in all_stages() if stage.kind not in ("evaluation", "plan", "smoke"))
 
 
 def trained_roles() -> tuple[str, ...]:
-    """Return the roles of the models that a run trains, in the order in which they are made."""
+    """Return the roles of the models that a run trains, in the order of their stages."""
     return tuple(stage.role for stage in all_stages() if stage.kind == "model")
 
 
 def stage_of(role: str) -> Stage | None:
-    """Return the stage that makes the artifact of a role of a run; None if no stage does."""
+    """Return the stage that publishes the artifact of a role; None if there is none."""
     return next((stage for stage in all_stages() if stage.role == role), None)
 
 
 def title_of(role: str) -> str:
-    """Return the title of the stage that makes the artifact of a role; the role itself if no stage does."""
+    """Return the title of the stage that publishes the artifact of a role; the role itself if there is none."""
     stage = stage_of(role)
     return stage.title if stage else role

@@ -17,10 +17,10 @@ RunFunction = Callable[["Job", ArtifactStore, Tracker], ArtifactRef]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Everything that the system knows about a kind of work.
+    """Definition of a kind of work.
 
-    The two functions are import strings, so that the table imports no package of a stage: reading it is cheap, and a
-    stage may use whatever the table's readers use.
+    The two functions are import strings, so that the table imports no package of a stage. This keeps it cheap to read
+    and avoids import cycles.
     """
 
     name: str

@@ -20,8 +20,8 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.spool import NullTracker, Tracker, spool_of
 
 _PASSING = ("OSError", "DistError", "AcceleratorError")
-"""Errors from outside our code that a retry may not meet: disk, network, lost peers, a lost device. They are named
-because importing torch to refer to them would take seconds."""
+"""Errors that a retry may avoid: disk, network, lost peers, a lost device. They are given by name, because importing
+their classes from torch would take seconds."""
 _PRELOADED = (
     "mixcpt.train.pretrain",
     "mixcpt.evaluate.asking.harness",
@@ -80,7 +80,7 @@ def _report(batch: Batch, event: Started | Finished | Failed) -> None:
 
 
 def _explain(error: BaseException, job: Job) -> tuple[str, str, str]:
-    """Return class name, problem and hint of the error for the parent process; the traceback goes to the log."""
+    """Return class name, problem and hint of an error for the parent process; the log contains the traceback."""
     if isinstance(error, MixcptError):
         return type(error).__name__, error.problem, error.hint
     text = f"{job.name}: {type(error).__name__}: {error}"
@@ -88,8 +88,8 @@ def _explain(error: BaseException, job: Job) -> tuple[str, str, str]:
     if ancestors & {*_OUT_OF_MEMORY}:
         return MixcptError.__name__, text, "lower the batch (micro_batch_rows, batch_size) or the row length"
     if ancestors & {*_PASSING} or not isinstance(error, Exception):
-        return StageInterrupted.__name__, text, "the next try goes on from the last checkpoint"
-    return MixcptError.__name__, text, "trying again would end the same way; the log has the traceback"
+        return StageInterrupted.__name__, text, "the next try continues from the last checkpoint"
+    return MixcptError.__name__, text, "a retry would end the same way; the log has the traceback"
 
 
 def main(path: str) -> int:
@@ -103,8 +103,8 @@ def main(path: str) -> int:
 
 
 def stay(requests: int, codes: int) -> None:
-    """Import the libraries, then run every batch whose path arrives on one pipe and write its exit code to another."""
-    gc.disable()  # imports make no garbage, and the search for it takes a fifth of their time
+    """Import the libraries, then read paths of batches from one pipe, run them, and write exit codes to another."""
+    gc.disable()  # imports make no garbage, and collecting it would take a fifth of their time
     for name in _PRELOADED:
         import_module(name)
     gc.freeze()
@@ -144,10 +144,10 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _release_memory() -> None:
-    """Return freed memory to the system and reset the peak, so that the next batch is measured by itself."""
+    """Release freed memory to the system and reset the peak, so that the next batch is measured separately."""
     gc.collect()
     if sys.platform == "linux":
-        with suppress(AttributeError):  # only glibc has it
+        with suppress(AttributeError):  # only glibc has this function
             ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
 

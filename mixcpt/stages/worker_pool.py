@@ -1,7 +1,7 @@
-"""Worker processes that stay: each imports the libraries once and then runs one batch after another.
+"""A pool of worker processes that import the libraries once and then run one batch after another.
 
 flow process --(pipe: paths of batches)---> worker process
-             <--(pipe: exit codes)--------- (below a supervisor, which ends it with the flow process)
+             <--(pipe: exit codes)--------- (child of a supervisor, which ends it with the flow process)
 """
 
 import atexit
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mixcpt.process.supervisor import supervised
 from mixcpt.stages.jobs import Batch
@@ -28,14 +29,16 @@ class StayingWorker:
     """A worker process that waits for batches."""
 
     def __init__(self, command: list[str], *, log_path: Path, environment: Mapping[str, str]) -> None:
-        """Start it; `command` gets the descriptors of the two pipes as its last arguments."""
+        """Start the process; `command` gets the descriptors of the two pipes as its last arguments."""
         self._stack = ExitStack()
+        # Its end is a signal, after which libraries clean nothing up: their temporary files get a folder of their own.
+        temporary = self._stack.enter_context(TemporaryDirectory(prefix="mixcpt-worker-", ignore_cleanup_errors=True))
         requests, self._requests = os.pipe()
         self._codes, codes = os.pipe()
         process = supervised(
             [*command, str(requests), str(codes)],
             log_path=log_path,
-            environment=environment,
+            environment={**environment, "TMPDIR": temporary},
             keep_open=(requests, codes),
         )
         self._supervisor = self._stack.enter_context(process)
@@ -53,27 +56,31 @@ class StayingWorker:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is alive and has no batch to finish."""
+        """Whether the process is alive and runs no batch."""
         return self._code is not None and not self._has_died and self._supervisor.poll() is None
 
     def start(self, batch: Batch) -> None:
-        """Send it a batch; `wait` then waits for the end of that batch."""
+        """Send a batch to the process; `wait` waits for its end."""
         self._code = None
-        with suppress(BrokenPipeError):  # a process that has died: `wait` returns 137
+        with suppress(BrokenPipeError):  # the process has died, and `wait` returns 137
             os.write(self._requests, f"{batch.path}\n".encode())
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code of the batch, 137 if the process died; raise `TimeoutExpired` after so many seconds."""
+        """Wait for the end of the batch and return its exit code; 137 if the process died.
+
+        Raises:
+            TimeoutExpired: If the batch has not ended after `timeout` seconds.
+        """
         if self._code is None:
             if not select.select([self._codes], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("batch", timeout or 0.0)
-            answer = os.read(self._codes, EXIT_CODE.size)
-            self._has_died = not answer
-            self._code = 128 + signal.SIGKILL if self._has_died else EXIT_CODE.unpack(answer)[0]
+            code = os.read(self._codes, EXIT_CODE.size)
+            self._has_died = not code
+            self._code = 128 + signal.SIGKILL if self._has_died else EXIT_CODE.unpack(code)[0]
         return self._code
 
     def terminate(self) -> None:
-        """End the process, with the batch that it runs."""
+        """End the process and the batch that it runs."""
         self._supervisor.terminate()
 
     def close(self) -> None:
@@ -82,7 +89,7 @@ class StayingWorker:
 
 
 class WorkerPool:
-    """The staying workers of this process, by their environment variables; threads take different workers."""
+    """The staying workers of this process by environment variables; threads use different workers."""
 
     def __init__(self, module: str) -> None:
         """Create an empty pool of workers that run `python -m module --stay`."""
@@ -100,10 +107,10 @@ class WorkerPool:
 
     @contextmanager
     def run(self, batch: Batch, environment: Mapping[str, str]) -> Iterator[StayingWorker]:
-        """Start a batch and yield its worker, which goes back to the pool if the batch has ended, else is ended."""
+        """Start a batch and yield its worker; afterwards end the worker, or keep it if the batch has ended."""
         with self._lock:
             idle = self._idle[_key(environment)]
-            while idle and not idle[-1].is_idle:  # it has died since
+            while idle and not idle[-1].is_idle:  # it has died in the meantime
                 idle.pop().close()
             worker = idle.pop() if idle else self._started(Path(batch.store), environment)
         worker.start(batch)

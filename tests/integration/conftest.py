@@ -57,11 +57,10 @@ class Site:
 
     def start(self, config: AdaptConfig | AdviseConfig | CompareConfig) -> "subprocess.Popen[bytes]":
         """Returns a flow process that adapts, compares or advises with these settings."""
-        modules = {AdaptConfig: "flows.adapt", AdviseConfig: "flows.advise", CompareConfig: "flows.compare"}
-        module = modules[type(config)]
+        flows = {AdaptConfig: "adapt", AdviseConfig: "advise", CompareConfig: "compare"}
         request = Path(config.runtime.store) / "request.json"
         request.write_text(config.model_dump_json())
-        command = [sys.executable, "-m", module, str(request)]
+        command = [sys.executable, "-m", "flows", flows[type(config)], str(request)]
         environment = {**os.environ, "PREFECT_API_URL": self.stack.api, "OMP_NUM_THREADS": "1"}
         with request.with_suffix(".log").open("ab") as log:
             self.started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))

@@ -26,17 +26,17 @@ from deployments.automations import AUTOMATIONS, apply
 from deployments.slots import set_gpu_slots
 from flows.reconcile import reconcile
 from mixcpt.config import AdaptConfig, ReconcileConfig
-from mixcpt.process.devices import COUNT, LOCKS, VISIBLE, Busy, Claim, try_claim
+from mixcpt.process.devices import COUNT, LOCKS, VISIBLE, Busy, DeviceClaim, try_claim
 from mixcpt.process.supervisor import supervised
 from mixcpt.servers.stack import free_port, prefect_environment, wait_until_healthy
 from mixcpt.stages.jobs import Batch, Finished, Job, append_event
 from mixcpt.store.artifacts import ArtifactStore, StageKey
 from mixcpt.store.spool import Spool, spool_of
 from tasks import reconciliation, watching
-from tasks.reconciliation import Finding, replay_missed_stages
+from tasks.reconciliation import Finding, log_missed_stages
 from tasks.slots import LIMIT
 from tasks.tracking import PROCESS, Place, Tracking, open_tracking
-from tasks.watching import _StageUnderWay as StageUnderWay
+from tasks.watching import StageWatch
 from tests.processes import is_worker
 
 pytestmark = pytest.mark.e2e
@@ -82,7 +82,7 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         environment.setenv(COUNT, "1")
         environment.setenv(LOCKS, str(folder / "locks"))
         mine = try_claim(("0",), 1, "run in-the-way")
-        assert isinstance(mine, Claim)
+        assert isinstance(mine, DeviceClaim)
         process = site.start(config)
         wait_until(lambda: lines(api, "held by run in-the-way", begun))
         wait_until(lambda: ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}}))
@@ -98,7 +98,7 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         process.wait()
         wait_until(lambda: not any(each.is_running() for each in family))
         freed = try_claim(("0",), 1, "run other")
-        assert isinstance(freed, Claim)
+        assert isinstance(freed, DeviceClaim)
         freed.release()
     terminal = (store / "request.log").read_text()
     waits, news = (lines(api, text, begun) for text in ("waiting for", "mixcpt.train"))
@@ -151,7 +151,7 @@ def test_reconcile_dry_run_lists_everything_and_changes_nothing(site: Any, kille
 
     before = everything()
     findings = reconciled(site, killed, dry_run=True)
-    assert {finding.what for finding in findings} == {"flow run", "MLflow run", "folder"}
+    assert {finding.kind for finding in findings} == {"flow run", "MLflow run", "folder"}
     assert everything() == before
     assert "Running" in before[0].values()
     assert "RUNNING" in before[1].values()
@@ -193,8 +193,8 @@ def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
     whole = client.create_flow_run(some, name="whole", state=Running())
     step = client.create_task_run(task(lambda: None, name="step"), whole.id, dynamic_key="0")
     part = client.create_flow_run(some, name="part", parent_task_run_id=step.id, state=Running())
-    station = client.create_flow_run(some, name="station", parent_task_run_id=step.id, state=Running())
-    for run, number in ((whole, 99), (part, 99), (station, 100)):
+    group = client.create_flow_run(some, name="group", parent_task_run_id=step.id, state=Running())
+    for run, number in ((whole, 99), (part, 99), (group, 100)):
         client.update_flow_run_labels(run.id, {PROCESS: f"another-machine/boot/1 {number} 0.00"})
     assert reconciled(site, killed, dry_run=False) == []  # of another machine's processes nothing is known
     client.set_flow_run_state(whole.id, Crashed(message="no heartbeat"), force=True)
@@ -203,8 +203,8 @@ def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
     (found,) = reconciled(site, killed, dry_run=False)
     assert (found.name, found.reason) == ("part", "the run that it is part of has ended")
     assert client.read_flow_run(part.id).state_name == "Crashed"
-    assert client.read_flow_run(station.id).state_name == "Running"  # a process of its own may be alive
-    client.set_flow_run_state(station.id, Crashed(), force=True)
+    assert client.read_flow_run(group.id).state_name == "Running"  # a process of its own may be alive
+    client.set_flow_run_state(group.id, Crashed(), force=True)
 
 
 def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None
     spool.log(1, {"curate/documents": 3.0})
     spool.flow_spool.log(0, {"system/process_memory_megabytes": 5.0})
     config = ReconcileConfig(store=str(tmp_path))
-    assert [finding.name for finding in replay_missed_stages.fn(config)] == ["curate"]
-    assert replay_missed_stages.fn(config) == []
+    assert [finding.name for finding in log_missed_stages.fn(config)] == ["curate"]
+    assert log_missed_stages.fn(config) == []
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("mixcpt")
     assert experiment is not None
@@ -259,7 +259,7 @@ def test_progress_and_use_of_the_machine_are_in_mlflow_once_through_a_resume(
     )
     usage: Any = SimpleNamespace(sample=lambda: {"system/process_memory_megabytes": 5.0})
     for steps in ((10, 20), (20, 30)):  # the second attempt measures step 20 again
-        stage = StageUnderWay(adaptation, job, "key", spool, report)  # type: ignore[arg-type]
+        stage = StageWatch(adaptation, job, "key", spool=spool, report=report)  # type: ignore[arg-type]
         for step in steps:
             spool.log(step, {"train/loss": 1.0}, total_steps=40)
             stage.sample(usage)

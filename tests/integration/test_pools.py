@@ -45,8 +45,8 @@ def settings_there(client: SyncPrefectClient, config: AdaptConfig) -> dict[str, 
     return config.model_dump(mode="json") | {"runtime": given["runtime"] | {"num_threads": 1}}
 
 
-def stations(client: SyncPrefectClient) -> list[FlowRun]:
-    return [run for run in client.read_flow_runs() if run.name.endswith(": station")]
+def stage_groups(client: SyncPrefectClient) -> list[FlowRun]:
+    return [run for run in client.read_flow_runs() if run.name.endswith(": stage group")]
 
 
 def test_stages_that_take_a_gpu_run_on_its_pool_and_a_killed_one_is_taken_up_again(
@@ -55,11 +55,11 @@ def test_stages_that_take_a_gpu_run_on_its_pool_and_a_killed_one_is_taken_up_aga
     with SyncPrefectClient(stack.api) as client:
         flow_run = start(client, "adapt/adapt", settings_there(client, site.config))
         wait_until(lambda: any(store.glob("work/spools/model-*.jsonl")))
-        (training,) = [run for run in stations(client) if run.state_type == StateType.RUNNING]
+        (training,) = [run for run in stage_groups(client) if run.state_type == StateType.RUNNING]
         os.kill(int(str(training.labels[PROCESS]).split()[1]), signal.SIGKILL)
 
         adapted = wait(client, flow_run)
-        done = stations(client)
+        done = stage_groups(client)
     assert adapted.state_type == StateType.COMPLETED, adapted.state
     assert adapted.work_pool_name == "mixcpt"
     assert {run.work_pool_name for run in done} == {"gpu"}

@@ -55,7 +55,7 @@ def test_names_that_mlflow_does_not_know_are_told_with_what_a_name_is(
 ) -> None:
     runtime = RuntimeConfig(store=str(store.root))
     for name in ("adapted@champion", "other@challenger", "models:/adapted/7"):
-        with pytest.raises(ConfigError, match="gives no model") as refused:
+        with pytest.raises(ConfigError, match="has no model") as refused:
             resolve(name, runtime)
         assert "NAME@ALIAS" in refused.value.hint
 

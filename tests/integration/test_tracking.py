@@ -66,7 +66,7 @@ def test_figures_are_logged_once_beside_more_measurements_than_one_request_takes
     run_id, last_steps = open_run(tracking, "figures"), {"train/loss": 10}
     for seconds in (2.0, 3.0):  # of a second attempt the first one's figure is kept
         figures = [Metric("stage/seconds", seconds, 1_700_000_000_000, 0)]
-        tracking.log_measurements(run_id, measured(*range(1, 1201)), last_steps, figures, {"of": "attempt"})
+        tracking.log_measurements(run_id, measured(*range(1, 1201)), last_steps, figures=figures, tags={"of": "attempt"})
     data = tracking.client.get_run(run_id).data
     assert (data.metrics["stage/seconds"], data.tags["of"]) == (2.0, "attempt")
     steps = [metric.step for metric in tracking.client.get_metric_history(run_id, "train/loss")]
@@ -113,10 +113,10 @@ def test_long_parameter_is_cut_and_nothing_else_is_lost(tracking: Tracking) -> N
 
 def test_outage_gives_none_soon_and_the_server_is_then_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     away = Tracking(Place(f"http://127.0.0.1:{free_port()}", "trial"))
-    assert begin_parent(away, "key", "name", {}, {}) is None
-    assert "left out for a minute" in caplog.text
+    assert begin_parent(away, "key", "name", tags={}, params={}) is None
+    assert "is not used for a minute" in caplog.text
     started = time.monotonic()
-    assert begin_parent(away, "key", "name", {}, {}) is None
+    assert begin_parent(away, "key", "name", tags={}, params={}) is None
     assert time.monotonic() - started < 0.1
 
 

@@ -88,8 +88,8 @@ def test_model_without_a_chat_template_is_refused_without_plain(formless: ModelR
     ("arguments", "expected"),
     [
         (("chat", "nobody"), "has no run 'nobody'"),
-        (("chat", "nobody@champion"), "nothing is registered: there is no"),
-        (("chat", "models:/nobody/0x"), "'models:/nobody/0x' names no registered model"),
+        (("chat", "nobody@champion"), "no model is registered: "),
+        (("chat", "models:/nobody/0x"), "'models:/nobody/0x' is not the name of a registered model"),
         (("chat", "./nowhere"), "there is no folder ./nowhere"),
         (("chat", "closed-world", "--plain", "--system", "be brief"), "a plain text has no system message"),
         (("export", "nobody", "OUT"), "has no run 'nobody'"),

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from prefect import Flow
 
 from mixcpt.config import load_config
-from tasks.hooks import remember_process
+from tasks.hooks import label_process
 
 ROOT = Path(__file__).parents[3]
 PRESETS = sorted((ROOT / "deployments" / "configs").glob("*.yaml"))
@@ -93,5 +93,5 @@ def test_every_flow_says_which_process_it_is() -> None:
     named = chain.from_iterable(vars(module).items() for module in modules)
     flows = {name: value for name, value in named if isinstance(value, Flow)}
     assert {"adapt", "demo", "reconcile"} <= set(flows)
-    silent = {name for name, thing in flows.items() if remember_process not in thing.on_running_hooks}
-    assert silent == set(), "`mixcpt reconcile` could not see their death: on_running=[remember_process]"
+    silent = {name for name, thing in flows.items() if label_process not in thing.on_running_hooks}
+    assert silent == set(), "`mixcpt reconcile` could not see their death: on_running=[label_process]"

@@ -10,7 +10,7 @@ from mixcpt.config import EvaluateConfig, Gate
 from mixcpt.records.round import Judgement
 from mixcpt.rounds.gates import GateEvaluations, judge
 from mixcpt.store.artifacts import ArtifactRef
-from tasks.rounds import by_the_gates
+from tasks.rounds import verdict_of_gates
 from tests.unit.evaluation_artifacts import evaluation
 
 TASKS = {"new": ["fresh"], "earlier": ["old"], "general": ["other"]}
@@ -123,9 +123,9 @@ def test_refusal_names_failed_gates_and_missing_intervals() -> None:
         )  # type: ignore[arg-type]
         for gate, task, rule, low, high in rows
     ]
-    verdict = by_the_gates(judged)
+    verdict = verdict_of_gates(judged)
     assert verdict.decision == "refused"
     assert verdict.reason == (
         "keeps fails on kept (−25.0 points) and learns fails on use (−25.0 points, of too few items for an interval)."
     )
-    assert by_the_gates([]).decision == "promoted"
+    assert verdict_of_gates([]).decision == "promoted"

@@ -1,11 +1,11 @@
-"""What dead processes left in a store: old and unlocked alone is a remain; a stage that is published can be logged."""
+"""Leftovers of dead processes: old and unlocked drafts and batches, and published stages that can still be logged."""
 
 import os
 import time
 from pathlib import Path
 
 from mixcpt.stages.jobs import Batch, Finished, Job, append_event
-from mixcpt.stages.leftovers import missed_stages, old_batches, old_drafts, published_spools
+from mixcpt.stages.leftovers import old_batches, old_drafts, published_spools, unlogged_stages
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.spool import Spool, spool_of
 
@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 
 def aged(folder: Path, hours: float) -> Path:
-    """Returns the folder after making it and its files look as if they had not changed for so long."""
+    """Set the modification time of a folder and its files to so many hours ago, and return the folder."""
     then = time.time() - hours * HOUR
     for path in [*folder.rglob("*"), folder]:
         os.utime(path, (then, then))
@@ -36,7 +36,7 @@ def finished_batch(store: ArtifactStore) -> tuple[Batch, Spool]:
     return batch, spool_of(store.root, ref.kind, ref.fingerprint)
 
 
-def test_old_drafts_are_remains_unless_their_kind_is_being_worked_on(tmp_path: Path) -> None:
+def test_old_drafts_are_leftovers_unless_their_kind_is_being_worked_on(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     for name in ("old", "new"):
         (tmp_path / "model" / f".draft-{name}" / "model").mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_old_drafts_are_remains_unless_their_kind_is_being_worked_on(tmp_path: P
     assert list(old_drafts(store, 2 * HOUR)) == [old]
 
 
-def test_draft_with_one_fresh_file_is_no_remain(tmp_path: Path) -> None:
+def test_draft_with_one_fresh_file_is_no_leftover(tmp_path: Path) -> None:
     draft = tmp_path / "model" / ".draft-x" / "model"
     draft.mkdir(parents=True)
     aged(draft.parent, 3)
@@ -60,7 +60,7 @@ def test_draft_with_one_fresh_file_is_no_remain(tmp_path: Path) -> None:
     assert list(old_drafts(ArtifactStore(tmp_path), 2 * HOUR)) == []
 
 
-def test_old_batches_are_remains_unless_a_process_holds_them(tmp_path: Path) -> None:
+def test_old_batches_are_leftovers_unless_a_process_holds_them(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     batch, _ = finished_batch(store)
     with batch.in_use():
@@ -70,40 +70,40 @@ def test_old_batches_are_remains_unless_a_process_holds_them(tmp_path: Path) -> 
     assert list(old_batches(store, 4 * HOUR)) == []
 
 
-def test_missed_stage_is_one_whose_artifact_and_spool_are_there(tmp_path: Path) -> None:
+def test_unlogged_stage_has_artifact_and_spool_and_no_active_batch(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     batch, spool = finished_batch(store)
-    assert missed_stages(store) == []
+    assert unlogged_stages(store) == []
     spool.flow_spool.log(0, {"system/process_memory_megabytes": 1.0})
-    (missed,) = missed_stages(store)
-    assert (missed.job, missed.spool.path, missed.batch) == (batch.jobs[0], spool.path, Path(batch.folder))
+    (stage,) = unlogged_stages(store)
+    assert (stage.job, stage.spool.path, stage.batch) == (batch.jobs[0], spool.path, Path(batch.folder))
     with batch.in_use():
-        assert missed_stages(store) == []
+        assert unlogged_stages(store) == []
     spool.remove()
-    assert missed_stages(store) == []
+    assert unlogged_stages(store) == []
 
 
-def test_missed_stage_that_two_batches_know_is_there_once(tmp_path: Path) -> None:
+def test_unlogged_stage_in_two_batches_is_listed_once(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     for _ in range(2):
         _, spool = finished_batch(store)
     spool.log(1, {"curate/documents": 3.0})
-    assert len(missed_stages(store)) == 1
+    assert len(unlogged_stages(store)) == 1
 
 
-def test_missed_stage_whose_artifact_is_damaged_is_left_for_the_next_run(tmp_path: Path) -> None:
+def test_unlogged_stage_with_a_damaged_artifact_is_not_listed(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     _, spool = finished_batch(store)
     spool.log(1, {"curate/documents": 3.0})
     next(tmp_path.glob("corpus/*/corpus.txt")).write_text("other")
-    assert missed_stages(store) == []
+    assert unlogged_stages(store) == []
 
 
-def test_published_spools_are_those_of_finished_stages_alone(tmp_path: Path) -> None:
+def test_published_spools_exclude_unfinished_stages(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     _, spool = finished_batch(store)
     spool.log(1, {"curate/documents": 3.0})
     spool.flow_spool.log(1, {"progress/percent": 3.0})
     spool_of(tmp_path, "model", "f" * 64).log(1, {"train/loss": 1.0})
-    ((fingerprint, found),) = published_spools(store)
-    assert (fingerprint, found.path) == (published(store).fingerprint, spool.path)
+    ((fingerprint, published_spool),) = published_spools(store)
+    assert (fingerprint, published_spool.path) == (published(store).fingerprint, spool.path)

@@ -1,4 +1,4 @@
-"""Stage calls as plain data, run by a worker process and reported to its parent."""
+"""Jobs as plain data, run by a worker process that reports events to its parent."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ def batch_of(tmp_path: Path, *jobs: Job) -> Batch:
     return batch
 
 
-def test_batch_read_gives_what_was_written(tmp_path: Path) -> None:
+def test_batch_read_equals_the_written_batch(tmp_path: Path) -> None:
     jobs = (
         Job(
             name="select",
@@ -74,20 +74,20 @@ def test_batch_same_jobs_twice_share_no_folder(tmp_path: Path) -> None:
     assert batch_of(tmp_path, job).folder != batch_of(tmp_path, job).folder
 
 
-def test_job_resolved_takes_results_as_artifact_and_as_model() -> None:
+def test_job_resolved_has_results_as_artifact_and_as_model() -> None:
     trained = ArtifactRef("model", "d" * 64, "e" * 64, "/store/model/dddd")
     resolved = dpo_job().resolve({"select": CORPUS, "sft": trained})
     assert resolved.artifact("selection") == CORPUS
     assert resolved.model("model") == ModelRef("sft", "/store/model/dddd/model", "e" * 64)
 
 
-def test_job_resolved_leaves_what_is_still_to_come() -> None:
+def test_job_resolved_keeps_placeholders_of_missing_results() -> None:
     resolved = dpo_job().resolve({"select": CORPUS})
     assert resolved.artifact("selection") == CORPUS
     assert resolved.inputs["model"] == Output("sft", as_model=True)
 
 
-def test_events_half_written_line_is_left_for_the_next_look(tmp_path: Path) -> None:
+def test_events_half_written_line_is_left_for_the_next_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     started = Started("pretrain", "model", "f" * 64, "/spool")
     finished = Finished("pretrain", CORPUS)
@@ -122,7 +122,7 @@ def test_worker_second_run_reports_the_stored_artifact_without_starting(tmp_path
     assert finished.ref.reused
 
 
-def test_worker_deliberate_error_arrives_as_the_very_same(tmp_path: Path) -> None:
+def test_worker_deliberate_error_arrives_unchanged(tmp_path: Path) -> None:
     batch = batch_of(tmp_path, curate_job(tmp_path, text="no json at all\n"))
     with worker_process(batch, RuntimeConfig(num_threads=1)) as process:
         code = follow(process)
@@ -143,7 +143,7 @@ def test_worker_deliberate_error_arrives_as_the_very_same(tmp_path: Path) -> Non
         (ValueError("a bug"), MixcptError, "same way"),
     ],
 )
-def test_worker_unexpected_error_is_retryable_only_where_another_try_may_help(
+def test_worker_unexpected_error_is_retryable_only_if_a_retry_may_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[MixcptError], word: str
 ) -> None:
     def fail(*arguments: object) -> ArtifactRef:
@@ -160,15 +160,15 @@ def test_worker_unexpected_error_is_retryable_only_where_another_try_may_help(
     assert word in error.hint
 
 
-def test_lookup_of_a_new_job_gives_its_key_and_computes_nothing(tmp_path: Path) -> None:
+def test_lookup_of_a_new_job_returns_its_key_and_computes_nothing(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     key = lookup(curate_job(tmp_path), store)
     assert isinstance(key, StageKey)
     assert store.list("corpus") == []
     run_batch(batch_of(tmp_path, curate_job(tmp_path)))
-    found = lookup(curate_job(tmp_path), store)
-    assert isinstance(found, ArtifactRef)
-    assert found.fingerprint == key.fingerprint
+    ref = lookup(curate_job(tmp_path), store)
+    assert isinstance(ref, ArtifactRef)
+    assert ref.fingerprint == key.fingerprint
 
 
 def test_job_options_written_by_an_earlier_version_are_read() -> None:
@@ -176,7 +176,7 @@ def test_job_options_written_by_an_earlier_version_are_read() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_every_stage_of_the_table_has_its_functions(stage: Stage) -> None:
+def test_functions_of_every_stage_exist(stage: Stage) -> None:
     assert callable(resolve_name(stage.key))
     assert callable(resolve_name(stage.run))
 
@@ -188,12 +188,12 @@ def test_keys_of_all_stages_import_neither_torch_nor_transformers() -> None:
     assert done.stdout == "set()\n", done.stderr
 
 
-def test_unknown_stage_is_refused_with_the_stages_that_exist() -> None:
+def test_unknown_stage_error_lists_the_existing_stages() -> None:
     with pytest.raises(ConfigError, match="'pretrian'; the stages are curate, plan, mix"):
         find_stage("pretrian")
 
 
-def test_worker_threads_are_set_only_where_asked_for() -> None:
+def test_worker_threads_are_set_only_if_configured() -> None:
     assert worker_environment(3)["OMP_NUM_THREADS"] == "3"
     assert "OMP_NUM_THREADS" not in worker_environment(0)
 

@@ -1,4 +1,4 @@
-"""Staying workers: batches share a process, and no death of worker or caller leaves anything behind."""
+"""Staying workers: batches share a process, and the death of a worker or caller leaves no process behind."""
 
 import os
 import signal
@@ -50,20 +50,20 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerPool
 
 
 def batch(store: Path, act: str) -> Batch:
-    made = Batch.in_store((Job(name="curate", stage="curate", config={}, seed=0),), store)
-    (Path(made.folder) / "act").write_text(act)
-    return made
+    created = Batch.in_store((Job(name="curate", stage="curate", config={}, seed=0),), store)
+    (Path(created.folder) / "act").write_text(act)
+    return created
 
 
-def run(pool: WorkerPool, made: Batch) -> int:
-    with pool.run(made, {}) as worker:
+def run(pool: WorkerPool, started: Batch) -> int:
+    with pool.run(started, {}) as worker:
         return follow(worker, tick_seconds=0.05)
 
 
-def test_batches_share_a_process_and_each_has_its_own_log(pool: WorkerPool, tmp_path: Path) -> None:
+def test_batches_share_a_process_and_have_separate_logs(pool: WorkerPool, tmp_path: Path) -> None:
     first, second = batch(tmp_path, "print one"), batch(tmp_path, "print two")
     assert (run(pool, first), run(pool, second)) == (3, 3)
-    logs = [made.log.read_text().split() for made in (first, second)]
+    logs = [created.log.read_text().split() for created in (first, second)]
     assert [(log[0], log[2]) for log in logs] == [("one", "bad"), ("two", "bad")]
     assert logs[0][1] == logs[1][1]
 
@@ -85,7 +85,7 @@ def test_batches_at_the_same_time_have_different_processes(pool: WorkerPool, tmp
             worker.wait(0.1)
 
 
-def test_killed_worker_gives_137_and_the_next_batch_gets_another(pool: WorkerPool, tmp_path: Path) -> None:
+def test_killed_worker_returns_137_and_the_next_batch_uses_another(pool: WorkerPool, tmp_path: Path) -> None:
     sleeping = batch(tmp_path, "sleep")
     with pool.run(sleeping, {}) as worker:
         computing, child = pids(Path(sleeping.folder) / "pids")
@@ -95,7 +95,7 @@ def test_killed_worker_gives_137_and_the_next_batch_gets_another(pool: WorkerPoo
     assert run(pool, batch(tmp_path, "print again")) == 3
 
 
-def test_worker_that_died_while_idle_is_replaced_at_the_latest_by_the_retry(pool: WorkerPool, tmp_path: Path) -> None:
+def test_worker_that_died_while_idle_is_replaced_by_the_retry_at_the_latest(pool: WorkerPool, tmp_path: Path) -> None:
     first = batch(tmp_path, "print one")
     run(pool, first)
     idle = int(first.log.read_text().split()[1])
@@ -105,20 +105,20 @@ def test_worker_that_died_while_idle_is_replaced_at_the_latest_by_the_retry(pool
     assert codes in ([3, 3], [128 + signal.SIGKILL, 3])  # its supervisor may not have noticed yet
 
 
-def test_batch_that_is_left_ends_with_all_below_it(pool: WorkerPool, tmp_path: Path) -> None:
+def test_interrupted_batch_ends_with_all_its_children(pool: WorkerPool, tmp_path: Path) -> None:
     sleeping = batch(tmp_path, "sleep")
     with pytest.raises(KeyboardInterrupt), pool.run(sleeping, {}):
-        below = pids(Path(sleeping.folder) / "pids")
+        children = pids(Path(sleeping.folder) / "pids")
         raise KeyboardInterrupt
-    assert not any(map(alive, below))
+    assert not any(map(alive, children))
 
 
-def test_batch_that_is_cancelled_ends_with_all_below_it(pool: WorkerPool, tmp_path: Path) -> None:
+def test_cancelled_batch_ends_with_all_its_children(pool: WorkerPool, tmp_path: Path) -> None:
     sleeping = batch(tmp_path, "sleep")
     with pool.run(sleeping, {}) as worker:
-        below = pids(Path(sleeping.folder) / "pids")
+        children = pids(Path(sleeping.folder) / "pids")
         assert follow(worker, tick_seconds=0.05, should_stop=lambda: True) != 0
-    assert not any(map(alive, below))
+    assert not any(map(alive, children))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -133,9 +133,9 @@ with WorkerPool("staying").run(Batch.read(Path({str(sleeping.path)!r})), {{}}) a
     worker.wait()
 """
     with subprocess.Popen([sys.executable, "-c", code]) as caller:
-        below = pids(Path(sleeping.folder) / "pids")
+        children = pids(Path(sleeping.folder) / "pids")
         family = [process.pid for process in psutil.Process(caller.pid).children(recursive=True)]
-        assert set(below) <= set(family)
+        assert set(children) <= set(family)
         caller.send_signal(number)
         caller.wait()
     wait_until(lambda: not any(map(alive, family)), seconds=30)

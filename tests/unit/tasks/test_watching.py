@@ -1,7 +1,6 @@
-"""MLflow is told of finished stages while the flow goes on: in order, and nothing that goes wrong is lost."""
+"""Finished stages are recorded in MLflow while the flow continues, in order, and no error is lost."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -27,48 +26,47 @@ def adaptation(tmp_path: Path, tiny_model: ModelRef) -> Adaptation:
 
 
 @pytest.fixture
-def stages(adaptation: Adaptation, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Job, ArtifactRef]]]:
+def stages(adaptation: Adaptation, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Job, ArtifactRef]]:
     monkeypatch.setattr(watching, "_recordings", defaultdict(list))
     store = ArtifactStore(adaptation.config.runtime.store)
-    names = ("first", "second")
-    jobs = [Job(name=name, stage="curate", config={}, seed=0) for name in names]
-    yield [(job, publish(store, "corpus", {"x.json": job.name}, metrics={})) for job in jobs]
+    jobs = [Job(name=name, stage="curate", config={}, seed=0) for name in ("first", "second")]
+    return [(job, publish(store, "corpus", {"x.json": job.name}, metrics={})) for job in jobs]
 
 
-def test_stages_are_recorded_in_order_while_the_flow_goes_on(
+def test_stages_are_recorded_in_order_while_the_flow_continues(
     adaptation: Adaptation, stages: list[tuple[Job, ArtifactRef]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, told = Event(), []
+    server_responds, recorded = Event(), []
 
-    def slow_server(tracking: object, job: Job, *more: Any) -> str:
-        assert answers.wait(SLOW_SECONDS)
-        told.append(job.name)
+    def record_slowly(tracking: object, job: Job, *more: Any, **options: Any) -> str:
+        assert server_responds.wait(SLOW_SECONDS)
+        recorded.append(job.name)
         return job.name
 
-    monkeypatch.setattr(watching, "record_stage", slow_server)
+    monkeypatch.setattr(watching, "record_stage", record_slowly)
     for job, ref in stages:
         watching.record(adaptation, job, ref)
-    assert told == []
-    answers.set()
+    assert recorded == []
+    server_responds.set()
     watching.wait_until_recorded(adaptation)
-    assert told == ["first", "second"]
+    assert recorded == ["first", "second"]
 
 
-def test_what_goes_wrong_is_raised_where_its_run_is_waited_for(
+def test_recording_error_is_raised_only_for_its_own_run(
     adaptation: Adaptation, stages: list[tuple[Job, ArtifactRef]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    another, told = replace(adaptation, run_id="another"), []
+    another, recorded = replace(adaptation, run_id="another"), []
 
-    def broken_for_one(tracking: object, job: Job, ref: ArtifactRef, spool: object, run_id: str, *more: Any) -> str:
-        if run_id != another.run_id:
+    def fail_for_the_first_run(tracking: object, job: Job, *more: Any, parent: str, **options: Any) -> str:
+        if parent != another.run_id:
             raise KeyError("no such metric")
-        told.append(job.name)
+        recorded.append(job.name)
         return job.name
 
-    monkeypatch.setattr(watching, "record_stage", broken_for_one)
+    monkeypatch.setattr(watching, "record_stage", fail_for_the_first_run)
     watching.record(adaptation, *stages[0])
     watching.record(another, *stages[1])
     watching.wait_until_recorded(another)
-    assert told == ["second"]
+    assert recorded == ["second"]
     with pytest.raises(KeyError, match="no such metric"):
         watching.wait_until_recorded(adaptation)

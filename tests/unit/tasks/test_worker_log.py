@@ -1,4 +1,4 @@
-"""The log of a training process in the log of its run: what is worth it, a few lines a second, the rest counted."""
+"""Lines of a worker's log are forwarded to the log of its run: filtered, at a limited rate, skipped ones counted."""
 
 import logging
 from pathlib import Path
@@ -21,9 +21,9 @@ class Clock:
 
 
 def forwarder(path: Path) -> tuple[WorkerLog, list[tuple[int, str]], Clock]:
-    told: list[tuple[int, str]] = []
+    reported: list[tuple[int, str]] = []
     clock = Clock()
-    return WorkerLog(path, lambda level, text: told.append((level, text)), clock), told, clock
+    return WorkerLog(path, lambda level, text: reported.append((level, text)), clock), reported, clock
 
 
 @pytest.mark.parametrize(
@@ -39,42 +39,42 @@ def forwarder(path: Path) -> tuple[WorkerLog, list[tuple[int, str]], Clock]:
         ("", None),
     ],
 )
-def test_parse_takes_our_news_and_warnings_of_others(line: str, expected: tuple[int, str] | None) -> None:
+def test_parse_takes_own_messages_and_warnings_of_other_libraries(line: str, expected: tuple[int, str] | None) -> None:
     assert parse(line) == expected
 
 
-def test_log_is_forwarded_once_and_a_line_under_way_later(tmp_path: Path) -> None:
-    log, told, _ = forwarder(tmp_path / "log.txt")
+def test_log_lines_are_forwarded_once_when_they_are_complete(tmp_path: Path) -> None:
+    log, reported, _ = forwarder(tmp_path / "log.txt")
     log.forward()
     with log.path.open("w") as stream:
         stream.write(f"{STAMP} mixcpt.train INFO one\n{STAMP} mixcpt.train INFO tw")
         stream.flush()
         log.forward()
-        assert [text for _, text in told] == ["mixcpt.train: one"]
+        assert [text for _, text in reported] == ["mixcpt.train: one"]
         stream.write("o\n")
         stream.flush()
         log.forward()
         log.forward()
-    assert [text for _, text in told] == ["mixcpt.train: one", "mixcpt.train: two"]
+    assert [text for _, text in reported] == ["mixcpt.train: one", "mixcpt.train: two"]
 
 
-def test_log_that_floods_is_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:
-    log, told, clock = forwarder(tmp_path / "log.txt")
+def test_log_with_too_many_lines_is_limited_and_the_others_are_counted(tmp_path: Path) -> None:
+    log, reported, clock = forwarder(tmp_path / "log.txt")
     log.path.write_text("".join(f"{STAMP} mixcpt.train INFO line {number}\n" for number in range(100)))
     log.forward()
-    assert [text for _, text in told] == [f"mixcpt.train: line {number}" for number in range(20)]
+    assert [text for _, text in reported] == [f"mixcpt.train: line {number}" for number in range(20)]
     clock.now += 2.0  # six more lines are allowed
     with log.path.open("a") as stream:
         stream.writelines(f"{STAMP} mixcpt.train INFO more {number}\n" for number in range(10))
     log.forward()
-    assert told[20] == (logging.INFO, f"(80 more lines are in {log.path})")
-    assert [text for _, text in told[21:]] == [f"mixcpt.train: more {number}" for number in range(6)]
+    assert reported[20] == (logging.INFO, f"(80 more lines are in {log.path})")
+    assert [text for _, text in reported[21:]] == [f"mixcpt.train: more {number}" for number in range(6)]
     log.finish()
-    assert told[-1] == (logging.INFO, f"(4 more lines are in {log.path})")
-    assert len(told) == 28
+    assert reported[-1] == (logging.INFO, f"(4 more lines are in {log.path})")
+    assert len(reported) == 28
 
 
-def test_forwarded_lines_reach_the_run_and_stay_off_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarded_lines_reach_the_run_but_not_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     handled: list[logging.LogRecord] = []
     console = PrefectConsoleHandler()
     console.emit = handled.append  # type: ignore[method-assign]
