@@ -4,13 +4,13 @@ import base64
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-from mixcpt import __version__
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
 from mixcpt.evaluate.statistics.ledger import MEANINGS, STATES
@@ -103,7 +103,7 @@ def shows(output: Path, runs: Sequence[RunResult]) -> bool:
 
 
 def _identity(runs: Sequence[RunResult]) -> str:
-    return fingerprint({"runs": [run.to_json() for run in runs], "version": __version__})
+    return fingerprint({"runs": [run.to_json() for run in runs], "version": version("mixcpt")})
 
 
 def render(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | None = None) -> str:

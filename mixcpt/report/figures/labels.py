@@ -19,6 +19,8 @@ _PADDING = 3.0
 """Least distance between a label and an obstacle, in pixels."""
 _MARKER = 8.0
 """Width of a marker that labels must not cover, in pixels."""
+_TEXT_WEIGHT = 100
+"""Cost of two overlapping labels relative to a label on an obstacle."""
 _LEADER_FROM = 25.0
 """Distance in pixels from which a line connects a label with its point."""
 _FORCES: dict[str, Any] = {
@@ -47,8 +49,7 @@ class Label:
 def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] = ()) -> list[Text]:
     """Draw each label near its point and return the texts; call it after the layout of the axes is final.
 
-    adjustText finds a local optimum. It starts from several arrangements, until nothing overlaps and all labels are near
-    their points; otherwise the best result counts.
+    adjustText finds a local optimum, so it starts from several arrangements until nothing overlaps.
 
     Args:
         axes: Axes with the points.
@@ -68,10 +69,10 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] 
             side = np.array(_DIRECTIONS[(index + turn) % len(_DIRECTIONS)])
             text.set_position(point + side * (np.array(extent.size) / 2 + _GAP))
         adjust_text(texts, objects=fixed, target_x=points[:, 0], target_y=points[:, 1], ax=axes, **_FORCES)
-        overlaps = _num_overlaps(texts, fixed)
+        cost = _overlap_cost(texts, fixed)
         farthest = max(math.dist(point, _nearest(text, point)) for text, point in zip(texts, points, strict=True))
-        arrangements.append((overlaps, farthest, [text.get_position() for text in texts]))
-        if overlaps == 0 and farthest < _LEADER_FROM:
+        arrangements.append((cost, farthest, [text.get_position() for text in texts]))
+        if cost == 0:
             break
     _, _, positions = min(arrangements, key=lambda arrangement: arrangement[:2])
     for text, label, position in zip(texts, labels, positions, strict=True):
@@ -83,7 +84,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] 
 def cross_boxes(axes: Axes, x: Sequence[float], y: Sequence[float]) -> list[Bbox]:
     """Return the boxes in pixels of the two error bars of a point; `x` and `y` hold value, low and high."""
     bars = (((x[1], y[0]), (x[2], y[0])), ((x[0], y[1]), (x[0], y[2])))
-    return [Bbox(axes.transData.transform(bar)).padded(1) for bar in bars]
+    return [Bbox(np.sort(axes.transData.transform(bar), axis=0)).padded(1) for bar in bars]
 
 
 def line_boxes(axes: Axes, start: tuple[float, float], end: tuple[float, float], width: float = 6.0) -> list[Bbox]:
@@ -114,10 +115,11 @@ def _draw(axes: Axes, label: Label) -> Text:
     return text
 
 
-def _num_overlaps(texts: Sequence[Text], obstacles: Sequence[Bbox]) -> int:
+def _overlap_cost(texts: Sequence[Text], obstacles: Sequence[Bbox]) -> int:
     boxes = [text.get_window_extent() for text in texts]
-    pairs = [*combinations(boxes, 2), *product(boxes, obstacles)]
-    return sum(bool(box.overlaps(other)) for box, other in pairs)
+    num_texts = sum(bool(box.overlaps(other)) for box, other in combinations(boxes, 2))
+    num_obstacles = sum(bool(box.overlaps(other)) for box, other in product(boxes, obstacles))
+    return _TEXT_WEIGHT * num_texts + num_obstacles
 
 
 def _fix_to_data(axes: Axes, text: Text, position: tuple[float, float]) -> None:
