@@ -48,8 +48,6 @@ def clean(
     """Return the clean records of the sources, without writing them.
 
     Args:
-        config: Settings of the cleaning steps.
-        sources: Sources to read.
         seed: Seed of the choice of held-out documents.
         known: Names of texts that another corpus contains, by `content_key`; they are removed.
     """

@@ -1,7 +1,7 @@
 """The probe: questions that steer training and appear in no report, with the base model's results on them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from mixcpt.config import EvaluateConfig, RetentionConfig
 from mixcpt.errors import ConfigError
 from mixcpt.evaluate.asking.definitions import gold_delimiter, plain_prompt
-from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
@@ -54,12 +53,9 @@ def draw_probe(
 
     Args:
         config: The tasks and the split fractions.
-        promise: The retention promise that the questions must be able to verify.
-        tasks: Names of the tasks.
-        base: The model before training.
+        promise: Retention promise that the questions must be able to verify.
         corpus: Corpus with the held-out documents.
         seed: Seed that draws the questions of tasks with a limit.
-        store: Store that the probe is published to.
 
     Raises:
         ConfigError: If a task has too few questions to verify the promise, even if none of them is lost.
@@ -80,10 +76,7 @@ def draw_probe(
 def probe_key(
     config: EvaluateConfig, tasks: Sequence[str], base: ModelRef, corpus: ArtifactRef, *, seed: int
 ) -> StageKey:
-    """Return the identity of a probe. Reads the questions, and imports neither torch nor transformers.
-
-    Takes the arguments of `draw_probe` that can change its result.
-    """
+    """Return the identity of the probe of `draw_probe`; reads the questions, but imports no torch or transformers."""
     return _key(_read(config, tasks, corpus, seed), base)
 
 
@@ -110,13 +103,10 @@ class StoredProbe:
         changes: dict[str, list[tuple[bool, bool]]] = {}
         for question, is_correct in zip(self._questions, correct, strict=True):
             changes.setdefault(question.task, []).append((question.known, is_correct))
-        return {task: _tally(task_changes) for task, task_changes in changes.items()}
-
-
-def _tally(changes: Sequence[tuple[bool, bool]]) -> Tally:
-    lost = sum(before and not after for before, after in changes)
-    gained = sum(after and not before for before, after in changes)
-    return Tally(len(changes), lost=lost, gained=gained)
+        return {
+            task: Tally(len(pairs), lost=pairs.count((True, False)), gained=pairs.count((False, True)))
+            for task, pairs in changes.items()
+        }
 
 
 def _read(config: EvaluateConfig, names: Sequence[str], corpus: ArtifactRef, seed: int) -> list[TaskItems]:
@@ -144,15 +134,12 @@ def _check_size(tasks: Sequence[TaskItems], promise: RetentionConfig) -> None:
             )
 
 
-def _questions(task: TaskItems) -> list[Question]:
+def _questions(task: TaskItems) -> Iterator[Question]:
     delimiter = gold_delimiter(task.config, "plain", "")
-    return [_question(task, item, delimiter) for item in task.items]
-
-
-def _question(task: TaskItems, item: Item, delimiter: str) -> Question:
-    others = [choice for choice in item.choices if choice != item.gold]
-    answers = tuple(delimiter + answer for answer in (item.gold, *others))
-    return Question(task.name, plain_prompt(task.config, item), answers=answers, known=False)
+    for item in task.items:
+        others = [choice for choice in item.choices if choice != item.gold]
+        answers = tuple(delimiter + answer for answer in (item.gold, *others))
+        yield Question(task.name, plain_prompt(task.config, item), answers=answers, known=False)
 
 
 def _is_correct(

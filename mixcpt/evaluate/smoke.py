@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from mixcpt.config import EvaluateConfig, Task
+from mixcpt.config import EvaluateConfig
 from mixcpt.errors import ModelError
 from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.evaluate.stage import evaluate
@@ -47,15 +47,11 @@ def smoke_test(smoke: Smoke, model: ModelRef, corpus: ArtifactRef, *, seed: int,
     """
 
     def build(folder: Path) -> Metrics:
+        config = _shortened(smoke.config)
         with TemporaryDirectory() as root:
+            temporary = ArtifactStore(root)
             evaluation = evaluate(
-                _shortened(smoke.config),
-                model,
-                corpus,
-                form=smoke.form,
-                seed=seed,
-                store=ArtifactStore(root),
-                tracker=NullTracker(),
+                config, model, corpus, form=smoke.form, seed=seed, store=temporary, tracker=NullTracker()
             )
             return _require_same(evaluation, smoke.recorded)
 
@@ -71,12 +67,9 @@ def smoke_key(smoke: Smoke, model: ModelRef) -> StageKey:
 def _shortened(config: EvaluateConfig) -> EvaluateConfig:
     headlines = (config.headline_domain, config.headline_general)
     headlines_first = sorted(config.tasks, key=lambda task: task.name not in headlines)
-    tasks = tuple(_limited(task) for task in headlines_first[:_MAX_TASKS])
+    limits = [(task, min(task.limit or _MAX_ITEMS, _MAX_ITEMS)) for task in headlines_first[:_MAX_TASKS]]
+    tasks = tuple(task.model_copy(update={"limit": limit}) for task, limit in limits)
     return config.model_copy(update={"tasks": tasks})
-
-
-def _limited(task: Task) -> Task:
-    return task.model_copy(update={"limit": min(task.limit or _MAX_ITEMS, _MAX_ITEMS)})
 
 
 def _require_same(evaluation: ArtifactRef, recorded: ArtifactRef) -> Metrics:

@@ -12,9 +12,8 @@ from mixcpt.config import EvaluateConfig
 from mixcpt.evaluate.asking.definitions import Form, define, prompt_form
 from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.manifest import FILE as MANIFEST
-from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest
-from mixcpt.evaluate.asking.open_book import open_book
-from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
+from mixcpt.evaluate.asking.manifest import LIBRARIES
+from mixcpt.evaluate.asking.tasks import TaskItems, open_book, read_tasks
 from mixcpt.evaluate.summary import FILE as SUMMARY
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
@@ -48,13 +47,9 @@ def evaluate(
     library versions; not on the files that the items come from, and not on the settings of reports.
 
     Args:
-        config: The tasks.
-        model: The model to evaluate.
         corpus: Corpus with the held-out documents.
         form: Whether questions are sent as plain text or through the model's chat template.
         seed: Seed that draws the items of tasks with a limit.
-        store: Store that the answers are published to.
-        tracker: Receiver of the progress.
         reference: Model whose predictions are compared with the model's, usually the base.
         with_documents: Whether to evaluate the domain's questions only, each after the document that it is about.
 
@@ -75,7 +70,13 @@ def evaluate(
         _write_quarantine(folder, tasks)
         (folder / MANIFEST).write_text(json.dumps(run_manifest.to_json(), indent=2))
         scores = [_score(task, task_answers, form) for task, task_answers in zip(tasks, answers, strict=True)]
-        summary = _summary(model, form, run_manifest, scores)
+        summary = {
+            "form": form,
+            "split": config.split,
+            "manifest": run_manifest.digest,
+            "model": {"name": model.name, "digest": model.digest},
+            "tasks": scores,
+        }
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2))
         return {f"eval/{score['task']}/{score['metric']}": score["value"] for score in scores}
 
@@ -93,12 +94,9 @@ def evaluation_key(
     reference: ModelRef | None = None,
     with_documents: bool = False,
 ) -> StageKey:
-    """Return the identity of an evaluation. Reads the items of its tasks, and imports neither torch nor transformers.
+    """Return the identity of the evaluation that `evaluate` publishes for the same arguments.
 
-    Takes the arguments of `evaluate` that can change its result.
-
-    Raises:
-        DataError: If a task has no items.
+    Reads the items of its tasks, and imports neither torch nor transformers. Raises `DataError` if a task has no items.
     """
     tasks = _read(config, corpus, seed, with_documents)
     return _key(config, model, tasks, form=form, reference=reference)
@@ -165,16 +163,6 @@ def _write_quarantine(folder: Path, tasks: Sequence[TaskItems]) -> None:
     pd.DataFrame(rows, columns=list(_QUARANTINE_COLUMNS)).to_parquet(folder / "quarantine.parquet", index=False)
 
 
-def _summary(model: ModelRef, form: Form, manifest: Manifest, scores: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "form": form,
-        "split": manifest.split,
-        "manifest": manifest.digest,
-        "model": {"name": model.name, "digest": model.digest},
-        "tasks": scores,
-    }
-
-
 def _score(task: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str, Any]:
     import numpy as np
 
@@ -205,27 +193,21 @@ def _score(task: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str
 
 def job_key(job: Job) -> StageKey:
     """Return the key of the evaluation of a job; it reads the tasks."""
-    return evaluation_key(
-        EvaluateConfig.model_validate(job.config),
-        job.model("model"),
-        job.artifact("corpus"),
-        form=job.options.form,
-        seed=job.seed,
-        reference=job.model("reference") if "reference" in job.inputs else None,
-        with_documents=job.options.with_documents,
-    )
+    return evaluation_key(**_arguments(job))
 
 
 def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
     """Run the job `evaluate`."""
-    return evaluate(
-        EvaluateConfig.model_validate(job.config),
-        job.model("model"),
-        job.artifact("corpus"),
-        form=job.options.form,
-        seed=job.seed,
-        store=store,
-        tracker=tracker,
-        reference=job.model("reference") if "reference" in job.inputs else None,
-        with_documents=job.options.with_documents,
-    )
+    return evaluate(**_arguments(job), store=store, tracker=tracker)
+
+
+def _arguments(job: Job) -> dict[str, Any]:
+    return {
+        "config": EvaluateConfig.model_validate(job.config),
+        "model": job.model("model"),
+        "corpus": job.artifact("corpus"),
+        "form": job.options.form,
+        "seed": job.seed,
+        "reference": job.model("reference") if "reference" in job.inputs else None,
+        "with_documents": job.options.with_documents,
+    }

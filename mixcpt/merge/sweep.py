@@ -73,14 +73,10 @@ def sweep(
 
     Args:
         config: The weights and the selection rule.
-        base: The model at weight 0.
-        tuned: The model at weight 1.
         corpus: Corpus with the held-out documents.
         evaluation: The tasks and the split fractions; the headline tasks decide the selection.
-        form: Prompt form for all models.
         seed: Seed that draws the items of tasks with a limit.
         store: Store that the models (each of full size) and their answers are published to.
-        tracker: Receiver of the progress of the evaluations.
 
     Raises:
         ModelError: If the two cannot be merged, or lack a chat template that `form` needs.

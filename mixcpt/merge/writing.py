@@ -67,10 +67,8 @@ def write_weights(
     """Write the merged tensors into `folder`, as one safetensors file or as shards with their index.
 
     Args:
-        folder: An empty folder.
         checkpoints: Models with the same tensors, by role.
         dtype_of: Role of the model whose number formats the result has.
-        combine: Function that merges the tensors of the models.
         max_shard_bytes: Size limit of a file; one shard at a time is held in memory.
 
     Raises:

@@ -34,11 +34,8 @@ def judge(
     """Return the result of every gate on each of its tasks; a gate without existing tasks gives no result.
 
     Args:
-        gates: The gates.
-        evaluations: Evaluations of base, champion and candidate.
         tasks: Names of the `new`, `earlier` and `general` tasks.
         config: Settings of the intervals, and the split of the questions.
-        seed: Seed of the intervals' resamples.
     """
     comparisons = {(gate.against, _MEASURES[gate.measure]) for gate in gates}
     changes = {comparison: _changes(evaluations, *comparison, config=config, seed=seed) for comparison in comparisons}

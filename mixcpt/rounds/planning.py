@@ -54,11 +54,9 @@ def plan_round(
     """Return the plan of the next round; None if every registered corpus has been learned or refused.
 
     Args:
-        config: Settings of all rounds.
         champion: The served model; None before the first round.
         refused: Names of corpora whose candidate was refused; no round tries them again automatically.
         number: Number of the round, from 1.
-        store: Store of the corpora and models.
     """
     deliveries = list_deliveries(store)
     learned = _learned(deliveries, champion, store)

@@ -82,8 +82,6 @@ def register(config: CorpusConfig, store: ArtifactStore, *, heldout_fraction: fl
     """Publish the delivery of these documents, or find it in the store.
 
     Args:
-        config: Documents and questions.
-        store: Store that the delivery is published to.
         heldout_fraction: Fraction of the documents excluded from training, to measure bits per byte.
         seed: Seed that draws the held-out documents; models to be compared share it (`data_seed`).
 

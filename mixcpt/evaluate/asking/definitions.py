@@ -40,13 +40,7 @@ def prompt_form(task: Task, form: Form) -> Form:
 
 
 def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:
-    """Return the white space between the whole prompt and the correct answer.
-
-    Args:
-        task: Settings of the task.
-        form: Prompt form of the task.
-        chat_delimiter: White space that the chat template inserts before an answer.
-    """
+    """Return the white space between prompt and correct answer; the chat template inserts `chat_delimiter`."""
     if form == "chat":
         return chat_delimiter
     return "" if _ends_in_line_break(task) else " "
@@ -56,10 +50,8 @@ def define(task: Task) -> Definition:
     """Return the lm-eval definition of a task, with the path of its data relative to the artifact's folder."""
     if isinstance(task, ClosedWorldTask):
         scoring = _free_answer(task)
-    elif isinstance(task, MultipleChoiceTask):
-        scoring = _multiple_choice()
     else:
-        scoring = _whole_text()
+        scoring = _multiple_choice() if isinstance(task, MultipleChoiceTask) else _whole_text()
     return {
         "task": task.name,
         "dataset_path": "parquet",  # parquet has types: the json reader parses answers such as 2009-01-01 as dates
@@ -73,11 +65,7 @@ def define(task: Task) -> Definition:
 def write_definition(task: TaskItems, form: Form, answer_delimiter: str, folder: Path) -> Definition:
     """Write the definition and the data of a task into `folder`/tasks, and return it with the data's absolute path.
 
-    Args:
-        task: The task and its items.
-        form: Prompt form of the evaluation.
-        answer_delimiter: White space that the chat form inserts before an assistant's text.
-        folder: Folder of the artifact.
+    `form` is that of the evaluation; `answer_delimiter` is the white space that the chat form inserts before an answer.
     """
     import pandas as pd
 

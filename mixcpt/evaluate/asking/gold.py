@@ -26,7 +26,6 @@ class GoldScore:
     log_prob: float
     """Log-probability of the correct answer after the prompt, in nats."""
     num_bytes: int
-    """Length of the correct answer in bytes."""
     is_likeliest: bool
     """Whether each token of the answer is the most likely one, so that a greedy answer begins with it."""
     kl_to_reference: float | None
@@ -53,8 +52,6 @@ def score_gold(
     """Return the score of every correct answer.
 
     Args:
-        model: The model to score with.
-        encode: Tokenizer function of the model.
         prompts: Complete prompts.
         answers: Correct answers, each with the white space before it.
         batch_size: Maximum prompts per forward pass; fewer if their logits would exceed `MAX_BATCH_LOGITS`.
@@ -67,7 +64,8 @@ def score_gold(
     ]
     longest_first = sorted(rows, key=lambda row: -len(row.input_ids))
     scores: dict[int, GoldScore] = {}
-    for batch in _batches(longest_first, batch_size, _vocab_size(model)):
+    vocab_size = int(model.config.get_text_config().vocab_size)
+    for batch in _batches(longest_first, batch_size, vocab_size):
         for row, (log_prob, is_likeliest, kl) in zip(batch, _score(model, reference, batch), strict=True):
             num_bytes = len(answers[row.place].strip().encode())
             scores[row.place] = GoldScore(log_prob, num_bytes, is_likeliest, kl_to_reference=kl)
@@ -88,9 +86,9 @@ def _batches(rows: Sequence[_Encoded], batch_size: int, vocab_size: int) -> Iter
     done = 0
     while done < len(rows):
         fitting = max(1, MAX_BATCH_LOGITS // (len(rows[done].input_ids) * vocab_size))
-        size = min(batch_size, fitting)
-        yield rows[done : done + size]
-        done += size
+        batch = rows[done : done + min(batch_size, fitting)]
+        yield batch
+        done += len(batch)
 
 
 def _score(
@@ -128,7 +126,3 @@ def _log_probs(model: PreTrainedModel, input_ids: Int[Tensor, "batch seq"]) -> F
         logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
     log_probs: Tensor = logits.float().log_softmax(dim=2)
     return log_probs
-
-
-def _vocab_size(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().vocab_size)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,7 +58,6 @@ class Answer:
     weight: float
     """1 for a question; the number of bytes for a text."""
     prompt: str
-    """The complete prompt."""
     answer: str
     value_normalised: float | None = None
     """1 or 0 for the choice with the highest log-likelihood per character; None unless the task is multiple choice."""
@@ -87,7 +87,8 @@ def ask(
     """
     tokenizer = load_tokenizer(model)
     _require(tokenizer, model, form)
-    progress = _Progress(tracker, total=sum(_num_requests(task) for task in tasks))
+    all_items = chain.from_iterable(task.items for task in tasks)
+    progress = _Progress(tracker, total=sum(len(item.choices) or 1 for item in all_items))
     delimiter = _answer_delimiter(tokenizer)
     answers = []
     with _quiet():
@@ -96,7 +97,8 @@ def ask(
         for task in tasks:
             definition = write_definition(task, form, delimiter, folder=folder)
             task_form = prompt_form(task.config, form)
-            starts_with_bos = _starts_with_bos(task, task_form)
+            # a template contains its own BOS, and lm-eval adds one to a text scored in bits per byte
+            starts_with_bos = task_form == "plain" and task.metric != "bits_per_byte"
             language_model = _LanguageModel(network, tokenizer, batch_size, starts_with_bos=starts_with_bos)
             language_model.set_cache_hook(progress)
             samples = _run(language_model, definition, task_form)
@@ -107,10 +109,6 @@ def ask(
             answers.append(task_answers)
             logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.name, task_form)
     return answers
-
-
-def _num_requests(task: TaskItems) -> int:
-    return sum(len(item.choices) or 1 for item in task.items)
 
 
 def _load_reference(reference: ModelRef, model: PreTrainedModel) -> PreTrainedModel:
@@ -144,7 +142,7 @@ def _task_manifest(task: TaskItems, form: Form, tokenizer: PreTrainedTokenizerBa
         items=task.digest,
         num_items=len(task.items),
         form=form,
-        first_token=_first_token(form, tokenizer),
+        first_token="template" if form == "chat" else "none" if tokenizer.bos_token_id is None else "bos",
         answer_delimiter=_answer_delimiter(tokenizer) if form == "chat" else "",
     )
 
@@ -153,9 +151,7 @@ class _Progress:
     """Counts finished requests. lm-eval reports each one to a cache, so this class has the interface of a cache."""
 
     def __init__(self, tracker: Tracker, total: int) -> None:
-        self._tracker = tracker
-        self._total = total
-        self._done = 0
+        self._tracker, self._total, self._done = tracker, total, 0
 
     def add_partial(self, kind: str, request: object, response: object) -> None:
         self._done += 1
@@ -248,18 +244,8 @@ def _answer_delimiter(tokenizer: PreTrainedTokenizerBase) -> str:
     return between if between.isspace() else ""
 
 
-def _first_token(form: Form, tokenizer: PreTrainedTokenizerBase) -> str:
-    return "template" if form == "chat" else "none" if tokenizer.bos_token_id is None else "bos"
-
-
-def _starts_with_bos(task: TaskItems, form: Form) -> bool:
-    # a template contains its own BOS, and lm-eval adds one to a text scored in bits per byte
-    return form == "plain" and task.metric != "bits_per_byte"
-
-
 def _run(model: _LanguageModel, definition: Definition, form: Form) -> list[_Sample]:
     """Run one task and return lm-eval's samples in the order of its data."""
-    name = definition["task"]
     with TemporaryDirectory(prefix="mixcpt-evaluate-") as cache:
         data = {**definition["dataset_kwargs"], "cache_dir": cache}
         results = lm_evaluate(
@@ -270,7 +256,7 @@ def _run(model: _LanguageModel, definition: Definition, form: Form) -> list[_Sam
             apply_chat_template=form == "chat",
             fewshot_as_multiturn=True,
         )
-    return sorted(results["samples"][name], key=lambda sample: int(sample["doc_id"]))
+    return sorted(results["samples"][definition["task"]], key=lambda sample: int(sample["doc_id"]))
 
 
 def _answer(task: Task, sample: _Sample, model: _LanguageModel) -> Answer:

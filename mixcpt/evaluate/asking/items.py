@@ -1,7 +1,8 @@
-"""Reads jsonl files of questions and texts; an unusable record is quarantined with its reason, never just dropped."""
+"""Reads files of questions and texts; an unusable record is quarantined with its reason, never just dropped."""
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mixcpt.config import BitsPerByteTask
 from mixcpt.errors import DataError
+from mixcpt.store.artifacts import ArtifactRef
 
 Record: TypeAlias = Mapping[str, Any]
+
+_PASSAGE_CHARACTERS = 2000
+"""Minimum length of the passages that a txt file is cut into: a single text would have no interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +53,7 @@ class BadRecord:
 
 
 class RecordFault(ValueError):
-    """A fault in a record; `read_items` turns it into a `BadRecord`."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(field, reason)
-        self.field = field
-        self.reason = reason
+    """A fault in a record, raised with field and reason; `read_items` turns it into a `BadRecord`."""
 
 
 Parse: TypeAlias = Callable[[Record, str], Item]
@@ -64,7 +65,7 @@ def read_items(path: Path, parse: Parse, *, max_lines: int = 0) -> tuple[list[It
 
     Args:
         path: The file, may be gzip-compressed.
-        parse: Function that makes an item from a record.
+        parse: Raises `RecordFault` for an unusable record.
         max_lines: Maximum number of lines to read; 0 reads all.
 
     Raises:
@@ -79,18 +80,14 @@ def read_items(path: Path, parse: Parse, *, max_lines: int = 0) -> tuple[list[It
                 raise RecordFault("id", f"{item.id!r} is the id of an earlier record")
             items[item.id] = item
         except RecordFault as fault:
-            rejected.append(BadRecord(str(path), number, field=fault.field, reason=fault.reason))
+            rejected.append(BadRecord(str(path), number, *fault.args))
     if not items:
         raise _nothing_usable(path, rejected)
     return list(items.values()), rejected
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, decompressed if its name ends in .gz.
-
-    Raises:
-        DataError: If the file cannot be read or is not a complete gzip file.
-    """
+    """Return the content of a file, decompressed if its name ends in .gz; raise `DataError` if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -102,6 +99,35 @@ def read_bytes(path: Path) -> bytes:
         return gzip.decompress(data)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a complete gzip file: {error}", "download or compress it again") from error
+
+
+def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
+    """Return the held-out documents of the task's pool or source; raise `DataError` if there are none."""
+    import pandas as pd
+
+    documents = pd.read_parquet(corpus.file("heldout.parquet"), columns=["doc_id", "source", "pool", "text"])
+    documents = documents[documents["pool"] == task.heldout_pool]
+    if task.source:
+        documents = documents[documents["source"] == task.source]
+    if documents.empty:
+        raise DataError(
+            f"evaluation task {task.name}: no document of {task.source or f'the {task.heldout_pool} pool'} is held out",
+            "raise curation.heldout_fraction, add documents to the pool, or remove the task",
+        )
+    rows = zip(documents["doc_id"], documents["text"], strict=True)
+    return [Item(id=str(doc_id), prompt=text) for doc_id, text in rows]
+
+
+def read_texts(path: Path, *, max_lines: int = 0) -> tuple[list[Item], list[BadRecord]]:
+    """Return the texts of a jsonl file (field `text`) or the passages of a txt file, and the rejected records."""
+    if is_jsonl(path):
+        return read_items(path, _parse_text, max_lines=max_lines)
+    return _passages(path), []
+
+
+def is_jsonl(path: Path) -> bool:
+    """Return whether a file name ends in .jsonl or .jsonl.gz."""
+    return path.name.removesuffix(".gz").endswith(".jsonl")
 
 
 def text_field(record: Record, field: str) -> str:
@@ -156,6 +182,26 @@ def _record(line: bytes) -> Record:
     if not isinstance(record, dict):
         raise RecordFault("(line)", f"contains a {type(record).__name__} instead of an object")
     return record
+
+
+def _parse_text(record: Record, fallback: str) -> Item:
+    return Item(id=item_id(record, fallback), prompt=text_field(record, "text"))
+
+
+def _passages(path: Path) -> list[Item]:
+    """Return the passages of a txt file, cut at blank lines."""
+    try:
+        text = read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
+    passages = [""]
+    for paragraph in re.split(r"\n[ \t]*\n\s*", "\n".join(text.strip().splitlines())):
+        if len(passages[-1]) >= _PASSAGE_CHARACTERS:
+            passages.append("")
+        passages[-1] = f"{passages[-1]}\n\n{paragraph}".strip()
+    if not passages[0]:
+        raise DataError(f"{path} is empty", "give a file with text")
+    return [Item(id=f"{path.name}#{number}", prompt=passage) for number, passage in enumerate(passages, start=1)]
 
 
 def _nothing_usable(path: Path, rejected: list[BadRecord]) -> DataError:

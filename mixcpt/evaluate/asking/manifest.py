@@ -17,6 +17,7 @@ FILE = "manifest.json"
 LIBRARIES = ("lm-eval", "transformers")
 """Libraries whose versions can change an answer."""
 _MAX_SHOWN_CHARACTERS = 60
+_ABSENT = "absent"
 _FORM_FIELDS = ("form", "chat_template", "first_token", "answer_delimiter")
 """Fields that follow from the prompt form; they may differ between a base without chat template and a chat model."""
 
@@ -57,29 +58,18 @@ class Manifest:
 
     @classmethod
     def of(cls, evaluation: ArtifactRef) -> "Manifest":
-        """Return the manifest of an evaluation."""
         data = json.loads(evaluation.file(FILE).read_text(encoding="utf-8"))
         return cls(**{**data, "tasks": {name: TaskManifest(**task) for name, task in data["tasks"].items()}})
 
 
 def require_equal(first: ArtifactRef, second: ArtifactRef, *, across_forms: bool = False) -> None:
-    """Raise `DataError` if two evaluations ran under different conditions.
+    """Raise `DataError` with all differences if two evaluations ran under different conditions.
 
-    Args:
-        first: One evaluation.
-        second: The other evaluation.
-        across_forms: Whether the prompt forms may differ, for a base without chat template.
-
-    Raises:
-        DataError: If the conditions differ; the message lists the differences.
+    With `across_forms`, the prompt forms may differ, for a base without chat template.
     """
     ours, theirs = Manifest.of(first).to_json(), Manifest.of(second).to_json()
     ignored = _FORM_FIELDS if across_forms else ()
-    differences = [
-        str(difference)
-        for difference in _differences(ours, theirs, "")
-        if difference.path.rpartition(".")[2] not in ignored
-    ]
+    differences = [text for field, text in _differences(ours, theirs, "") if field not in ignored]
     if differences:
         raise DataError(
             f"the evaluations {first.path} and {second.path} cannot be compared: {'; '.join(differences)}",
@@ -87,26 +77,14 @@ def require_equal(first: ArtifactRef, second: ArtifactRef, *, across_forms: bool
         )
 
 
-@dataclass(frozen=True)
-class _Difference:
-    path: str
-    first: Any
-    second: Any
-
-    def __str__(self) -> str:
-        return f"{self.path} is {_short(self.first)} in the first, {_short(self.second)} in the second"
-
-
-_ABSENT = "absent"
-
-
-def _differences(first: Any, second: Any, path: str) -> Iterator[_Difference]:
+def _differences(first: Any, second: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of every field that differs, with a text."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for name in dict.fromkeys([*first, *second]):
             below = f"{path}.{name}" if path else name
             yield from _differences(first.get(name, _ABSENT), second.get(name, _ABSENT), below)
     elif first != second:
-        yield _Difference(path, first, second)
+        yield path.rpartition(".")[2], f"{path} is {_short(first)} in the first, {_short(second)} in the second"
 
 
 def _short(value: Any) -> str:

@@ -2,21 +2,16 @@
 
 import hashlib
 import random
-from functools import partial
 from typing import Any
 
 from mixcpt.config import MultipleChoiceTask
-from mixcpt.evaluate.asking.items import Item, Parse, Record, RecordFault, clean_text, item_id, passage_of, text_field
+from mixcpt.evaluate.asking.items import Item, Record, RecordFault, clean_text, item_id, passage_of, text_field
 
 _ANSWER_CUE = "Answer:"
 
 
-def choice_parser(task: MultipleChoiceTask) -> Parse:
-    """Return the function that makes an item from a record of this task's file."""
-    return partial(_parse, task)
-
-
-def _parse(task: MultipleChoiceTask, record: Record, fallback: str) -> Item:
+def parse_choice(task: MultipleChoiceTask, record: Record, fallback: str) -> Item:
+    """Return the item of a record of the task's file; raise `RecordFault` if the record cannot be used."""
     identity = item_id(record, fallback)
     prompt = _prompt(text_field(record, task.question_field))
     if task.distractor_fields:

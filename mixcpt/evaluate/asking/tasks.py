@@ -1,16 +1,29 @@
-"""Reads the items of tasks: checks them, selects the split and draws by seed; keeps rejected records with reasons."""
+"""Reads the items of tasks: checks them, selects the split and draws by seed; keeps rejected records with reasons.
+
+Splits share no passage. The name of the passage decides, so a question stays in its split whatever the task, the seed
+or the number of runs.
+"""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
-from mixcpt.config import BitsPerByteTask, ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, Task
+from mixcpt import closed_world
+from mixcpt.config import (
+    BitsPerByteTask,
+    ClosedWorldTask,
+    EvaluateConfig,
+    MultipleChoiceTask,
+    Split,
+    SplitConfig,
+    Task,
+    is_question,
+)
 from mixcpt.errors import DataError
-from mixcpt.evaluate.asking.items import BadRecord, Item, read_items
-from mixcpt.evaluate.asking.multiple_choice import choice_parser
-from mixcpt.evaluate.asking.splits import in_split
-from mixcpt.evaluate.asking.texts import heldout_texts, is_jsonl, read_texts
+from mixcpt.evaluate.asking.items import BadRecord, Item, heldout_texts, is_jsonl, own_id, read_items, read_texts
+from mixcpt.evaluate.asking.multiple_choice import parse_choice
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
 
@@ -44,15 +57,45 @@ class TaskItems:
 def read_tasks(config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> list[TaskItems]:
     """Return every task with its items in the split; the seed draws the items of a task with a limit.
 
-    Raises:
-        DataError: If a task has no items.
+    Raises `DataError` if a task has no items.
     """
     return [_read(task, config, corpus, seed=seed) for task in config.tasks]
 
 
 def items_in_split(task: Task, config: EvaluateConfig) -> list[Item]:
     """Return all items in the split of a task that needs no corpus; the task's limit is ignored."""
-    return in_split(_own_items(task)[0], config)
+    return _in_split(_own_items(task)[0], config)
+
+
+def split_of(passage: str, config: SplitConfig) -> Split:
+    """Return the split of a passage and of all questions about it."""
+    place = int.from_bytes(hashlib.sha256(f"split/{passage}".encode()).digest()[:8], "big") / 2**64
+    if place < config.probe_fraction:
+        return "probe"
+    return "selection" if place < config.probe_fraction + config.selection_fraction else "report"
+
+
+def open_book(tasks: Sequence[TaskItems], corpus: ArtifactRef) -> list[TaskItems]:
+    """Return the domain's questions with their documents in the prompt, without questions whose document is unknown.
+
+    The `passage_field` of a question names its document by the record's id; a closed-world question is about the first
+    document of its entity. The documents are the ones that training reads, as a retriever would also find them.
+    """
+    corpus_documents = cache(partial(_corpus_documents, corpus))
+    open_tasks = []
+    for task in tasks:
+        config = task.config
+        if config.group != "domain" or not is_question(config):
+            continue
+        if isinstance(config, ClosedWorldTask):
+            documents = closed_world.first_documents(config.seed, config.entities)
+        else:
+            documents = corpus_documents()
+        known = [item for item in task.items if item.passage in documents]
+        if known:
+            items = (replace(item, prompt=f"{documents[item.passage]}\n{item.prompt}") for item in known)
+            open_tasks.append(TaskItems(config, tuple(items)))
+    return open_tasks
 
 
 def check_tasks(config: EvaluateConfig) -> list[str]:
@@ -78,7 +121,7 @@ def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int)
     # an item about the passage of an example would be answered in its own prompt
     example_passages = {example.cluster for example in examples}
     items = [item for item in items if item.cluster not in example_passages]
-    split_items = in_split(items, config)
+    split_items = _in_split(items, config)
     if not split_items:
         raise DataError(
             f"evaluation task {task.name}: none of its {len(items)} items is in the split {config.split}",
@@ -93,12 +136,10 @@ def _own_items(task: Task) -> tuple[list[Item], list[BadRecord]]:
     if isinstance(task, ClosedWorldTask):
         return _world_items(task), []
     path = Path(task.path).expanduser()
-    return read_items(path, choice_parser(task)) if isinstance(task, MultipleChoiceTask) else read_texts(path)
+    return read_items(path, partial(parse_choice, task)) if isinstance(task, MultipleChoiceTask) else read_texts(path)
 
 
 def _world_items(task: ClosedWorldTask) -> list[Item]:
-    from mixcpt.closed_world import items
-
     return [
         Item(
             id=item.id,
@@ -107,8 +148,24 @@ def _world_items(task: ClosedWorldTask) -> list[Item]:
             passage=f"{item.kind}/{item.entity}",
             fact=item.fact_id,
         )
-        for item in items(task)
+        for item in closed_world.items(task)
     ]
+
+
+def _corpus_documents(corpus: ArtifactRef) -> Mapping[str, str]:
+    """Return the domain's documents by the ids of their own records."""
+    import pandas as pd
+
+    columns = ["doc_id", "source", "pool", "text"]
+    frames = [pd.read_parquet(corpus.file(f"{name}.parquet"), columns=columns) for name in ("heldout", "documents")]
+    documents = pd.concat(frames)
+    documents = documents[documents["pool"] == "domain"]
+    rows = zip(documents["doc_id"], documents["source"], documents["text"], strict=True)
+    return {own_id(doc_id, source): text for doc_id, source, text in rows}
+
+
+def _in_split(items: Sequence[Item], config: EvaluateConfig) -> list[Item]:
+    return [item for item in items if config.split in ("all", split_of(item.cluster, config.splits))]
 
 
 def _examples(items: Sequence[Item], count: int) -> list[Item]:
@@ -136,6 +193,6 @@ def _check_file(task: MultipleChoiceTask | BitsPerByteTask, path: Path) -> None:
             f"{path} is not a file type of this task (.jsonl, for bits_per_byte also .txt; each may end in .gz)"
         )
     if isinstance(task, MultipleChoiceTask):
-        read_items(path, choice_parser(task), max_lines=_CHECKED_LINES)
+        read_items(path, partial(parse_choice, task), max_lines=_CHECKED_LINES)
     else:
         read_texts(path, max_lines=_CHECKED_LINES)

@@ -79,7 +79,6 @@ def across_seeds(
     Args:
         before: One evaluation per seed, in the order of `after`; or a single one, of the base.
         after: One evaluation per seed.
-        confidence: Level of the intervals.
         across_forms: Whether prompt forms may differ, for a base without chat template.
 
     Raises:
@@ -148,7 +147,6 @@ def crossed_mean(
     Args:
         differences: Sum of after - before over the items of a passage, per seed and passage.
         weights: Sum of the item weights, per passage.
-        confidence: Level of the interval.
     """
     from scipy import stats
 

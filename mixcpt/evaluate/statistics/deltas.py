@@ -12,22 +12,8 @@ import numpy as np
 
 from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.manifest import require_equal
-from mixcpt.evaluate.statistics.estimates import (
-    Passages,
-    Resampling,
-    Values,
-    estimate,
-    holm,
-    mcnemar_p_value,
-    minimum_detectable_effect,
-    number_passages,
-    paired_interval,
-    paired_stderr,
-    passage_sums,
-    sign_flip_p_value,
-    signed_rank_p_value,
-    unseen_interval,
-)
+from mixcpt.evaluate.statistics import estimates
+from mixcpt.evaluate.statistics.estimates import Passages, Resampling, Values, paired_stderr, passage_sums
 from mixcpt.evaluate.summary import EvaluationSummary, read_answers
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -85,11 +71,6 @@ def compare(
     """Return the change from `base` to `model` per task, in the order of the base's tasks.
 
     Args:
-        base: Evaluation of the base.
-        model: Evaluation of the model.
-        confidence: Level of the intervals.
-        num_resamples: Number of bootstrap resamples per interval.
-        seed: Seed of the resamples.
         across_forms: Whether prompt forms may differ, for a base without chat template.
         measure: `value` compares the answers, `gold` the bits per byte of the correct answers and leaves out tasks
             without correct answers.
@@ -102,7 +83,7 @@ def compare(
     for pair in paired(base, model, across_forms=across_forms, measure=measure):
         rng = np.random.default_rng([seed, zlib.crc32(pair.task.encode())])  # independent of the other tasks
         changes.append(_delta(pair, resampling, rng))
-    adjusted = holm([change.p_value for change in changes])
+    adjusted = estimates.holm([change.p_value for change in changes])
     return [replace(change, p_holm=p_holm) for change, p_holm in zip(changes, adjusted, strict=True)]
 
 
@@ -126,8 +107,7 @@ def paired(
 ) -> list[Paired]:
     """Return the answers of both models item by item, in the order of the base's tasks.
 
-    Raises:
-        DataError: If the two evaluations differ in items or conditions.
+    Raises `DataError` if the two evaluations differ in items or conditions.
     """
     base_items, model_items = _items(base), _items(model)
     if set(base_items) != set(model_items):
@@ -153,7 +133,7 @@ def _pair_of_values(task: str, before: "DataFrame", after: "DataFrame", *, highe
         before=before["value"].to_numpy(dtype=float),
         after=after["value"].to_numpy(dtype=float),
         weights=before["weight"].to_numpy(dtype=float),
-        passages=number_passages(before["passage"].tolist()),
+        passages=estimates.number_passages(before["passage"].tolist()),
         chance=float(before["chance"].mean()),
     )
 
@@ -173,13 +153,13 @@ def _pair_of_gold_bits(task: str, before: "DataFrame", after: "DataFrame") -> Pa
 
 def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> TaskDelta:
     answers = pair.before, pair.after, pair.weights, pair.passages
-    base = estimate(pair.before, pair.weights, pair.passages)[0]
-    value = estimate(pair.after, pair.weights, pair.passages)[0]
-    low, high = paired_interval(*answers, resampling, rng)
+    base = estimates.estimate(pair.before, pair.weights, pair.passages)[0]
+    value = estimates.estimate(pair.after, pair.weights, pair.passages)[0]
+    low, high = estimates.paired_interval(*answers, resampling, rng)
     is_accuracy = pair.metric == "accuracy"
     num_passages = int(pair.passages.max()) + 1
     if is_accuracy and np.array_equal(pair.before, pair.after):
-        low, high = unseen_interval(base, num_passages, resampling.confidence)
+        low, high = estimates.unseen_interval(base, num_passages, resampling.confidence)
     return TaskDelta(
         task=pair.task,
         group=pair.group,
@@ -195,7 +175,7 @@ def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> Ta
         high=high,
         p_value=_p_value(pair, num_passages, rng),
         p_holm=math.nan,
-        detectable=minimum_detectable_effect(paired_stderr(*answers), confidence=resampling.confidence),
+        detectable=estimates.minimum_detectable_effect(paired_stderr(*answers), confidence=resampling.confidence),
         gained=int(np.sum(pair.after > pair.before)) if is_accuracy else 0,
         lost=int(np.sum(pair.after < pair.before)) if is_accuracy else 0,
     )
@@ -205,10 +185,10 @@ def _p_value(pair: Paired, num_passages: int, rng: np.random.Generator) -> float
     if pair.metric != "accuracy":
         num_bytes = passage_sums(pair.weights, pair.passages)
         before = passage_sums(pair.before, pair.passages) / num_bytes
-        return signed_rank_p_value(before, passage_sums(pair.after, pair.passages) / num_bytes)
+        return estimates.signed_rank_p_value(before, passage_sums(pair.after, pair.passages) / num_bytes)
     if num_passages < len(pair.weights):
-        return sign_flip_p_value(passage_sums(pair.after - pair.before, pair.passages), rng)
-    return mcnemar_p_value(int(np.sum(pair.after > pair.before)), int(np.sum(pair.after < pair.before)))
+        return estimates.sign_flip_p_value(passage_sums(pair.after - pair.before, pair.passages), rng)
+    return estimates.mcnemar_p_value(int(np.sum(pair.after > pair.before)), int(np.sum(pair.after < pair.before)))
 
 
 def _items(evaluation: ArtifactRef) -> "dict[str, DataFrame]":

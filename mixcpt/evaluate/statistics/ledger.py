@@ -1,6 +1,6 @@
 """The fact ledger: the change of every fact, in every way of asking for it, and the documents that state it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 State = Literal["known", "learned", "half-learned", "unchanged", "contradicted", "forgotten"]
-STATES: tuple[State, ...] = ("known", "learned", "half-learned", "unchanged", "contradicted", "forgotten")
 MEANINGS: Mapping[State, str] = {
     "known": "right before and after",
     "learned": "wrong before, right now",
@@ -23,24 +22,19 @@ MEANINGS: Mapping[State, str] = {
     "contradicted": "wrong before and after, and the right answer has become less likely",
     "forgotten": "right before, wrong now",
 }
+STATES = tuple(MEANINGS)
 LIKELIER_NATS = 1.0
 """Minimum change of the correct answer's log-probability that counts as a change of a wrong answer: a factor of e."""
 
 
 def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataFrame":
-    """Return one row per fact and way of asking, the domain's first.
+    """Return one row per fact and way of asking, before (`base`) and after training (`model`), the domain's first.
 
     Columns: fact, task, group, passage, question, gold, before, after (the answers), right_before, right_after,
     log_prob_before, log_prob_after (of the correct answer, nats), state, documents (ids of the training documents about
     the passage).
 
-    Args:
-        base: Evaluation before training.
-        model: Evaluation after training.
-        corpus: Corpus of the training documents.
-
-    Raises:
-        DataError: If the two evaluations ran under different conditions.
+    Raises `DataError` if the two evaluations ran under different conditions.
     """
     import pandas as pd
 
@@ -73,21 +67,19 @@ def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataF
 
 
 def states(before: Any, after: Any, moved: Any) -> list[State]:
-    """Return the states of facts.
+    """Return the states of facts, from three arrays with one value per fact.
 
-    Args:
-        before: Whether the answer was correct before training, per fact.
-        after: Whether it is correct after training, per fact.
-        moved: Change of the correct answer's log-probability in nats, per fact; NaN if it is not a single text.
+    They are whether the answer was correct `before` training, whether it is `after` it, and the change of the correct
+    answer's log-probability in nats (`moved`; NaN if it is not a single text).
     """
-    conditions: Sequence[tuple[Any, State]] = [
-        (before & after, "known"),
-        (~before & after, "learned"),
-        (before & ~after, "forgotten"),
-        (moved > LIKELIER_NATS, "half-learned"),
-        (moved < -LIKELIER_NATS, "contradicted"),
-    ]
-    names = np.select([condition for condition, _ in conditions], [state for _, state in conditions], "unchanged")
+    conditions: Mapping[State, Any] = {
+        "known": before & after,
+        "learned": ~before & after,
+        "forgotten": before & ~after,
+        "half-learned": moved > LIKELIER_NATS,
+        "contradicted": moved < -LIKELIER_NATS,
+    }
+    names = np.select(list(conditions.values()), list(conditions), "unchanged")
     return [str(name) for name in names]  # type: ignore[misc]
 
 

@@ -10,8 +10,7 @@ from mixcpt.closed_world import items
 from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask
 from mixcpt.evaluate import PriorKnowledge, prior_knowledge
 from mixcpt.evaluate.asking.items import Item
-from mixcpt.evaluate.asking.open_book import open_book
-from mixcpt.evaluate.asking.tasks import TaskItems
+from mixcpt.evaluate.asking.tasks import TaskItems, open_book
 from mixcpt.evaluate.statistics.estimates import Resampling
 from mixcpt.report.verdict import prior_knowledge_verdict
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey

@@ -10,8 +10,7 @@ import pytest
 from mixcpt.config import ClosedWorldTask, EvaluateConfig, MultipleChoiceTask, Split, SplitConfig
 from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.items import Item
-from mixcpt.evaluate.asking.splits import split_of
-from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks
+from mixcpt.evaluate.asking.tasks import TaskItems, read_tasks, split_of
 from mixcpt.store.artifacts import ArtifactRef
 
 NO_CORPUS = ArtifactRef("corpus", "0" * 64, "0" * 64, "/nowhere")
