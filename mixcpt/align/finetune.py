@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mixcpt.align.chat import Encoded, context_tokens, encode_chat, load_chat_tokenizer
+from mixcpt.align.keys import dpo_key, sft_key
 from mixcpt.align.selection import INSTRUCTIONS, PREFERENCES, Pool, unusable
-from mixcpt.align.stage import dpo_key, sft_key
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey

@@ -20,7 +20,7 @@ from mixcpt.align.chat import (
     encode_plain,
     load_chat_tokenizer,
 )
-from mixcpt.align.stage import selection_key
+from mixcpt.align.keys import selection_key
 from mixcpt.align.strategies import FORMS, rank
 from mixcpt.config import SelectionConfig
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore

@@ -1,60 +1,10 @@
-"""The identities of a selection and of the models after SFT and DPO, computed without torch and transformers."""
+"""The stages `select`, `sft` and `dpo` for the registry of stages."""
 
-from typing import Literal
-
-from mixcpt.align.chat import template_digest
+from mixcpt.align.keys import dpo_key, selection_key, sft_key
 from mixcpt.config import DpoConfig, SelectionConfig, SftConfig
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker
-
-_SELECTION_VERSION = 1
-_FINETUNING_VERSION = 2
-
-
-def selection_key(
-    config: SelectionConfig, corpus: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int
-) -> StageKey:
-    """Return the key of a selection."""
-    return StageKey(
-        kind="selection",
-        version=_SELECTION_VERSION,
-        settings={"config": config, "seed": seed, "chat_template": template_digest(model, chat_template)},
-        inputs={"corpus": corpus.digest, "model": model.digest},
-    )
-
-
-def sft_key(config: SftConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int) -> StageKey:
-    """Return the key of `model` after SFT."""
-    return _finetuning_key("sft", config, selection, model, chat_template=chat_template, seed=seed)
-
-
-def dpo_key(config: DpoConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int) -> StageKey:
-    """Return the key of `model` after DPO."""
-    return _finetuning_key("dpo", config, selection, model, chat_template=chat_template, seed=seed)
-
-
-def _finetuning_key(
-    stage: Literal["sft", "dpo"],
-    config: SftConfig | DpoConfig,
-    selection: ArtifactRef,
-    model: ModelRef,
-    *,
-    chat_template: str,
-    seed: int,
-) -> StageKey:
-    return StageKey(
-        kind="model",
-        version=_FINETUNING_VERSION,
-        settings={
-            "stage": stage,
-            "config": config,
-            "seed": seed,
-            "chat_template": template_digest(model, chat_template),
-        },
-        inputs={"selection": selection.digest, "model": model.digest},
-    )
 
 
 def select_job_key(job: Job) -> StageKey:

@@ -8,10 +8,10 @@ from typing import Any
 
 from mixcpt.config import CurationConfig, Pool
 from mixcpt.curation.heldout import split_heldout
+from mixcpt.curation.keys import curation_key
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, open_sources
-from mixcpt.curation.stage import curation_key
 from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore

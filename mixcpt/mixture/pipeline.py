@@ -10,11 +10,11 @@ import numpy as np
 
 from mixcpt.config import MixtureConfig, StreamConfig
 from mixcpt.mixture.accounting import combine, paired_account, text_account
+from mixcpt.mixture.keys import mixture_key
 from mixcpt.mixture.packing import Packing, pack, spread_rows
 from mixcpt.mixture.readings import Readings, apportion, order_readings, source_targets
 from mixcpt.mixture.recipe import StreamRecipe, recipes
 from mixcpt.mixture.rows import IGNORE_INDEX, DocumentTokens, RowWriter, lay_out
-from mixcpt.mixture.stage import mixture_key
 from mixcpt.mixture.tables import Table, Tables, tokenize_tables
 from mixcpt.mixture.tokens import TextTokenizer
 from mixcpt.mixture.views import write_pairs

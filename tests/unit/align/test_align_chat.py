@@ -164,7 +164,7 @@ def test_alignment_keys_import_neither_torch_nor_transformers() -> None:
     """The fingerprints equal the ones of earlier versions, which old stores have."""
     code = (
         "import sys\n"
-        "from mixcpt.align.stage import dpo_key, selection_key, sft_key\n"
+        "from mixcpt.align.keys import dpo_key, selection_key, sft_key\n"
         "from mixcpt.config import DpoConfig, SelectionConfig, SftConfig\n"
         "from mixcpt.store.artifacts import ArtifactRef\n"
         "from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef\n"

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixcpt.config import MixtureConfig, StreamConfig
 from mixcpt.errors import ConfigError
-from mixcpt.mixture.stage import mixture_key
+from mixcpt.mixture.keys import mixture_key
 from mixcpt.mixture.tokenizer_digest import PLAIN_MODEL_TYPES, loaded_form, read_form, tokenizer_digest
 from mixcpt.mixture.tokens import TextTokenizer
 from mixcpt.mixture.unify import PlainText
@@ -164,7 +164,7 @@ def test_mixture_key_of_the_closed_world_base_imports_neither_torch_nor_transfor
     code = (
         "import sys\n"
         "from mixcpt.config import MixtureConfig, StreamConfig\n"
-        "from mixcpt.mixture.stage import mixture_key\n"
+        "from mixcpt.mixture.keys import mixture_key\n"
         "from mixcpt.store.artifacts import ArtifactRef\n"
         "from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef\n"
         "corpus, base = ArtifactRef('corpus', 'f', 'd', 'p'), ModelRef('b', str(CLOSED_WORLD_PATH), 'x')\n"
