@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,8 +36,7 @@ class Checkpoint:
         Every call opens the file again: while a file is open, all pages read from it count as memory of this process.
         """
         with _open(self.files[name]) as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+            return cast(Tensor, file.get_tensor(name))
 
 
 def open_checkpoint(model: ModelRef) -> Checkpoint:

@@ -1,7 +1,6 @@
 """The merge methods: interpolation, instruct residual and average. Each one merges models and publishes the result."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -35,10 +34,8 @@ def interpolate(
         start, end = tensors
         return torch.lerp(start, end, config.weight)  # exact at both ends, and for equal tensors
 
-    merge = _Merge(
-        config=config, models={"base": base, "tuned": tuned}, dtype_of="base", files_of=config.files_of, combine=combine
-    )
-    return _produce(merge, store, name)
+    models = {"base": base, "tuned": tuned}
+    return _produce(config, models, combine, dtype_of="base", files_of=config.files_of, store=store, name=name)
 
 
 def residual(
@@ -63,14 +60,8 @@ def residual(
         start, plus, minus = tensors
         return start + config.scale * (plus - minus)
 
-    merge = _Merge(
-        config=config,
-        models={"adapted": adapted, "instruct": instruct, "base": base},
-        dtype_of="base",
-        files_of="instruct",
-        combine=combine,
-    )
-    return _produce(merge, store, name)
+    models = {"adapted": adapted, "instruct": instruct, "base": base}
+    return _produce(config, models, combine, dtype_of="base", files_of="instruct", store=store, name=name)
 
 
 def average(config: AverageConfig, *models: ModelRef, store: ArtifactStore, name: str = "") -> ArtifactRef:
@@ -87,53 +78,43 @@ def average(config: AverageConfig, *models: ModelRef, store: ArtifactStore, name
     def combine(tensors: Iterator[Tensor]) -> Tensor:
         return reduce(torch.add, tensors) / len(models)
 
-    merge = _Merge(
-        config=config,
-        models={f"model-{number}": model for number, model in enumerate(models, start=1)},
-        dtype_of="model-1",
-        files_of="model-1",
-        combine=combine,
-    )
-    return _produce(merge, store, name)
+    named = {f"model-{number}": model for number, model in enumerate(models, start=1)}
+    return _produce(config, named, combine, dtype_of="model-1", files_of="model-1", store=store, name=name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Merge:
-    """Everything that decides the result of a merge."""
+def _produce(
+    config: InterpolateConfig | ResidualConfig | AverageConfig,
+    models: Mapping[str, ModelRef],
+    combine: Combine,
+    *,
+    dtype_of: str,
+    files_of: str,
+    store: ArtifactStore,
+    name: str,
+) -> ArtifactRef:
+    """Merge models and publish the result.
 
-    config: InterpolateConfig | ResidualConfig | AverageConfig
-    models: Mapping[str, ModelRef]
-    """Models by role, in the order in which `combine` takes their tensors."""
-    dtype_of: str
-    """Role of the model whose number format the result has."""
-    files_of: str
-    """Role of the model whose configuration, tokenizer and chat template the result has."""
-    combine: Combine
-
-    @property
-    def key(self) -> StageKey:
-        digests = {role: model.digest for role, model in self.models.items()}
-        return StageKey("model", _VERSION, {"stage": "merge", "config": self.config}, digests)
-
-
-def _produce(merge: _Merge, store: ArtifactStore, name: str) -> ArtifactRef:
-    models = merge.models
+    Args:
+        models: Models by role, in the order in which `combine` takes their tensors.
+        dtype_of: Role of the model whose number format the result has.
+        files_of: Role of the model whose configuration, tokenizer and chat template the result has.
+    """
 
     def build(folder: Path) -> Metrics:
         checkpoints = {role: open_checkpoint(model) for role, model in models.items()}
         require_mergeable(list(checkpoints.values()))
         target = folder / "model"
         target.mkdir()
-        copy_files(models[merge.files_of], target, dtype_of=models[merge.dtype_of])
-        norms = write_weights(
-            target, checkpoints, merge.dtype_of, combine=merge.combine, max_shard_bytes=merge.config.max_shard_bytes
-        )
+        copy_files(models[files_of], target, dtype_of=models[dtype_of])
+        norms = write_weights(target, checkpoints, dtype_of, combine=combine, max_shard_bytes=config.max_shard_bytes)
         return {
-            "method": merge.config.kind,
+            "method": config.kind,
             "num_parameters": norms.num_parameters,
             "change_norm": norms.change_norm,
             "relative_change": norms.relative_change,
         }
 
+    settings = {"stage": "merge", "config": config}
+    key = StageKey("model", _VERSION, settings, {role: model.digest for role, model in models.items()})
     lineage = {"name": name, "models": {role: model.to_json() for role, model in models.items()}}
-    return store.produce(merge.key, build, lineage=lineage)
+    return store.produce(key, build, lineage=lineage)

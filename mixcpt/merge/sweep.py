@@ -72,8 +72,6 @@ def sweep(
     """Merge and evaluate every interpolation between base and tuned; finished parts are loaded from the store.
 
     Args:
-        config: The weights and the selection rule.
-        corpus: Corpus with the held-out documents.
         evaluation: The tasks and the split fractions; the headline tasks decide the selection.
         seed: Seed that draws the items of tasks with a limit.
         store: Store that the models (each of full size) and their answers are published to.

@@ -97,8 +97,7 @@ def copy_files(source: ModelRef, folder: Path, *, dtype_of: ModelRef) -> None:
     dtype_config = json.loads((dtype_of.directory / _CONFIG).read_text())
     dtype = dtype_config.get("dtype") or dtype_config.get("torch_dtype")  # torch_dtype is the key of transformers 4
     config = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    if dtype:
-        config["dtype"] = dtype
+    config |= {"dtype": dtype} if dtype else {}
     (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     copy_companions(source.directory, folder)
 
