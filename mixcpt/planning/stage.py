@@ -12,10 +12,10 @@ from mixcpt.planning.devices import free_disk_bytes, ram_bytes, this_machine
 from mixcpt.planning.dry_run import OnStage, run_dry_run
 from mixcpt.planning.load import Load, count_corpus_load
 from mixcpt.planning.warnings import fit_warnings
-from mixcpt.records.plan import Device, Plan, plan_key, save_plan
+from mixcpt.records.plan import Device, Plan, key_of_estimate, plan_key, save_plan
 from mixcpt.records.run import run_identity
 from mixcpt.stages.jobs import Job
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker
 
@@ -36,14 +36,7 @@ def plan_from_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef, s
             return None
         return estimated_plan(load, this_machine(config.runtime, config.pretrain.precision))
 
-    return save_plan(store, plan_key_from_corpus(config, base, corpus), make)
-
-
-def plan_key_from_corpus(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef) -> StageKey:
-    """Return the key of the plan of a run on the device that the run itself uses."""
-    identity = run_identity(config, base, corpus.fingerprint)
-    inputs = {"corpus": corpus.digest, "base": base.digest}
-    return plan_key(identity, inputs, "", config.runtime.num_processes)
+    return save_plan(store, key_of_estimate(config, base, corpus), make)
 
 
 def estimated_plan(load: Load, device: Device, *, price_per_hour: float = 0.0) -> Plan:
@@ -96,12 +89,6 @@ def keep_plan(store: ArtifactStore, load: Load, plan: Plan) -> ArtifactRef:
     now = datetime.now(UTC).isoformat()
     key = plan_key(identity, inputs, plan.device.name, plan.device.count, measured_at=now)
     return save_plan(store, key, lambda: plan)
-
-
-def job_key(job: Job) -> StageKey:
-    """Return the key of the plan of a job."""
-    config = AdaptConfig.model_validate(job.config)
-    return plan_key_from_corpus(config, job.model("base"), job.artifact("corpus"))
 
 
 def run_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:

@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from mixcpt.config import AdaptConfig
 from mixcpt.records.run import RunResult, run_identity
+from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.fields import read_object
+from mixcpt.store.models import ModelRef
 
 Basis = Literal["analytic", "dry run"]
 _KIND = "plan"
@@ -211,6 +214,17 @@ def plan_key(
     """
     settings = {"run": identity, "device": device, "num_devices": num_devices, "measured_at": measured_at}
     return StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs)
+
+
+def key_of_estimate(config: AdaptConfig, base: ModelRef, corpus: ArtifactRef) -> StageKey:
+    """Return the key of the estimate that every run makes."""
+    inputs = {"corpus": corpus.digest, "base": base.digest}
+    return plan_key(run_identity(config, base, corpus.fingerprint), inputs, "", config.runtime.num_processes)
+
+
+def job_key(job: Job) -> StageKey:
+    """Return the key of a job `plan`."""
+    return key_of_estimate(AdaptConfig.model_validate(job.config), job.model("base"), job.artifact("corpus"))
 
 
 def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan | None]) -> ArtifactRef:

@@ -31,7 +31,7 @@ STAGES = (
         kind="plan",
         inputs=("corpus", "base"),
         needs_gpu=False,
-        key="mixcpt.planning.stage:job_key",
+        key="mixcpt.records.plan:job_key",
         run="mixcpt.planning.stage:run_job",
     ),
     Stage(
