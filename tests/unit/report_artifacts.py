@@ -1,4 +1,4 @@
-"""Small hand-made artifacts of a whole run, published through the store like real ones, for the tests of the report."""
+"""Small artifacts of a whole run, published to the store like real artifacts, for the tests of the report."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def publish(
     settings: Any = None,
     lineage: Mapping[str, Any] | None = None,
 ) -> ArtifactRef:
-    """An artifact with these files: lists of rows (with their columns) as parquet, anything else as JSON."""
+    """Publish an artifact with these files, data frames as parquet and other content as JSON; return its reference."""
 
     def build(folder: Path) -> Mapping[str, Any]:
         for name, content in files.items():
@@ -51,7 +51,7 @@ def publish(
 
 
 def accuracy_items(task: str, right: Sequence[int], answers: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """One item per entry of `right`; item i asks `Question i?` and its gold answer is `gold i`."""
+    """Return one item per entry of `right`; item i has the prompt `Question i` and the correct answer `gold i`."""
     return [
         {
             "task": task,
@@ -119,13 +119,13 @@ def evaluation(
             }
         )
     summary = {"form": form, "model": {"name": model["name"], "digest": model["digest"]}, "tasks": tasks}
-    asked = {
+    manifests = {
         task["task"]: TaskManifest(
             definition={}, items=str(task["n"]), num_items=task["n"], form=form, first_token="bos", answer_delimiter=""
         )
         for task in tasks
     }
-    manifest = Manifest("report", "template" if form == "chat" else "", asked, {}).to_json()
+    manifest = Manifest("report", "template" if form == "chat" else "", manifests, {}).to_json()
     return publish(
         store,
         "evaluation",
@@ -135,7 +135,7 @@ def evaluation(
 
 
 def corpus(store: ArtifactStore, *, source: str = "anatomy", text: str = "", empty: bool = False) -> ArtifactRef:
-    """A corpus with one domain source; `text` stands in its removed and quarantined records."""
+    """Publish a corpus with one domain source and return its reference; `text` replaces its removed records."""
     frames = {f"{name}.parquet": pd.DataFrame(columns=columns, dtype=str) for name, columns in COLUMNS.items()}
     removed, counted = [], []
     quarantined = 0
@@ -243,7 +243,7 @@ def run(
     num_preferences: int = 100,
     extra_task: str = "",
 ) -> RunResult:
-    """A run of two accuracy tasks and, with `final_bits`, bits per byte (the base needs 2.0 bits for each byte)."""
+    """Publish a run with two accuracy tasks, and bits per byte if `final_bits` is given (2.0 for the base)."""
     tasks: list[dict[str, Any]] = [
         {"kind": "closed_world", "name": "domain_questions"},
         {"kind": "closed_world", "name": "general_questions_unasked", "group": "general", "about": "general_unasked"},
@@ -257,55 +257,51 @@ def run(
         }
     )
     sizes = [100] * len(final_bits)
-    curated = corpus(store, source=source, text=removed_text, empty=empty)
-    mixed = mixture(store, curated, source, 1_300_000)
-    trained = model(
+    corpus_ref = corpus(store, source=source, text=removed_text, empty=empty)
+    mixture_ref = mixture(store, corpus_ref, source, 1_300_000)
+    pretrained = model(
         store,
         f"{name}-pretrain",
-        {"mixture": mixed.digest, "base": BASE["digest"]},
+        {"mixture": mixture_ref.digest, "base": BASE["digest"]},
         sources=[source, "t0"],
         tokens=1_300_000,
     )
-    refs = {"corpus": curated, "mixture": mixed, "pretrained": trained}
+    refs = {"corpus": corpus_ref, "mixture": mixture_ref, "pretrained": pretrained}
     if not empty:
         row = {"id": "i1", "source": "t0", "prompt": removed_text or "Name a bone.", "response": "Femur.", "score": 0.5,
                "plain_loss": 0.7, "chat_loss": 1.2}  # fmt: skip
         refs["selection"] = publish(
             store, "selection",
             {"sft.parquet": pd.DataFrame([row]), "report.json": {"strategy": "known_gap", "pools": {}}},
-            inputs={"corpus": curated.digest, "model": trained.digest},
+            inputs={"corpus": corpus_ref.digest, "model": pretrained.digest},
         )  # fmt: skip
         refs["sft"] = model(
-            store, f"{name}-sft", {"selection": refs["selection"].digest, "model": trained.digest}, tokens=40_000
+            store, f"{name}-sft", {"selection": refs["selection"].digest, "model": pretrained.digest}, tokens=40_000
         )
     if num_preferences and not empty:
         refs["dpo"] = model(store, f"{name}-dpo", {"model": refs["sft"].digest}, tokens=20_000)
     final = list(refs)[-1]
 
-    def measured(
+    def evaluate(
         role: str, form: str, digest: str, right: Mapping[str, Sequence[int]], bits: Sequence[float]
     ) -> ArtifactRef:
-        items = [
-            item
-            for task, hits in right.items()
-            for item in accuracy_items(
-                task, hits, final_answers if role == "final" and task == "domain_questions" else None
-            )
-        ]
+        items = []
+        for task, grades in right.items():
+            has_answers = role == "final" and task == "domain_questions"
+            items += accuracy_items(task, grades, final_answers if has_answers else None)
         if extra_task:
             items += accuracy_items(extra_task, [0, 1])
-        return evaluation(
-            store, form, {"name": f"{name}-{role}", "digest": digest}, [*items, *bits_items(bits, sizes[: len(bits)])]
-        )
+        items += bits_items(bits, sizes[: len(bits)])
+        return evaluation(store, form, {"name": f"{name}-{role}", "digest": digest}, items)
 
     evaluations = {
-        "base": measured("base", "plain", BASE["digest"], base_right, [2.0 * num_bytes for num_bytes in sizes]),
-        "final": measured("final", "chat", refs[final].digest, final_right, final_bits),
+        "base": evaluate("base", "plain", BASE["digest"], base_right, [2.0 * num_bytes for num_bytes in sizes]),
+        "final": evaluate("final", "chat", refs[final].digest, final_right, final_bits),
     }
     if open_book_right:
-        evaluations["open-book"] = measured("base", "plain", BASE["digest"], open_book_right, [])
+        evaluations["open-book"] = evaluate("base", "plain", BASE["digest"], open_book_right, [])
     if pretrained_right:
-        evaluations["pretrained"] = measured("pretrained", "plain", trained.digest, pretrained_right, final_bits)
+        evaluations["pretrained"] = evaluate("pretrained", "plain", pretrained.digest, pretrained_right, final_bits)
     result = RunResult(
         config=config,
         base=ModelRef.from_json(BASE),
@@ -318,5 +314,5 @@ def run(
 
 
 def hits(n: int, share: float, offset: int = 0) -> list[int]:
-    """`n` items of which about `share` are right, spread evenly from `offset` on."""
+    """Return `n` grades with about `share` right answers, spread evenly and shifted by `offset`."""
     return [int(((index + offset) * 7919 % n) < share * n) for index in range(n)]

@@ -125,7 +125,8 @@ def _overlap_cost(texts: Sequence[Text], obstacles: Sequence[Bbox]) -> int:
 def _fix_to_data(axes: Axes, text: Text, position: tuple[float, float]) -> None:
     """Anchor a text in data coordinates, so that it keeps its place at any resolution."""
     text.set_transform(axes.transData)
-    text.set_position(axes.transData.inverted().transform(position))
+    x, y = axes.transData.inverted().transform(position)
+    text.set_position((x, y))
 
 
 def _draw_leader(axes: Axes, label: Label, text: Text) -> None:

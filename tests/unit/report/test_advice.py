@@ -1,4 +1,4 @@
-"""A search for a mixture: its space, its points, what it recommends, its page."""
+"""Search for a mixture: its space, its points, its recommendation and its page."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_point_changes_share_alpha_and_rate_and_leaves_the_other_pools_their_pro
     weights = made.mixture.weights
     assert (weights.domain, weights.instructions, weights.preferences) == (0.8, 0.15, 0.05)
     assert made.pretrain.method.model_dump()["alpha"] == 0.3
-    assert made.pretrain.optimizer.learning_rate == 0.00123  # the same training for what is the same in effect
+    assert made.pretrain.optimizer.learning_rate == 0.00123  # rounded, so that equivalent points are the same training
     assert made.evaluate.split == "selection"
 
 
@@ -76,14 +76,14 @@ def test_load_advise_names_file_and_key(tmp_path: Path) -> None:
 
 
 class Answers:
-    """Stands for trainings: the best share of the domain is 0.6."""
+    """Replacement of the trainings with the best score at a domain share of 0.6."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: list[float] = []
+        self.shares: list[float] = []
         monkeypatch.setattr("tasks.advice._attempt", self._attempt)
 
     def _attempt(self, point: dict[str, float], run: Any, domain_weight: float) -> Attempt:
-        self.asked.append(point["domain_share"])
+        self.shares.append(point["domain_share"])
         return Attempt(point=dict(point), domain=0.5, general=0.5, score=-((point["domain_share"] - 0.6) ** 2))
 
 
@@ -104,9 +104,9 @@ def test_search_begins_with_the_settings_finds_the_best_and_repeats_itself(
     assert len(search.attempts) == 12
     assert search.attempts[0].point == config.start
     assert search.best.point["domain_share"] == pytest.approx(0.6, abs=0.05)
-    first = list(answers.asked)
+    first = list(answers.shares)
     searched(config)
-    assert answers.asked[12:] == first
+    assert answers.shares[12:] == first
     assert all(0.3 <= share <= 0.9 for share in first)
 
 
@@ -121,8 +121,8 @@ def trained(store: ArtifactStore, name: str, learned: float, kept: float) -> tup
         right = {DOMAIN: hits(40, learned - 0.025 * seed), GENERAL: hits(50, kept)}
         base = {DOMAIN: hits(40, 0.0), GENERAL: hits(50, 1.0)}
         made = run(store, f"{name}-{seed}", base_right=base, final_right=right)
-        asked = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
-        runs.append(replace(made, evaluations=made.evaluations | asked))
+        selection = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
+        runs.append(replace(made, evaluations=made.evaluations | selection))
     return tuple(runs)
 
 
@@ -148,9 +148,9 @@ def advice(store: ArtifactStore) -> Advice:
 
 
 def test_advice_recommends_settings_with_their_gain_on_other_questions(advice: Advice) -> None:
-    said = recommended(advice)
-    assert said.startswith("The best of 4 trainings on the selection questions has share of the domain 0.7, learning ")
-    assert "On the report questions, over 3 seeds, it differs from the given settings by: domain questions +30" in said
+    text = recommended(advice)
+    assert text.startswith("The best of 4 trainings on the selection questions has share of the domain 0.7, learning ")
+    assert "On the report questions, over 3 seeds, it differs from the given settings by: domain questions +30" in text
     changed = yaml.safe_load(recommended_settings(advice))
     assert changed["mixture"]["weights"]["domain"] == 0.7
     assert changed["pretrain"] == {"optimizer": {"learning_rate": 0.002}, "method": {"kind": "lssd", "alpha": 0.25}}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def answers(learned: float, kept: float, seed: int) -> dict[str, list[int]]:
 def chosen_on(store: ArtifactStore, name: str, **rights: Mapping[str, Sequence[int]]) -> RunResult:
     """Return a run whose results on the selection split equal those on the report split."""
     made = run(store, name, **rights)
-    asked = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
-    return replace(made, evaluations=made.evaluations | asked)
+    selection = {f"selection-{role}": made.evaluations[role] for role in ("base", "final")}
+    return replace(made, evaluations=made.evaluations | selection)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def comparison(store: ArtifactStore) -> Comparison:
     config = CompareConfig.model_validate({"name": "four", "contenders": contenders, "claims": CLAIMS})
     tried = tuple(
         TriedValue(contender=name, value=value, domain=0.5, general=0.9, score=0.4 + 0.1 * (name == "mixcpt") + value)
-        for name in SHARES
-        for value in (0.001, 0.01)
+        for name, value in product(SHARES, (0.001, 0.01))
     )
     return Comparison(config, tried, tuple(results))
 
@@ -82,11 +82,11 @@ def test_comparison_uses_every_seed_and_finds_the_front(comparison: Comparison) 
 
 
 def test_comparison_recommends_by_other_questions_with_intervals(comparison: Comparison) -> None:
-    said = recommendation(summarise_comparison(comparison))
-    assert said.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
-    assert "not reported here: mixcpt (score 0.378 ± 0.023; next plain, " in said
-    assert "On the reported questions, over 3 seeds, it changed domain questions by +8" in said
-    assert "; the difference from plain is domain questions by " in said
+    text = recommendation(summarise_comparison(comparison))
+    assert text.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
+    assert "not reported here: mixcpt (score 0.378 ± 0.023; next plain, " in text
+    assert "On the reported questions, over 3 seeds, it changed domain questions by +8" in text
+    assert "; the difference from plain is domain questions by " in text
 
 
 def test_comparison_chooses_by_all_seeds_and_not_by_the_search(comparison: Comparison) -> None:
@@ -108,11 +108,11 @@ def test_comparison_claim_holds_if_the_whole_interval_agrees(comparison: Compari
 
 
 def test_comparison_claim_with_an_unknown_contender_or_task_is_refused() -> None:
-    for claim, said in (
+    for claim, problem in (
         ({"statement": "x", "contender": "nobody", "task": DOMAIN}, "nobody is none of the contenders: plain"),
         ({"statement": "x", "contender": "plain", "task": "nothing"}, "nothing is none of the tasks: domain_questions"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=problem):
             CompareConfig.model_validate({"contenders": [{"name": "plain"}], "claims": [claim]})
 
 

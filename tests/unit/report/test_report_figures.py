@@ -212,11 +212,11 @@ def test_saved_tradeoff_is_a_picture_file_with_both_colour_schemes(tmp_path: Pat
 
 def test_inline_svg_is_the_same_twice_and_shares_no_id_with_another() -> None:
     def ids(name: str) -> set[str]:
-        text = svg.inline(draw_tradeoff(summary_of({"mixcpt": (0.9, 0.9)})), name, "said")
+        text = svg.inline(draw_tradeoff(summary_of({"mixcpt": (0.9, 0.9)})), name, "description")
         return {element.attrib["id"] for element in ElementTree.fromstring(text).iter() if "id" in element.attrib}
 
     def drawn() -> str:
-        return svg.inline(draw_tradeoff(summary_of({"mixcpt": (0.9, 0.9)})), "first", "said")
+        return svg.inline(draw_tradeoff(summary_of({"mixcpt": (0.9, 0.9)})), "first", "description")
 
     assert drawn() == drawn()
     assert ids("first") and not ids("first") & ids("second")
@@ -238,7 +238,9 @@ def test_inline_svg_shows_hostile_names_as_text_and_names_nothing_outside() -> N
 
 
 def test_every_reference_inside_an_inline_svg_resolves() -> None:
-    root = ElementTree.fromstring(svg.inline(draw_bars(summary_of({"mixcpt": (0.9, 0.9)}), "accuracy"), "b", "said"))
+    root = ElementTree.fromstring(
+        svg.inline(draw_bars(summary_of({"mixcpt": (0.9, 0.9)}), "accuracy"), "b", "description")
+    )
     ids = {element.attrib["id"] for element in root.iter() if "id" in element.attrib}
     references = {element.attrib["href"].removeprefix("#") for element in root.iter() if "href" in element.attrib}
     assert references and references <= ids

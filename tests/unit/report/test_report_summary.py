@@ -117,21 +117,21 @@ def test_pair_comparison_pairs_the_final_models_by_item(summary: Summary) -> Non
     for change in comparison.changes:
         expected = share(MIXCPT_RIGHT[change.task]) - share(TRADITIONAL_RIGHT[change.task])
         assert change.delta == pytest.approx(expected)
-    said = pair_verdict(comparison, 0.95).replace("\u00a0", " ")
-    assert said.startswith("mixcpt is better than traditional in domain questions (+80.0 points, 95 % interval ")
+    text = pair_verdict(comparison, 0.95).replace("\u00a0", " ")
+    assert text.startswith("mixcpt is better than traditional in domain questions (+80.0 points, 95 % interval ")
 
 
 def test_verdict_names_gain_and_loss_with_their_intervals(summary: Summary) -> None:
-    said = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
-    assert "gained in the domain (domain questions 0.0 % → 10.0 %: +10.0 points, 95 % interval +" in said
-    assert "but lost in general (general questions unasked 90.0 % → 30.0 %: −60.0 points, 95 % interval −" in said
+    text = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
+    assert "gained in the domain (domain questions 0.0 % → 10.0 %: +10.0 points, 95 % interval +" in text
+    assert "but lost in general (general questions unasked 90.0 % → 30.0 %: −60.0 points, 95 % interval −" in text
 
 
 def test_verdict_of_no_difference_claims_none(tmp_path: Path) -> None:
     same = run(ArtifactStore(tmp_path), "same", base_right=BASE_RIGHT, final_right=BASE_RIGHT)
     summary = summarise([same])
-    said = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
-    assert said.startswith("same shows no significant gain in the domain (domain questions 0.0 % → 0.0 %")
+    text = run_verdict(summary, summary.runs[0]).replace("\u00a0", " ")
+    assert text.startswith("same shows no significant gain in the domain (domain questions 0.0 % → 0.0 %")
 
 
 def test_cost_is_the_sum_over_stages_and_the_highest_peak(runs: list[RunResult]) -> None:
@@ -178,8 +178,8 @@ def test_summary_of_runs_that_were_measured_differently_is_refused(runs: list[Ru
 def test_run_of_a_moved_store_is_found_there(tmp_path: Path) -> None:
     made = run(ArtifactStore(tmp_path / "old"), "moved", base_right=BASE_RIGHT, final_right=MIXCPT_RIGHT)
     shutil.move(tmp_path / "old", tmp_path / "new")
-    found = located(made, ArtifactStore(tmp_path / "new"))
-    assert summarise([found]).runs[0].final.tasks[DOMAIN].value == pytest.approx(0.9)
+    moved = located(made, ArtifactStore(tmp_path / "new"))
+    assert summarise([moved]).runs[0].final.tasks[DOMAIN].value == pytest.approx(0.9)
     shutil.rmtree(tmp_path / "new" / "mixture")
     with pytest.raises(ArtifactError, match="mixture"):
         located(made, ArtifactStore(tmp_path / "new"))
@@ -225,10 +225,10 @@ def test_value_interval_without_standard_error_has_no_width() -> None:
 
 
 def test_differences_name_the_settings_in_which_runs_differ(runs: list[RunResult]) -> None:
-    found = differences(runs)
-    assert found["pretrain.method.kind"] == ["lssd", "kl"]
-    assert found["pretrain.method.kl_weight"] == ["", 0.1]
-    assert "name" not in found and "seed" not in found
+    settings = differences(runs)
+    assert settings["pretrain.method.kind"] == ["lssd", "kl"]
+    assert settings["pretrain.method.kl_weight"] == ["", 0.1]
+    assert "name" not in settings and "seed" not in settings
 
 
 def test_tracked_place_keeps_no_credentials(runs: list[RunResult]) -> None:
