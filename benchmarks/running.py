@@ -78,6 +78,6 @@ class Site:
 @contextmanager
 def running_site(store: Path) -> Iterator[Site]:
     """Yield running servers for a store; stop them on exit."""
-    servers = running_stack(store, ROOT, free_port(), free_port(), presets=False)
+    servers = running_stack(store, free_port(), free_port(), presets=False)
     with servers as (stack, _), SyncPrefectClient(stack.api) as prefect:
         yield Site(stack, prefect, store)

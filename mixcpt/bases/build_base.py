@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from mixcpt.bases.new_base import Shape, write_llama
 from mixcpt.closed_world.base_data import BaseDataSize, base_documents
 from mixcpt.closed_world.card import model_card
-from mixcpt.closed_world.network import write_untrained
 from mixcpt.closed_world.reading import reading_losses
-from mixcpt.closed_world.tokenizer import vocabulary
+from mixcpt.closed_world.tokenizer import build_tokenizer, vocabulary
 from mixcpt.config import (
     BaseModelConfig,
     ClosedWorldSource,
@@ -42,6 +42,8 @@ from mixcpt.store.spool import NullTracker, Tracker
 from mixcpt.train.metrics import TrainingMetrics
 from mixcpt.train.pretrain import pretrain
 
+NETWORK = Shape(hidden=192, layers=4, heads=6, context=512)
+"""Two million parameters."""
 DATA = BaseDataSize()
 MIXTURE = MixtureConfig(
     weights=PoolWeights(domain=0.8, instructions=0.2, preferences=0.0),
@@ -86,10 +88,12 @@ def build_base(output: Path, *, seed: int = 0, tracker: Tracker) -> dict[str, An
     with TemporaryDirectory(prefix="mixcpt-base-") as scratch:
         store = ArtifactStore(Path(scratch) / "store")
         trained = _train(Path(scratch), store, seed, tracker)
-        _copy_model(trained.file("model"), output)
+        output.mkdir(parents=True, exist_ok=True)
+        for name in _MODEL_FILES:
+            shutil.copyfile(trained.file("model") / name, output / name)
         recipe = _recipe(output, TrainingMetrics.of(trained), seed, _measure(output, seed, tracker))
     (output / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
-    (output / _CARD).write_text(model_card(recipe))
+    (output / _CARD).write_text(model_card(recipe, max_positions=NETWORK.context))
     return _flat(recipe["scores"])
 
 
@@ -103,7 +107,8 @@ def verify_base(folder: Path) -> dict[str, Any]:
     measured = _flat(_measure(folder, recipe["seed"], NullTracker()))
     recorded = _flat(recipe["scores"])
     digest_fits = file_digest(folder / _WEIGHTS) == recipe["weights_sha256"]
-    scores_fit = all(abs(measured[name] - recorded[name]) <= _tolerance(name) for name in recorded)
+    tolerances = {name: ACCURACY_TOLERANCE if name.startswith("accuracy/") else LOSS_TOLERANCE for name in recorded}
+    scores_fit = all(abs(measured[name] - recorded[name]) <= tolerances[name] for name in recorded)
     return {**measured, "digest_fits": digest_fits, "scores_fit": scores_fit, "verified": digest_fits and scores_fit}
 
 
@@ -120,6 +125,11 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
+def write_untrained(folder: Path, *, seed: int) -> None:
+    """Write a model folder with random weights and the tokenizer of the closed world."""
+    write_llama(folder, build_tokenizer(), NETWORK, seed=seed)
+
+
 def _train(scratch: Path, store: ArtifactStore, seed: int, tracker: Tracker) -> ArtifactRef:
     write_untrained(scratch / "untrained", seed=seed)
     untrained = resolve_model(BaseModelConfig(model=str(scratch / "untrained")))
@@ -133,20 +143,9 @@ def _sources(scratch: Path, seed: int) -> CurationConfig:
     path = scratch / "base-documents.jsonl"
     with path.open("w") as stream:
         stream.writelines(json.dumps(record) + "\n" for record in base_documents(seed, DATA))
-    return CurationConfig(
-        sources=(
-            FilesSource(name="base-documents", pool="domain", paths=(str(path),)),
-            ClosedWorldSource(name="base-instructions", pool="instructions", seed=seed),
-        ),
-        deduplicate=False,
-        heldout_fraction=0.0,
-    )
-
-
-def _copy_model(model: Path, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    for name in _MODEL_FILES:
-        shutil.copyfile(model / name, output / name)
+    documents = FilesSource(name="base-documents", pool="domain", paths=(str(path),))
+    questions = ClosedWorldSource(name="base-instructions", pool="instructions", seed=seed)
+    return CurationConfig(sources=(documents, questions), deduplicate=False, heldout_fraction=0.0)
 
 
 def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, float]]:
@@ -168,28 +167,9 @@ def _measure(folder: Path, seed: int, tracker: Tracker) -> dict[str, dict[str, f
     }
 
 
-def _ask(
-    model: ModelRef,
-    tasks: tuple[ClosedWorldTask, ...],
-    *,
-    form: Form,
-    seed: int,
-    store: ArtifactStore,
-    tracker: Tracker,
-    with_documents: bool = False,
-) -> tuple[TaskScore, ...]:
+def _ask(model: ModelRef, tasks: tuple[ClosedWorldTask, ...], **options: Any) -> tuple[TaskScore, ...]:
     config = EvaluateConfig(tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[-1].name)
-    answers = evaluate(
-        config,
-        model,
-        _NO_CORPUS,
-        form=form,
-        seed=seed,
-        store=store,
-        tracker=tracker,
-        with_documents=with_documents,
-    )
-    return EvaluationSummary.of(answers).tasks
+    return EvaluationSummary.of(evaluate(config, model, _NO_CORPUS, **options)).tasks
 
 
 def _questions(seed: int) -> tuple[ClosedWorldTask, ...]:
@@ -207,20 +187,15 @@ def _plain_tasks(seed: int) -> tuple[ClosedWorldTask, ...]:
 
 def _task(about: About, form: WorldForm, seed: int) -> ClosedWorldTask:
     group: Literal["domain", "general"] = "domain" if about == "domain" else "general"
-    return ClosedWorldTask(
-        name=f"{about}_{form}", group=group, about=about, form=form, limit=_ITEMS_PER_TASK, seed=seed
-    )
+    name = f"{about}_{form}"
+    return ClosedWorldTask(name=name, group=group, about=about, form=form, limit=_ITEMS_PER_TASK, seed=seed)
 
 
 def _recipe(folder: Path, metrics: TrainingMetrics, seed: int, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": f"mixcpt world build-base FOLDER --seed {seed}",
         "seed": seed,
-        "settings": {
-            "data": asdict(DATA),
-            "mixture": MIXTURE.identity(),
-            "pretrain": PRETRAIN.identity(),
-        },
+        "settings": {"data": asdict(DATA), "mixture": MIXTURE.identity(), "pretrain": PRETRAIN.identity()},
         "versions": {name: version(name) for name in _LIBRARIES},
         "tokens": metrics.tokens,
         "steps": metrics.steps,
@@ -237,7 +212,3 @@ def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     for group, group_scores in scores.items():
         flat |= {f"{group}/{name}": score for name, score in group_scores.items()}
     return flat
-
-
-def _tolerance(name: str) -> float:
-    return ACCURACY_TOLERANCE if name.startswith("accuracy/") else LOSS_TOLERANCE

@@ -3,28 +3,27 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow.parquet as parquet
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixcpt.errors import ModelError
 from mixcpt.store.artifacts import ArtifactRef
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 BOS, EOS, PAD = SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 _BATCH = 256
+_COLUMNS = {"documents": ["text"], "instructions": ["prompt", "response"], "preferences": ["prompt", "chosen"]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """Sizes of a Llama network with tied embeddings."""
 
-    vocabulary: int = 8192
-    """Size of the byte-level BPE vocabulary, with special tokens."""
     hidden: int = 256
     """Width of the network."""
     layers: int = 6
-    """Number of layers."""
     heads: int = 4
     """Number of attention heads; must divide `hidden`."""
     context: int = 1024
@@ -36,30 +35,32 @@ class Shape:
         return -(-self.hidden * 8 // 3 // 64) * 64
 
 
-def write_new_base(folder: Path, corpus: ArtifactRef, shape: Shape, *, seed: int) -> int:
+def write_new_base(folder: Path, corpus: ArtifactRef, shape: Shape, *, vocabulary: int, seed: int) -> int:
     """Write an untrained model and its tokenizer into `folder`, and return its number of parameters.
+
+    `vocabulary` is the size of the byte-level BPE vocabulary, with special tokens.
 
     Raises:
         ModelError: If the folder is not empty, or the heads do not divide the width into even parts.
     """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     if folder.exists() and any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty", "name a new folder in base.model, or empty this one")
     if shape.hidden % shape.heads or (shape.hidden // shape.heads) % 2:
-        raise ModelError(
-            f"{shape.heads} heads cannot divide a width of {shape.hidden} into even parts",
-            "choose a width that is a multiple of 2 x heads",
-        )
+        problem = f"{shape.heads} heads cannot divide a width of {shape.hidden} into even parts"
+        raise ModelError(problem, "choose a width that is a multiple of 2 x heads")
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_trained_tokenizer(corpus, shape.vocabulary),
+        tokenizer_object=_trained_tokenizer(corpus, vocabulary),
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
+    return write_llama(folder, tokenizer, shape, seed=seed)
+
+
+def write_llama(folder: Path, tokenizer: PreTrainedTokenizerFast, shape: Shape, *, seed: int) -> int:
+    """Write a network with random weights and its tokenizer into `folder`, and return its number of parameters."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -81,10 +82,8 @@ def write_new_base(folder: Path, corpus: ArtifactRef, shape: Shape, *, seed: int
     return int(model.num_parameters())
 
 
-def _trained_tokenizer(corpus: ArtifactRef, vocabulary: int) -> "Tokenizer":
+def _trained_tokenizer(corpus: ArtifactRef, vocabulary: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer that puts `<s>` before every text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -103,13 +102,7 @@ def _trained_tokenizer(corpus: ArtifactRef, vocabulary: int) -> "Tokenizer":
 
 def _texts(corpus: ArtifactRef) -> Iterator[str]:
     """Yield every text of the training pools; held-out documents are not in these files."""
-    import pyarrow.parquet as parquet
-
-    for name, columns in (
-        ("documents", ("text",)),
-        ("instructions", ("prompt", "response")),
-        ("preferences", ("prompt", "chosen")),
-    ):
-        for batch in parquet.ParquetFile(corpus.file(f"{name}.parquet")).iter_batches(_BATCH, columns=list(columns)):
+    for name, columns in _COLUMNS.items():
+        for batch in parquet.ParquetFile(corpus.file(f"{name}.parquet")).iter_batches(_BATCH, columns=columns):
             for column in columns:
                 yield from batch.column(column).to_pylist()

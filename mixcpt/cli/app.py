@@ -3,21 +3,18 @@
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from mixcpt import __version__
-from mixcpt.cli.base import new_base
+from mixcpt.cli.bases import new_base, world
 from mixcpt.cli.chat import chat
 from mixcpt.cli.configure import init, validate
-from mixcpt.cli.corpora import corpus
-from mixcpt.cli.deploy import deploy
 from mixcpt.cli.export import export
-from mixcpt.cli.inspect import ledger, report
-from mixcpt.cli.launch import advise, compare, demo, reconcile, run, up
-from mixcpt.cli.lineage import lineage
+from mixcpt.cli.inspect import ledger, lineage, report
+from mixcpt.cli.launch import advise, compare, demo, deploy, reconcile, run, up
 from mixcpt.cli.merge import merge
 from mixcpt.cli.plan import plan
-from mixcpt.cli.rounds import promote, readapt, rollback
-from mixcpt.cli.world import world
+from mixcpt.cli.rounds import corpus, promote, readapt, rollback
 
 app = typer.Typer(
     name="mixcpt",
@@ -46,7 +43,7 @@ def _print_version(is_set: bool) -> bool:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Teach an open-weight language model a new domain without losing its prior knowledge.

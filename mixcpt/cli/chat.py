@@ -6,9 +6,10 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from mixcpt.cli import named
-from mixcpt.cli.console import Store, err, explain_errors, out
+from mixcpt.cli.console import Store, err, explain_errors, print_line, print_note
 from mixcpt.errors import MixcptError, ModelError
 from mixcpt.report.words import printable
 from mixcpt.store.artifacts import ArtifactStore
@@ -19,25 +20,21 @@ if TYPE_CHECKING:
 
 @explain_errors
 def chat(
-    model: Annotated[str, typer.Argument(help=named.HELP)],
-    beside: Annotated[str, typer.Option(help="Second model that answers the same questions, e.g. my-run@base.")] = "",
-    ask: Annotated[
-        list[str] | None, typer.Option(help="Ask this question, print the answer and exit. Repeat it for more turns.")
-    ] = None,
-    system: Annotated[str, typer.Option(help="System message, for chat templates that accept one.")] = "",
+    model: Annotated[str, Argument(help=named.HELP)],
+    beside: Annotated[str, Option(help="Second model that answers the same questions, e.g. my-run@base.")] = "",
+    ask: Annotated[list[str] | None, Option(help="Ask this question, print the answer and exit; repeatable.")] = None,
+    system: Annotated[str, Option(help="System message, for chat templates that accept one.")] = "",
     plain: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--plain",
             help="Use no chat template: the model continues your text after a line break, or on the same line if "
             "your text ends with a backslash. Each text stands by itself.",
         ),
     ] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 256,
-    temperature: Annotated[
-        float, typer.Option(min=0, max=10, help="Sampling temperature; 0 always takes the most likely token.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling; the same seed gives the same answers.")] = 0,
+    max_tokens: Annotated[int, Option(min=1, help="Maximum length of an answer, in tokens.")] = 256,
+    temperature: Annotated[float, Option(min=0, max=10, help="Temperature; 0 takes the most likely token.")] = 0.0,
+    seed: Annotated[int, Option(min=0, help="Seed of the sampling; the same seed gives the same answers.")] = 0,
     store: Store = ".mixcpt",
 ) -> None:
     """Chat with a model: a base model, the result of a run, or two models with the same questions.
@@ -88,7 +85,7 @@ def _handle(line: str, chats: "list[Chat]", *, is_interactive: bool) -> None:
         elif line:
             if len(chats) > 1:
                 heading = f"{printable(chat.name)} ({'plain' if chat.is_plain else 'chat'}):"
-                out.print(heading, style="bold", markup=False, highlight=False, soft_wrap=True)
+                print_line(heading, style="bold")
             _answer(chat, line, is_interactive=is_interactive)
 
 
@@ -122,4 +119,4 @@ def _typed() -> Iterator[str]:
 
 
 def _note(text: str, style: str = "dim") -> None:
-    err.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+    print_note(printable(text), style=style)

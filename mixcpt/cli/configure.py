@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, err, explain_errors, out
+from mixcpt.cli.console import Overrides, explain_errors, print_line, print_note
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
@@ -38,21 +38,17 @@ _ROW_TOKENS = 512
 
 @explain_errors
 def init(
-    path: Annotated[Path, typer.Argument(help="YAML file to write.")] = Path("mixcpt.yaml"),
-    documents: Annotated[PathList, typer.Option(help="Domain documents: a file, folder or glob; repeatable.")] = None,
+    path: Annotated[Path, Argument(help="YAML file to write.")] = Path("mixcpt.yaml"),
+    documents: Annotated[PathList, Option(help="Domain documents: a file, folder or glob; repeatable.")] = None,
     instructions: Annotated[
-        PathList,
-        typer.Option(help="General instructions: jsonl with prompt and response; repeatable."),
+        PathList, Option(help="General instructions (jsonl: prompt, response); repeatable.")
     ] = None,
     preferences: Annotated[
-        PathList,
-        typer.Option(help="General preferences: jsonl with prompt, chosen and rejected; repeatable."),
+        PathList, Option(help="General preferences (jsonl: prompt, chosen, rejected); repeatable.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model to adapt: a folder or a hub id (owner/model).")] = "",
-    reference: Annotated[
-        bool, typer.Option("--reference", help="Write every setting with its default and an explanation.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    model: Annotated[str, Option(help="Model to adapt: a folder or a hub id (owner/model).")] = "",
+    reference: Annotated[bool, Option("--reference", help="Write all settings, with default and explanation.")] = False,
+    force: Annotated[bool, Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a configuration that explains its settings.
 
@@ -72,14 +68,11 @@ def init(
         config = _own_run(path.stem, documents, instructions or [], preferences or [], model)
         only_set = not reference
     path.write_text(to_yaml(config, only_set=only_set), encoding="utf-8")
-    out.print(f"wrote {path}; next: mixcpt validate {path}", markup=False, highlight=False)
+    print_line(f"wrote {path}; next: mixcpt validate {path}")
 
 
 @explain_errors
-def validate(
-    path: Annotated[Path, typer.Argument(help="YAML file to check.")],
-    overrides: Overrides = None,
-) -> None:
+def validate(path: Annotated[Path, Argument(help="YAML file to check.")], overrides: Overrides = None) -> None:
     """Check a configuration and report every problem with its file and key, before any work starts.
 
     It checks keys, types and ranges, that sources and benchmarks exist, that the model can be loaded, that its
@@ -91,7 +84,7 @@ def validate(
     ```
     """
     config = load_any(path, overrides or ())
-    out.print(f"{path} is valid: {_checked(config)}", markup=False, highlight=False, soft_wrap=True)
+    print_line(f"{path} is valid: {_checked(config)}")
 
 
 def _checked(config: Settings) -> str:
@@ -125,33 +118,21 @@ def _own_run(
     paths = {"domain": documents, "instructions": instructions, "preferences": preferences}
     sources = [FilesSource(name=pool, pool=pool, paths=tuple(files)) for pool, files in paths.items() if files]
     if not instructions and not preferences:
-        err.print(
-            "no general instructions: the run is plain continual pre-training, which forgets prior knowledge",
-            style="yellow",
-        )
+        problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
+        print_note(problem, style="yellow")
+    weights = PoolWeights(
+        domain=0.5, instructions=0.4 * bool(instructions), preferences=0.1 * bool(preferences), general=0.0
+    )
+    selection = SelectionConfig(num_instructions=200 * bool(instructions), num_preferences=100 * bool(preferences))
+    bits = BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain")
     return AdaptConfig(
         name=name,
         base=BaseModelConfig(model=model, chat_template=""),
         curation=CurationConfig(sources=tuple(sources)),
-        mixture=MixtureConfig(
-            weights=PoolWeights(
-                domain=0.5, instructions=0.4 * bool(instructions), preferences=0.1 * bool(preferences), general=0.0
-            ),
-            total_tokens=2_000_000,
-            row_tokens=_row_tokens(model),
-        ),
+        mixture=MixtureConfig(weights=weights, total_tokens=2_000_000, row_tokens=_row_tokens(model)),
         pretrain=PretrainConfig() if instructions or preferences else PretrainConfig(method=CptMethod()),
-        align=AlignConfig(
-            selection=SelectionConfig(
-                num_instructions=200 * bool(instructions),
-                num_preferences=100 * bool(preferences),
-            ),
-        ),
-        evaluate=EvaluateConfig(
-            tasks=(BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),),
-            headline_domain="domain_bits_per_byte",
-            headline_general="domain_bits_per_byte",
-        ),
+        align=AlignConfig(selection=selection),
+        evaluate=EvaluateConfig(tasks=(bits,), headline_domain=bits.name, headline_general=bits.name),
     )
 
 

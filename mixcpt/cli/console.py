@@ -6,6 +6,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from mixcpt.errors import MixcptError
 
@@ -17,13 +18,19 @@ err = Console(stderr=True)
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY.PATH=VALUE",
-        help="Change one setting, e.g. pretrain.method.alpha=0.3; repeatable.",
-    ),
+    Option("--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. pretrain.method.alpha=0.3; repeatable."),
 ]
-Store = Annotated[str, typer.Option("--store", help="Folder of the artifact store.")]
+Store = Annotated[str, Option("--store", help="Folder of the artifact store.")]
+
+
+def print_line(text: str, *, style: str | None = None) -> None:
+    """Print a line of the result, exactly as it is."""
+    out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_note(text: str, *, style: str | None = None) -> None:
+    """Print a line about the command to stderr, exactly as it is."""
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def explain_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -34,9 +41,9 @@ def explain_errors(command: Callable[Parameters, Result]) -> Callable[Parameters
         try:
             return command(*args, **kwargs)
         except MixcptError as error:
-            err.print(f"error: {error.problem}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            print_note(f"error: {error.problem}", style="bold red")
             if error.hint:
-                err.print(f"  -> {error.hint}", markup=False, highlight=False, soft_wrap=True)
+                print_note(f"  -> {error.hint}")
             raise typer.Exit(2) from None
 
     return explained

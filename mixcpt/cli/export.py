@@ -1,37 +1,34 @@
 """`mixcpt export`: write a model and its card as a folder that other tools load, and push it to a hub on request."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from mixcpt.cli import named
-from mixcpt.cli.console import Store, err, explain_errors, out
+from mixcpt.cli.console import Store, explain_errors, print_line, print_note
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactStore
-
-if TYPE_CHECKING:
-    from mixcpt.store.models import ModelRef
 
 
 @explain_errors
 def export(
-    model: Annotated[str, typer.Argument(help=named.HELP)],
-    output: Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")],
+    model: Annotated[str, Argument(help=named.HELP)],
+    output: Annotated[Path, Argument(help="Folder to write; it must be new or empty.")],
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Number format of the weights; auto keeps the present one."),
+        Option(help="Number format of the weights; auto keeps the present one."),
     ] = "auto",
-    max_shard_size: Annotated[str, typer.Option(help="Maximum size of one safetensors file, e.g. 500MB.")] = "5GB",
+    max_shard_size: Annotated[str, Option(help="Maximum size of one safetensors file, e.g. 500MB.")] = "5GB",
     push_to: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="OWNER/NAME",
             help="Also push the folder to this hub repository, with HF_TOKEN or the login of `hf auth login`.",
         ),
     ] = "",
     public: Annotated[
-        bool, typer.Option("--public", help="With --push-to: make the repository public. Default: private.")
+        bool, Option("--public", help="With --push-to: make the repository public, not private.")
     ] = False,
     store: Store = ".mixcpt",
 ) -> None:
@@ -50,20 +47,15 @@ def export(
     if public and not push_to:
         raise ConfigError("--public pushes nothing by itself", "name the repository: --push-to OWNER/NAME --public")
     if push_to:  # first: a refused login must not waste an export
-        err.print(f"logged in to the hub as {require_login(push_to)}", markup=False, highlight=False)
+        print_note(f"logged in to the hub as {require_login(push_to)}")
+    from mixcpt.report.cards.choice import card_of
     from mixcpt.serving.export import export_model, require_empty
 
     require_empty(output)
     artifacts = ArtifactStore(store)
     source = named.named_model(artifacts, model)
-    card = _card(source, artifacts)
+    card = card_of(source, artifacts)
     exported = export_model(source, output, card=card, dtype=dtype, max_shard_size=max_shard_size)
-    out.print(f"wrote {output}: {source.name}, digest {exported.digest[:12]}", markup=False, soft_wrap=True)
+    print_line(f"wrote {output}: {source.name}, digest {exported.digest[:12]}")
     if push_to:
-        out.print(push(output, push_to, is_public=public), markup=False, highlight=False, soft_wrap=True)
-
-
-def _card(model: "ModelRef", store: ArtifactStore) -> str:
-    from mixcpt.report.cards.choice import card_of
-
-    return card_of(model, store)
+        print_line(push(output, push_to, is_public=public))

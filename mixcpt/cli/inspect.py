@@ -1,14 +1,20 @@
-"""`mixcpt report` and `mixcpt ledger`: learned and forgotten facts of finished runs."""
+"""`mixcpt report`, `ledger` and `lineage`: learned and forgotten facts of runs, and the origin of models."""
 
+import json
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
+from rich.tree import Tree
+from typer import Argument, Option
 
-from mixcpt.cli.console import Store, explain_errors, out
+from mixcpt.cli import named
+from mixcpt.cli.console import Store, explain_errors, out, print_line
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.lineage import Catalogue
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("to_csv", {"index": False}),
@@ -20,9 +26,9 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @explain_errors
 def ledger(
-    run: Annotated[str, typer.Argument(help="Name or fingerprint of a run.")],
+    run: Annotated[str, Argument(help="Name or fingerprint of a run.")],
     store: Store = ".mixcpt",
-    output: Annotated[Path | None, typer.Option(help="File for all facts: csv, jsonl or parquet.")] = None,
+    output: Annotated[Path | None, Option(help="File for all facts: csv, jsonl or parquet.")] = None,
 ) -> None:
     """Count the facts of a run by their change: learned, half-learned, unchanged, contradicted, forgotten.
 
@@ -46,15 +52,15 @@ def ledger(
         output.parent.mkdir(parents=True, exist_ok=True)
         write, options = _FORMATS[output.suffix]
         getattr(rows, write)(output, **options)
-        out.print(f"wrote {output}", markup=False, highlight=False)
+        print_line(f"wrote {output}")
 
 
 @explain_errors
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Names or fingerprints of runs; several are compared on one page.")],
+    runs: Annotated[list[str], Argument(help="Names or fingerprints of runs; several are compared on one page.")],
     store: Store = ".mixcpt",
-    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    output: Annotated[Path, Option(help="HTML file to write.")] = Path("report.html"),
+    show: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Write one self-contained HTML page about runs: data, learned and forgotten knowledge, and cost.
 
@@ -67,6 +73,53 @@ def report(
 
     artifacts = ArtifactStore(store)
     written = write_report([find_run(artifacts, name) for name in runs], artifacts, output)
-    out.print(f"wrote {written}", markup=False, highlight=False)
+    print_line(f"wrote {written}")
     if show:
         webbrowser.open(written.resolve().as_uri())
+
+
+@explain_errors
+def lineage(
+    model: Annotated[str, Argument(help=named.HELP)] = "",
+    document: Annotated[str, Option(help="Instead of a model: id, file, or part of the text of a document.")] = "",
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of a tree.")] = False,
+    store: Store = ".mixcpt",
+) -> None:
+    """Show the origin of a model (runs, base, mixture, corpora, files), or the models trained on a document.
+
+    The lineage comes from the records that every stage writes to the store when it publishes its result.
+
+    ```
+    mixcpt lineage my-run
+    mixcpt lineage --document "The femur is"
+    ```
+    """
+    from mixcpt.report.ancestry import ancestry_tree, runs_of, trace_document
+
+    if bool(model) == bool(document):
+        raise ConfigError("give a model, or --document", "e.g. mixcpt lineage my-run, or --document book/d17")
+    artifacts = ArtifactStore(store)
+    catalogue = Catalogue(artifacts)
+    if document:
+        matches = trace_document(catalogue, document)
+        if not matches:
+            problem = f"no corpus of {artifacts.root} has a document like {document!r}"
+            raise ConfigError(problem, "give its id, its file or words of its text, or another --store")
+        data = [match.to_json(catalogue) for match in matches]
+        trees = [match.to_tree(catalogue) for match in matches]
+    else:
+        source = named.named_model(artifacts, model)
+        artifact = catalogue.find(source.digest)
+        if not artifact:
+            raise ConfigError(f"{source.path} has no record in this store", "name the store that made it with --store")
+        node = ancestry_tree(catalogue, artifact)
+        runs = runs_of(catalogue, artifact)
+        data = [{"model": source.to_json(), "runs": runs, **node.to_json()}]
+        head = Tree(Text(f"{model}: in {', '.join(runs) or 'no run'}"))
+        head.add(node.to_tree())
+        trees = [head]
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    for tree in trees:
+        out.print(tree)

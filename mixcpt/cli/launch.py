@@ -1,4 +1,4 @@
-"""Commands that become the process of a flow (`mixcpt run`, `demo`, `compare` ...) or start the servers (`up`)."""
+"""Commands that become the process of a flow (`mixcpt run`, `demo` ...) or set up servers (`up`, `deploy`)."""
 
 import json
 import os
@@ -6,15 +6,16 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
-import typer
+from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, Store, explain_errors
+from mixcpt.cli.console import Overrides, Store, err, explain_errors, print_line, print_note
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
     CompareConfig,
+    ReadaptConfig,
     ReconcileConfig,
     Settings,
     load_config,
@@ -22,19 +23,19 @@ from mixcpt.config import (
 )
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.planning.preflight import preflight
-from mixcpt.process.supervisor import module_path
 from mixcpt.records.stored import find_stored_run
-from mixcpt.servers.project import project_root
+from mixcpt.servers.deployment import POOL, PROJECT_ROOT, UPKEEP_POOL, Pools, module_path
 from mixcpt.store.fingerprint import fingerprint
 
 _DEMO = ("demo-traditional.yaml", "demo-mixcpt.yaml")
 
+Study = TypeVar("Study", CompareConfig, AdviseConfig)
+Jobs = Annotated[int, Option(help="Number of trainings at the same time; 0 uses the value of the file.")]
+StudyStore = Annotated[str, Option(help="Folder of the artifact store. Default: the store of the file.")]
+
 
 @explain_errors
-def run(
-    path: Annotated[Path, typer.Argument(help="YAML file of the run.")],
-    overrides: Overrides = None,
-) -> None:
+def run(path: Annotated[Path, Argument(help="YAML file of the run.")], overrides: Overrides = None) -> None:
     """Adapt a model: curate, mix, pre-train, align, evaluate, register, report.
 
     Run the same command again after a stop or a crash: finished stages are loaded from the store, and a training
@@ -47,14 +48,11 @@ def run(
     config = load_config(path, overrides or ())
     if not _print_stored(config):
         preflight(config)
-        _become_flow("adapt", config)
+        become("adapt", config, store=config.runtime.store)
 
 
 @explain_errors
-def demo(
-    store: Store = ".mixcpt",
-    overrides: Overrides = None,
-) -> None:
+def demo(store: Store = ".mixcpt", overrides: Overrides = None) -> None:
     """Adapt the small model that ships with mixcpt to an invented world, and compare with the traditional chain.
 
     It takes minutes on a CPU. The base model, the traditional chain (CPT, SFT, DPO) and Mix-CPT answer the same
@@ -64,18 +62,18 @@ def demo(
     mixcpt demo --store ./demo-store
     ```
     """
-    presets = project_root() / "deployments" / "configs"
+    presets = PROJECT_ROOT / "deployments" / "configs"
     changes = [*(overrides or ()), f"runtime.store={json.dumps(store)}"]
     configs = [load_config(presets / name, changes) for name in _DEMO]
     if not _print_stored(*configs, started=time.time()):
-        _become_flow("demo", *configs)
+        become("demo", *configs, store=store)
 
 
 @explain_errors
 def compare(
-    path: Annotated[Path, typer.Argument(help="YAML file with the contenders, the seeds and the search ranges.")],
-    jobs: Annotated[int, typer.Option(help="Number of trainings at the same time; 0 uses the value of the file.")] = 0,
-    store: Annotated[str, typer.Option(help="Folder of the artifact store. Default: the store of the file.")] = "",
+    path: Annotated[Path, Argument(help="YAML file with the contenders, the seeds and the search ranges.")],
+    jobs: Jobs = 0,
+    store: StudyStore = "",
 ) -> None:
     """Compare methods with equal tuning and several seeds; write one page with a recommendation.
 
@@ -86,20 +84,16 @@ def compare(
     mixcpt compare comparison.yaml --jobs 2
     ```
     """
-    config = load_settings(CompareConfig, path)
-    if jobs:
-        config = config.model_copy(update={"jobs": jobs})
-    if store:
-        config = config.placed(store)
+    config = _load_study(CompareConfig, path, jobs, store)
     preflight(config.first)
-    become("compare", [write_request(config.name, config, config.runtime.store)])
+    become("compare", config, store=config.runtime.store)
 
 
 @explain_errors
 def advise(
-    path: Annotated[Path, typer.Argument(help="YAML file with the initial settings and the search ranges.")],
-    jobs: Annotated[int, typer.Option(help="Number of trainings at the same time; 0 uses the value of the file.")] = 0,
-    store: Annotated[str, typer.Option(help="Folder of the artifact store. Default: the store of the file.")] = "",
+    path: Annotated[Path, Argument(help="YAML file with the initial settings and the search ranges.")],
+    jobs: Jobs = 0,
+    store: StudyStore = "",
 ) -> None:
     """Search the domain share, alpha and learning rate for a corpus, then confirm the best settings.
 
@@ -110,25 +104,19 @@ def advise(
     mixcpt advise search.yaml
     ```
     """
-    config = load_settings(AdviseConfig, path)
-    if jobs:
-        config = config.model_copy(update={"jobs": jobs})
-    if store:
-        config = config.placed(store)
+    config = _load_study(AdviseConfig, path, jobs, store)
     preflight(config.given)
-    become("advise", [write_request(config.name, config, config.runtime.store)])
+    become("advise", config, store=config.runtime.store)
 
 
 @explain_errors
 def up(
     store: Store = ".mixcpt",
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
-    slots: Annotated[
-        int, typer.Option(min=0, help="Number of runs at the same time here; 0 means one per GPU, and at least one.")
-    ] = 0,
+    prefect_port: Annotated[int, Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, Option(help="Port of the MLflow server.")] = 5000,
+    slots: Annotated[int, Option(min=0, help="Runs at the same time; 0 means one per GPU, and at least one.")] = 0,
     global_slots: Annotated[
-        int, typer.Option(min=0, help="Maximum number of GPUs for the runs of all machines; 0 keeps the present limit.")
+        int, Option(min=0, help="Maximum number of GPUs for the runs of all machines; 0 keeps the present limit.")
     ] = 0,
 ) -> None:
     """Start a Prefect server, an MLflow server and workers on this machine; Ctrl-C stops all of them.
@@ -141,24 +129,17 @@ def up(
     """
     from mixcpt.servers.stack import run_stack
 
-    run_stack(
-        Path(store),
-        root=project_root(),
-        prefect_port=prefect_port,
-        mlflow_port=mlflow_port,
-        slots=slots,
-        global_slots=global_slots,
-    )
+    run_stack(Path(store), prefect_port=prefect_port, mlflow_port=mlflow_port, slots=slots, global_slots=global_slots)
 
 
 @explain_errors
 def reconcile(
     store: Store = ".mixcpt",
-    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "mixcpt",
+    experiment: Annotated[str, Option(help="MLflow experiment.")] = "mixcpt",
     older_than_hours: Annotated[
-        float, typer.Option(min=0, help="Age in hours at which abandoned drafts and logs of batches are deleted.")
+        float, Option(min=0, help="Age in hours at which abandoned drafts and logs of batches are deleted.")
     ] = 168.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the changes without making them.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="List the changes without making them.")] = False,
 ) -> None:
     """Close the runs of dead processes in Prefect and MLflow, and delete their drafts from the store.
 
@@ -170,7 +151,47 @@ def reconcile(
     ```
     """
     config = ReconcileConfig(store=store, experiment=experiment, older_than_hours=older_than_hours, dry_run=dry_run)
-    become("reconcile", [write_request("reconcile", config, store)])
+    become("reconcile", config, store=store)
+
+
+@explain_errors
+def deploy(
+    readapt: Annotated[Path | None, Option(help="YAML file of the rounds for the schedule and new corpora.")] = None,
+    cron: Annotated[str, Option(help="Schedule of readapt in UTC, e.g. `0 3 * * *` for 3 a.m. Default: none.")] = "",
+    pool: Annotated[str, Option(help="Work pool of runs; created with the type process if it does not exist.")] = POOL,
+    upkeep_pool: Annotated[
+        str, Option(help="Work pool of reconcile, promote and rollback, which must not wait for a training.")
+    ] = UPKEEP_POOL,
+    gpu_pool: Annotated[str, Option(help="Work pool of the stages that need a GPU. Default: the run's pool.")] = "",
+    store: Store = ".mixcpt",
+) -> None:
+    """Register every deployment with a Prefect server: adapt and its presets, readapt, compare, evaluate-model ...
+
+    The server is the one of `PREFECT_API_URL`, or of `mixcpt up` on this store. Run this command in the checkout that
+    the workers use, and again after every change: existing deployments are updated.
+
+    ```
+    mixcpt deploy --readapt rounds.yaml --cron "0 3 * * *"
+    ```
+    """
+    from mixcpt.servers.deployment import deploy as register
+    from mixcpt.servers.stack import prefect_environment, running_api
+
+    folder = Path(store).expanduser().resolve()
+    api, environment = os.environ.get("PREFECT_API_URL", ""), {}
+    if not api:
+        api, environment = running_api(folder), prefect_environment(folder)
+    if not api:
+        problem = f"found no Prefect server: PREFECT_API_URL is empty, and no `mixcpt up` runs on {folder}"
+        raise ConfigError(problem, "start one with `mixcpt up`, or set PREFECT_API_URL")
+    pools = Pools(runs=pool, upkeep=upkeep_pool, gpu=gpu_pool)
+    rounds = load_settings(ReadaptConfig, readapt) if readapt else ReadaptConfig()
+    with err.status("registering the deployments"):
+        deployed = register(api, folder, environment=environment, pools=pools, rounds=rounds, cron=cron)
+    for name, pool_name in deployed.pool_of.items():
+        print_line(f"{name:<32} {pool_name}")
+    for name in deployed.idle:
+        print_note(f"no worker polls {name} yet: prefect worker start --pool {name}")
 
 
 def _print_stored(*configs: AdaptConfig, started: float | None = None) -> bool:
@@ -186,32 +207,33 @@ def _print_stored(*configs: AdaptConfig, started: float | None = None) -> bool:
     return False
 
 
-def _become_flow(flow: str, *configs: AdaptConfig) -> NoReturn:
-    """Write the settings of a flow to files, and replace this process by the flow's."""
-    become(flow, [write_request(config.name, config, config.runtime.store) for config in configs])
+def _load_study(settings: type[Study], path: Path, jobs: int, store: str) -> Study:
+    """Load a comparison or a search, changed by the options of its command."""
+    config = load_settings(settings, path)
+    if jobs:
+        config = config.model_copy(update={"jobs": jobs})
+    return config.placed(store) if store else config
 
 
-def become(flow: str, requests: list[Path]) -> NoReturn:
-    """Replace this process by the flow's, so that a signal to the command is a signal to the flow."""
+def become(flow: str, *configs: Settings, store: str) -> NoReturn:
+    """Write the settings of a flow into the store, and replace this process by the flow's.
+
+    A signal to the command is then a signal to the flow.
+    """
+    requests = [_write_request(getattr(config, "name", flow), config, store) for config in configs]
     command = [sys.executable, "-P", "-m", "flows", flow, *map(str, requests)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": module_path(project_root()),
-        "MIXCPT_STARTED_AT": repr(time.time()),
-    }
+    changes = {"PYTHONPATH": module_path(), "MIXCPT_STARTED_AT": repr(time.time())}
     sys.stdout.flush()
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, command, {**os.environ, **changes})
 
 
-def write_request(name: str, config: Settings, store: str) -> Path:
-    """Write the complete settings of a flow into its store and return the path."""
+def _write_request(name: str, config: Settings, store: str) -> Path:
     folder = Path(store).expanduser() / "requests"
     path = folder / f"{name}-{fingerprint(config)[:16]}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(config.model_dump_json(indent=2))
     except OSError as error:
-        raise ConfigError(
-            f"runtime.store {store}: cannot write to {folder}: {error.strerror}", "choose another folder"
-        ) from None
+        problem = f"runtime.store {store}: cannot write to {folder}: {error.strerror}"
+        raise ConfigError(problem, "choose another folder") from None
     return path

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import ValidationError
+from rich.table import Table
+from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, Store, err, explain_errors, out
+from mixcpt.cli.console import Overrides, Store, err, explain_errors, out, print_line, print_note
 from mixcpt.config import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig, load_config
 from mixcpt.errors import ConfigError
+from mixcpt.report import words
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from mixcpt.merge import SweepReport
 
 _MODELS = (
@@ -25,16 +26,11 @@ merge = typer.Typer(
     name="merge", no_args_is_help=True, help=f"Combine models of one architecture, without training. {_MODELS}"
 )
 
-Base = Annotated[str, typer.Argument(help="Common ancestor of the models.")]
-Tuned = Annotated[str, typer.Argument(help="Model that was trained from BASE.")]
-Name = Annotated[str, typer.Option(help="Name of the result, for later commands.")]
-FilesOf = Annotated[
-    Literal["base", "tuned"],
-    typer.Option(help="Source of the result's configuration, tokenizer and chat template."),
-]
-ShardBytes = Annotated[
-    int, typer.Option(min=1, help="Maximum bytes of one file; also roughly the memory that the merge needs.")
-]
+Base = Annotated[str, Argument(help="Common ancestor of the models.")]
+Tuned = Annotated[str, Argument(help="Model that was trained from BASE.")]
+Name = Annotated[str, Option(help="Name of the result, for later commands.")]
+FilesOf = Annotated[Literal["base", "tuned"], Option(help="Source of the configuration, tokenizer and chat template.")]
+ShardBytes = Annotated[int, Option(min=1, help="Maximum bytes of one file, and roughly the memory that is needed.")]
 _SHARD_BYTES = AverageConfig().max_shard_bytes
 
 
@@ -43,7 +39,7 @@ _SHARD_BYTES = AverageConfig().max_shard_bytes
 def interpolate(
     base: Base,
     tuned: Tuned,
-    weight: Annotated[float, typer.Option(min=0, max=1, help="Share of TUNED; 0 gives BASE, 1 gives TUNED.")] = 0.5,
+    weight: Annotated[float, Option(min=0, max=1, help="Share of TUNED; 0 gives BASE, 1 gives TUNED.")] = 0.5,
     name: Name = "",
     files_of: FilesOf = "tuned",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
@@ -58,22 +54,21 @@ def interpolate(
     mixcpt merge interpolate my-run@base my-run@pretrained --weight 0.7 --name softer
     ```
     """
-    from mixcpt.merge import find_model
-    from mixcpt.merge import interpolate as make
+    from mixcpt import merge as library
 
     artifacts = ArtifactStore(store)
     config = InterpolateConfig(weight=weight, files_of=files_of, max_shard_bytes=max_shard_bytes)
-    models = find_model(artifacts, base), find_model(artifacts, tuned)
-    _print_result(make(config, *models, store=artifacts, name=name), name)
+    models = library.find_model(artifacts, base), library.find_model(artifacts, tuned)
+    _print_result(library.interpolate(config, *models, store=artifacts, name=name), name)
 
 
 @merge.command()
 @explain_errors
 def residual(
-    adapted: Annotated[str, typer.Argument(help="BASE after continual pre-training on the domain.")],
-    instruct: Annotated[str, typer.Argument(help="BASE after instruction tuning.")],
+    adapted: Annotated[str, Argument(help="BASE after continual pre-training on the domain.")],
+    instruct: Annotated[str, Argument(help="BASE after instruction tuning.")],
     base: Base,
-    scale: Annotated[float, typer.Option(min=0, help="Factor of INSTRUCT - BASE.")] = 1.0,
+    scale: Annotated[float, Option(min=0, help="Factor of INSTRUCT - BASE.")] = 1.0,
     name: Name = "",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     store: Store = ".mixcpt",
@@ -87,19 +82,18 @@ def residual(
     mixcpt merge residual my-run@pretrained ./instruct ./base --name my-chat
     ```
     """
-    from mixcpt.merge import find_model
-    from mixcpt.merge import residual as make
+    from mixcpt import merge as library
 
     artifacts = ArtifactStore(store)
     config = ResidualConfig(scale=scale, max_shard_bytes=max_shard_bytes)
-    models = [find_model(artifacts, model) for model in (adapted, instruct, base)]
-    _print_result(make(config, *models, store=artifacts, name=name), name)
+    models = [library.find_model(artifacts, model) for model in (adapted, instruct, base)]
+    _print_result(library.residual(config, *models, store=artifacts, name=name), name)
 
 
 @merge.command()
 @explain_errors
 def average(
-    models: Annotated[list[str], typer.Argument(help="Two or more models.")],
+    models: Annotated[list[str], Argument(help="Two or more models.")],
     name: Name = "",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     store: Store = ".mixcpt",
@@ -113,12 +107,12 @@ def average(
     mixcpt merge average seed-0 seed-1 seed-2 --name soup
     ```
     """
-    from mixcpt.merge import average as make
-    from mixcpt.merge import find_model
+    from mixcpt import merge as library
 
     artifacts = ArtifactStore(store)
-    refs = [find_model(artifacts, model) for model in models]
-    _print_result(make(AverageConfig(max_shard_bytes=max_shard_bytes), *refs, store=artifacts, name=name), name)
+    refs = [library.find_model(artifacts, model) for model in models]
+    config = AverageConfig(max_shard_bytes=max_shard_bytes)
+    _print_result(library.average(config, *refs, store=artifacts, name=name), name)
 
 
 @merge.command()
@@ -128,16 +122,13 @@ def sweep(
     tuned: Tuned,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of a run with the tasks, sources, seed and store to use. Default: the demo."),
+        Option(help="YAML file of a run with the tasks, sources, seed and store to use. Default: the demo."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Increasing shares of TUNED, with commas.")] = "0,0.25,0.5,0.75,1",
+    weights: Annotated[str, Option(help="Increasing shares of TUNED, with commas.")] = "0,0.25,0.5,0.75,1",
     max_domain_loss: Annotated[
-        float,
-        typer.Option(min=0, help="Maximum distance from the best headline domain score; 0.02 means two points."),
+        float, Option(min=0, help="Maximum distance from the best headline domain score; 0.02 means two points.")
     ] = 0.02,
-    form: Annotated[
-        Literal["plain", "chat"], typer.Option(help="Form of the questions; use chat if TUNED is a chat model.")
-    ] = "plain",
+    form: Annotated[Literal["plain", "chat"], Option(help="Form of the questions: chat for a chat model.")] = "plain",
     files_of: FilesOf = "tuned",
     max_shard_bytes: ShardBytes = _SHARD_BYTES,
     overrides: Overrides = None,
@@ -152,18 +143,17 @@ def sweep(
     mixcpt merge sweep my-run@base my-run@pretrained --config my.yaml --weights 0.5,0.75,1
     ```
     """
+    from mixcpt import merge as library
     from mixcpt.curation.pipeline import curate
-    from mixcpt.merge import find_model
-    from mixcpt.merge import sweep as measure
     from mixcpt.store.spool import NullTracker
 
     settings = load_config(config, overrides or ())
     sweep_settings = _sweep_settings(weights, max_domain_loss, files_of=files_of, max_shard_bytes=max_shard_bytes)
     artifacts = ArtifactStore(settings.runtime.store)
-    ends = find_model(artifacts, base), find_model(artifacts, tuned)
+    ends = library.find_model(artifacts, base), library.find_model(artifacts, tuned)
     with err.status("measuring every weight"):
         corpus = curate(settings.curation, seed=settings.data_seed, store=artifacts)
-        report = measure(
+        report = library.sweep(
             sweep_settings,
             *ends,
             corpus,
@@ -174,7 +164,7 @@ def sweep(
             tracker=NullTracker(),
         )
     out.print(_table(report))
-    out.print(_choice(report), markup=False, highlight=False, soft_wrap=True)
+    print_line(_choice(report))
 
 
 def _sweep_settings(
@@ -198,19 +188,15 @@ def _print_result(merged: ArtifactRef, name: str) -> None:
 
     metrics = merged.record["metrics"]
     for role, change in metrics["relative_change"].items():
-        out.print(f"{role}: changed by {100 * change:.3g} % of its norm", markup=False, highlight=False)
+        print_line(f"{role}: changed by {100 * change:.3g} % of its norm")
     stored_name = merge_name(merged)
     if merged.reused:
         alias = f", as {stored_name}" if stored_name and stored_name != name else ""
-        err.print(f"loaded from the store: this merge existed already{alias}", markup=False)
-    out.print(str(merged.file("model")), markup=False, highlight=False, soft_wrap=True)
+        print_note(f"loaded from the store: this merge existed already{alias}")
+    print_line(str(merged.file("model")))
 
 
-def _table(report: "SweepReport") -> "Table":
-    from rich.table import Table
-
-    from mixcpt.report import words
-
+def _table(report: "SweepReport") -> Table:
     table = Table(title="score at each weight, with its standard error")
     table.add_column("task", overflow="fold")
     for point in report.points:
@@ -225,8 +211,6 @@ def _table(report: "SweepReport") -> "Table":
 
 
 def _choice(report: "SweepReport") -> str:
-    from mixcpt.report import words
-
     chosen = report.selected
     domain, general = chosen.scores[report.domain_task], chosen.scores[report.general_task]
     loss = words.change(domain.metric, report.max_domain_loss).lstrip("+")

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from mixcpt.errors import BY_NAME, ModelError
-from mixcpt.process.supervisor import module_path
-from mixcpt.servers.project import project_root
+from mixcpt.servers.deployment import module_path
 from mixcpt.stages.registry import trained_roles
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import ModelRef
@@ -39,33 +38,24 @@ def named_model(store: ArtifactStore, name: str) -> ModelRef:
     for folder in (here, model.directory):
         if (folder / "config.json").is_file():
             return ModelRef(model.name, str(folder), model.digest)
-    raise ModelError(
-        f"the files of {name} are missing: neither {model.path} nor {here} exists",
-        "name the store that has them with --store, or run the configuration again",
-    )
+    problem = f"the files of {name} are missing: neither {model.path} nor {here} exists"
+    raise ModelError(problem, "name the store that has them with --store, or run the configuration again")
 
 
 def _registered(store: ArtifactStore, name: str) -> ModelRef:
     """Look up a model of the MLflow registry in a separate process: this library does not import MLflow."""
     command = [sys.executable, "-P", "-m", "tasks.resolve", name, "--store", str(store.root)]
-    environment = {**os.environ, "PYTHONPATH": module_path(project_root())}
+    environment = {**os.environ, "PYTHONPATH": module_path()}
     lookup = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         answer = json.loads(lookup.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        raise ModelError(
-            f"the lookup of {name} in MLflow failed with exit code {lookup.returncode}",
-            "see the messages above; check MLFLOW_TRACKING_URI and --store",
-        ) from None
+        problem = f"the lookup of {name} in MLflow failed with exit code {lookup.returncode}"
+        raise ModelError(problem, "see the messages above; check MLFLOW_TRACKING_URI and --store") from None
     if "error" in answer:
         raise BY_NAME[answer["error"]](answer["problem"], answer["hint"])
     model = ModelRef.from_json(answer)
-    _require_digest(model)
-    return model
-
-
-def _require_digest(model: ModelRef) -> None:
-    """Raise `ModelError` if the record next to the weights has another digest than the registered model."""
     record = Path(model.path).parent / "record.json"
     if record.is_file() and json.loads(record.read_text())["digest"] != model.digest:
         raise ModelError(f"{model.path} has changed since it was registered as {model.name}", "register it again")
+    return model

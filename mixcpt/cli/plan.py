@@ -2,15 +2,16 @@
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, err, explain_errors, out
+from mixcpt.cli.console import Overrides, err, explain_errors, out, print_note
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
 
 @explain_errors
 def plan(
-    path: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+    path: Annotated[Path, Argument(help="YAML file of the run.")],
     device: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Device of the estimate: cpu (of this machine), t4, rtx4090, l40s, a100-40, a100-80, h100 or h200. "
             "Default: the device that a run uses here."
         ),
     ] = "",
     dry_run: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--dry-run/--no-dry-run",
             help="Run a few steps of every stage on this machine and measure them, or use formulas only. "
             "Default: a dry run, unless --device is given.",
         ),
     ] = None,
-    trial: Annotated[bool | None, typer.Option("--trial/--no-trial", hidden=True)] = None,
-    price_per_hour: Annotated[float, typer.Option(min=0, help="Price of one device per hour.")] = 0.0,
+    trial: Annotated[bool | None, Option("--trial/--no-trial", hidden=True)] = None,
+    price_per_hour: Annotated[float, Option(min=0, help="Price of one device per hour.")] = 0.0,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of tables.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON object instead of tables.")] = False,
 ) -> None:
     """Estimate the tokens, steps, operations, memory, disk space, time and cost of a run before it starts.
 
@@ -63,9 +64,8 @@ def plan(
         raise ConfigError("--trial and --no-trial have been renamed", "use --dry-run or --no-dry-run")
     config = load_config(path, overrides or ())
     if dry_run and device:
-        raise ConfigError(
-            f"--dry-run measures this machine, but --device {device} names another one", "leave out one of the two"
-        )
+        problem = f"--dry-run measures this machine, but --device {device} names another one"
+        raise ConfigError(problem, "leave out one of the two")
     with_dry_run = not device if dry_run is None else dry_run
     estimate, artifact = _estimate(config, device, price_per_hour=price_per_hour, with_dry_run=with_dry_run)
     if as_json:
@@ -74,7 +74,7 @@ def plan(
         from mixcpt.planning.table import show
 
         show(estimate, out)
-        err.print(f"stored in {artifact.directory}", markup=False, highlight=False, soft_wrap=True)
+        print_note(f"stored in {artifact.directory}")
 
 
 def _estimate(
@@ -97,10 +97,7 @@ def _estimate(
             device = this_machine(config.runtime, precision, kind="cpu" if device_name else "any")
         if with_dry_run:
             estimate = stage.measured_plan(
-                load,
-                device,
-                price_per_hour=price_per_hour,
-                on_stage=lambda name: status.update(f"dry run: {name}"),
+                load, device, price_per_hour=price_per_hour, on_stage=lambda name: status.update(f"dry run: {name}")
             )
         else:
             estimate = stage.estimated_plan(load, device, price_per_hour=price_per_hour)
@@ -110,11 +107,7 @@ def _estimate(
 @contextmanager
 def _sigterm_exits() -> Iterator[None]:
     """Turn SIGTERM into `SystemExit`: the `finally` blocks then remove the files and processes of a stopped dry run."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:

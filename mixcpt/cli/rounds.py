@@ -1,25 +1,111 @@
-"""`mixcpt readapt`, `promote` and `rollback`: rounds of re-adaptation and the champion model."""
+"""`mixcpt corpus`, `readapt`, `promote` and `rollback`: rounds of re-adaptation and the champion model."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
+from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, Store, explain_errors
-from mixcpt.cli.launch import become, write_request
-from mixcpt.config import PromoteConfig, ReadaptConfig, RollbackConfig, RuntimeConfig, load_settings
+from mixcpt.cli.console import Overrides, Store, explain_errors, out, print_line, print_note
+from mixcpt.cli.launch import become
+from mixcpt.config import (
+    CorpusConfig,
+    FilesSource,
+    MultipleChoiceTask,
+    PromoteConfig,
+    ReadaptConfig,
+    RollbackConfig,
+    RuntimeConfig,
+    load_settings,
+)
+from mixcpt.errors import ConfigError
 from mixcpt.planning.preflight import preflight
+from mixcpt.store.artifacts import ArtifactStore
 
-Because = Annotated[str, typer.Option(help="Reason, stored in MLflow.")]
-Registered = Annotated[str, typer.Option(help="Name of the registered model in MLflow.")]
+Because = Annotated[str, Option(help="Reason, stored in MLflow.")]
+Registered = Annotated[str, Option(help="Name of the registered model in MLflow.")]
 _RUNTIME = RuntimeConfig()
+
+corpus = typer.Typer(
+    name="corpus", no_args_is_help=True, help="Register and list the corpora that `mixcpt readapt` learns."
+)
+
+
+@corpus.command()
+@explain_errors
+def add(
+    path: Annotated[Path, Argument(help="Documents: a file or a folder, or a YAML file with source, tasks and note.")],
+    name: Annotated[str, Option(help="Name of the corpus. Default: the name of the file or folder.")] = "",
+    questions: Annotated[
+        Path | None, Option(help="Questions to measure learning: jsonl with question, choices, answer, doc_id.")
+    ] = None,
+    note: Annotated[str, Option(help="Remark about the corpus, shown in the lineage.")] = "",
+    heldout_fraction: Annotated[
+        float, Option(min=0, max=0.5, help="Share of the documents kept out of training, for measurements.")
+    ] = 0.05,
+    store: Store = ".mixcpt",
+) -> None:
+    """Register documents for the next re-adaptation, and notify a running Prefect server.
+
+    The documents are cleaned and copied into the store; documents of an earlier corpus are skipped. Registering the
+    same documents again changes nothing. New documents under an existing name become a further delivery of that
+    corpus.
+
+    ```
+    mixcpt corpus add ./bones --questions bones.jsonl --note "second shelf of the library"
+    ```
+    """
+    from mixcpt.rounds.registration import NothingNew, list_deliveries, register
+    from mixcpt.servers.stack import announce
+
+    if path.suffix in (".yaml", ".yml"):
+        config = load_settings(CorpusConfig, path)
+    else:
+        config = _corpus_config(path, name, questions=questions, note=note)
+    artifacts = ArtifactStore(store)
+    known = {delivery.name for delivery in list_deliveries(artifacts)}
+    try:
+        delivery = register(config, artifacts, heldout_fraction=heldout_fraction)
+    except NothingNew as nothing:
+        print_note(nothing.problem)
+        return
+    counts = delivery.ref.record["metrics"]
+    print_line(
+        f"{delivery.name}: {counts['documents']:,} documents to learn, {counts['heldout']:,} held out, "
+        f"{counts['removed']:,} removed, {counts['quarantined']:,} quarantined, {len(delivery.tasks)} tasks"
+    )
+    if delivery.name in known:
+        print_note("it was registered already: the Prefect server is not notified")
+        return
+    print_note(announce(delivery, artifacts.root))
+
+
+@corpus.command("list")
+@explain_errors
+def list_corpora(store: Store = ".mixcpt") -> None:
+    """List the registered corpora, oldest first, with their numbers of documents."""
+    from mixcpt.rounds.registration import list_deliveries
+
+    table = Table()
+    for heading in ("corpus", "registered", "documents", "held out", "tasks", "note"):
+        table.add_column(heading, overflow="fold")
+    for delivery in list_deliveries(ArtifactStore(store)):
+        table.add_row(
+            Text(delivery.name),
+            delivery.ref.record["created_at"][:16],
+            f"{delivery.num_documents:,}",
+            f"{delivery.num_heldout:,}",
+            Text("\n".join(task.name for task in delivery.tasks)),
+            Text(delivery.note),
+        )
+    out.print(table)
 
 
 @explain_errors
 def readapt(
-    path: Annotated[
-        Path, typer.Argument(help="YAML file of the rounds; the settings of a run are in its section adapt.")
-    ],
+    path: Annotated[Path, Argument(help="YAML file of the rounds; the settings of a run are in its section adapt.")],
     overrides: Overrides = None,
 ) -> None:
     """Train on the corpora registered since the champion, and promote the result if it passes the gates.
@@ -34,12 +120,12 @@ def readapt(
     """
     config = load_settings(ReadaptConfig, path, overrides or ())
     preflight(config.adapt)
-    become("readapt", [write_request(config.name, config, config.adapt.runtime.store)])
+    become("readapt", config, store=config.adapt.runtime.store)
 
 
 @explain_errors
 def promote(
-    model: Annotated[str, typer.Argument(help="Version number, alias, or name of a run.")] = "challenger",
+    model: Annotated[str, Argument(help="Version number, alias, or name of a run.")] = "challenger",
     because: Because = "by hand",
     registered_model: Registered = _RUNTIME.registered_model,
     store: Store = _RUNTIME.store,
@@ -54,7 +140,7 @@ def promote(
     """
     runtime = RuntimeConfig(store=store, registered_model=registered_model)
     config = PromoteConfig(model=model, because=because, runtime=runtime)
-    become("promote", [write_request("promote", config, store)])
+    become("promote", config, store=store)
 
 
 @explain_errors
@@ -72,6 +158,15 @@ def rollback(
     mixcpt rollback --because "wrong answers about bones"
     ```
     """
-    runtime = RuntimeConfig(store=store, registered_model=registered_model)
-    config = RollbackConfig(because=because, runtime=runtime)
-    become("rollback", [write_request("rollback", config, store)])
+    config = RollbackConfig(because=because, runtime=RuntimeConfig(store=store, registered_model=registered_model))
+    become("rollback", config, store=store)
+
+
+def _corpus_config(path: Path, name: str, *, questions: Path | None, note: str) -> CorpusConfig:
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist", "name a file or a folder with documents")
+    stem = path.name.split(".")[0]
+    name = name or "".join(sign if sign.isalnum() else "-" for sign in stem).strip("-")
+    tasks = (MultipleChoiceTask(name="questions", group="domain", path=str(questions)),) if questions else ()
+    source = FilesSource(name=name, pool="domain", paths=(str(path),))
+    return CorpusConfig(source=source, tasks=tasks, note=note)

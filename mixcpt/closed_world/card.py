@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mixcpt.closed_world.network import MAX_POSITIONS
 from mixcpt.closed_world.words import DOMAIN_KINDS, GENERAL_KINDS
 from mixcpt.closed_world.world import facts_of, world
 
@@ -70,7 +69,7 @@ Apache-2.0. All text was generated; no data of third parties is involved.
 """
 
 
-def model_card(recipe: Mapping[str, Any]) -> str:
+def model_card(recipe: Mapping[str, Any], *, max_positions: int) -> str:
     """Return the model card (Markdown with the header of the hub) of a recipe."""
     settings, scores = recipe["settings"], recipe["scores"]
     mixture, optimizer = settings["mixture"], settings["pretrain"]["optimizer"]
@@ -86,7 +85,7 @@ def model_card(recipe: Mapping[str, Any]) -> str:
         command=recipe["command"],
         parameters=recipe["num_parameters"],
         vocabulary=recipe["num_words"],
-        max_positions=MAX_POSITIONS,
+        max_positions=max_positions,
         seed=recipe["seed"],
         total_tokens=recipe["tokens"],
         row_tokens=mixture["row_tokens"],

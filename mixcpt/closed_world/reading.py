@@ -1,16 +1,12 @@
 """Measure whether a model reads: its loss on facts that a document states a second time in other words."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from mixcpt.closed_world.documents import stranger_documents
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-    from transformers import PreTrainedModel
 
 _FACTS_PER_STRANGER = 3
 
@@ -21,8 +17,6 @@ def reading_losses(model: ModelRef, *, seed: int, num_strangers: int) -> dict[st
     A model that guesses has about log(30) = 3.4 in both `first_loss` and `second_loss`; a model that reads has a much
     lower `second_loss`.
     """
-    import torch
-
     tokenizer = load_tokenizer(model)
     network = load_model(model)
     stop = tokenizer.get_vocab()["."]
@@ -38,8 +32,6 @@ def reading_losses(model: ModelRef, *, seed: int, num_strangers: int) -> dict[st
 
 def _losses(network: PreTrainedModel, input_ids: Tensor) -> Float[Tensor, " tokens"]:
     """Return the loss on every token except the first."""
-    import torch
-
     with torch.inference_mode():
         logits = network(input_ids=input_ids[None], use_cache=False).logits[0, :-1]
     return torch.nn.functional.cross_entropy(logits, input_ids[1:], reduction="none")

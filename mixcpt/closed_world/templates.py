@@ -36,10 +36,7 @@ REWORDED_QUESTIONS = (
 )
 """Wordings used to train the base model but not in later training; they measure the effect of the wording."""
 
-REVERSE_QUESTIONS = (
-    "Which {kind} has the {relation} {value}?",
-    "Name the {kind} with the {relation} {value}.",
-)
+REVERSE_QUESTIONS = ("Which {kind} has the {relation} {value}?", "Name the {kind} with the {relation} {value}.")
 """Questions from the value to the entity, if only one entity of its kind has it."""
 
 TWO_HOP_QUESTIONS = (

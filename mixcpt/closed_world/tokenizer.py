@@ -79,10 +79,7 @@ def _word_level(words: list[str]) -> Tokenizer:
 
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(rf"[\n{_PUNCTUATION}]"), "isolated"),
-            pre_tokenizers.Split(Regex(" +"), "removed"),
-        ]
+        [pre_tokenizers.Split(Regex(rf"[\n{_PUNCTUATION}]"), "isolated"), pre_tokenizers.Split(Regex(" +"), "removed")]
     )
     tokenizer.decoder = decoders.Sequence(
         [

@@ -102,7 +102,7 @@ class CurationConfig(Settings):
             ClosedWorldSource(name="world-domain", pool="domain"),
             ClosedWorldSource(name="world-instructions", pool="instructions"),
             ClosedWorldSource(name="world-preferences", pool="preferences"),
-        ),
+        )
     )
     """Sources of all text that the run reads; every source names its pool."""
     normalise: bool = True

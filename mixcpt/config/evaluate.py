@@ -136,7 +136,7 @@ class EvaluateConfig(Settings):
             ClosedWorldTask(name="general_questions_unasked", group="general", about="general_unasked", limit=300),
             ClosedWorldTask(name="general_memory", group="general", about="general_unasked", form="memory", limit=300),
             BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain"),
-        ),
+        )
     )
     """Tasks that measure every model."""
     headline_domain: str = "domain_questions"

@@ -168,11 +168,7 @@ class StreamsMethod(Settings):
 
     kind: Literal["streams"] = kind("streams")
     of: tuple[StreamConfig, ...] = Field(
-        (
-            StreamConfig(),
-            _distilled(view="split_contexts", tokens_fraction=0.5, temperature=2.0),
-        ),
-        min_length=1,
+        (StreamConfig(), _distilled(view="split_contexts", tokens_fraction=0.5, temperature=2.0)), min_length=1
     )
     """Streams of the training; every optimiser step reads from all streams of the current phase."""
 

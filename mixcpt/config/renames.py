@@ -36,7 +36,7 @@ REMOVED_KEYS: Mapping[str, Mapping[str, RemovedKey]] = {
     "StreamConfig": {
         "divergence": RemovedKey("forward", "forward KL is the only divergence"),
         "beta": RemovedKey(0.5, "it belonged to the divergence jsd, which was removed", is_ignored=True),
-    },
+    }
 }
 """Removed keys, by settings class and old name."""
 

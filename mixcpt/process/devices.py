@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -78,7 +78,9 @@ def num_wanted(runtime: RuntimeConfig, num_usable: int, *, distributed: bool) ->
     """
     if runtime.devices == 0 or (runtime.devices < 0 and not num_usable):
         return 0
-    wanted = _num_for_training(runtime) if distributed else 1
+    num_processes_here = 0 if runtime.launcher else runtime.num_processes
+    num_for_training = runtime.devices if runtime.devices > 0 else num_processes_here
+    wanted = num_for_training if distributed else 1
     if wanted > num_usable:
         raise ConfigError(
             f"training needs {wanted} GPUs on this machine, but only {num_usable} can be used "
@@ -94,12 +96,6 @@ def device_environment(runtime: RuntimeConfig, claim: DeviceClaim) -> dict[str, 
     if runtime.devices == 0:
         return {VISIBLE: ""}
     return {VISIBLE: ",".join(claim.devices)} if claim.devices else {}
-
-
-def _num_for_training(runtime: RuntimeConfig) -> int:
-    if runtime.devices > 0:
-        return runtime.devices
-    return 0 if runtime.launcher else runtime.num_processes
 
 
 def usable_devices(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -186,7 +182,8 @@ def _choose(folder: Path, usable: Sequence[str], wanted: int, run: str) -> Devic
         claim.release()
         return Busy(wanted, len(usable), tuple(holders))
     for descriptor in claim.descriptors:
-        _write_note(descriptor, Holder(run, time.time()))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(vars(Holder(run, time.time()))).encode(), 0)
     return claim
 
 
@@ -209,21 +206,15 @@ def _open(path: Path) -> int:
 
     An existing file is opened without O_CREAT: with it, Linux refuses files of other users in a shared folder.
     """
+    existing = os.O_RDWR | os.O_NOFOLLOW
+    with suppress(FileNotFoundError):
+        return os.open(path, existing)
     try:
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        pass
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(path, existing | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:  # another process has created it meanwhile
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        return os.open(path, existing)
     os.fchmod(descriptor, 0o666)
     return descriptor
-
-
-def _write_note(descriptor: int, holder: Holder) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(vars(holder)).encode(), 0)
 
 
 def _read_note(descriptor: int) -> Holder:

@@ -86,7 +86,8 @@ def parse_gpus(answer: str) -> Iterator[tuple[str, float]]:
     """Yield the names and values in the output of nvidia-smi, without `[N/A]`."""
     for line in answer.splitlines():
         index, *texts = (text.strip() for text in line.split(","))
-        values = {field: float(text) for field, text in zip(_GPU_FIELDS, texts, strict=False) if _is_number(text)}
+        fields = zip(_GPU_FIELDS, texts, strict=False)
+        values = {field: float(text) for field, text in fields if text.replace(".", "", 1).isdigit()}
         total = values.pop("memory.total", 0.0)
         if total and "memory.used" in values:
             yield f"gpu_{index}_memory_usage_percentage", 100 * values["memory.used"] / total
@@ -94,11 +95,3 @@ def parse_gpus(answer: str) -> Iterator[tuple[str, float]]:
             values["memory.used"] *= _MEBIBYTE
         for field, value in values.items():
             yield f"gpu_{index}_{_GPU_FIELDS[field]}", value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, runtime_checkable
@@ -41,11 +41,6 @@ def log_tail(log: Path) -> str:
 def quoted_tail(text: str) -> str:
     """Return the last lines of a command's output, indented."""
     return "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_LINES:])
-
-
-def module_path(root: Path) -> str:
-    """Return a PYTHONPATH that puts the flows and tasks in `root` before all others."""
-    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
 
 
 @runtime_checkable
@@ -155,7 +150,7 @@ def supervise(read_end: int, grace_seconds: float, start: Callable[[], int]) -> 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
     os.set_inheritable(read_end, False)
-    _adopt_orphans()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # becomes the parent of orphans, so that `_descendants` finds them
     child = start()
     status = None
     while status is None and not should_stop:
@@ -164,11 +159,6 @@ def supervise(read_end: int, grace_seconds: float, start: Callable[[], int]) -> 
         should_stop = should_stop or bool(readable)
     late_status = _end_descendants(grace_seconds).get(child)
     return _exit_code(status if status is not None else late_status)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of orphaned descendants (only on Linux), so that `_descendants` finds them."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def name_process(name: str) -> None:
@@ -209,10 +199,8 @@ def _end_descendants(grace_seconds: float) -> dict[int, int]:
 
 def _signal(processes: set[int], number: signal.Signals) -> None:
     for process in processes:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(process, number)
-        except ProcessLookupError:
-            continue
 
 
 def _descendants() -> set[int]:

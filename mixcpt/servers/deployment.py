@@ -27,14 +27,21 @@ from mixcpt.config import (
     load_settings,
 )
 from mixcpt.errors import MixcptError
-from mixcpt.process.supervisor import module_path, quoted_tail
+from mixcpt.process.supervisor import quoted_tail
 
 POOL = "mixcpt"
 UPKEEP_POOL = "mixcpt-upkeep"
 """Work pool of short flows that must not wait for a training: reconcile, promote, rollback."""
-_FILE = Path("deployments") / "prefect.yaml"
-_PRESETS = Path("deployments") / "configs"
-_COMPARISONS = Path("deployments") / "comparisons"
+_BUNDLED = Path(__file__).parents[1] / "_project"
+PROJECT_ROOT = _BUNDLED if _BUNDLED.is_dir() else Path(__file__).parents[2]
+"""Folder with `flows/`, `tasks/` and `deployments/`: the checkout, or the copy inside an installed wheel.
+
+A wheel ships the three folders below `mixcpt/_project`, so that it installs no top-level package with a name as common
+as `tasks`.
+"""
+_FILE = PROJECT_ROOT / "deployments" / "prefect.yaml"
+_PRESETS = PROJECT_ROOT / "deployments" / "configs"
+_COMPARISONS = PROJECT_ROOT / "deployments" / "comparisons"
 _ROUNDS = ("readapt", "readapt-on-corpus")
 
 
@@ -68,11 +75,15 @@ class Deployed:
     """Work pools without a polling worker."""
 
 
+def module_path() -> str:
+    """Return a PYTHONPATH that puts the flows and tasks of the project before all other modules."""
+    return os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
 def deploy(
     api: str,
     store: Path,
     *,
-    root: Path,
     environment: Mapping[str, str],
     pools: Pools = Pools(),
     rounds: ReadaptConfig | None = None,
@@ -84,9 +95,7 @@ def deploy(
     Args:
         api: Address of the server's API.
         store: Artifact store of the runs, with the path that the workers use.
-        root: Folder with the flows, with the path that the workers use.
         environment: Settings of Prefect added to this process's environment.
-        pools: Work pools of the deployments.
         rounds: Settings of scheduled and event-driven re-adaptations; None for the closed world.
         cron: Schedule of re-adaptations; empty for no active schedule.
         presets: Whether to register a deployment for every preset; Prefect takes seconds for each.
@@ -94,19 +103,14 @@ def deploy(
     Raises:
         MixcptError: If a command of Prefect fails, with the last lines of its output.
     """
-    described = deployments(root, store, pools=pools, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
+    described = deployments(store, pools=pools, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
     pool_of = {item["name"]: str(item["work_pool"]["name"]) for item in described["deployments"]}
-    python_environment = {
-        **os.environ,
-        **environment,
-        "PREFECT_API_URL": api,
-        "PWD": str(root),
-        "PYTHONPATH": module_path(root),
-    }
+    locations = {"PREFECT_API_URL": api, "PWD": str(PROJECT_ROOT), "PYTHONPATH": module_path()}
+    python_environment = {**os.environ, **environment, **locations}
 
     def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *arguments]
-        return subprocess.run(command, cwd=root, env=python_environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=PROJECT_ROOT, env=python_environment, capture_output=True, text=True)
 
     idle = []
     for name in dict.fromkeys(pool_of.values()):
@@ -124,23 +128,17 @@ def deploy(
 
 
 def deployments(
-    root: Path,
-    store: Path,
-    *,
-    pools: Pools,
-    rounds: ReadaptConfig,
-    cron: str = "",
-    presets: bool = True,
+    store: Path, *, pools: Pools, rounds: ReadaptConfig, cron: str = "", presets: bool = True
 ) -> dict[str, Any]:
     """Return the content of a file for `prefect deploy`: `prefect.yaml` with filled forms, and the presets."""
-    described: dict[str, Any] = yaml.safe_load((root / _FILE).read_text(encoding="utf-8"))
+    described: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
     described.pop("definitions", None)
     by_name = {item["name"]: item for item in described["deployments"]}
-    for name, config in _filled(root, rounds):
+    for name, config in _filled(rounds):
         by_name[name]["parameters"] = {"config": _placed(config, store, pools.of_stage_groups)}
     if cron:
         by_name["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
-    files = sorted((root / _PRESETS).glob("*.yaml")) if presets else []
+    files = sorted(_PRESETS.glob("*.yaml")) if presets else []
     described["deployments"] += [_preset(by_name["adapt"], path, store, pools.of_stage_groups) for path in files]
     pool_names = {POOL: pools.runs, UPKEEP_POOL: pools.upkeep}
     for item in described["deployments"]:
@@ -162,15 +160,15 @@ def _stage_group(adapt: Mapping[str, Any], pool: str) -> dict[str, Any]:
     return {**adapt, **changes}
 
 
-def _filled(root: Path, rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
+def _filled(rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
     """Yield the names of deployments with the initial values of their forms."""
     yield "adapt", AdaptConfig()
     yield "evaluate-model", EvaluateModelConfig()
     yield "reconcile", ReconcileConfig()
     yield "promote", PromoteConfig()
     yield "rollback", RollbackConfig()
-    yield "compare", load_settings(CompareConfig, root / _COMPARISONS / "closed-world.yaml")
-    yield "advise", load_settings(AdviseConfig, root / _COMPARISONS / "advice.yaml")
+    yield "compare", load_settings(CompareConfig, _COMPARISONS / "closed-world.yaml")
+    yield "advise", load_settings(AdviseConfig, _COMPARISONS / "advice.yaml")
     for name in _ROUNDS:
         yield name, rounds
 

@@ -1,8 +1,10 @@
-"""Start Prefect and MLflow servers and workers as child processes: for `mixcpt up`, and for a single run."""
+"""Start Prefect and MLflow servers and workers as child processes, and notify them of a new corpus."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -11,14 +13,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import Popen
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.process.devices import usable_devices
-from mixcpt.process.supervisor import log_tail, module_path, supervised
-from mixcpt.servers.deployment import POOL, UPKEEP_POOL, deploy
+from mixcpt.process.supervisor import log_tail, supervised
+from mixcpt.servers.deployment import POOL, PROJECT_ROOT, UPKEEP_POOL, deploy, module_path
+
+if TYPE_CHECKING:
+    from mixcpt.rounds.registration import Delivery
 
 HOST = "127.0.0.1"
+EVENT = "mixcpt.corpus.registered"
+_EVENT_SECONDS = 120
 _START_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 30
@@ -39,14 +46,11 @@ class Stack:
         return f"{self.prefect}/api"
 
 
-def run_stack(
-    store: Path, *, root: Path, prefect_port: int, mlflow_port: int, slots: int = 0, global_slots: int = 0
-) -> None:
+def run_stack(store: Path, *, prefect_port: int, mlflow_port: int, slots: int = 0, global_slots: int = 0) -> None:
     """Run a Prefect server, an MLflow server and workers until Ctrl-C or SIGTERM.
 
     Args:
         store: Folder of the artifact store, with the databases of both servers.
-        root: Folder with the flows; the working directory of the workers.
         prefect_port: Port of the Prefect server.
         mlflow_port: Port of the MLflow server.
         slots: Number of runs at the same time; 0 means one per GPU, and at least one.
@@ -56,10 +60,8 @@ def run_stack(
         ConfigError: If a port is in use.
         MixcptError: If a server does not start, or ends.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    servers = running_stack(
-        store, root, prefect_port=prefect_port, mlflow_port=mlflow_port, slots=slots, global_slots=global_slots
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    servers = running_stack(store, prefect_port, mlflow_port, slots=slots, global_slots=global_slots)
     with suppress(KeyboardInterrupt), servers as (stack, processes):
         print(f"Prefect   {stack.prefect}   Deployments, adapt, Custom run")
         print(f"MLflow    {stack.mlflow}")
@@ -70,14 +72,7 @@ def run_stack(
 
 @contextmanager
 def running_stack(
-    store: Path,
-    root: Path,
-    prefect_port: int,
-    mlflow_port: int,
-    *,
-    slots: int = 0,
-    global_slots: int = 0,
-    presets: bool = True,
+    store: Path, prefect_port: int, mlflow_port: int, *, slots: int = 0, global_slots: int = 0, presets: bool = True
 ) -> Iterator[tuple[Stack, dict[str, "Popen[bytes]"]]]:
     """Start a stack and yield its addresses and processes; stop them when the block is left."""
     require_free(prefect_port, "--prefect-port")
@@ -91,22 +86,22 @@ def running_stack(
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "mixcpt",
-        "PWD": str(root),
-        "PYTHONPATH": module_path(root),
+        "PWD": str(PROJECT_ROOT),
+        "PYTHONPATH": module_path(),
     }
     with ExitStack() as processes:
 
         def start(name: str, *arguments: str) -> tuple["Popen[bytes]", Path]:
             log = store / "logs" / f"{name}.txt"
             command = [sys.executable, "-m", *arguments]
-            running = supervised(command, log_path=log, environment=environment, working_directory=root)
+            running = supervised(command, log_path=log, environment=environment, working_directory=PROJECT_ROOT)
             return processes.enter_context(running), log
 
         prefect, prefect_log = start("prefect-server", *_prefect_server(prefect_port))
         mlflow, mlflow_log = start("mlflow-server", *_mlflow_server(store, mlflow_port))
         wait_until_healthy("the Prefect server", f"{stack.api}/health", prefect, prefect_log)
         wait_until_healthy("the MLflow server", f"{stack.mlflow}/health", mlflow, mlflow_log)
-        deploy(stack.api, store, root=root, environment=environment, presets=presets)
+        deploy(stack.api, store, environment=environment, presets=presets)
         if global_slots:
             setup, log = start("setup", "deployments.slots", str(global_slots))
             if setup.wait():
@@ -133,6 +128,28 @@ def running_api(store: Path) -> str:
     return stack.api if _get(f"{stack.api}/health") is not None else ""
 
 
+def announce(delivery: "Delivery", store: Path) -> str:
+    """Notify the configured Prefect server, or that of `mixcpt up`, and return a sentence about the result.
+
+    Re-adaptations also find the corpus in the store.
+    """
+    later = "the next scheduled or manual re-adaptation finds it"
+    api = os.environ.get("PREFECT_API_URL", "") or running_api(store)
+    if not api:
+        return f"no Prefect server is running; {later}"
+    payload = {"corpus": delivery.name, "fingerprint": delivery.ref.fingerprint, "documents": delivery.num_documents}
+    resource = ("--resource-id", f"mixcpt.corpus.{delivery.name}")
+    command = [sys.executable, "-m", "prefect", "event", "emit", EVENT, *resource, "--payload", json.dumps(payload)]
+    environment = {**os.environ, **prefect_environment(store), "PREFECT_API_URL": api}
+    try:
+        emitted = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_EVENT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"the Prefect server at {api} did not answer within {_EVENT_SECONDS} seconds; {later}"
+    if emitted.returncode:
+        return f"the Prefect server at {api} refused the event ({emitted.stderr.strip()[-200:]}); {later}"
+    return f"notified the Prefect server at {api}: event {EVENT}"
+
+
 def _note(store: Path) -> Path:
     return store / "stack.json"
 
@@ -156,14 +173,9 @@ def _wait_for_the_end(processes: dict[str, "Popen[bytes]"]) -> None:
     while True:
         for name, process in processes.items():
             if process.poll() is not None:
-                raise MixcptError(
-                    f"{name} ended with code {process.returncode}", "read its log in the folder logs of the store"
-                )
+                problem = f"{name} ended with code {process.returncode}"
+                raise MixcptError(problem, "read its log in the folder logs of the store")
         time.sleep(1.0)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -32,7 +32,7 @@ METRIC = "eval/domain_bits_per_byte/bits_per_byte"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("browser") / "store", ROOT, free_port(), free_port()) as (stack, _):
+    with running_stack(tmp_path_factory.mktemp("browser") / "store", free_port(), free_port()) as (stack, _):
         yield stack
 
 

@@ -11,14 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from mixcpt.bases.new_base import Shape, write_new_base
-from mixcpt.cli.base import new_base
+from mixcpt.cli.bases import new_base
 from mixcpt.config import BaseModelConfig, CurationConfig, FilesSource
 from mixcpt.curation.pipeline import curate
 from mixcpt.errors import ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import resolve_model
 
-SMALL = Shape(vocabulary=400, hidden=32, layers=2, heads=2, context=128)
+VOCABULARY = 400
+SMALL = Shape(hidden=32, layers=2, heads=2, context=128)
 TEXT = "Die Größe der Lichtung: 34 m² ✓. The heart has four chambers, and each of them beats.\n"
 
 
@@ -37,11 +38,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
 
 
 def test_new_base_loads_and_its_tokenizer_gives_every_text_back(corpus: ArtifactRef, tmp_path: Path) -> None:
-    num_parameters = write_new_base(tmp_path / "base", corpus, SMALL, seed=0)
+    num_parameters = write_new_base(tmp_path / "base", corpus, SMALL, vocabulary=VOCABULARY, seed=0)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.num_parameters() == num_parameters
-    assert len(tokenizer) <= SMALL.vocabulary
+    assert len(tokenizer) <= VOCABULARY
     ids = tokenizer(TEXT)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id and len(ids) < len(TEXT) / 2  # the tokenizer has learned these words
     strange = "ʘ 漢字 \t\x07 no such word"
@@ -54,7 +55,7 @@ def test_new_base_loads_and_its_tokenizer_gives_every_text_back(corpus: Artifact
 def test_new_base_depends_only_on_its_seed(corpus: ArtifactRef, tmp_path: Path) -> None:
     digests = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_new_base(tmp_path / name, corpus, SMALL, seed=seed)
+        write_new_base(tmp_path / name, corpus, SMALL, vocabulary=VOCABULARY, seed=seed)
         digests.append(resolve_model(BaseModelConfig(model=str(tmp_path / name))).digest)
     assert digests[0] == digests[1] != digests[2]
 
@@ -63,9 +64,9 @@ def test_new_base_refuses_a_full_folder_and_heads_that_do_not_fit(corpus: Artifa
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("x")
     with pytest.raises(ModelError, match="is not empty"):
-        write_new_base(tmp_path / "full", corpus, SMALL, seed=0)
+        write_new_base(tmp_path / "full", corpus, SMALL, vocabulary=VOCABULARY, seed=0)
     with pytest.raises(ModelError, match="3 heads cannot divide a width of 32"):
-        write_new_base(tmp_path / "odd", corpus, Shape(hidden=32, heads=3), seed=0)
+        write_new_base(tmp_path / "odd", corpus, Shape(hidden=32, heads=3), vocabulary=VOCABULARY, seed=0)
 
 
 def test_new_base_command_writes_the_folder_of_the_settings(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixcpt.bases.build_base import read_recipe, verify_base
+from mixcpt.bases.build_base import read_recipe, verify_base, write_untrained
 from mixcpt.closed_world import WorldItem, items
-from mixcpt.closed_world.network import write_untrained
 from mixcpt.closed_world.reading import reading_losses
 from mixcpt.closed_world.tokenizer import build_tokenizer
 from mixcpt.config import BaseModelConfig, ClosedWorldTask

@@ -20,7 +20,7 @@ UPKEEP = {"reconcile", "promote", "rollback"}
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, dict[str, Any]]:
-    described = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig(name="ours"), cron="0 4 * * *")
+    described = deployments(STORE, pools=Pools("gpu"), rounds=ReadaptConfig(name="ours"), cron="0 4 * * *")
     names = [deployment["name"] for deployment in described["deployments"]]
     assert len(names) == len(set(names))
     return dict(zip(names, described["deployments"], strict=True))
@@ -55,7 +55,7 @@ def test_every_flow_and_preset_has_a_deployment(described: dict[str, dict[str, A
 
 
 def test_gpu_pool_gets_the_gpu_stages_of_every_run() -> None:
-    described = deployments(ROOT, STORE, pools=Pools("cpu", gpu="gpu"), rounds=ReadaptConfig())["deployments"]
+    described = deployments(STORE, pools=Pools("cpu", gpu="gpu"), rounds=ReadaptConfig())["deployments"]
     (stage_group,) = (deployment for deployment in described if deployment["work_pool"]["name"] == "gpu")
     assert (stage_group["name"], flow_of(stage_group).name) == ("gpu", "stage-group")
     runs = [deployment["parameters"]["config"] for deployment in described if deployment is not stage_group]
@@ -64,12 +64,12 @@ def test_gpu_pool_gets_the_gpu_stages_of_every_run() -> None:
 
 
 def test_gpu_pool_equal_to_the_run_pool_gets_no_separate_stages() -> None:
-    described = deployments(ROOT, STORE, pools=Pools("cpu", gpu="cpu"), rounds=ReadaptConfig())
-    assert described == deployments(ROOT, STORE, pools=Pools("cpu"), rounds=ReadaptConfig())
+    described = deployments(STORE, pools=Pools("cpu", gpu="cpu"), rounds=ReadaptConfig())
+    assert described == deployments(STORE, pools=Pools("cpu"), rounds=ReadaptConfig())
 
 
 def test_upkeep_can_share_the_run_pool() -> None:
-    described = deployments(ROOT, STORE, pools=Pools("cpu", "cpu"), rounds=ReadaptConfig())["deployments"]
+    described = deployments(STORE, pools=Pools("cpu", "cpu"), rounds=ReadaptConfig())["deployments"]
     assert {deployment["work_pool"]["name"] for deployment in described} == {"cpu"}
 
 
@@ -84,7 +84,7 @@ def test_presets_state_hardware_time_and_result(described: dict[str, dict[str, A
 
 def test_rounds_have_a_schedule_an_event_and_one_at_a_time(described: dict[str, dict[str, Any]]) -> None:
     assert described["readapt"]["schedules"] == [{"cron": "0 4 * * *", "timezone": "UTC", "active": True}]
-    off = deployments(ROOT, STORE, pools=Pools("gpu"), rounds=ReadaptConfig())["deployments"]
+    off = deployments(STORE, pools=Pools("gpu"), rounds=ReadaptConfig())["deployments"]
     assert next(deployment for deployment in off if deployment["name"] == "readapt")["schedules"][0]["active"] is False
     (trigger,) = described["readapt-on-corpus"]["triggers"]
     assert trigger["expect"] == ["mixcpt.corpus.registered"]
