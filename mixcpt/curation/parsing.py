@@ -5,20 +5,19 @@ from itertools import islice
 from typing import Any
 
 from mixcpt.config import FilesSource, Source
-from mixcpt.curation.dialogue import NotADialogue, split_dialogue
-from mixcpt.curation.fields import field_names
-from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record, printable
+from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record, field_names, printable
 
+_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _MAX_NAMED_FIELDS = 12
 _JSON_NAMES = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
 
 
 class _Unusable(Exception):
-    """Raised if a field of the current record cannot be used."""
+    """Raised with field and reason if a field of the current record cannot be used."""
 
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(field, reason)
-        self.field, self.reason = field, reason
+
+class NotADialogue(ValueError):
+    """Raised for a text that does not consist of a prompt and an answer; the message is the reason."""
 
 
 class RecordParser:
@@ -35,7 +34,7 @@ class RecordParser:
         try:
             texts = self._texts(raw.values)
         except _Unusable as problem:
-            return raw.defect(problem.field, problem.reason)
+            return raw.defect(*problem.args)
         title = raw.values.get("title")
         return Record(
             id=self._unique_id(raw),
@@ -88,6 +87,27 @@ class RecordParser:
         """Return the name, with #2, #3 ... appended from its second use on."""
         count = self._times_seen[name] = self._times_seen.get(name, 0) + 1
         return name if count == 1 else self._numbered(f"{name}#{count}")
+
+
+def split_dialogue(text: str) -> tuple[str, str]:
+    """Return prompt and last answer of a dialogue of `Human:` and `Assistant:` turns, the form of the HH-RLHF data.
+
+    A single question becomes plain text. Prompts of several turns keep their role names, because the speakers cannot
+    be distinguished without them.
+    """
+    before, marker, answer = ("\n\n" + text.lstrip()).rpartition(_ASSISTANT)
+    if not marker:
+        raise NotADialogue("has no 'Assistant:' turn")
+    if _HUMAN in answer:
+        raise NotADialogue("ends with a 'Human:' turn, not with an answer")
+    if not answer.strip():
+        raise NotADialogue("has an empty last answer")
+    if not before.startswith(_HUMAN):
+        raise NotADialogue("does not begin with a 'Human:' turn")
+    if not before.removeprefix(_HUMAN).strip():
+        raise NotADialogue("has an empty question")
+    several_turns = _ASSISTANT in before or before.count(_HUMAN) > 1
+    return (before if several_turns else before.removeprefix(_HUMAN)).strip(), answer.strip()
 
 
 def _split(values: Mapping[str, Any], field: str) -> tuple[str, str]:

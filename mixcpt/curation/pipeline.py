@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mixcpt.config import CurationConfig, Pool
-from mixcpt.curation.heldout import split_heldout
-from mixcpt.curation.keys import curation_key
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
-from mixcpt.curation.sources import OpenSource, open_sources
-from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps
+from mixcpt.curation.sources import OpenSource, curation_key, open_sources
+from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps, split_heldout
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
@@ -37,7 +36,7 @@ def curate(config: CurationConfig, *, seed: int, store: ArtifactStore) -> Artifa
 def _build(folder: Path, config: CurationConfig, sources: list[OpenSource], seed: int) -> Mapping[str, Any]:
     corpus = clean(config, sources, seed)
     require_domain(corpus)
-    report = corpus.write(folder)
+    report = asdict(corpus.write(folder))
     _log.info("kept %d records, removed %d", len(corpus.kept), len(corpus.removed))
     return {name: value for name, value in report.items() if name != "removed"} | {"removed": len(corpus.removed)}
 
@@ -53,10 +52,13 @@ def clean(
     """
     corpus = Corpus(sources=sources)
     pools = _read(sources, corpus)
-    registered = [Repeats(known, "registered already as", "registered")] if known else []
+    cleaning: list[Step] = [Normalise()] if config.normalise else []
+    cleaning.append(MinLength(config.min_characters))
+    if known:
+        cleaning.append(Repeats(known, "registered already as", "registered"))
     training: dict[Pool, list[Record]] = {}
     for pool, records in pools.items():
-        training[pool] = list(run_steps(records, [*_cleaning(config), *registered], corpus.removed.append))
+        training[pool] = list(run_steps(records, cleaning, corpus.removed.append))
         if pool in DOCUMENT_POOLS:
             training[pool], heldout = split_heldout(training[pool], config.heldout_fraction, seed)
             duplicates = [Duplicates("duplicate of held-out")] if config.deduplicate else []
@@ -84,12 +86,6 @@ def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Reco
         level = logging.WARNING if num_quarantined else logging.INFO
         _log.log(level, "%s: %d records, %d quarantined", name, corpus.num_read[name], num_quarantined)
     return pools
-
-
-def _cleaning(config: CurationConfig) -> list[Step]:
-    """Return the steps that treat every record independently."""
-    steps: list[Step] = [Normalise()] if config.normalise else []
-    return [*steps, MinLength(config.min_characters)]
 
 
 def require_domain(corpus: Corpus) -> None:

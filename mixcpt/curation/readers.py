@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcpt.config import Source
-from mixcpt.curation.fields import field_names, wanted_fields
-from mixcpt.curation.records import Defect, RawRecord
+from mixcpt.curation.records import Defect, RawRecord, field_names, wanted_fields
 
 Item = RawRecord | Defect
 
@@ -57,25 +56,21 @@ def _parse_line(line: bytes, name: str, number: int) -> Item:
     try:
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
-        return Defect(file=name, line=number, reason=f"is no valid UTF-8 at byte {error.start}", raw=_visible(line))
+        reason = f"is no valid UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
-        return Defect(
-            file=name, line=number, reason=f"broken JSON: {error.msg} at column {error.colno}", raw=_visible(line)
-        )
+        reason = f"broken JSON: {error.msg} at column {error.colno}"
     except (RecursionError, ValueError) as error:
-        return Defect(file=name, line=number, reason=f"broken JSON: {error}", raw=_visible(line))
-    return _object(value, name, number, _visible(line))
+        reason = f"broken JSON: {error}"
+    else:
+        return _object(value, name, number, _visible(line))
+    return Defect(file=name, line=number, reason=reason, raw=_visible(line))
 
 
 def _object(value: Any, name: str, number: int, raw: str) -> Item:
     if isinstance(value, dict):
         return RawRecord(name, number, value)
-    return Defect(
-        file=name,
-        line=number,
-        reason=f"holds a {type(value).__name__} where an object (field: value) was expected",
-        raw=raw,
-    )
+    reason = f"holds a {type(value).__name__} where an object (field: value) was expected"
+    return Defect(file=name, line=number, reason=reason, raw=raw)
 
 
 def _read_json(path: Path, name: str, source: Source) -> Iterator[Item]:
@@ -87,9 +82,8 @@ def _read_json(path: Path, name: str, source: Source) -> Iterator[Item]:
     elif not text.strip() or isinstance(_parse_line(content.strip().partition(b"\n")[0], name, 1), RawRecord):
         yield from _read_lines(path, name, source)
     else:
-        yield Defect(
-            file=name, line=1, reason=damage or "holds neither a list of records nor one record a line", raw=text
-        )
+        reason = damage or "holds neither a list of records nor one record a line"
+        yield Defect(file=name, line=1, reason=reason, raw=text)
 
 
 def _members(text: str, name: str, damage: str) -> Iterator[Item]:
@@ -103,9 +97,8 @@ def _members(text: str, name: str, damage: str) -> Iterator[Item]:
             if text[following : following + 1] not in (",", "]"):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, following)
         except (ValueError, RecursionError) as error:
-            yield Defect(
-                file=name, line=line, reason=damage or f"broken JSON, the rest is lost: {error}", raw=text[position:]
-            )
+            reason = damage or f"broken JSON, the rest is lost: {error}"
+            yield Defect(file=name, line=line, reason=reason, raw=text[position:])
             return
         yield _object(value, name, line, text[position:end])
         position = following if text[following] == "]" else _skip_space(text, following + 1)

@@ -1,11 +1,11 @@
-"""The records of curation: raw records, defects of unusable ones, and parsed records."""
+"""The records of curation: raw records and the fields read from them, defects, and parsed records."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mixcpt.config import Pool
+from mixcpt.config import FieldNames, FilesSource, HuggingFaceSource, Pool, Source
 
 TEXT_NAMES: dict[Pool, tuple[str, ...]] = {
     "domain": ("text",),
@@ -76,6 +76,23 @@ class Record:
     @property
     def num_bytes(self) -> int:
         return sum(len(text.encode()) for text in self.texts)
+
+
+def field_names(source: Source) -> FieldNames:
+    """Return the field names of a source; the closed world has the default names."""
+    return source.fields if isinstance(source, FilesSource | HuggingFaceSource) else FieldNames()
+
+
+def wanted_fields(source: Source) -> tuple[str, ...]:
+    """Return all fields that are read from the records of a source."""
+    fields = field_names(source)
+    by_pool: dict[Pool, tuple[str, ...]] = {
+        "domain": (fields.text, "title"),
+        "general": (fields.text, "title"),
+        "instructions": (fields.prompt, fields.input, fields.response, fields.text),
+        "preferences": (fields.prompt, fields.input, fields.chosen, fields.rejected),
+    }
+    return (fields.id, *by_pool[source.pool])
 
 
 def printable(text: str) -> str:

@@ -2,15 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixcpt.config import Pool
+from mixcpt.curation.corpus_report import FILE, CorpusReport, PoolReport, RemovedRecords, SourceReport
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record, printable
 from mixcpt.curation.sources import OpenSource
 from mixcpt.curation.steps import Removal
@@ -18,7 +19,7 @@ from mixcpt.curation.steps import Removal
 _TABLES: dict[Pool, str] = {"instructions": "instructions.parquet", "preferences": "preferences.parquet"}
 _REMOVED_COLUMNS = ("pool", "source", "id", "step", "reason", "text")
 _QUARANTINE_COLUMNS = ("source", "file", "line", "field", "reason", "raw")
-_NOTHING = {"records": 0, "bytes": 0}
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(kw_only=True)
@@ -34,15 +35,24 @@ class Corpus:
     heldout: list[Record] = field(default_factory=list)
     kept: list[Record] = field(default_factory=list)
 
-    def report(self) -> dict[str, Any]:
-        """Return the counts as JSON values: by pool, by source, and by reason of removal."""
-        kept, heldout = _tally(self.kept, by="pool"), _tally(self.heldout, by="pool")
-        pools = {
-            pool: {**kept.get(pool, _NOTHING), "heldout": heldout.get(pool, _NOTHING)["records"]} for pool in TEXT_NAMES
-        }
-        return {"pools": pools, "sources": self._source_reports(), "removed": self._removals()}
+    def report(self) -> CorpusReport:
+        """Return the counts by pool, by source, and by reason of removal."""
+        kept, num_bytes = _count((record.pool, record) for record in self.kept)
+        heldout = Counter(record.pool for record in self.heldout)
+        removed, removed_bytes = _count((removal.group, removal.verdict.record) for removal in self.removed)
+        return CorpusReport(
+            pools={
+                pool: PoolReport(records=kept[pool], bytes=num_bytes[pool], heldout=heldout[pool])
+                for pool in TEXT_NAMES
+            },
+            sources=self._source_reports(),
+            removed=tuple(
+                RemovedRecords(*group, records=records, bytes=removed_bytes[group])
+                for group, records in removed.items()
+            ),
+        )
 
-    def write(self, folder: Path) -> dict[str, Any]:
+    def write(self, folder: Path) -> CorpusReport:
         """Write the report and the six tables into `folder`, and return the report."""
         for pool, file in _TABLES.items():
             names = ("id", "source", *TEXT_NAMES[pool])
@@ -53,38 +63,27 @@ class Corpus:
         _write_table(folder / "removed.parquet", _REMOVED_COLUMNS, self._removed_rows())
         _write_table(folder / "quarantine.parquet", _QUARANTINE_COLUMNS, self._quarantine_rows())
         report = self.report()
-        (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+        (folder / FILE).write_text(json.dumps(asdict(report), indent=2), encoding="utf-8")
         return report
 
-    def _source_reports(self) -> dict[str, dict[str, Any]]:
-        kept, heldout = _tally(self.kept, by="source"), _tally(self.heldout, by="source")
+    def _source_reports(self) -> dict[str, SourceReport]:
+        kept, num_bytes = _count((record.source, record) for record in self.kept)
+        heldout = Counter(record.source for record in self.heldout)
         removed = Counter(removal.verdict.record.source for removal in self.removed)
         quarantined = Counter(source for source, _ in self.quarantined)
         return {
-            (name := source.config.name): {
-                "pool": source.config.pool,
-                "read": self.num_read[name],
-                "quarantined": quarantined[name],
-                "removed": removed[name],
-                "heldout": heldout.get(name, _NOTHING)["records"],
-                "kept": kept.get(name, _NOTHING)["records"],
-                "bytes": kept.get(name, _NOTHING)["bytes"],
-                "files": [content.to_json() for content in source.contents],
-            }
+            (name := source.config.name): SourceReport(
+                pool=source.config.pool,
+                read=self.num_read[name],
+                quarantined=quarantined[name],
+                removed=removed[name],
+                heldout=heldout[name],
+                kept=kept[name],
+                bytes=num_bytes[name],
+                files=source.contents,
+            )
             for source in self.sources
         }
-
-    def _removals(self) -> list[dict[str, Any]]:
-        records: Counter[tuple[str, str, str]] = Counter()
-        sizes: Counter[tuple[str, str, str]] = Counter()
-        for removal in self.removed:
-            group = (removal.step, removal.verdict.reason, removal.verdict.record.source)
-            records[group] += 1
-            sizes[group] += removal.verdict.record.num_bytes
-        return [
-            {"step": step, "reason": reason, "source": source, "records": count, "bytes": sizes[step, reason, source]}
-            for (step, reason, source), count in records.items()
-        ]
 
     def _removed_rows(self) -> Iterable[tuple[str, ...]]:
         for removal in self.removed:
@@ -97,14 +96,14 @@ class Corpus:
             yield source, defect.file, defect.line, defect.field, printable(defect.reason), defect.excerpt
 
 
-def _tally(records: Iterable[Record], *, by: Literal["pool", "source"]) -> dict[str, dict[str, int]]:
-    """Return the number of records and their bytes, by pool or by source."""
-    tally: dict[str, dict[str, int]] = {}
-    for record in records:
-        entry = tally.setdefault(record.pool if by == "pool" else record.source, dict(_NOTHING))
-        entry["records"] += 1
-        entry["bytes"] += record.num_bytes
-    return tally
+def _count(records: Iterable[tuple[Key, Record]]) -> tuple[Counter[Key], Counter[Key]]:
+    """Return the number of records and their bytes, by key."""
+    numbers: Counter[Key] = Counter()
+    sizes: Counter[Key] = Counter()
+    for key, record in records:
+        numbers[key] += 1
+        sizes[key] += record.num_bytes
+    return numbers, sizes
 
 
 def _write_documents(path: Path, records: Iterable[Record]) -> None:

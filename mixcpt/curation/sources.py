@@ -2,36 +2,27 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from mixcpt.config import ClosedWorldSource, CurationConfig, FilesSource, HuggingFaceSource, Source
-from mixcpt.curation.fields import wanted_fields
+from mixcpt import closed_world
+from mixcpt.config import CurationConfig, FilesSource, HuggingFaceSource, Source
+from mixcpt.curation.corpus_report import SourceFile
 from mixcpt.curation.files import FileSearch, find_files
 from mixcpt.curation.parsing import RecordParser
 from mixcpt.curation.readers import Item, read_file
-from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record
+from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record, wanted_fields
 from mixcpt.errors import ConfigError
+from mixcpt.store.artifacts import StageKey
 from mixcpt.store.fingerprint import file_digest, fingerprint
 
 _log = logging.getLogger("mixcpt.curation")
 _LOG_EVERY = 50_000
-
-
-@dataclass(frozen=True)
-class FileContent:
-    """Identity of the content of a file or of a dataset without files."""
-
-    name: str
-    sha256: str
-    bytes: int
-
-    def to_json(self) -> dict[str, str | int]:
-        return {"name": self.name, "sha256": self.sha256, "bytes": self.bytes}
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -39,14 +30,14 @@ class OpenSource:
     """A source with the digest of its content; it can be read several times."""
 
     config: Source
-    contents: tuple[FileContent, ...]
+    contents: tuple[SourceFile, ...]
     places: tuple[str, ...]
     """Paths or addresses, for the record only; they do not change any fingerprint."""
     items: Callable[[], Iterator[Item]]
 
     @property
     def digest(self) -> str:
-        return fingerprint([content.to_json() for content in self.contents])
+        return fingerprint([vars(content) for content in self.contents])
 
     def records(self) -> Iterator[Record | Defect]:
         """Yield the records of the source, with a defect for every unusable one; at most `limit` of them."""
@@ -66,7 +57,7 @@ def check_sources(config: CurationConfig) -> list[str]:
             problems += find_files(source, key).problems
             if source.dialogue != "none" and source.pool in DOCUMENT_POOLS:
                 problems.append(f"{key}.dialogue: splits prompts from answers, but pool {source.pool} holds documents")
-        elif isinstance(source, HuggingFaceSource) and _looks_local(source) and not _folder(source).is_dir():
+        elif isinstance(source, HuggingFaceSource) and _is_missing(source):
             problems.append(f"{key}.path: there is no folder {source.path}")
     return problems
 
@@ -85,6 +76,17 @@ def open_sources(config: CurationConfig) -> list[OpenSource]:
     return [_open(source, f"curation.sources[{index}]") for index, source in enumerate(config.sources)]
 
 
+def curation_key(config: CurationConfig, sources: Sequence[OpenSource], seed: int) -> StageKey:
+    """Return the key of the corpus of some open sources: their content decides it, not their paths."""
+    settings = config.model_dump(mode="json", exclude={"sources": {"__all__": {"path", "paths"}}})
+    return StageKey(
+        kind="corpus",
+        version=_VERSION,
+        settings={"curation": settings, "seed": seed},
+        inputs={source.config.name: source.digest for source in sources},
+    )
+
+
 def _open(source: Source, key: str) -> OpenSource:
     _log.info("%s: opening", source.name)
     if isinstance(source, FilesSource):
@@ -92,7 +94,7 @@ def _open(source: Source, key: str) -> OpenSource:
     if isinstance(source, HuggingFaceSource):
         name = _folder(source).name if _folder(source).is_dir() else source.path
         return _from_rows(source, name, _load_huggingface(source, key), (source.path,))
-    return _from_rows(source, f"closed-world-{source.seed}", list(_closed_world(source)), ())
+    return _from_rows(source, f"closed-world-{source.seed}", list(closed_world.records(source)), ())
 
 
 def _open_files(source: FilesSource, search: FileSearch) -> OpenSource:
@@ -102,7 +104,9 @@ def _open_files(source: FilesSource, search: FileSearch) -> OpenSource:
     named = list(zip(search.files, search.names(), strict=True))
     return OpenSource(
         config=source,
-        contents=tuple(FileContent(name, file_digest(path), path.stat().st_size) for path, name in named),
+        contents=tuple(
+            SourceFile(name=name, sha256=file_digest(path), bytes=path.stat().st_size) for path, name in named
+        ),
         places=tuple(str(path.resolve()) for path in search.files),
         items=lambda: chain.from_iterable(read_file(path, name, source) for path, name in named),
     )
@@ -117,16 +121,10 @@ def _from_rows(source: Source, name: str, rows: Iterable[Mapping[str, Any]], pla
         size += len(line)
     return OpenSource(
         config=source,
-        contents=(FileContent(name, digest.hexdigest(), size),),
+        contents=(SourceFile(name=name, sha256=digest.hexdigest(), bytes=size),),
         places=places,
         items=lambda: (RawRecord(name, number, row) for number, row in enumerate(rows, start=1)),
     )
-
-
-def _closed_world(source: ClosedWorldSource) -> Iterator[dict[str, str]]:
-    from mixcpt.closed_world import records
-
-    return records(source)
 
 
 def _load_huggingface(source: HuggingFaceSource, key: str) -> Iterable[Mapping[str, Any]]:
@@ -159,5 +157,5 @@ def _folder(source: HuggingFaceSource) -> Path:
     return Path(source.path).expanduser()
 
 
-def _looks_local(source: HuggingFaceSource) -> bool:
-    return source.path.startswith((".", "~", "/"))
+def _is_missing(source: HuggingFaceSource) -> bool:
+    return source.path.startswith((".", "~", "/")) and not _folder(source).is_dir()

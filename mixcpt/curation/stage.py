@@ -1,8 +1,7 @@
 """The stage `curate` for the registry of stages."""
 
 from mixcpt.config import CurationConfig
-from mixcpt.curation.keys import curation_key
-from mixcpt.curation.sources import open_sources
+from mixcpt.curation.sources import curation_key, open_sources
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.spool import Tracker

@@ -1,4 +1,4 @@
-"""The cleaning steps: each one keeps or removes records and gives a reason for every removal."""
+"""The cleaning steps, each of which gives a reason for every removal, and the choice of held-out documents."""
 
 import re
 import unicodedata
@@ -15,6 +15,8 @@ _LINE_END = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
 """Markers that exported datasets leave at the end of a text."""
+_MIN_POOL = 20
+"""Minimum number of documents in a pool that has at least one held-out document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Removal:
 
     step: str
     verdict: Verdict
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Step, reason and source: reports count removals by them."""
+        return self.step, self.verdict.reason, self.verdict.record.source
 
 
 def run_steps(records: Iterable[Record], steps: Sequence[Step], remove: Callable[[Removal], None]) -> Iterator[Record]:
@@ -128,6 +135,29 @@ def content_key(record: Record) -> bytes:
 def text_key(text: str) -> bytes:
     """Return the `content_key` of a document with this text."""
     return sha256(text.encode()).digest()
+
+
+def split_heldout(records: Sequence[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Return the training documents and the held-out documents.
+
+    A document is held out if the hash of its text and the seed is below `fraction`. Adding documents therefore moves no
+    other document, and equal documents stay together. At least one document of a pool of 20 or more is held out, and at
+    least one text remains for training.
+    """
+    draws = {content_key(record): _draw(record, seed) for record in records}
+    heldout = {key for key, draw in draws.items() if draw < fraction}
+    if not heldout and fraction > 0 and len(records) >= _MIN_POOL:
+        heldout = {min(draws, key=draws.__getitem__)}
+    if len(heldout) == len(draws) and heldout:
+        heldout.remove(max(draws, key=draws.__getitem__))
+    training = [record for record in records if content_key(record) not in heldout]
+    return training, [record for record in records if content_key(record) in heldout]
+
+
+def _draw(record: Record, seed: int) -> float:
+    """Return a number in [0, 1) that depends only on the text and the seed."""
+    digest = sha256(f"{seed}\0".encode() + content_key(record)).digest()
+    return int.from_bytes(digest[:6]) / 2**48
 
 
 def clean_text(text: str) -> str:

@@ -123,11 +123,14 @@ def _write(corpus: Corpus, config: CorpusConfig, name: str, folder: Path) -> Met
     dumped = [task.model_dump(mode="json") | {"name": f"{prefix}_{task.name}"} for task in tasks]
     described = {"name": name, "note": config.note, "tasks": dumped}
     (folder / _FILE).write_text(json.dumps(described, indent=2, ensure_ascii=False), encoding="utf-8")
-    (counts,) = report["sources"].values()
+    (counts,) = report.sources.values()
     return {
         "name": name,
-        "documents": counts["kept"],
-        **{key: counts[key] for key in ("read", "heldout", "removed", "quarantined")},
+        "documents": counts.kept,
+        "read": counts.read,
+        "heldout": counts.heldout,
+        "removed": counts.removed,
+        "quarantined": counts.quarantined,
     }
 
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixcpt.config import FieldNames, FilesSource, Pool
-from mixcpt.curation.dialogue import NotADialogue, split_dialogue
-from mixcpt.curation.parsing import RecordParser
+from mixcpt.curation.parsing import NotADialogue, RecordParser, split_dialogue
 from mixcpt.curation.records import Defect, RawRecord, Record
 
 ONE_TURN = "\n\nHuman: Why is the sky blue?\n\nAssistant: Because of scattering."

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixcpt.config import Pool
-from mixcpt.curation.heldout import split_heldout
 from mixcpt.curation.records import Record
-from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Removal, clean_text, run_steps
+from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Removal, clean_text, run_steps, split_heldout
 
 
 def document(text: str, name: str = "", source: str = "s", pool: Pool = "domain") -> Record:
