@@ -34,8 +34,8 @@ def adapt(
 
     Args:
         config: Settings, for example from `mixcpt.load_config`.
-        on_stage: Called with the name of each stage before it starts.
-        tracker: Receives the metrics of each stage.
+        on_stage: Called before a stage starts, with its name.
+        tracker: Receives the metrics of all stages.
 
     Raises:
         ConfigError: If the settings, sources, tasks or the base model have problems; lists all of them.

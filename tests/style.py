@@ -15,14 +15,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mixcpt", "tasks", "flows")
 LISTED = re.compile(
     r"\b(?:what(?! if)|whoever|nobody|lest|reckon\w*|beside|alone|of each|those (?:of|that|which|who)|"
-    r"who (?:is|are|was|has|had|does)|where (?:it|there|one|none|no|nothing|this|that|they|the|a|an|its|each|some|any|all)"
-    r"|where \w+ (?:is|are|has|have|was|were|does|do)|so-and-so)\b",
+    r"who (?:is|are|was|has|had|does)|"
+    r"where (?:it|there|one|none|no|nothing|this|that|they|the|a|an|its|each|some|any|all)|"
+    r"where \w+ (?:is|are|has|have|was|were|does|do)|so-and-so)\b",
     re.IGNORECASE,
 )
 FRAGMENT = re.compile(
-    r"(?:Of|At|In|To|From|By|For|With|Without|As|After|Before|On|Where|If|Whose|Who|What|How|When|Only|Not|None|Than|Until)\b"
+    r"(?:Of|At|In|To|From|By|For|With|Without|As|After|Before|On|Where|If|Whose|Who|What|How|When|Only|Not|None|Than"
+    r"|Until)\b"
 )
-ACTS = {"write_text", "write_bytes", "mkdir", "unlink", "rename", "rmtree", "produce", "save_pretrained", "execve", "print"}
+ACTS = frozenset("write_text write_bytes mkdir unlink rename rmtree produce save_pretrained execve print".split())
 MESSAGE_CALLS = re.compile(r"(?:\w*Error|TrackingAway|StageInterrupted|Option|Argument)$")
 
 
@@ -66,10 +68,9 @@ def prose(tree: ast.Module) -> Iterator[Prose]:
 
 def _attribute_docs(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Prose]:
     for previous, statement in zip(node.body, node.body[1:], strict=False):
-        is_field = isinstance(previous, ast.AnnAssign | ast.Assign)
-        if is_field and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            if isinstance(statement.value.value, str):
-                yield Prose("field", statement.lineno, statement.value.value)
+        match previous, statement:
+            case ast.AnnAssign() | ast.Assign(), ast.Expr(value=ast.Constant(value=str(text))):
+                yield Prose("field", statement.lineno, text)
 
 
 def _messages(call: ast.Call) -> Iterator[Prose]:
