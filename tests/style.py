@@ -24,7 +24,7 @@ FRAGMENT = re.compile(
     r"(?:Of|At|In|To|From|By|For|With|Without|As|After|Before|On|Where|If|Whose|Who|What|How|When|Only|Not|None|Than"
     r"|Until)\b"
 )
-ACTS = frozenset("write_text write_bytes mkdir unlink rename rmtree produce save_pretrained execve print".split())
+ACTS = {"write_text", "write_bytes", "mkdir", "unlink", "rename", "rmtree", "produce", "save_pretrained", "print"}
 MESSAGE_CALLS = re.compile(r"(?:\w*Error|TrackingAway|StageInterrupted|Option|Argument)$")
 
 
