@@ -4,8 +4,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from mixcpt.config import AdaptConfig
-from mixcpt.records.run import RunResult
-from mixcpt.records.stored import find_stored_run
+from mixcpt.records.run import RunResult, find_stored_run
 from mixcpt.stages.chain import final_role
 from mixcpt.stages.launching import prepare_workers
 from tasks.adaptation import Adaptation, open_adaptation, track

@@ -5,7 +5,7 @@ from prefect import flow
 from flows.compare import compare
 from flows.trials import run_trials
 from mixcpt.config import AdviseConfig
-from mixcpt.records.search import Advice
+from mixcpt.records.comparison import Advice
 from tasks.advice import begin_search, publish_advice
 from tasks.hooks import HOOKS
 

@@ -19,7 +19,6 @@ from tasks.rounds import (
     approval_request,
     check_gates,
     evaluate_others,
-    finished_round,
     one_round_at_a_time,
     open_round,
     publish_round,
@@ -58,11 +57,9 @@ def readapt(config: ReadaptConfig = ReadaptConfig(), cause: Cause = Cause()) -> 
         if verdict.decision == "promoted":
             previous = serve_version(version, config.adapt.runtime)
             record_promotion(opened.registry, version.number, previous, because=verdict.reason)
-        finished = finished_round(
+        return publish_round(
             opened, run, evaluations=evaluations, judgements=judgements, verdict=verdict, version=version
         )
-        publish_round(opened, finished)
-        return finished
 
 
 def _decide(opened: OpenRound, judgements: list[Judgement]) -> Verdict:

@@ -9,16 +9,13 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from mixcpt.config import AdaptConfig, AdviseConfig
-from mixcpt.records.comparison import Comparison
+from mixcpt.records.comparison import Advice, Attempt, Comparison, save_advice
 from mixcpt.records.run import RunResult
-from mixcpt.records.search import Advice, Attempt, save_advice
 from mixcpt.report.comparison.advice import markdown_advice
 from mixcpt.store.artifacts import ArtifactStore
-from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import resolve_model
-from tasks.stage_runs import begin_parent, flow_run_tags
 from tasks.tracking import Place, Tracking, forgiving, open_tracking
-from tasks.trials import Trial, selection_scores
+from tasks.trials import Trial, begin_trials, selection_scores
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -87,16 +84,7 @@ def begin_search(config: AdviseConfig) -> Search:
     The base model is resolved here, before trainings in threads would import the same libraries at the same time.
     """
     resolve_model(config.given.base)
-    settings = config.identity()
-    settings["settings"] = {key: value for key, value in settings["settings"].items() if key != "runtime"}
-    run_id = begin_parent(
-        open_tracking(Place.of(config.runtime)),
-        fingerprint({"advice": settings}),
-        f"{config.name}-search",
-        tags={**flow_run_tags(), "mixcpt.kind": "advice"},
-        params=settings,
-    )
-    return Search(config, run_id or "")
+    return Search(config, begin_trials(config.runtime, "advice", f"{config.name}-search", identity=config.identity()))
 
 
 @task(name="publish advice")

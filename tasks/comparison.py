@@ -17,12 +17,10 @@ from mixcpt.records.run import RunResult
 from mixcpt.report.comparison.summary import ComparisonSummary, summarise_comparison
 from mixcpt.report.comparison.text import comparison_rows, markdown_comparison
 from mixcpt.store.artifacts import ArtifactStore
-from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import resolve_model
 from mixcpt.train.metrics import TrainingMetrics
-from tasks.stage_runs import begin_parent, flow_run_tags
 from tasks.tracking import Place, Tracking, forgiving, open_tracking
-from tasks.trials import Trial, selection_scores
+from tasks.trials import Trial, begin_trials, selection_scores
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,8 @@ def open_comparison(config: CompareConfig) -> OpenComparison:
     The base model is resolved here, before trainings in threads would import the same libraries at the same time.
     """
     resolve_model(config.first.base)
-    settings = {key: value for key, value in config.identity().items() if key != "jobs"}
-    settings["settings"] = {key: value for key, value in settings["settings"].items() if key != "runtime"}
-    run_id = begin_parent(
-        open_tracking(Place.of(config.runtime)),
-        fingerprint({"comparison": settings}),
-        config.name,
-        tags={**flow_run_tags(), "mixcpt.kind": "comparison"},
-        params=settings,
-    )
-    return OpenComparison(config, run_id or "")
+    identity = {key: value for key, value in config.identity().items() if key != "jobs"}
+    return OpenComparison(config, begin_trials(config.runtime, "comparison", config.name, identity=identity))
 
 
 def search_trials(config: CompareConfig) -> list[Trial]:

@@ -149,11 +149,7 @@ def _gate_row(judgement: Judgement) -> dict[str, Any]:
         "task": judgement.task,
         "against": judgement.against,
         "split": judgement.split,
-        "before": round(judgement.before, 4),
-        "after": round(judgement.after, 4),
-        "gain": round(judgement.gain, 4),
-        "low": round(judgement.low, 4),
-        "high": round(judgement.high, 4),
+        **{name: round(getattr(judgement, name), 4) for name in ("before", "after", "gain", "low", "high")},
         "must": f"{judgement.rule} >= {judgement.at_least:g}",
         "holds": "yes" if judgement.holds else outcome,
     }
@@ -191,7 +187,8 @@ def approval_request(opened: OpenRound, judgements: list[Judgement]) -> str:
     return f"Round {opened.plan.number} learned {learned}. All gates hold. Promote its model to champion?\n\n{table}"
 
 
-def finished_round(
+@task(name="publish round")
+def publish_round(
     opened: OpenRound,
     run: RunResult,
     *,
@@ -200,9 +197,9 @@ def finished_round(
     verdict: Verdict,
     version: Version,
 ) -> Round:
-    """Return the record of a round."""
-    plan = opened.plan
-    return Round(
+    """Publish the record of a round and the summary of all rounds, and return the round."""
+    plan, store = opened.plan, opened.store
+    finished = Round(
         number=plan.number,
         name=opened.config.name,
         new=plan.new,
@@ -216,18 +213,13 @@ def finished_round(
         version=version.number,
         decided_by=verdict.by,
     )
-
-
-@task(name="publish round")
-def publish_round(opened: OpenRound, finished: Round) -> ArtifactRef:
-    """Publish the record of a round and the summary of all rounds, and return the reference of the record."""
-    ref = save_round(opened.store, opened.config, finished)
-    rounds = load_rounds(opened.store, opened.config.name)
+    save_round(store, opened.config, finished)
+    rounds = load_rounds(store, opened.config.name)
     text = markdown_rounds(rounds)
     create_markdown_artifact(text, key="rounds", description=f"{finished.name}: gains and losses of each round")
-    page = write_rounds(rounds, opened.store.root / f"rounds-{finished.name}.html")
+    page = write_rounds(rounds, store.root / f"rounds-{finished.name}.html")
     _log_round(opened.registry.tracking, finished, text, page=page)
-    return ref
+    return finished
 
 
 @forgiving

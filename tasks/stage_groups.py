@@ -11,7 +11,6 @@ from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import ObjectNotFound
 
-from mixcpt.config import RuntimeConfig
 from mixcpt.errors import MixcptError, StageInterrupted
 from mixcpt.process.devices import DeviceClaim, device_environment
 from mixcpt.process.supervisor import follow, log_tail
@@ -77,7 +76,7 @@ def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool)
 
 
 def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -> Results:
-    batch = Batch.in_store(jobs, adaptation.store.root)
+    batch, runtime = Batch.in_store(jobs, adaptation.store.root), adaptation.config.runtime
     cancelled = _CancelCheck(adaptation.root_flow_run_id)
     with (
         batch.in_use(),
@@ -85,12 +84,22 @@ def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -
         _claimed(adaptation, jobs, report, cancelled=cancelled, distributed=distributed) as claim,
     ):
         watch = BatchWatch(adaptation, batch, report, devices=claim.devices)
+        batch.write()
+        variables, locks = device_environment(runtime, claim), claim.descriptors
+        worker = worker_process(batch, runtime, distributed=distributed, variables=variables, keep_open=locks)
         try:
-            runtime = adaptation.config.runtime
-            code = _run(batch, runtime, claim, watch=watch, cancelled=cancelled, distributed=distributed)
+            with worker as process:
+                code = follow(
+                    process,
+                    on_start=watch.begin,
+                    on_tick=watch.tick,
+                    timeout_seconds=runtime.timeout_seconds,
+                    should_stop=cancelled,
+                )
         except BaseException:
             watch.close("KILLED")
             raise
+        watch.log.finish()
         if cancelled.reason:
             watch.close("KILLED")
             close_flow_run(adaptation.tracking, adaptation.root_flow_run_id, "KILLED")
@@ -115,33 +124,6 @@ def _claimed(
     with gpus(runtime, run, adaptation.root_flow_run_id, wait=wait, distributed=distributed) as claim:
         wait.end()
         yield claim
-
-
-def _run(
-    batch: Batch,
-    runtime: RuntimeConfig,
-    claim: DeviceClaim,
-    *,
-    watch: BatchWatch,
-    cancelled: "_CancelCheck",
-    distributed: bool,
-) -> int:
-    """Run a batch in a worker process and return its exit code."""
-    batch.write()
-    devices = device_environment(runtime, claim)
-    try:
-        with worker_process(
-            batch, runtime, distributed=distributed, variables=devices, keep_open=claim.descriptors
-        ) as process:
-            return follow(
-                process,
-                on_start=watch.begin,
-                on_tick=watch.tick,
-                timeout_seconds=runtime.timeout_seconds,
-                should_stop=cancelled,
-            )
-    finally:
-        watch.log.finish()
 
 
 class _CancelCheck:

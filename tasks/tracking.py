@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 import psutil
 
 from mixcpt.config import RuntimeConfig
-from mixcpt.records.stored import TRACKING_URI, tracking_uri
+from mixcpt.records.run import TRACKING_URI, tracking_uri
 from mixcpt.store.spool import Measurement
 
 if TYPE_CHECKING:

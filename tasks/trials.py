@@ -1,20 +1,23 @@
 """One training of a comparison or a search: all stages in one process, from curation to evaluations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import task
 
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, RuntimeConfig
 from mixcpt.evaluate.statistics.outcomes import selection_score
 from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.records.run import RunResult, save_run
 from mixcpt.stages.chain import EVALUATE, alignment_jobs, by_role, curation_job, evaluation_job, pretraining_jobs
 from mixcpt.stages.jobs import Job, JobOptions, Output
+from mixcpt.store.fingerprint import fingerprint
 from tasks.adaptation import Adaptation, open_adaptation, track
 from tasks.results import assemble
 from tasks.stage_groups import run_stage_group, worth_retrying
-from tasks.stage_runs import close_run
+from tasks.stage_runs import begin_parent, close_run, flow_run_tags
+from tasks.tracking import Place, open_tracking
 from tasks.watching import wait_until_recorded
 
 _CORPUS = Output("curate")
@@ -33,6 +36,14 @@ class Trial:
     config: AdaptConfig
     is_reported: bool = False
     """Whether the models are also evaluated on the selection split, in addition to the split of the settings."""
+
+
+def begin_trials(runtime: RuntimeConfig, kind: str, name: str, *, identity: Mapping[str, Any]) -> str:
+    """Open the MLflow run of a comparison or a search, and return its id; empty if MLflow is unreachable."""
+    common = {key: value for key, value in identity["settings"].items() if key != "runtime"}
+    settings = {**identity, "settings": common}
+    tracking, tags = open_tracking(Place.of(runtime)), {**flow_run_tags(), "mixcpt.kind": kind}
+    return begin_parent(tracking, fingerprint({kind: settings}), name, tags=tags, params=settings) or ""
 
 
 def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job]:

@@ -48,7 +48,7 @@ class Site:
     started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     def config_at(self, store: Path) -> AdaptConfig:
-        """Returns the settings with another store, whose tracking database has its tables already."""
+        """Create a store with a prepared tracking database, and return the settings with that store."""
         store.mkdir(parents=True, exist_ok=True)
         if not (store / "mlflow.db").exists():
             shutil.copy(self.store / "mlflow.db", store / "mlflow.db")
@@ -56,7 +56,7 @@ class Site:
         return self.config.model_copy(update={"runtime": runtime})
 
     def start(self, config: AdaptConfig | AdviseConfig | CompareConfig) -> "subprocess.Popen[bytes]":
-        """Returns a flow process that adapts, compares or advises with these settings."""
+        """Start and return a flow process that adapts, compares or advises with these settings."""
         flows = {AdaptConfig: "adapt", AdviseConfig: "advise", CompareConfig: "compare"}
         request = Path(config.runtime.store) / "request.json"
         request.write_text(config.model_dump_json())
@@ -67,13 +67,13 @@ class Site:
         return self.started[-1]
 
     def stop(self) -> None:
-        """Ends the flow processes that a failed test has left."""
+        """End the flow processes that a failed test left running."""
         for process in self.started:
             process.terminate()
             process.wait()
 
     def adapt(self, config: AdaptConfig | AdviseConfig | CompareConfig) -> float:
-        """Returns the seconds that a whole adaptation, comparison or search took."""
+        """Run an adaptation, comparison or search, and return its duration in seconds."""
         started = time.monotonic()
         code = self.start(config).wait()
         assert code == 0, (Path(config.runtime.store) / "request.log").read_text()
@@ -133,7 +133,7 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ),
         runtime=RuntimeConfig(store=str(folder / "store"), num_threads=1),
     )
-    with running_stack(folder / "store", ROOT, free_port(), free_port(), presets=False) as (stack, _):
+    with running_stack(folder / "store", free_port(), free_port(), presets=False) as (stack, _):
         site = Site(stack, folder / "store", config)
         yield site
         site.stop()
@@ -141,7 +141,7 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="session")
 def adapted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AdaptConfig:
-    """The settings of an adaptation that has run undisturbed."""
+    """Settings of an adaptation that ran without interruption."""
     config = site.config_at(tmp_path_factory.mktemp("runs") / "undisturbed")
     site.adapt(config)
     return config

@@ -1,4 +1,4 @@
-"""A hub as `huggingface_hub` meets it over HTTP: who am I, create, look, upload small files and large ones, commit."""
+"""An HTTP server with the endpoints of a hub that `huggingface_hub` uses: account, repositories, uploads, commits."""
 
 import base64
 import hashlib
@@ -15,22 +15,22 @@ TOKEN = "hf_a_token_of_the_tests"
 
 @dataclass
 class Hub:
-    """What the hub holds."""
+    """Contents of the hub."""
 
     repositories: dict[str, bool] = field(default_factory=dict)
-    """Whether each is private."""
+    """Privacy by name of the repository."""
     files: dict[str, bytes] = field(default_factory=dict)
-    """By `OWNER/NAME/path`."""
+    """Content by `OWNER/NAME/path`."""
     blobs: dict[str, bytes] = field(default_factory=dict)
-    """Large files that were uploaded, by SHA-256; a commit makes files of them."""
+    """Uploaded large files by SHA-256; a commit turns them into files."""
     address: str = ""
     metadata_problem: str = ""
-    """What the hub finds wrong with the top of a README.md; empty where it is content."""
+    """Return the errors in the header of a README.md; empty if it is valid."""
 
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """Yields a hub that listens on 127.0.0.1 until the end."""
+    """Yield a hub that listens on 127.0.0.1 until the block ends."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         if not self._knows_the_token():

@@ -1,4 +1,4 @@
-"""The whole job on a tiny model: what it leaves in store and MLflow, and what a second call, a kill, a crash do."""
+"""A whole adaptation of a tiny model: its results in the store and MLflow; repetition, kill and crash."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def client_of(config: AdaptConfig) -> MlflowClient:
 
 
 def runs_of(config: AdaptConfig) -> dict[str, Run]:
-    """Returns the MLflow runs by name, after checking that no name is there twice."""
+    """Return the MLflow runs by name, after checking that no name occurs twice."""
     client = client_of(config)
     experiment = client.get_experiment_by_name(config.runtime.experiment)
     assert experiment is not None
@@ -56,7 +56,7 @@ def runs_of(config: AdaptConfig) -> dict[str, Run]:
 
 
 def records(config: AdaptConfig) -> dict[str, str]:
-    """Returns when each artifact of the store was made."""
+    """Return the creation times of the artifacts of the store."""
     paths = Path(config.runtime.store).glob("*/*/record.json")
     return {str(path): json.loads(path.read_text())["created_at"] for path in paths}
 
@@ -73,7 +73,7 @@ def test_adaptation_publishes_every_stage_and_learns(adapted: AdaptConfig) -> No
     assert (Path(adapted.runtime.store) / "report.html").is_file()
 
 
-def test_adaptation_leaves_one_finished_mlflow_run_a_stage_below_one_parent(adapted: AdaptConfig) -> None:
+def test_adaptation_has_one_finished_mlflow_run_per_stage_below_one_parent(adapted: AdaptConfig) -> None:
     runs = runs_of(adapted)
     parent = runs.pop("tiny")
     assert set(runs) == STAGES
@@ -87,8 +87,8 @@ def test_adaptation_leaves_one_finished_mlflow_run_a_stage_below_one_parent(adap
     assert measured == pytest.approx(planned, rel=0.01)  # the plan knows no padding before rows are packed
     files = {file.path for file in client_of(adapted).list_artifacts(parent.info.run_id)}
     assert files == {"report.html", "results.md", "run.json", "model-card.md"}
-    read = [each.dataset.name for each in parent.inputs.dataset_inputs]
-    assert sorted(read) == ["corpus", "evaluation-tasks", "mixture", "selection"]
+    datasets = [item.dataset.name for item in parent.inputs.dataset_inputs]
+    assert sorted(datasets) == ["corpus", "evaluation-tasks", "mixture", "selection"]
 
 
 def test_adaptation_links_datasets_models_and_measurements(adapted: AdaptConfig) -> None:
@@ -109,9 +109,9 @@ def test_adaptation_links_datasets_models_and_measurements(adapted: AdaptConfig)
 
 
 def test_adaptation_second_call_computes_and_tracks_nothing(site: Any, adapted: AdaptConfig) -> None:
-    made, runs = records(adapted), runs_of(adapted)
+    created, runs = records(adapted), runs_of(adapted)
     seconds = site.adapt(adapted)
-    assert records(adapted) == made
+    assert records(adapted) == created
     assert {name: run.info.end_time for name, run in runs_of(adapted).items()} == {
         name: run.info.end_time for name, run in runs.items()
     }
@@ -123,7 +123,7 @@ import json, sys
 from collections import Counter
 from pathlib import Path
 from mixcpt.config import AdaptConfig
-from mixcpt.records.stored import find_stored_run
+from mixcpt.records.run import find_stored_run
 from mixcpt.store.artifacts import ArtifactStore
 
 lookups, find = Counter(), ArtifactStore.find
@@ -136,9 +136,7 @@ print(json.dumps([run.name, dict(lookups), sorted({"torch", "transformers"} & {*
 """
 
 
-def test_finished_run_asks_the_store_once_for_each_stage_and_imports_no_torch(
-    adapted: AdaptConfig, tmp_path: Path
-) -> None:
+def test_finished_run_reads_the_store_once_per_stage_and_imports_no_torch(adapted: AdaptConfig, tmp_path: Path) -> None:
     (tmp_path / "request.json").write_text(adapted.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", COUNTED, str(tmp_path / "request.json")]
@@ -151,7 +149,7 @@ def test_finished_run_asks_the_store_once_for_each_stage_and_imports_no_torch(
 
 
 @pytest.mark.long
-def test_adaptation_changed_late_computes_only_what_follows(site: Any, adapted: AdaptConfig, tmp_path: Path) -> None:
+def test_adaptation_changed_late_computes_only_later_stages(site: Any, adapted: AdaptConfig, tmp_path: Path) -> None:
     config: AdaptConfig = site.config_at(tmp_path / "changed")
     shutil.copytree(adapted.runtime.store, config.runtime.store, dirs_exist_ok=True)
     before = records(config)
@@ -172,7 +170,7 @@ def test_adaptation_killed_and_crashed_ends_with_the_same_weights(
     os.kill(flow.pid, signal.SIGKILL)
     flow.wait()
     wait_until(lambda: not any(is_alive(process) for process in family))
-    assert runs_of(config)["pretrain"].info.status == "RUNNING"  # nobody was left to say otherwise
+    assert runs_of(config)["pretrain"].info.status == "RUNNING"  # no process was left to close it
     killed_at = training_step(config)
     assert killed_at < 460, "the training had ended before the kill"
 
@@ -190,7 +188,7 @@ def test_adaptation_killed_and_crashed_ends_with_the_same_weights(
 
 
 def weights(config: AdaptConfig) -> dict[str, str]:
-    """Returns the digest of the weights of each trained model."""
+    """Return the digests of the weights of the trained models."""
     refs = result_of(config).refs
     return {role: refs[role].record["files"]["model/model.safetensors"] for role in ("pretrained", "sft", "dpo")}
 
@@ -202,7 +200,7 @@ def loss_history(config: AdaptConfig, run: Run) -> list[tuple[int, float]]:
 
 
 def training_step(config: AdaptConfig) -> int:
-    """Returns the last step in the spool of the pre-training, 0 before the first."""
+    """Return the last step in the spool of the pre-training; 0 before the first."""
     steps = [
         json.loads(line)["step"]
         for spool in Path(config.runtime.store).glob("work/spools/model-*.jsonl")

@@ -1,4 +1,4 @@
-"""A search for a mixture on real servers, of trainings with a promise: searched, confirmed, found again."""
+"""A search for mixture settings on real servers, with promised retention: search, confirmation, repetition."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mixcpt.config import AdviseConfig
-from mixcpt.records.comparison import load_comparison
-from mixcpt.records.search import Advice
+from mixcpt.records.comparison import Advice, load_comparison
 from mixcpt.store.artifacts import ArtifactStore
 from tests.integration.test_compare import questions
 
@@ -42,7 +41,7 @@ def config(site: Any, tmp_path_factory: pytest.TempPathFactory) -> AdviseConfig:
 
 
 @pytest.mark.long
-def test_advise_searches_confirms_and_finds_all_of_it_again(site: Any, config: AdviseConfig) -> None:
+def test_advise_searches_confirms_and_repeats_nothing(site: Any, config: AdviseConfig) -> None:
     site.adapt(config)
     store = ArtifactStore(config.runtime.store)
     (ref,) = store.list("advice")
@@ -64,9 +63,9 @@ def test_advise_searches_confirms_and_finds_all_of_it_again(site: Any, config: A
     page = (Path(config.runtime.store) / "advice-small-advice.html").read_text()
     assert "Recommended settings" in page
 
-    made = set(store.root.glob("*/*/record.json"))
+    records = set(store.root.glob("*/*/record.json"))
     site.adapt(config)
-    assert set(store.root.glob("*/*/record.json")) == made
+    assert set(store.root.glob("*/*/record.json")) == records
 
     client = MlflowClient(f"sqlite:///{config.runtime.store}/mlflow.db")
     experiment = client.get_experiment_by_name(Path(config.runtime.store).name)

@@ -1,4 +1,4 @@
-"""A comparison on real servers: tuned on one split, reported on another, nested in MLflow, never computed twice."""
+"""A comparison on real servers: tuned on one split, reported on another, nested in MLflow, computed only once."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def questions(path: Path, shift: int) -> str:
 def compared(
     site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]
 ) -> tuple[CompareConfig, Comparison]:
-    """A comparison that was ended in the middle of its first trainings, and given again."""
+    """A comparison that was terminated during its first trainings and started again."""
     folder = tmp_path_factory.mktemp("compare")
     tasks = [
         {"kind": "multiple_choice", "name": name, "group": name, "path": questions(folder / f"{name}.jsonl", shift)}
@@ -100,14 +100,14 @@ def test_compare_nests_its_trainings_below_one_mlflow_run(compared: tuple[Compar
     assert files == {"comparison.html", "comparison.md", "comparison.json"}
 
 
-def test_compare_again_computes_nothing_and_one_contender_more_trains_that_one(
+def test_repeated_compare_computes_nothing_and_a_new_contender_is_trained_only_itself(
     site: Any, compared: tuple[CompareConfig, Comparison]
 ) -> None:
     config, _ = compared
     store = Path(config.runtime.store)
-    made = set(store.glob("*/*/record.json"))
+    records = set(store.glob("*/*/record.json"))
     site.adapt(config)
-    assert set(store.glob("*/*/record.json")) == made
+    assert set(store.glob("*/*/record.json")) == records
     page = (store / "comparison-small.html").read_text()
     assert "No contender learned more and kept more than" in page
     third = {"name": "kl", "settings": {"pretrain": {"method": {"kind": "kl"}}}}
@@ -115,6 +115,6 @@ def test_compare_again_computes_nothing_and_one_contender_more_trains_that_one(
         config.model_dump(mode="json") | {"contenders": [*config.model_dump(mode="json")["contenders"], third]}
     )
     site.adapt(more)
-    new = [path.relative_to(store).parts[0] for path in set(store.glob("*/*/record.json")) - made]
+    new = [path.relative_to(store).parts[0] for path in set(store.glob("*/*/record.json")) - records]
     assert new.count("model") == 3  # two values of the search, of which one has the first seed; the second seed
     assert new.count("comparison") == 1

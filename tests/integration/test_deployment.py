@@ -57,12 +57,12 @@ def test_deployment_edited_form_runs_through_the_worker(
     flow_run = start(client, "adapt/adapt", config)
     wait_until(lambda: client.read_flow_run(flow_run).state_type == StateType.RUNNING)
     upkeep = client.read_deployment_by_name("reconcile/reconcile").parameters["config"] | {"dry_run": True}
-    beside = wait(client, start(client, "reconcile/reconcile", upkeep))
+    upkeep_run = wait(client, start(client, "reconcile/reconcile", upkeep))
     edited = wait(client, flow_run)
     assert edited.state_type == StateType.COMPLETED, edited.state
-    # the only slot of its worker was taken: what takes seconds did not wait for it
-    assert beside.state_type == StateType.COMPLETED, beside.state
-    assert beside.end_time and edited.end_time and beside.end_time < edited.end_time
+    # upkeep has its own worker, and so did not wait for the adaptation
+    assert upkeep_run.state_type == StateType.COMPLETED, upkeep_run.state
+    assert upkeep_run.end_time and edited.end_time and upkeep_run.end_time < edited.end_time
 
     tracking = MlflowClient(site.stack.mlflow)
     experiment = tracking.get_experiment_by_name(adapted.runtime.experiment)
@@ -72,7 +72,7 @@ def test_deployment_edited_form_runs_through_the_worker(
     assert {"edited", "curate", "mix", "pretrain", "select", "sft"} < set(runs)
     assert "dpo" not in runs
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
-    artifacts = {found.key: str(found.data) for found in client.read_artifacts(flow_run_filter=of_run)}
+    artifacts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts(flow_run_filter=of_run)}
     assert runs["edited"].info.run_id in artifacts["mlflow-run"]
     (row,) = json.loads(artifacts["results-table"])
     assert row["task"] == "domain_text"

@@ -1,4 +1,4 @@
-"""A new stage is one entry of the table, one settings class and one module; the rest of the system stays as it is."""
+"""A new stage is one entry of the table, one settings class and one module; the rest of the system is unchanged."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A run that waits for a GPU, works, and is killed: what both interfaces show, and what `reconcile` makes of it."""
+"""A run that waits for a GPU, trains and is killed: its traces in Prefect and MLflow, and its reconciliation."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Killed:
-    """What was seen of a flow that had to wait for its GPU, got it, and was killed with `kill -9` while it trained."""
+    """Observations of a flow that waited for its GPU, got it, and was killed with `kill -9` during training."""
 
     config: AdaptConfig
     waiting_lines: list[str]
@@ -62,14 +62,14 @@ def client(site: Any) -> Iterator[SyncPrefectClient]:
         yield connected
 
 
-def ask(api: str, what: str, **wanted: Any) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{api}/{what}/filter", json=wanted, timeout=60).raise_for_status()
-    return list(answer.json())
+def query(api: str, kind: str, **filters: Any) -> list[dict[str, Any]]:
+    response = httpx.post(f"{api}/{kind}/filter", json=filters, timeout=60).raise_for_status()
+    return list(response.json())
 
 
 def lines(api: str, text: str, since: str) -> list[str]:
-    """Returns the lines with this text in the logs of all runs, without those of earlier tests."""
-    logged = ask(api, "logs", logs={"timestamp": {"after_": since}})
+    """Return the lines with this text in the logs of all runs, without lines of earlier tests."""
+    logged = query(api, "logs", logs={"timestamp": {"after_": since}})
     return [line["message"] for line in logged if text in line["message"]]
 
 
@@ -85,18 +85,18 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
         assert isinstance(mine, DeviceClaim)
         process = site.start(config)
         wait_until(lambda: lines(api, "held by run in-the-way", begun))
-        wait_until(lambda: ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}}))
-        waiting = ask(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}})
+        wait_until(lambda: query(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}}))
+        waiting = query(api, "artifacts", artifacts={"key": {"any_": ["waiting-for-gpus"]}})
         mine.release()
         wait_until(lambda: list(store.glob("work/spools/model-*.jsonl")))
         busy = isinstance(try_claim(("0",), 1, "run other"), Busy)
         family = psutil.Process(process.pid).children(recursive=True)
-        visible = {each.environ().get(VISIBLE, "") for each in family if is_worker(each)}
+        visible = {process.environ().get(VISIBLE, "") for process in family if is_worker(process)}
         wait_until(lambda: open_runs(config) >= {"tiny", "pretrain"})
         wait_until(lambda: lines(api, "mixcpt.train", begun))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_until(lambda: not any(each.is_running() for each in family))
+        wait_until(lambda: not any(process.is_running() for process in family))
         freed = try_claim(("0",), 1, "run other")
         assert isinstance(freed, DeviceClaim)
         freed.release()
@@ -106,7 +106,7 @@ def killed(site: Any, tmp_path_factory: pytest.TempPathFactory, wait_until: Call
 
 
 def mlflow_runs(config: AdaptConfig) -> dict[str, str]:
-    """Returns the status of each MLflow run by its name."""
+    """Return the status of the MLflow runs by name."""
     client = MlflowClient(f"sqlite:///{config.runtime.store}/mlflow.db")
     experiment = client.get_experiment_by_name(config.runtime.experiment)
     runs = client.search_runs([experiment.experiment_id]) if experiment else []
@@ -118,8 +118,8 @@ def open_runs(config: AdaptConfig) -> set[str]:
 
 
 def flow_states(api: str) -> dict[str, str]:
-    """Returns the state of every flow run, by its id."""
-    return {run["id"]: run["state"]["name"] for run in ask(api, "flow_runs") if run["name"].startswith("tiny")}
+    """Return the states of the flow runs by id."""
+    return {run["id"]: run["state"]["name"] for run in query(api, "flow_runs") if run["name"].startswith("tiny")}
 
 
 def reconciled(site: Any, killed: Killed, *, dry_run: bool) -> list[Finding]:
@@ -129,14 +129,14 @@ def reconciled(site: Any, killed: Killed, *, dry_run: bool) -> list[Finding]:
         return reconcile(config)
 
 
-def test_wait_for_a_gpu_is_seen_in_log_and_artifacts(killed: Killed) -> None:
+def test_wait_for_a_gpu_is_shown_in_log_and_artifacts(killed: Killed) -> None:
     assert killed.waiting_lines[0].startswith("evaluate-base is waiting for 1 of 1 GPU, held by run in-the-way since ")
     (artifact,) = killed.waiting_artifacts
     assert (artifact["type"], artifact["data"]) == ("progress", 0.0)
     assert "held by run in-the-way" in artifact["description"]
 
 
-def test_stage_has_its_gpu_to_itself_and_its_log_is_in_the_run_once(killed: Killed) -> None:
+def test_stage_has_exclusive_gpu_and_its_log_is_in_the_run_once(killed: Killed) -> None:
     assert killed.visible_devices == "0"
     assert killed.busy_while_training
     assert killed.worker_lines
@@ -161,7 +161,7 @@ def test_reconcile_closes_the_killed_flow_and_nothing_else(
     site: Any, killed: Killed, wait_until: Callable[..., None]
 ) -> None:
     def lives() -> list[dict[str, Any]]:
-        return ask(site.stack.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
+        return query(site.stack.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
 
     dead = {run["id"] for run in lives()}
     living = site.start(site.config_at(Path(killed.config.runtime.store).parent / "living"))
@@ -175,8 +175,8 @@ def test_reconcile_closes_the_killed_flow_and_nothing_else(
     assert "RUNNING" not in runs.values()
     store = Path(killed.config.runtime.store)
     assert not list(store.glob("work/batches/*"))
-    assert list(store.glob("work/model/*/*")), "a checkpoint is no remain"
-    rows = ask(site.stack.api, "artifacts", artifacts={"key": {"any_": ["reconciliation-table"]}})
+    assert list(store.glob("work/model/*/*")), "checkpoints are kept"
+    rows = query(site.stack.api, "artifacts", artifacts={"key": {"any_": ["reconciliation-table"]}})
     assert len(rows) == 2  # the dry run's, and this one's
     living.terminate()
     living.wait()
@@ -184,7 +184,7 @@ def test_reconcile_closes_the_killed_flow_and_nothing_else(
     assert reconciled(site, killed, dry_run=False) == []
 
 
-def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
+def test_reconcile_ends_subflows_of_a_run_that_ended_on_another_machine(
     site: Any, killed: Killed, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @flow
@@ -196,18 +196,18 @@ def test_reconcile_ends_the_parts_of_a_run_that_has_ended_on_another_machine(
     group = client.create_flow_run(some, name="group", parent_task_run_id=step.id, state=Running())
     for run, number in ((whole, 99), (part, 99), (group, 100)):
         client.update_flow_run_labels(run.id, {PROCESS: f"another-machine/boot/1 {number} 0.00"})
-    assert reconciled(site, killed, dry_run=False) == []  # of another machine's processes nothing is known
+    assert reconciled(site, killed, dry_run=False) == []  # processes of other machines are unknown
     client.set_flow_run_state(whole.id, Crashed(message="no heartbeat"), force=True)
-    assert reconciled(site, killed, dry_run=False) == []  # its hooks may be at it
+    assert reconciled(site, killed, dry_run=False) == []  # its hooks may still run
     monkeypatch.setattr(reconciliation, "_SETTLED_SECONDS", 0)
-    (found,) = reconciled(site, killed, dry_run=False)
-    assert (found.name, found.reason) == ("part", "the run that it is part of has ended")
+    (finding,) = reconciled(site, killed, dry_run=False)
+    assert (finding.name, finding.reason) == ("part", "the run that it is part of has ended")
     assert client.read_flow_run(part.id).state_name == "Crashed"
     assert client.read_flow_run(group.id).state_name == "Running"  # a process of its own may be alive
     client.set_flow_run_state(group.id, Crashed(), force=True)
 
 
-def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None:
+def test_stage_missing_in_mlflow_is_logged_by_reconcile(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
 
     def build(folder: Path) -> dict[str, int]:
@@ -235,7 +235,7 @@ def test_stage_that_mlflow_missed_is_logged_by_reconcile(tmp_path: Path) -> None
 
 
 class Silent:
-    """Shows nothing; knows a rate."""
+    """A report that shows nothing and has a constant rate."""
 
     pace = SimpleNamespace(seconds_left=lambda total: 90.0)
 
@@ -244,7 +244,7 @@ class Silent:
     def show(self, measured: list[Any]) -> None: ...
 
 
-def test_progress_and_use_of_the_machine_are_in_mlflow_once_through_a_resume(
+def test_progress_and_resources_are_logged_once_across_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "SAMPLE_SECONDS", 0.0)
@@ -274,14 +274,15 @@ def test_progress_and_use_of_the_machine_are_in_mlflow_once_through_a_resume(
     assert history("system/process_memory_megabytes") == [(number, 5.0) for number in range(4)]
 
 
-def test_automations_applied_twice_are_there_once_and_stay_switched_off(client: SyncPrefectClient) -> None:
+def test_automations_applied_twice_exist_once_and_stay_disabled(client: SyncPrefectClient) -> None:
     def ours() -> dict[str, tuple[str, bool]]:
-        found = {automation.name: automation for automation in client.read_automations()}
-        assert len(found) == len(client.read_automations())
-        return {name: (str(automation.id), automation.enabled) for name, automation in found.items()}
+        by_name = {automation.name: automation for automation in client.read_automations()}
+        assert len(by_name) == len(client.read_automations())
+        return {name: (str(automation.id), automation.enabled) for name, automation in by_name.items()}
 
-    first = {name: made for name, made in ours().items() if name in {build().name for build in AUTOMATIONS}}
-    assert len(first) == len(AUTOMATIONS)  # `mixcpt up` has made them
+    names = {build().name for build in AUTOMATIONS}
+    first = {name: state for name, state in ours().items() if name in names}
+    assert len(first) == len(AUTOMATIONS)  # created by `mixcpt up`
     apply(client)
     assert first.items() <= ours().items()
     (identity, _), *_ = first.values()
@@ -293,7 +294,7 @@ def test_automations_applied_twice_are_there_once_and_stay_switched_off(client: 
 
 @contextmanager
 def prefect_server(store: Path, port: int) -> Iterator[str]:
-    """A server like that of `mixcpt up`: the temporary one of a single run does not look after leases."""
+    """Start a server like `mixcpt up` does; the temporary server of a single run does not manage leases."""
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log, api = store / "server.txt", f"http://127.0.0.1:{port}/api"
     with supervised(command, log_path=log, environment=prefect_environment(store)) as process:
@@ -314,7 +315,7 @@ with leased_slots(int(sys.argv[1]), "", wait):
 
 
 @pytest.mark.long
-def test_leased_slot_survives_a_restart_of_the_server_and_its_holders_death_frees_it(
+def test_leased_slot_survives_a_server_restart_and_is_released_when_its_holder_dies(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
@@ -347,7 +348,7 @@ def test_leased_slot_survives_a_restart_of_the_server_and_its_holders_death_free
             died = time.monotonic()
             wait_until(lambda: "has it" in second.read_text(), seconds=120)
             assert time.monotonic() - died < 100
-            started[1].send_signal(signal.SIGINT)  # who ends in order gives it back at once
+            started[1].send_signal(signal.SIGINT)  # an orderly end releases the slot at once
             started[1].wait()
             assert taken(api) == 0
     finally:

@@ -1,4 +1,4 @@
-"""Two work pools: a flow on the one, its stages that take a GPU on the other, whose worker dies in the middle."""
+"""Two work pools: a flow on one, its GPU stages on the other, whose worker dies while it computes."""
 
 import os
 import signal
@@ -29,31 +29,32 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(store: Path) -> Iterator[Stack]:
-    with running_stack(store, ROOT, free_port(), free_port(), presets=False) as (stack, _):
+    with running_stack(store, free_port(), free_port(), presets=False) as (stack, _):
         environment = prefect_environment(store)
-        deploy(stack.api, store, root=ROOT, environment=environment, presets=False, pools=Pools(gpu="gpu"))
-        told = {**os.environ, **environment, "PREFECT_API_URL": stack.api, "MLFLOW_TRACKING_URI": stack.mlflow}
+        deploy(stack.api, store, environment=environment, presets=False, pools=Pools(gpu="gpu"))
+        variables = {**os.environ, **environment, "PREFECT_API_URL": stack.api, "MLFLOW_TRACKING_URI": stack.mlflow}
+        variables |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         worker = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--name", "gpu-worker")
-        with subprocess.Popen(worker, cwd=ROOT, env=told | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}) as gpu:
+        with subprocess.Popen(worker, cwd=ROOT, env=variables) as gpu:
             yield stack
             gpu.terminate()
 
 
-def settings_there(client: SyncPrefectClient, config: AdaptConfig) -> dict[str, Any]:
-    """Returns settings that run on the stack with its own places, on one thread."""
-    given = client.read_deployment_by_name("adapt/adapt").parameters["config"]
-    return config.model_dump(mode="json") | {"runtime": given["runtime"] | {"num_threads": 1}}
+def settings_on_stack(client: SyncPrefectClient, config: AdaptConfig) -> dict[str, Any]:
+    """Return settings for a run on the stack with its own folders and one thread."""
+    parameters = client.read_deployment_by_name("adapt/adapt").parameters["config"]
+    return config.model_dump(mode="json") | {"runtime": parameters["runtime"] | {"num_threads": 1}}
 
 
 def stage_groups(client: SyncPrefectClient) -> list[FlowRun]:
     return [run for run in client.read_flow_runs() if run.name.endswith(": stage group")]
 
 
-def test_stages_that_take_a_gpu_run_on_its_pool_and_a_killed_one_is_taken_up_again(
+def test_gpu_stages_run_on_their_pool_and_resume_after_a_kill(
     stack: Stack, store: Path, site: Any, wait_until: Callable[..., None]
 ) -> None:
     with SyncPrefectClient(stack.api) as client:
-        flow_run = start(client, "adapt/adapt", settings_there(client, site.config))
+        flow_run = start(client, "adapt/adapt", settings_on_stack(client, site.config))
         wait_until(lambda: any(store.glob("work/spools/model-*.jsonl")))
         (training,) = [run for run in stage_groups(client) if run.state_type == StateType.RUNNING]
         os.kill(int(str(training.labels[PROCESS]).split()[1]), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Fifty kills at random instants, over the methods: every training ends in the very weights of an undisturbed one."""
+"""Fifty kills at random times, over the methods: every training ends with the weights of an uninterrupted one."""
 
 import hashlib
 import multiprocessing
@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def run(case: dict[str, Any], store: str) -> None:
-    """The whole training in a process of its own, from the corpus on."""
+    """Run a whole training, starting from the corpus, in a separate process."""
     import torch
 
     from mixcpt.curation.pipeline import curate
@@ -55,16 +55,16 @@ def run(case: dict[str, Any], store: str) -> None:
     from mixcpt.train.pretrain import pretrain
 
     torch.set_num_threads(1)
-    where = ArtifactStore(store)
+    artifacts = ArtifactStore(store)
     base = resolve_model(BaseModelConfig())
     sources = tuple(ClosedWorldSource(name=pool, pool=pool, wordings=3) for pool in ("domain", "instructions"))  # type: ignore[arg-type]
-    corpus = curate(CurationConfig(sources=sources), seed=0, store=where)
+    corpus = curate(CurationConfig(sources=sources), seed=0, store=artifacts)
     config = PretrainConfig(**case, batch_rows=4, micro_batch_rows=2, checkpoint_steps=4, log_steps=3)
     mixture = MixtureConfig(
         weights=PoolWeights(domain=1, instructions=0.5, preferences=0), total_tokens=12_000, row_tokens=128
     )
     streams = TypeAdapter(Method).validate_python(case["method"]).streams()
-    rows = mix(mixture, corpus, base, seed=0, store=where, streams=streams)
+    rows = mix(mixture, corpus, base, seed=0, store=artifacts, streams=streams)
     tracker = Spool(Path(store) / "spool.jsonl")
     cache = None
     if config.uses_cache:
@@ -74,14 +74,14 @@ def run(case: dict[str, Any], store: str) -> None:
             base,
             precision="fp32",
             max_tokens=512,
-            store=where,
+            store=artifacts,
             tracker=tracker,
         )
-    pretrain(config, rows, base, seed=0, store=where, tracker=tracker, cache=cache)
+    pretrain(config, rows, base, seed=0, store=artifacts, tracker=tracker, cache=cache)
 
 
 def start(case: dict[str, Any], store: Path) -> BaseProcess:
-    """A new process whose libraries are loaded already, so that the kill meets our work and not their import."""
+    """Fork a process with loaded libraries, so that the kill hits the training and not an import."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["mixcpt.train.pretrain", "mixcpt.curation.pipeline", "mixcpt.distill.teacher_writer"]

@@ -1,4 +1,4 @@
-"""A model under the name that MLflow's registry gives it, against a real MLflow database."""
+"""Names of MLflow's registry are resolved to models, with a real MLflow database."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ def registered(store: ArtifactStore, tiny_model: ModelRef) -> ArtifactRef:
     return ref
 
 
-def test_registered_model_is_found_by_alias_and_version_where_the_store_is_now(
+def test_registered_model_is_resolved_by_alias_and_version(
     store: ArtifactStore, registered: ArtifactRef, tmp_path: Path
 ) -> None:
     expected = ModelRef("adapted version 1", str(registered.file("model")), registered.digest)
@@ -50,9 +50,7 @@ def test_registered_model_is_found_by_alias_and_version_where_the_store_is_now(
     assert named_model(moved, "models:/adapted/1").path == str(moved.root / "model" / registered.short / "model")
 
 
-def test_names_that_mlflow_does_not_know_are_told_with_what_a_name_is(
-    store: ArtifactStore, registered: ArtifactRef
-) -> None:
+def test_unknown_names_are_refused_with_the_valid_forms(store: ArtifactStore, registered: ArtifactRef) -> None:
     runtime = RuntimeConfig(store=str(store.root))
     for name in ("adapted@champion", "other@challenger", "models:/adapted/7"):
         with pytest.raises(ConfigError, match="has no model") as refused:
@@ -60,7 +58,7 @@ def test_names_that_mlflow_does_not_know_are_told_with_what_a_name_is(
         assert "NAME@ALIAS" in refused.value.hint
 
 
-def test_weights_that_are_not_what_was_registered_are_refused(store: ArtifactStore, registered: ArtifactRef) -> None:
+def test_changed_weights_are_refused(store: ArtifactStore, registered: ArtifactRef) -> None:
     record = registered.file("record.json")
     record.write_text(record.read_text().replace(registered.digest, "0" * 64))
     with pytest.raises(ModelError, match="has changed since it was registered as adapted version 1"):

@@ -1,4 +1,4 @@
-"""Re-adaptation on a running stack, as people ask for it: by event, by hand, behind gates, by somebody's answer."""
+"""Readaptation on a running stack: started by event or by hand, decided by gates or by a person's approval."""
 
 import json
 from collections.abc import Iterator
@@ -33,32 +33,32 @@ class Rounds:
     folder: Path
 
     def deploy(self, gate: Gate, **changes: object) -> None:
-        """Deploys the rounds with one gate, as `mixcpt deploy --readapt` does."""
+        """Deploy the rounds with one gate by `mixcpt deploy --readapt`."""
         settings = SETTINGS.model_copy(update={"gates": (gate,), **changes})
         path = self.folder / "rounds.yaml"
         path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
         self.site.mixcpt("deploy", "--readapt", str(path))
 
     def add(self, name: str) -> str:
-        """Returns what `mixcpt corpus add` says of forty documents about a village."""
+        """Register forty documents about a village by `mixcpt corpus add`, and return its output."""
         path = self.folder / f"{name}.jsonl"
         texts = [f"In {name} the house {i} is {i * i} feet high. Its door is {i} feet wide." for i in range(40)]
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         return self.site.mixcpt("corpus", "add", str(path))
 
     def by_event(self, name: str) -> UUID:
-        """Returns the round that a new corpus has started."""
-        asked = datetime.now(UTC)
+        """Register a corpus and return the flow run that this starts."""
+        since = datetime.now(UTC)
         assert "notified the Prefect server" in self.add(name)
-        return self.site.started_since(asked)
+        return self.site.started_since(since)
 
     @property
-    def made(self) -> list[Round]:
+    def finished(self) -> list[Round]:
         return load_rounds(ArtifactStore(self.site.store), SETTINGS.name)
 
     @property
     def champion(self) -> str:
-        """The number of the version that serves; empty where none does."""
+        """Number of the champion's version; empty if there is none."""
         registry = MlflowClient(self.site.stack.mlflow)
         try:
             return str(registry.get_model_version_by_alias(SETTINGS.adapt.runtime.registered_model, "champion").version)
@@ -73,24 +73,24 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
         yield Rounds(site, folder)
 
 
-def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
+def test_champion_is_moved_by_gates_and_approval_and_rolled_back(running: Rounds) -> None:
     site = running.site
     running.deploy(ANYTHING)
     site.wait(site.start())
-    assert [(each.new, each.decision) for each in running.made] == [(("world-0",), "promoted")]
+    assert [(round_.new, round_.decision) for round_ in running.finished] == [(("world-0",), "promoted")]
     assert running.champion == "1"
 
     site.wait(running.by_event("Upton"))
-    assert (running.made[-1].new, running.made[-1].earlier) == (("Upton",), ("world-0",))
+    assert (running.finished[-1].new, running.finished[-1].earlier) == (("Upton",), ("world-0",))
     assert running.champion == "2"
     assert "is not notified" in running.add("Upton")
     nothing_new = site.wait(site.start())
-    assert (nothing_new.state and nothing_new.state.name, len(running.made)) == ("NothingNew", 2)
+    assert (nothing_new.state and nothing_new.state.name, len(running.finished)) == ("NothingNew", 2)
 
     running.deploy(A_MIRACLE)
     site.wait(running.by_event("Dale"))
-    assert running.made[-1].decision == "refused"
-    assert "a-miracle fails on" in running.made[-1].reason
+    assert running.finished[-1].decision == "refused"
+    assert "a-miracle fails on" in running.finished[-1].reason
     assert running.champion == "2"
 
     running.deploy(ANYTHING, approval="human", again=("Dale",))
@@ -100,9 +100,9 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
     assert running.champion == "2"
     assert site.answer(paused, promote=True, by="the owner") == "ACCEPT"
     site.wait(paused)
-    assert (running.made[-1].new, running.made[-1].decided_by) == (("Dale",), "the owner")
-    assert running.made[-1].reason == "Decided by the owner, without a reason."
-    promoted = running.made[-1].version
+    assert (running.finished[-1].new, running.finished[-1].decided_by) == (("Dale",), "the owner")
+    assert running.finished[-1].reason == "Decided by the owner, without a reason."
+    promoted = running.finished[-1].version
     assert running.champion == promoted not in ("", "2")
     assert "Dale" in site.mixcpt("lineage", f"{SETTINGS.adapt.runtime.registered_model}@champion")
 
@@ -110,13 +110,13 @@ def test_champion_moves_by_gates_by_answers_and_back(running: Rounds) -> None:
     assert running.champion == "2"
 
 
-def test_corpora_that_arrive_while_a_round_is_at_work_are_learned_once_each(running: Rounds) -> None:
+def test_corpora_registered_during_a_round_are_learned_exactly_once(running: Rounds) -> None:
     running.deploy(ANYTHING)
-    before = len(running.made)
+    before = len(running.finished)
     first = running.by_event("Ashby")
-    asked = datetime.now(UTC)
+    since = datetime.now(UTC)
     running.add("Elmet")
     running.site.wait(first)
-    running.site.wait(running.site.started_since(asked))
-    learned = [name for each in running.made[before:] for name in each.new]
+    running.site.wait(running.site.started_since(since))
+    learned = [name for round_ in running.finished[before:] for name in round_.new]
     assert sorted(learned) == ["Ashby", "Elmet"]

@@ -1,4 +1,4 @@
-"""The services of the compose file as real servers: PostgreSQL, S3, passwords; and a run of the deployment on them."""
+"""The services of the compose file as real servers, with PostgreSQL, S3 and passwords, and a run of the deployment."""
 
 import json
 import re
@@ -30,12 +30,12 @@ STAGES = {"curate", "mix", "pretrain", "select", "sft", "dpo"}
 
 @dataclass(frozen=True)
 class Finished:
-    """An adaptation that the worker has run."""
+    """An adaptation that the worker ran."""
 
     config: AdaptConfig
     flow_run: FlowRun
     runs: dict[str, Run]
-    """The runs in MLflow by name."""
+    """Runs in MLflow by name."""
     logs: str
 
 
@@ -47,7 +47,7 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 
 @pytest.fixture(scope="module")
 def tracking(topology: Topology) -> Iterator[MlflowClient]:
-    """A client with the workers' account, which MLflow takes from the environment at every request."""
+    """A client with the account of the workers, which MLflow reads from the environment for every request."""
     with pytest.MonkeyPatch.context() as environment:
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             environment.setenv(name, topology.environment("worker")[name])
@@ -65,7 +65,7 @@ def finished(topology: Topology, tracking: MlflowClient) -> Finished:
         logs = "\n".join(line.message for line in client.read_logs())
     experiment = tracking.get_experiment_by_name(config.runtime.experiment)
     assert experiment is not None, run.state
-    runs = {found.info.run_name: found for found in tracking.search_runs([experiment.experiment_id])}
+    runs = {tracked.info.run_name: tracked for tracked in tracking.search_runs([experiment.experiment_id])}
     return Finished(config, run, runs, logs)
 
 
@@ -83,7 +83,7 @@ def test_healthcheck_of_a_running_service_passes(topology: Topology, service: st
         ("mlflow", "MLFLOW_TRACKING_URI", "http://127.1:{mlflow}", "403"),  # a name that is not allowed
     ],
 )
-def test_healthcheck_notices_what_health_routes_do_not(
+def test_healthcheck_fails_on_errors_that_health_routes_ignore(
     topology: Topology, service: str, variable: str, value: str, answer: str
 ) -> None:
     environment = topology.services[service]["environment"]
@@ -94,7 +94,7 @@ def test_healthcheck_notices_what_health_routes_do_not(
     assert answer in done.stdout
 
 
-def test_health_route_answers_a_client_that_is_refused_everything_else(topology: Topology) -> None:
+def test_health_route_responds_to_a_client_without_other_access(topology: Topology) -> None:
     by_another_name = f"http://127.1:{topology.ports['mlflow']}"
     assert httpx.get(f"{by_another_name}/health").status_code == 200
     assert httpx.get(f"{by_another_name}/api/2.0/mlflow/experiments/search?max_results=1").status_code == 403
@@ -117,10 +117,10 @@ def test_worker_account_is_no_admin(topology: Topology) -> None:
     assert httpx.post(address, json=another, auth=account).status_code == 403
 
 
-def test_command_of_the_page_makes_an_account_that_sees_and_changes_nothing(topology: Topology) -> None:
-    found = re.search(r"^docker compose exec mlflow (python3 -c .*)$", PAGE, flags=re.MULTILINE)
-    assert found
-    topology.run_in("mlflow", found[1], "a-long-enough-password")
+def test_command_of_the_page_creates_a_read_only_account(topology: Topology) -> None:
+    command = re.search(r"^docker compose exec mlflow (python3 -c .*)$", PAGE, flags=re.MULTILINE)
+    assert command
+    topology.run_in("mlflow", command[1], "a-long-enough-password")
     account = ("ada", "a-long-enough-password")
     api = f"{topology.stack.mlflow}/api/2.0/mlflow"
     assert httpx.get(f"{api}/experiments/search?max_results=1", auth=account).status_code == 200
@@ -203,10 +203,10 @@ def test_backup_of_the_page_is_restored_by_its_commands(
 
 
 def in_postgres(topology: Topology, pattern: str, data: bytes = b"") -> bytes:
-    """Returns what a command of the page prints, given for MLflow's runs."""
-    found = re.search(rf"exec -T postgres ({pattern})", PAGE)
-    assert found
-    program, *arguments = shlex.split(found[1].replace("$name", "mlflow"))
+    """Run a command of the page for MLflow's database and return its output."""
+    command = re.search(rf"exec -T postgres ({pattern})", PAGE)
+    assert command
+    program, *arguments = shlex.split(command[1].replace("$name", "mlflow"))
     done = topology.database(program, *arguments, data=data)
     assert done.returncode == 0, done.stderr
     return done.stdout

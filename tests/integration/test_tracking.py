@@ -1,4 +1,4 @@
-"""MLflow through our one door: nothing twice after a resume, true statuses, and an outage that stops nothing."""
+"""The connection to MLflow: no duplicates after a resume, correct statuses, and outages that stop no run."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def measured(*steps: int) -> list[Measurement]:
     return [Measurement(step, {"train/loss": 1.0 / step}, 1_700_000_000.0 + step) for step in steps]
 
 
-def test_opening_one_store_sends_no_later_run_of_this_process_there(
+def test_opening_a_store_does_not_redirect_later_runs_of_the_process(
     tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = RuntimeConfig(store=str(tmp_path))
@@ -44,14 +44,14 @@ def test_opening_one_store_sends_no_later_run_of_this_process_there(
     assert open_tracking(Place.of(runtime)).client.tracking_uri == Place.of(runtime).uri == "http://127.0.0.1:9"
 
 
-def test_run_opened_again_is_the_same_and_runs(tracking: Tracking) -> None:
+def test_reopened_run_is_the_same_and_running(tracking: Tracking) -> None:
     first = open_run(tracking, "again")
     tracking.close(first, "FAILED")
     assert open_run(tracking, "again") == first
     assert status(tracking, first) == "RUNNING"
 
 
-def test_measurements_of_a_resumed_training_are_there_once(tracking: Tracking) -> None:
+def test_measurements_of_a_resumed_training_are_logged_once(tracking: Tracking) -> None:
     run_id = open_run(tracking, "resumed")
     tracking.log_measurements(run_id, measured(10, 20, 30), {})
     again = tracking.open(RUN_KEY, "resumed", "a run", parent="", tags={}, params={})  # by a new process
@@ -62,31 +62,32 @@ def test_measurements_of_a_resumed_training_are_there_once(tracking: Tracking) -
     assert last_steps == {"train/loss": 40}
 
 
-def test_figures_are_logged_once_beside_more_measurements_than_one_request_takes(tracking: Tracking) -> None:
+def test_figures_are_logged_once_with_measurements_for_several_requests(tracking: Tracking) -> None:
     run_id, last_steps = open_run(tracking, "figures"), {"train/loss": 10}
-    for seconds in (2.0, 3.0):  # of a second attempt the first one's figure is kept
+    tags = {"of": "attempt"}
+    for seconds in (2.0, 3.0):  # the figure of the first attempt is kept
         figures = [Metric("stage/seconds", seconds, 1_700_000_000_000, 0)]
-        tracking.log_measurements(run_id, measured(*range(1, 1201)), last_steps, figures=figures, tags={"of": "attempt"})
+        tracking.log_measurements(run_id, measured(*range(1, 1201)), last_steps, figures=figures, tags=tags)
     data = tracking.client.get_run(run_id).data
     assert (data.metrics["stage/seconds"], data.tags["of"]) == (2.0, "attempt")
     steps = [metric.step for metric in tracking.client.get_metric_history(run_id, "train/loss")]
     assert steps == list(range(11, 1201))
 
 
-def test_tags_alone_are_logged(tracking: Tracking) -> None:
+def test_tags_without_measurements_are_logged(tracking: Tracking) -> None:
     run_id = open_run(tracking, "tagged")
     tracking.tag(run_id, {"one": "1", "two": "2"})
     assert {"one": "1", "two": "2"}.items() <= tracking.client.get_run(run_id).data.tags.items()
 
 
-def test_flow_run_closes_its_own_open_runs_alone(tracking: Tracking) -> None:
+def test_flow_run_closes_only_its_own_open_runs(tracking: Tracking) -> None:
     mine, done, other = (open_run(tracking, key, **{FLOW_RUN: flow}) for key, flow in zip("abc", "xxy", strict=True))
     tracking.close(done, "FINISHED")
     close_flow_run(tracking, "x", "KILLED")
     assert [status(tracking, run_id) for run_id in (mine, done, other)] == ["KILLED", "FINISHED", "RUNNING"]
 
 
-def test_runs_of_dead_processes_are_closed_and_those_of_living_ones_are_not(tracking: Tracking) -> None:
+def test_open_runs_are_closed_only_if_their_process_is_dead(tracking: Tracking) -> None:
     place = tracking.place
     code = (
         "from tasks.tracking import *\n"
@@ -103,7 +104,7 @@ def test_runs_of_dead_processes_are_closed_and_those_of_living_ones_are_not(trac
     assert status(tracking, living) == "RUNNING"
 
 
-def test_long_parameter_is_cut_and_nothing_else_is_lost(tracking: Tracking) -> None:
+def test_long_parameter_is_cut_and_all_others_are_kept(tracking: Tracking) -> None:
     params = {"paths": "x" * 10_000, **{f"field{index}": index for index in range(250)}}
     run_id = tracking.open(RUN_KEY, "long", "a run", parent="", tags={}, params=params).run_id
     logged = tracking.client.get_run(run_id).data.params
@@ -111,7 +112,7 @@ def test_long_parameter_is_cut_and_nothing_else_is_lost(tracking: Tracking) -> N
     assert 100 < len(logged["paths"]) <= 500
 
 
-def test_outage_gives_none_soon_and_the_server_is_then_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_outage_returns_none_and_pauses_requests(caplog: pytest.LogCaptureFixture) -> None:
     away = Tracking(Place(f"http://127.0.0.1:{free_port()}", "trial"))
     assert begin_parent(away, "key", "name", tags={}, params={}) is None
     assert "is not used for a minute" in caplog.text
