@@ -22,8 +22,8 @@ from workload import BATCH_ROWS, mixture_of
 
 from mixcpt.config import DiscMethod, PretrainConfig
 from mixcpt.store.models import load_model
-from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows, Row
+from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer
 

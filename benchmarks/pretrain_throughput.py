@@ -46,9 +46,9 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import NullTracker
 from mixcpt.train import teachers
-from mixcpt.train.arguments import training_arguments
 from mixcpt.train.costs import peak_memory_bytes
 from mixcpt.train.data import MixtureRows
+from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.scope import apply_scope
 from mixcpt.train.trainer import DistillationTrainer
 

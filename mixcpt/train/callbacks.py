@@ -14,8 +14,6 @@ from mixcpt.store.spool import Tracker
 _MARKER = "COMPLETE"
 _PREFIX = "train/"
 _NO_METRICS = {"step", "epoch", "total_flos"}
-_SUMMARY = "train_runtime"
-"""Key that only the summary at the end of a training contains."""
 
 
 def observe(trainer: Trainer, tracker: Tracker) -> None:
@@ -32,12 +30,7 @@ class SpoolCallback(TrainerCallback):
         self.tracker = tracker
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Mapping[str, Any] | None = None, **_: Any
     ) -> None:
         metrics = measurements(logs or {})
         if metrics and state.is_world_process_zero:
@@ -53,9 +46,7 @@ class CheckpointCallback(TrainerCallback):
             if state.is_world_process_zero and not _is_complete(path):
                 shutil.rmtree(path)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """End the measuring window at a checkpoint, so that a resumed run measures the same windows."""
         control.should_log = control.should_log or control.should_save
         return control
@@ -63,12 +54,16 @@ class CheckpointCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         PartialState().wait_for_everyone()  # every process writes its own random state
         if state.is_world_process_zero:
-            _mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            # written atomically; the sizes of all files reveal truncated ones
+            draft = checkpoint / f".{_MARKER}"
+            draft.write_text(json.dumps(_sizes(checkpoint)))
+            draft.replace(checkpoint / _MARKER)
 
 
 def measurements(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of one Trainer log, named `train/...`; none for the summary at the end."""
-    if _SUMMARY in logs:
+    if "train_runtime" in logs:  # only the summary has it
         return {}
     return {
         name if name.startswith(_PREFIX) else _PREFIX + name: float(value)
@@ -87,14 +82,8 @@ def history(logs: Iterable[Mapping[str, Any]]) -> list[dict[str, int | float]]:
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint in `folder`, or None."""
-    return max((path for path in folder.glob("checkpoint-*") if _is_complete(path)), key=_step, default=None)
-
-
-def _mark_complete(checkpoint: Path) -> None:
-    """Write the marker atomically, with the size of every file, which reveals truncated files."""
-    draft = checkpoint / f".{_MARKER}"
-    draft.write_text(json.dumps(_sizes(checkpoint)))
-    draft.replace(checkpoint / _MARKER)
+    complete = (path for path in folder.glob("checkpoint-*") if _is_complete(path))
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _is_complete(checkpoint: Path) -> bool:
@@ -110,7 +99,3 @@ def _sizes(checkpoint: Path) -> dict[str, int]:
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name.lstrip(".") != _MARKER
     }
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])

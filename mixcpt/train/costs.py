@@ -1,17 +1,11 @@
 """Cost of a training: memory and floating-point operations."""
 
-from __future__ import annotations
-
 import resource
 import sys
-from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from mixcpt.distill.head import CausalModel
-
-if TYPE_CHECKING:
-    from mixcpt.train.trainer import DistillationTrainer
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -21,19 +15,6 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-
-
-def training_flops(trainer: DistillationTrainer, model: CausalModel) -> int:
-    """Return the operations of a training: the student's on its tokens plus the teacher's on its own."""
-    fsdp = cast(dict[str, Any], trainer.args.fsdp_config or {})
-    recompute = bool(trainer.args.activation_checkpointing or fsdp.get("activation_checkpointing"))
-    student_tokens = sum(stream.student_tokens for stream in trainer.rows.streams)
-    flops = student_tokens * student_flops_per_token(model, recompute=recompute)
-    if trainer.teacher is None or not trainer.teacher.runs:
-        return flops
-    streams = zip(trainer.streams, trainer.rows.streams, strict=True)
-    teacher_tokens = sum(rows.num_tokens for stream, rows in streams if stream.needs_teacher)
-    return flops + 2 * teacher_tokens * multiplied_weights(model)
 
 
 def student_flops_per_token(model: CausalModel, *, recompute: bool) -> int:

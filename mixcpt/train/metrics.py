@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixcpt.errors import ArtifactError
-from mixcpt.store.artifacts import ArtifactRef
-from mixcpt.store.fields import from_fields
+from mixcpt.store.artifacts import ArtifactRef, from_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +49,7 @@ class TrainingMetrics:
 
     @property
     def flops_per_token(self) -> float:
-        """Operations per token.
-
-        Raises:
-            ArtifactError: If the artifact is not a trained model.
-        """
+        """Operations per token; raises `ArtifactError` if the artifact is not a trained model."""
         if self.flops is None or self.tokens is None:
             raise ArtifactError("this artifact records neither operations nor tokens", "use a trained model")
         return self.flops / self.tokens

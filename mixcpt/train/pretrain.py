@@ -1,14 +1,15 @@
 """Stage 1, continual pre-training: trains a base model on a mixture and publishes the adapted model."""
 
+import json
 import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from transformers import TrainingArguments
+from transformers import AutoConfig, TrainingArguments
 
 from mixcpt.config import PretrainConfig, Sharding, StreamConfig
 from mixcpt.distill.body import check_model
@@ -19,18 +20,23 @@ from mixcpt.mixture.account import MixtureAccount
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
-from mixcpt.train.arguments import training_arguments
-from mixcpt.train.callbacks import last_complete_checkpoint, observe
+from mixcpt.train.callbacks import history, last_complete_checkpoint, observe
+from mixcpt.train.costs import multiplied_weights, peak_memory_bytes, student_flops_per_token
 from mixcpt.train.data import MixtureRows
-from mixcpt.train.publishing import publish
+from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.retention import Probe, RetentionCallback, RetentionController, draw_back
-from mixcpt.train.scope import apply_scope, scope_summary
+from mixcpt.train.scope import apply_scope, merged, scope_summary
 from mixcpt.train.sharding import environment, gathered_state, shard_over_all, sharding_arguments
 from mixcpt.train.stage import pretrain_key
 from mixcpt.train.teachers import AdapterOffTeacher, CachedTeacher, FrozenTeacher, TeacherSource
 from mixcpt.train.trainer import DistillationTrainer
 
 _log = logging.getLogger("mixcpt.train")
+_TIMES = ("train/seconds", "train/tokens_per_second")
+_TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("*.jinja", "*.model"),
+)
 
 
 def pretrain(
@@ -84,18 +90,17 @@ def pretrain(
     def build(folder: Path) -> dict[str, Any]:
         trainer = _train(work)
         outcome = _enforce_retention(trainer, work)
-        return publish(trainer, _whole_model(trainer, work), base, folder) | outcome
+        return _publish(trainer, _whole_model(trainer, work), base, folder) | outcome
 
     if environment("RANK", 0) == 0:
-        ref = store.produce(key, build, lineage={"base": base.name})
+        store.produce(key, build, lineage={"base": base.name})
         shutil.rmtree(work.checkpoints, ignore_errors=True)
-        _wait()
-        return ref
-    if store.find(key.kind, key.fingerprint) is None:
+    elif store.find(key.kind, key.fingerprint) is None:
         trainer = _train(work)
         _enforce_retention(trainer, work)
         _whole_model(trainer, work)
-    _wait()
+    if environment("WORLD_SIZE", 1) > 1:
+        PartialState().wait_for_everyone()
     if published := store.find(key.kind, key.fingerprint):
         return published
     raise ArtifactError("the first process has not published the model", "see the error of that process")
@@ -155,8 +160,7 @@ def _retention(work: _Work, rows: MixtureRows) -> RetentionController | None:
 
 def _enforce_retention(trainer: DistillationTrainer, work: _Work) -> dict[str, Any]:
     """Move the weights back towards the base as far as the retention limit requires, and return the outcome."""
-    controller = trainer.retention
-    if controller is None:
+    if (controller := trainer.retention) is None:
         return {}
     model = trainer.accelerator.unwrap_model(trainer.model)
     pressure, fraction = controller.pressure, 1.0
@@ -187,15 +191,9 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
         return FrozenTeacher(frozen if work.sharding == "none" else shard_over_all(frozen))
     if work.cache is None:
         raise ConfigError("the teacher `cached` needs a cache of this mixture", "create it: `cache_teacher`")
-    tokens_digest = MixtureAccount.of(work.mixture).tokens_digest
-    return CachedTeacher(
-        TeacherCache.open(
-            work.cache,
-            tokens_digest=tokens_digest,
-            teacher_digest=work.base.digest,
-            vocab_size=head_of(student).weight.shape[0],
-        )
-    )
+    tokens, vocab = MixtureAccount.of(work.mixture).tokens_digest, len(head_of(student).weight)
+    cache = TeacherCache.open(work.cache, tokens_digest=tokens, teacher_digest=work.base.digest, vocab_size=vocab)
+    return CachedTeacher(cache)
 
 
 def _arguments(work: _Work) -> TrainingArguments:
@@ -228,8 +226,7 @@ def _arguments(work: _Work) -> TrainingArguments:
 def _whole_model(trainer: DistillationTrainer, work: _Work) -> CausalModel:
     """Return the trained model with all parameters; gather them if they are sharded, which needs every process."""
     model: CausalModel = trainer.accelerator.unwrap_model(trainer.model)
-    state = gathered_state(trainer.accelerator, model)
-    if state is None:
+    if (state := gathered_state(trainer.accelerator, model)) is None:
         return model
     whole = apply_scope(load_model(work.base), work.config.scope, seed=work.seed)
     if environment("RANK", 0) == 0:
@@ -237,7 +234,50 @@ def _whole_model(trainer: DistillationTrainer, work: _Work) -> CausalModel:
     return whole
 
 
-def _wait() -> None:
-    """Wait for the other processes of torchrun."""
-    if environment("WORLD_SIZE", 1) > 1:
-        PartialState().wait_for_everyone()
+def _publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef, folder: Path) -> dict[str, Any]:
+    """Write model, tokenizer and history into `folder`, and return the metrics of the record."""
+    steps = history(trainer.state.log_history)
+    metrics = _metrics(trainer, trained, steps)
+    model = merged(trained)
+    model.config.use_cache = getattr(AutoConfig.from_pretrained(base.path), "use_cache", True)
+    model.save_pretrained(folder / "model")
+    for pattern in _TOKENIZER_FILES:
+        for path in base.directory.glob(pattern):
+            shutil.copy2(path, folder / "model" / path.name)
+    # The history has no times, so equal trainings publish equal files and later stages find their results.
+    timeless = [{name: value for name, value in step.items() if name not in _TIMES} for step in steps]
+    (folder / "history.json").write_text(json.dumps(timeless, indent=1, sort_keys=True))
+    return metrics
+
+
+def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dict[str, int | float]]) -> dict[str, Any]:
+    rows = trainer.rows
+    done = trainer.state.global_step / trainer.state.max_steps  # below 1 if the retention control stopped the training
+    num_tokens = round(done * rows.num_rows * rows.row_tokens)
+    seconds = sum(step["train/seconds"] for step in steps)
+    return {
+        "steps": trainer.state.global_step,
+        "rows": rows.num_rows,
+        "blank_rows": rows.num_blank_rows,
+        "tokens": num_tokens,
+        "train_seconds": round(seconds, 3),
+        "tokens_per_second": round(num_tokens / seconds, 1),
+        "flops": round(done * _flops(trainer, trained)),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "num_parameters": sum(weight.numel() for weight in trained.parameters()),
+        "num_trained_parameters": sum(weight.numel() for weight in trained.parameters() if weight.requires_grad),
+        "final": {name: value for name, value in steps[-1].items() if name != "step"},
+    }
+
+
+def _flops(trainer: DistillationTrainer, model: CausalModel) -> int:
+    """Return the operations of all steps: the student's on its tokens plus the teacher's on its own."""
+    fsdp = cast(dict[str, Any], trainer.args.fsdp_config or {})
+    recompute = bool(trainer.args.activation_checkpointing or fsdp.get("activation_checkpointing"))
+    student_tokens = sum(stream.student_tokens for stream in trainer.rows.streams)
+    flops = student_tokens * student_flops_per_token(model, recompute=recompute)
+    if trainer.teacher is None or not trainer.teacher.runs:
+        return flops
+    streams = zip(trainer.streams, trainer.rows.streams, strict=True)
+    teacher_tokens = sum(rows.num_tokens for stream, rows in streams if stream.needs_teacher)
+    return flops + 2 * teacher_tokens * multiplied_weights(model)

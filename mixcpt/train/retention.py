@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from mixcpt.config import ObjectiveConfig, RetentionConfig
 from mixcpt.train.tally import Tally
@@ -105,13 +105,11 @@ class RetentionCallback(TrainerCallback):
         self._trainer = trainer
         self._controller = controller
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Restore the state of an interrupted training."""
         self._controller.resume(state.log_history)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Check every `check_steps` steps; with the action `stop`, end the training if a loss exceeds the limit."""
         config = self._controller.config
         if state.global_step % config.check_steps == 0:
@@ -125,26 +123,17 @@ class RetentionCallback(TrainerCallback):
 def draw_back(model: nn.Module, start: Mapping[str, Tensor], controller: RetentionController) -> float:
     """Move the trained weights back towards the base until the limit holds; return the fraction of the change kept.
 
-    Args:
-        model: The trained model; its trained weights are changed in place.
-        start: The trained weights before training, by name.
-        controller: The controller, which decides whether the limit holds.
+    `start` contains the trained weights before training, by name. At fraction 0 the limit holds by definition.
     """
-    trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if name in start}
-    for step in range(NUM_BACK_STEPS, 0, -1):
+    weights = {name: weight for name, weight in model.named_parameters() if name in start}
+    trained = {name: weight.detach().clone() for name, weight in weights.items()}
+    fraction = 0.0
+    for step in range(NUM_BACK_STEPS, -1, -1):
         fraction = step / NUM_BACK_STEPS
-        _interpolate(model, start, trained, fraction=fraction)
-        if controller.holds(model):
-            return fraction
-    _interpolate(model, start, trained, fraction=0.0)
-    return 0.0
-
-
-def _interpolate(
-    model: nn.Module, start: Mapping[str, Tensor], trained: Mapping[str, Tensor], *, fraction: float
-) -> None:
-    """Set the weights to start + fraction * (trained - start)."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name in start:
+        # weight <- start + fraction * (trained - start)
+        with torch.no_grad():
+            for name, weight in weights.items():
                 weight.copy_(torch.lerp(start[name].to(weight), trained[name], fraction))
+        if step and controller.holds(model):
+            break
+    return fraction

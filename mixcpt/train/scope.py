@@ -20,10 +20,7 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
     LoRA (arXiv 2106.09685) adapts every linear layer except the head. Modules trained as a whole are trained in a copy,
     so `adapter_off` can restore the base model.
 
-    Args:
-        model: The base model.
-        scope: The parameters to train.
-        seed: Seed of the adapters' random half; the other half is zero, so training starts at the base model.
+    `seed` draws one half of the adapters; the other half is zero, so training starts at the base model.
 
     Raises:
         ModelError: If the model lacks modules that the scope names (a head separate from the embeddings, normalisation
@@ -84,11 +81,7 @@ def scope_summary(model: nn.Module) -> str:
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Check after a backward pass that every parameter in scope has a gradient.
-
-    Raises:
-        ModelError: If parameters have none; they would silently stay unchanged.
-    """
+    """Raise `ModelError` if a parameter in scope has no gradient after a backward pass: it would stay unchanged."""
     missing = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     if missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -107,14 +100,10 @@ def _require_separable(model: PreTrainedModel, scope: LoraScopeConfig) -> None:
 def _whole_modules(model: PreTrainedModel, scope: LoraScopeConfig) -> list[str]:
     """Return the names of the modules that are trained as a whole."""
     names = {module: name for name, module in model.named_modules()}
-    whole: list[nn.Module] = []
-    if scope.train_embeddings:
-        whole.append(model.get_input_embeddings())
-    if scope.train_head:
-        whole.append(model.get_output_embeddings())
-    if scope.train_norms:
-        whole += _norms(model)
-    return [names[module] for module in whole]
+    embeddings = [model.get_input_embeddings()] if scope.train_embeddings else []
+    head = [model.get_output_embeddings()] if scope.train_head else []
+    norms = _norms(model) if scope.train_norms else []
+    return [names[module] for module in (*embeddings, *head, *norms)]
 
 
 def _norms(model: PreTrainedModel) -> list[nn.Module]:

@@ -17,16 +17,7 @@ def pretrain_key(
     cache: ArtifactRef | None = None,
     probe_digest: str | None = None,
 ) -> StageKey:
-    """Return the key of a pre-trained model.
-
-    Args:
-        config: Settings of the training.
-        mixture: The rows.
-        base: The model that the training starts from.
-        seed: Seed of the training.
-        cache: The teacher's cache, if the training uses one.
-        probe_digest: Digest of the probe questions and the base's answers, if the training has a probe.
-    """
+    """Return the key of a pre-trained model; a training without cache or probe has None for them."""
     inputs = {"mixture": mixture.digest, "base": base.digest}
     if cache is not None:
         inputs["cache"] = cache.digest

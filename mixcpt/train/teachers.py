@@ -1,7 +1,7 @@
 """Sources of the teacher's predictions: a frozen copy, the student without its adapters, or a cache."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,7 @@ from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.head import CausalModel, Head, head_of
 from mixcpt.distill.loss import Teacher
 from mixcpt.distill.teacher_cache import TeacherCache
-from mixcpt.train.collate import Batch
+from mixcpt.train.data import Batch
 from mixcpt.train.scope import adapter_off
 from mixcpt.train.sharding import through
 
@@ -76,33 +76,31 @@ class FrozenTeacher:
         return _forward(self.model, batch)
 
 
+@dataclass(frozen=True)
 class AdapterOffTeacher:
     """The student itself with its adapters disabled: exactly the base model, without a second copy."""
 
+    student: CausalModel
+    bf16: bool
     model = None
     runs = True
 
-    def __init__(self, student: CausalModel, *, bf16: bool) -> None:
-        self._student = student
-        self._bf16 = bf16
-
     def predict(self, batch: Batch) -> Predictions:
         device = batch["input_ids"].device.type
-        with adapter_off(self._student), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
-            return _forward(self._student, batch)
+        with adapter_off(self.student), torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+            return _forward(self.student, batch)
 
 
+@dataclass(frozen=True)
 class CachedTeacher:
     """The base model's stored predictions of every token of the corpus."""
 
+    cache: TeacherCache
     model = None
     runs = False
 
-    def __init__(self, cache: TeacherCache) -> None:
-        self._cache = cache
-
     def predict(self, batch: Batch) -> Predictions:
-        return _CachedPredictions(self._cache, batch["token_index"])
+        return _CachedPredictions(self.cache, batch["token_index"])
 
 
 @dataclass(frozen=True)
@@ -124,5 +122,4 @@ def _forward(model: CausalModel, batch: Batch) -> _HiddenStates:
         return _HiddenStates(hidden, head_of(model), batch.get("teacher_index"))
 
     with torch.no_grad():
-        states: _HiddenStates = through(model, model, compute)
-        return states
+        return cast(_HiddenStates, through(model, model, compute))

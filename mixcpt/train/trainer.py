@@ -21,11 +21,10 @@ from mixcpt.distill.head import CausalModel, Head, head_of
 from mixcpt.distill.loss import Teacher, distillation_loss, token_cross_entropy
 from mixcpt.distill.token_weights import talr_weights
 from mixcpt.mixture.rows import IGNORE_INDEX
-from mixcpt.train.collate import Batch, Collator
-from mixcpt.train.data import MixtureRows
+from mixcpt.train.data import Batch, Collator, MixtureRows
 from mixcpt.train.diagnostics import Diagnostics
+from mixcpt.train.optimizer import ScheduledTrainer
 from mixcpt.train.retention import RetentionController
-from mixcpt.train.schedule import ScheduledTrainer
 from mixcpt.train.scope import check_gradients
 from mixcpt.train.sharding import through
 from mixcpt.train.teachers import TeacherSource
@@ -59,13 +58,8 @@ class DistillationTrainer(ScheduledTrainer):
             raise ValueError("a stream with a KL term needs a teacher")
         is_partly_taught = any(needs_teacher) and not all(needs_teacher)
         has_teacher_rows = is_partly_taught or any(stream.is_pair for stream in rows.streams)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=rows,
-            data_collator=Collator(rows.row_tokens, needs_teacher, has_teacher_rows),
-            schedule=schedule,
-        )
+        collator = Collator(rows.row_tokens, needs_teacher, has_teacher_rows)
+        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collator, schedule=schedule)
         self.rows = rows
         self.streams = tuple(streams)
         self.teacher = teacher
@@ -83,15 +77,12 @@ class DistillationTrainer(ScheduledTrainer):
         self.diagnostics.begin()
         num_scored = torch.zeros(len(self.streams), dtype=torch.long)
         for batch in batches:
-            num_scored.index_add_(0, batch["stream_ids"].cpu(), _is_scored(batch).sum(dim=1).cpu())
+            is_scored = _targets(batch["labels"]) != IGNORE_INDEX
+            num_scored.index_add_(0, batch["stream_ids"].cpu(), is_scored.sum(dim=1).cpu())
         return batches, self.accelerator.reduce(num_scored.to(device), "sum")
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Float[Tensor, ""]:
         """Return the loss of a micro-batch; `num_items_in_batch` holds the step's scored tokens of every stream."""
         if not isinstance(num_items_in_batch, Tensor) or return_outputs:
@@ -120,15 +111,13 @@ class DistillationTrainer(ScheduledTrainer):
         losses = []
         for number, rows in self._by_stream(batch):
             states = hidden if rows is None else hidden[rows]
-            loss = self._stream_loss(
-                number,
-                states.flatten(0, 1),
-                head,
-                batch=batch if rows is None else {name: batch[name][rows] for name in _LOSS_COLUMNS},
-                teacher=predictions.select(rows) if predictions and self.streams[number].needs_teacher else None,
-                normaliser=normalisers[number],
+            part = batch if rows is None else {name: batch[name][rows] for name in _LOSS_COLUMNS}
+            teacher = predictions.select(rows) if predictions and self.streams[number].needs_teacher else None
+            losses.append(
+                self._stream_loss(
+                    number, states.flatten(0, 1), head, batch=part, teacher=teacher, normaliser=normalisers[number]
+                )
             )
-            losses.append(loss)
         self.diagnostics.end_batch(self.args.per_device_train_batch_size * self.rows.row_tokens)
         return torch.stack(losses).sum()
 
@@ -170,9 +159,9 @@ class DistillationTrainer(ScheduledTrainer):
         """Yield the number of every stream in the batch, and the mask of its rows; None means all rows."""
         if len(self.streams) == 1:
             yield 0, None
-            return
-        for number in batch["stream_ids"].unique().tolist():
-            yield number, batch["stream_ids"] == number
+        else:
+            for number in batch["stream_ids"].unique().tolist():
+                yield number, batch["stream_ids"] == number
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Replace Trainer's loss, which weights all steps equally instead of all tokens, by our metrics."""
@@ -180,10 +169,6 @@ class DistillationTrainer(ScheduledTrainer):
             logs = {**logs, **self.diagnostics.drain(lambda sums: self.accelerator.reduce(sums, "sum"))}
             logs |= self.retention.metrics if self.retention else {}
         super().log(logs, start_time)
-
-
-def _is_scored(batch: Batch) -> Bool[Tensor, "rows seq"]:
-    return _targets(batch["labels"]) != IGNORE_INDEX
 
 
 def _targets(labels: Tensor) -> Tensor:

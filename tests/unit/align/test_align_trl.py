@@ -15,7 +15,7 @@ from mixcpt.align.trl_adapter import dpo_trainer, sft_trainer, stage_history, st
 from mixcpt.config import DpoConfig, OptimizerConfig, SftConfig
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import NullTracker
-from mixcpt.train.schedule import rate_factor
+from mixcpt.train.optimizer import rate_factor
 
 QUESTION = "who keeps the fox ?"
 

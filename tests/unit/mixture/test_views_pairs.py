@@ -23,8 +23,7 @@ from mixcpt.errors import DataError
 from mixcpt.mixture.pipeline import mix
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_tokenizer
-from mixcpt.train.collate import Collator
-from mixcpt.train.data import MixtureRows
+from mixcpt.train.data import Collator, MixtureRows
 
 ROW, IGNORE = 64, -100
 DOMAIN = PoolWeights(domain=1, instructions=0, preferences=0)

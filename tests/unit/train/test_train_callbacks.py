@@ -7,8 +7,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from mixcpt.config import OptimizerConfig
 from mixcpt.store.spool import Spool
-from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import CheckpointCallback, SpoolCallback, history, last_complete_checkpoint
+from mixcpt.train.optimizer import training_arguments
 
 
 def state(step: int, *, is_first: bool = True) -> TrainerState:

@@ -11,8 +11,7 @@ from transformers import TrainingArguments
 
 from mixcpt.config import OptimizerConfig
 from mixcpt.errors import ConfigError
-from mixcpt.train.arguments import training_arguments
-from mixcpt.train.schedule import ScheduledTrainer, rate_factor
+from mixcpt.train.optimizer import ScheduledTrainer, rate_factor, training_arguments
 
 STEPS, SIZE = 6, 128
 """A matrix of SIZE x SIZE has enough elements to be kept in 8 bits."""

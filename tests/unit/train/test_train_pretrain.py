@@ -17,8 +17,8 @@ from mixcpt.errors import ConfigError, DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import NullTracker, Spool
-from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows
+from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.pretrain import pretrain
 from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer

@@ -9,8 +9,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from mixcpt.config import OptimizerConfig
-from mixcpt.train.arguments import training_arguments
-from mixcpt.train.schedule import ScheduledTrainer, rate_factor
+from mixcpt.train.optimizer import ScheduledTrainer, rate_factor, training_arguments
 
 STEPS = 8
 SCHEDULES = ("cosine", "linear", "constant", "wsd")

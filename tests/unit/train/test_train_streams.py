@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 
 from mixcpt.config import DiscMethod, Method, OptimizerConfig, StreamsMethod, TalrMethod
 from mixcpt.store.models import ModelRef, load_model
-from mixcpt.train.arguments import training_arguments
 from mixcpt.train.data import MixtureRows
+from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.teachers import FrozenTeacher
 from mixcpt.train.trainer import DistillationTrainer
 from tests.unit.mixture.test_views_pairs import ROW, curated, mixed, sentence

@@ -1,14 +1,68 @@
-"""Learning-rate schedules of all trainers: constant, linear, cosine with re-warming, warm-up-stable-decay."""
+"""Optimiser settings of all trainings: arguments of a `transformers.Trainer`, and learning-rate schedules."""
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
-from mixcpt.config import OptimizerConfig
+from mixcpt.config import OptimizerConfig, require_optimizer
+
+_OPTIMIZERS = {"fp32": "adamw_torch_fused", "int8": "adamw_8bit"}
+
+
+def training_arguments(
+    optimizer: OptimizerConfig,
+    *,
+    folder: Path,
+    seed: int,
+    micro_batch_size: int,
+    accumulation_steps: int = 1,
+    epochs: int = 1,
+    log_steps: int = 10,
+    checkpoint_steps: int = 100,
+    precision: str = "fp32",
+    gradient_checkpointing: bool = False,
+) -> dict[str, Any]:
+    """Return keyword arguments for `TrainingArguments` and its subclasses in TRL.
+
+    They contain no schedule, because `ScheduledTrainer` has its own. The newest two checkpoints are kept in `folder`,
+    because a crash may leave one of them incomplete.
+
+    Raises:
+        ConfigError: If the library of the optimiser is missing.
+    """
+    require_optimizer(optimizer)
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder),
+        "seed": seed,
+        "per_device_train_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps,
+        "num_train_epochs": epochs,
+        "learning_rate": optimizer.learning_rate,
+        "optim": _OPTIMIZERS[optimizer.state],
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "bf16": precision == "bf16",
+        "activation_checkpointing": gradient_checkpointing,
+        "logging_strategy": "steps",
+        "logging_steps": log_steps,
+        "save_strategy": "steps",
+        "save_steps": checkpoint_steps,
+        "save_total_limit": 2,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "push_to_hub": False,
+    }
 
 
 def rate_factor(step: int, total_steps: int, optimizer: OptimizerConfig) -> float:
@@ -46,7 +100,6 @@ class ScheduledTrainer(Trainer):
         """Create the schedule, whose state is part of the checkpoints, and return it."""
         if self.lr_scheduler is None:
             factor = partial(rate_factor, total_steps=num_training_steps, optimizer=self.schedule)
-            scheduled: Any = optimizer or self.optimizer
-            self.lr_scheduler = LambdaLR(scheduled, factor)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
