@@ -14,9 +14,8 @@ from mixcpt.align.chat import Encoded
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.store.spool import Tracker
-from mixcpt.train.arguments import training_arguments
 from mixcpt.train.callbacks import history, observe
-from mixcpt.train.schedule import ScheduledTrainer
+from mixcpt.train.optimizer import ScheduledTrainer, training_arguments
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the library has already read the environment
@@ -76,10 +75,7 @@ def sft_trainer(
     """Return a trainer with the mean loss over the answer tokens of a batch; its checkpoints go to `folder`."""
     dataset = datasets.Dataset.from_list(
         [
-            {
-                "input_ids": sample.input_ids,
-                "labels": [IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids,
-            }
+            {"input_ids": sample.input_ids, "labels": [IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids}
             for sample in samples
         ]
     )
@@ -89,11 +85,7 @@ def sft_trainer(
         dataset_kwargs={"skip_prepare_dataset": True},  # the samples are tokenised already, as in the selection
     )
     trainer = _ScheduledSFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        schedule=config.optimizer,
+        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, schedule=config.optimizer
     )
     observe(trainer, StageTracker(tracker, "sft"))
     return trainer
@@ -136,11 +128,7 @@ def dpo_trainer(
     datasets.disable_progress_bars()
     dataset = datasets.Dataset.from_list(
         [
-            {
-                "prompt_ids": chosen.prompt_ids,
-                "chosen_ids": chosen.response_ids,
-                "rejected_ids": rejected.response_ids,
-            }
+            {"prompt_ids": chosen.prompt_ids, "chosen_ids": chosen.response_ids, "rejected_ids": rejected.response_ids}
             for chosen, rejected in pairs
         ]
     )
@@ -151,11 +139,7 @@ def dpo_trainer(
         precompute_ref_log_probs=True,
     )
     trainer = _TokenisedDPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        schedule=config.optimizer,
+        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, schedule=config.optimizer
     )
     observe(trainer, StageTracker(tracker, "dpo"))
     return trainer
