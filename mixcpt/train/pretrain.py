@@ -92,16 +92,17 @@ def pretrain(
         outcome = _enforce_retention(trainer, work)
         return _publish(trainer, _whole_model(trainer, work), base, folder) | outcome
 
+    published: ArtifactRef | None
     if environment("RANK", 0) == 0:
-        store.produce(key, build, lineage={"base": base.name})
+        published = store.produce(key, build, lineage={"base": base.name})
         shutil.rmtree(work.checkpoints, ignore_errors=True)
-    elif store.find(key.kind, key.fingerprint) is None:
+    elif not (published := store.find(key.kind, key.fingerprint)):
         trainer = _train(work)
         _enforce_retention(trainer, work)
         _whole_model(trainer, work)
     if environment("WORLD_SIZE", 1) > 1:
         PartialState().wait_for_everyone()
-    if published := store.find(key.kind, key.fingerprint):
+    if published := published or store.find(key.kind, key.fingerprint):
         return published
     raise ArtifactError("the first process has not published the model", "see the error of that process")
 
