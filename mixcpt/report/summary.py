@@ -14,8 +14,7 @@ from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.records.run import RunResult
 from mixcpt.report.sections.costs import Cost, Planned, plan_of_run, planned_and_measured, stage_costs, total
 from mixcpt.report.sections.promise import Promise, promises
-from mixcpt.store.artifacts import ArtifactRef
-from mixcpt.store.fields import from_fields
+from mixcpt.store.artifacts import ArtifactRef, from_fields
 
 _RESERVED = ("base", "seconds")
 _MEASURES: tuple[Measure, ...] = ("value", "gold")

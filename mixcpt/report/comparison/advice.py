@@ -3,7 +3,7 @@
 import yaml
 
 from mixcpt.config.compare import Point
-from mixcpt.records.search import Advice
+from mixcpt.records.comparison import Advice
 from mixcpt.report import words
 from mixcpt.report.comparison.summary import summarise_comparison
 from mixcpt.report.comparison.text import markdown_comparison

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
 
-from mixcpt.records.search import Advice
+from mixcpt.records.comparison import Advice
 from mixcpt.report import words
 from mixcpt.report.comparison.advice import recommended, recommended_settings
 from mixcpt.report.comparison.summary import summarise_comparison

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
-from mixcpt.records.search import Advice, Attempt
+from mixcpt.records.comparison import Advice, Attempt
 from mixcpt.report import words
 from mixcpt.report.comparison.summary import ComparisonSummary
 from mixcpt.report.figures import palette, svg

@@ -11,9 +11,8 @@ import yaml
 
 from mixcpt.config import AdaptConfig, AdviseConfig, load_settings
 from mixcpt.errors import ConfigError
-from mixcpt.records.comparison import Comparison, ContenderResult
+from mixcpt.records.comparison import Advice, Attempt, Comparison, ContenderResult, save_advice
 from mixcpt.records.run import RunResult
-from mixcpt.records.search import Advice, Attempt, save_advice
 from mixcpt.report.comparison.advice import markdown_advice, recommended, recommended_settings
 from mixcpt.report.comparison.advice_page import write_advice
 from mixcpt.report.figures.search import front
