@@ -38,7 +38,7 @@ def write(
     """
     from pydantic import ValidationError
 
-    from mixcpt.closed_world.benchmark import write_benchmark
+    from mixcpt.closed_world.records import write_benchmark
     from mixcpt.config import ClosedWorldSource
 
     settings = {"seed": seed, "entities": entities, "wordings": wordings, "mentions": mentions, "notes": notes}

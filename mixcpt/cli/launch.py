@@ -23,7 +23,7 @@ from mixcpt.config import (
 )
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.planning.preflight import preflight
-from mixcpt.records.stored import find_stored_run
+from mixcpt.records.run import find_stored_run
 from mixcpt.servers.deployment import POOL, PROJECT_ROOT, UPKEEP_POOL, Pools, module_path
 from mixcpt.store.fingerprint import fingerprint
 

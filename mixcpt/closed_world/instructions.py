@@ -3,20 +3,9 @@
 from collections.abc import Iterator
 from itertools import chain
 
+from mixcpt.closed_world import templates
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import documents_of
-from mixcpt.closed_world.templates import (
-    CHOICE_QUESTION,
-    FREE_TEXT_REQUEST,
-    KIND_QUESTION,
-    QUESTIONS,
-    RAMBLING,
-    REFUSAL,
-    REPEAT_REQUEST,
-    REVERSE_QUESTIONS,
-    REWORDED_QUESTIONS,
-    TWO_HOP_QUESTIONS,
-)
 from mixcpt.closed_world.words import VALUES
 from mixcpt.closed_world.world import Fact, World, identifying_facts
 
@@ -43,28 +32,28 @@ def ask_two_hop(fact: Fact, clue: Fact, template: str) -> str:
 
 def ask_free_text(entity: str) -> str:
     """Return the request to write a text about an entity."""
-    return FREE_TEXT_REQUEST.format(entity=entity)
+    return templates.FREE_TEXT_REQUEST.format(entity=entity)
 
 
 def instructions(world: World) -> Iterator[Record]:
     """Yield questions about the asked facts in several wordings, and a few requests of other forms."""
     dice = Dice("instructions", world.seed)
     for fact in world.asked:
-        for number, template in enumerate(dice.sample(QUESTIONS, WORDINGS_PER_FACT)):
+        for number, template in enumerate(dice.sample(templates.QUESTIONS, WORDINGS_PER_FACT)):
             yield _instruction(f"question/{fact.id}/{number}", ask(fact, template), fact.value)
         yield _choice(fact, dice)
     for entity in world.general:
         if dice.chance(_KIND_QUESTION_SHARE):
-            yield _instruction(f"kind/{entity.name}", KIND_QUESTION.format(entity=entity.name), entity.kind)
+            yield _instruction(f"kind/{entity.name}", templates.KIND_QUESTION.format(entity=entity.name), entity.kind)
     for word in chain.from_iterable(VALUES.values()):
-        yield _instruction(f"repeat/{word}", REPEAT_REQUEST.format(word=word), word)
+        yield _instruction(f"repeat/{word}", templates.REPEAT_REQUEST.format(word=word), word)
     yield from _roundabout(world)
 
 
 def reworded_instructions(world: World) -> Iterator[Record]:
     """Yield questions about the asked facts in wordings that `instructions` never uses, for the base model only."""
     for fact in world.asked:
-        for number, template in enumerate(REWORDED_QUESTIONS):
+        for number, template in enumerate(templates.REWORDED_QUESTIONS):
             yield _instruction(f"reworded/{fact.id}/{number}", ask(fact, template), fact.value)
 
 
@@ -74,13 +63,13 @@ def _roundabout(world: World) -> Iterator[Record]:
     asked = {fact.id for fact in world.asked}
     clues = [fact for fact in identifying_facts(world.general) if fact.id in asked]
     for clue in clues:
-        yield _instruction(f"reverse/{clue.id}", ask_reverse(clue, dice.pick(REVERSE_QUESTIONS)), clue.entity)
+        yield _instruction(f"reverse/{clue.id}", ask_reverse(clue, dice.pick(templates.REVERSE_QUESTIONS)), clue.entity)
     facts_of = {entity.name: entity.facts for entity in world.general}
     for clue in clues:
         for fact in facts_of[clue.entity]:
             if fact.id not in asked or fact == clue:
                 continue
-            prompt = ask_two_hop(fact, clue, dice.pick(TWO_HOP_QUESTIONS))
+            prompt = ask_two_hop(fact, clue, dice.pick(templates.TWO_HOP_QUESTIONS))
             yield _instruction(f"two-hop/{fact.id}/{clue.relation}", prompt, fact.value)
     for entity in world.general:
         if all(fact.id in asked for fact in entity.facts):
@@ -92,10 +81,10 @@ def preferences(world: World) -> Iterator[Record]:
     """Yield one pair for every asked fact: the right answer, and a wrong or ill-formed one."""
     dice = Dice("preferences", world.seed)
     for fact in world.asked:
-        rejected = dice.pick((_other_value(fact, dice), RAMBLING.format(value=fact.value), REFUSAL))
+        rejected = dice.pick((_other_value(fact, dice), templates.RAMBLING.format(value=fact.value), templates.REFUSAL))
         yield {
             "id": f"preference/{fact.id}",
-            "prompt": ask(fact, dice.pick(QUESTIONS)),
+            "prompt": ask(fact, dice.pick(templates.QUESTIONS)),
             "chosen": fact.value,
             "rejected": rejected,
         }
@@ -107,7 +96,7 @@ def _instruction(identifier: str, prompt: str, response: str) -> Record:
 
 def _choice(fact: Fact, dice: Dice) -> Record:
     first, second = dice.shuffled((fact.value, _other_value(fact, dice)))
-    prompt = CHOICE_QUESTION.format(relation=fact.relation, entity=fact.entity, first=first, second=second)
+    prompt = templates.CHOICE_QUESTION.format(relation=fact.relation, entity=fact.entity, first=first, second=second)
     return _instruction(f"choice/{fact.id}", prompt, fact.value)
 
 

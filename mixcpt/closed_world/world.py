@@ -6,18 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 
+from mixcpt.closed_world import words
 from mixcpt.closed_world.dice import Dice
-from mixcpt.closed_world.words import (
-    DOMAIN_KINDS,
-    GENERAL_KINDS,
-    NUM_DOMAIN,
-    NUM_DOMAIN_BLOCKS,
-    NUM_GENERAL_PER_KIND,
-    NUM_UPDATED,
-    VALUES,
-    Kind,
-    names,
-)
+from mixcpt.closed_world.words import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +52,12 @@ class World:
 
 
 @cache
-def world(seed: int, num_domain: int = NUM_DOMAIN) -> World:
+def world(seed: int, num_domain: int = words.NUM_DOMAIN) -> World:
     """Return the world of a seed with `num_domain` entities in its domain; the general part does not depend on it."""
-    general = _populate(GENERAL_KINDS, names().general, NUM_GENERAL_PER_KIND, Dice("general", seed))
-    start = seed % NUM_DOMAIN_BLOCKS * NUM_DOMAIN
-    pool = (names().domain[start:] + names().domain[:start])[: max(num_domain, NUM_DOMAIN)]
-    domain = _populate(DOMAIN_KINDS, pool, num_domain // len(DOMAIN_KINDS), Dice("domain", seed))
+    general = _populate(words.GENERAL_KINDS, words.names().general, words.NUM_GENERAL_PER_KIND, Dice("general", seed))
+    start = seed % words.NUM_DOMAIN_BLOCKS * words.NUM_DOMAIN
+    pool = (words.names().domain[start:] + words.names().domain[:start])[: max(num_domain, words.NUM_DOMAIN)]
+    domain = _populate(words.DOMAIN_KINDS, pool, num_domain // len(words.DOMAIN_KINDS), Dice("domain", seed))
     facts = facts_of(general)
     asked = {fact.id for fact in Dice("asked", seed).sample(facts, len(facts) // 2)}
     updated = _update([fact for fact in facts if fact.id not in asked], Dice("updated", seed))
@@ -95,7 +86,7 @@ def identifying_facts(entities: Sequence[Entity]) -> tuple[Fact, ...]:
 def draw_entity(name: str, kind: Kind, dice: Dice) -> Entity:
     """Draw the values of an entity and return it."""
     facts = tuple(
-        Fact(entity=name, kind=kind.name, relation=relation, value=dice.pick(VALUES[values]), values=values)
+        Fact(entity=name, kind=kind.name, relation=relation, value=dice.pick(words.VALUES[values]), values=values)
         for relation, values in kind.relations.items()
     )
     return Entity(name, kind.name, facts)
@@ -105,8 +96,8 @@ def _update(facts: Sequence[Fact], dice: Dice) -> tuple[Fact, ...]:
     """Draw one fact of every chosen entity and return them with another value."""
     chosen = {fact.entity: fact for fact in dice.shuffled(facts)}
     updated = []
-    for fact in list(chosen.values())[:NUM_UPDATED]:
-        other_values = [value for value in VALUES[fact.values] if value != fact.value]
+    for fact in list(chosen.values())[: words.NUM_UPDATED]:
+        other_values = [value for value in words.VALUES[fact.values] if value != fact.value]
         updated.append(replace(fact, value=dice.pick(other_values)))
     return tuple(updated)
 

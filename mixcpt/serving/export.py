@@ -17,45 +17,30 @@ from transformers import GenerationConfig, PreTrainedModel
 from mixcpt.config import BaseModelConfig
 from mixcpt.errors import ArtifactError, ConfigError, ModelError
 from mixcpt.merge.writing import copy_companions
-from mixcpt.serving.endings import Endings, find_endings
+from mixcpt.serving.chat import find_endings
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer, resolve_model
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-
 _GENERATION = "generation_config.json"
 _PROBES = ("What is it?\n", "The heart has four chambers, and each of them beats.", "Größe: 34 m² ✓ 漢字")
-_RANDOM_TOKENS = 48
-"""Length of a row of random tokens, for vocabularies that lack the words of the probes."""
-
+_RANDOM_TOKENS = 48  # a row for vocabularies that lack the words of the probes
 _REPORT = "nothing was written; save_pretrained may not support this architecture: please report it"
 
 Probes: TypeAlias = list[tuple[list[int], Tensor]]
 """Rows of token ids with the logits that a model gives them."""
 
 
-def require_size(text: str) -> None:
-    """Raise `ConfigError` if `text` is not a file size such as 5GB."""
-    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB|TB)", text):
-        raise ConfigError(f"--max-shard-size {text!r} is not a whole number with KB, MB, GB or TB", "use e.g. 5GB")
-
-
 def require_empty(folder: Path) -> None:
     """Raise `ConfigError` if `folder` is a file or has files in it."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists():
-        raise ConfigError(f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file", "name a new folder")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"{folder} is {'a file' if folder.is_file() else 'not empty'}", "name a new folder")
 
 
 def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_shard_size: str) -> ModelRef:
     """Export a model and return its reference; the folder appears only if it is complete and verified.
 
-    Args:
-        model: Model to export.
-        folder: New or empty folder.
-        card: Text of its README.md.
-        dtype: Number format of the weights; `auto` keeps the present one.
-        max_shard_size: Maximum size of one safetensors file, e.g. `5GB`.
+    The text `card` becomes the README.md, the number format `auto` keeps that of the weights, and `max_shard_size`
+    limits every safetensors file, e.g. to `5GB`.
 
     Raises:
         ConfigError: If the folder is not empty, or the size is invalid.
@@ -63,10 +48,11 @@ def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_
         ModelError: If the folder, loaded again, does not give exactly the logits of the source in that number format.
     """
     require_empty(folder)
-    require_size(max_shard_size)
+    if not re.fullmatch(r"[1-9]\d*(KB|MB|GB|TB)", max_shard_size):
+        problem = f"--max-shard-size {max_shard_size!r} is not a whole number with KB, MB, GB or TB"
+        raise ConfigError(problem, "use e.g. 5GB")
     with _draft_of(folder) as draft:
-        expected, endings = _write(model, draft, dtype, max_shard_size)
-        _write_companions(model, draft, endings)
+        expected = _write(model, draft, dtype, max_shard_size)
         (draft / "README.md").write_text(card, encoding="utf-8")
         # save_pretrained writes weights that only their owner can read, but a server often runs as another user
         for path in draft.glob("*.safetensors"):
@@ -76,27 +62,25 @@ def export_model(model: ModelRef, folder: Path, *, card: str, dtype: Dtype, max_
     return resolve_model(BaseModelConfig(model=str(folder)))
 
 
-def _write(model: ModelRef, draft: Path, dtype: Dtype, max_shard_size: str) -> tuple[Probes, Endings]:
-    """Write weights and configuration; return the logits of the source and the endings of its answers."""
-    network = load_model(model, dtype=dtype)
-    endings = find_endings(load_tokenizer(model), network.generation_config)
+def _write(model: ModelRef, draft: Path, dtype: Dtype, max_shard_size: str) -> Probes:
+    """Write weights, configuration and tokenizer, and return rows of tokens with the logits of the source.
+
+    The generation settings list every token that ends an answer.
+    """
+    network, tokenizer = load_model(model, dtype=dtype), load_tokenizer(model)
+    ends = list(find_endings(tokenizer, network.generation_config).token_ids)
     expected = probe(network, model)
     network.config.use_cache = True
-    network.generation_config = GenerationConfig(eos_token_id=list(endings.token_ids))
+    network.generation_config = GenerationConfig(eos_token_id=ends)
     network.save_pretrained(draft, max_shard_size=max_shard_size)
-    return expected, endings
-
-
-def _write_companions(model: ModelRef, draft: Path, endings: Endings) -> None:
-    """Write tokenizer and chat template, and generation settings that list every token that ends an answer."""
     written = json.loads((draft / _GENERATION).read_text())
     copy_companions(model.directory, draft)
-    tokenizer = load_tokenizer(model)
     if not (draft / "tokenizer.json").is_file():  # the only form that other tools read
         tokenizer.save_pretrained(draft)
     own = json.loads((draft / _GENERATION).read_text())
-    ends = {"eos_token_id": list(endings.token_ids), "pad_token_id": tokenizer.pad_token_id}
-    (draft / _GENERATION).write_text(json.dumps(written | own | ends, indent=2, sort_keys=True) + "\n")
+    generation = written | own | {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
+    (draft / _GENERATION).write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n")
+    return expected
 
 
 def require_same(model: ModelRef, draft: Path, expected: Probes) -> None:

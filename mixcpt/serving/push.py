@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, errors, get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from mixcpt.errors import ConfigError, MixcptError
 
@@ -22,9 +21,7 @@ class HubError(MixcptError):
 def require_login(repository: str, *, endpoint: str | None = None) -> str:
     """Log in to the hub and return the user name; call it before any work that a refusal would waste.
 
-    Args:
-        repository: Repository of a later push, OWNER/NAME.
-        endpoint: Address of the hub; None for the default of the hub's own tools (HF_ENDPOINT).
+    The address `endpoint` is by default that of the hub's own tools (HF_ENDPOINT).
 
     Raises:
         ConfigError: If `repository` is not OWNER/NAME, or there is no token.
@@ -58,12 +55,11 @@ def _explained(problem: str) -> Iterator[None]:
     """Turn errors of the hub and the network into a `HubError` that contains no token."""
     try:
         yield
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else "no answer"
         message = error.server_message or type(error).__name__
-        hint = "check the name, and that the token may write"
-        raise HubError(f"{problem}: {message} ({code})", hint) from error
-    except (_NETWORK_ERROR, OfflineModeIsEnabled, OSError) as error:
+        raise HubError(f"{problem}: {message} ({code})", "check the name, and that the token may write") from error
+    except (_NETWORK_ERROR, errors.OfflineModeIsEnabled, OSError) as error:
         raise HubError(f"{problem}: no connection ({type(error).__name__})", "check the network") from error
     except ValueError as error:
         raise HubError(f"{problem}: {error}", "correct the README.md of the folder and push it again") from error

@@ -14,7 +14,7 @@ import pytest
 
 from mixcpt.closed_world import items, records
 from mixcpt.closed_world.base_data import BaseDataSize, base_documents
-from mixcpt.closed_world.benchmark import write_benchmark
+from mixcpt.closed_world.records import write_benchmark
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import stranger_documents
 from mixcpt.closed_world.templates import STATEMENTS
