@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mixcpt.store.artifacts import ArtifactRef
-from mixcpt.store.fields import from_fields, read_object
+from mixcpt.store.artifacts import ArtifactRef, from_fields, read_object
 
 if TYPE_CHECKING:
     from pandas import DataFrame

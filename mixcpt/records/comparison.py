@@ -1,19 +1,17 @@
-"""Reader and writer of the record of a finished comparison: searched values, chosen values and runs."""
+"""Records of finished comparisons and of finished searches for settings, which end with a comparison."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Annotated
 
-from mixcpt.config import CompareConfig, read_stored
-from mixcpt.records.run import RunResult
+from pydantic import BeforeValidator
+
+from mixcpt.config import AdviseConfig, CompareConfig, read_stored
+from mixcpt.records.run import JsonRecord, RunResult, load_json, publish_json
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.store.fields import read_object
 
-_KIND = "comparison"
 _VERSION = 1
-_FILE = "comparison.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +38,12 @@ class ContenderResult:
     """Chosen value of the searched setting."""
     runs: tuple[RunResult, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"contender": self.contender, "value": self.value, "runs": [run.to_json() for run in self.runs]}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "ContenderResult":
-        return cls(data["contender"], data["value"], tuple(RunResult.from_json(run) for run in data["runs"]))
-
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JsonRecord):
     """Settings and results of a finished comparison."""
 
-    config: CompareConfig
+    config: Annotated[CompareConfig, BeforeValidator(partial(read_stored, CompareConfig))]
     tried: tuple[TriedValue, ...]
     """Searched values with their scores; empty if nothing was searched."""
     results: tuple[ContenderResult, ...]
@@ -60,45 +51,63 @@ class Comparison:
     run_id: str = ""
     """Identifier of the parent run in MLflow; empty if tracking was unavailable."""
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "tried": [vars(tried) for tried in self.tried],
-            "results": [result.to_json() for result in self.results],
-            "run_id": self.run_id,
-        }
+    @property
+    def runs(self) -> dict[str, RunResult]:
+        """Runs by contender and seed, as `contender/seed`."""
+        runs = {}
+        for result in self.results:
+            runs.update({f"{result.contender}/{run.config.seed}": run for run in result.runs})
+        return runs
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Comparison":
-        return cls(
-            read_stored(CompareConfig, data["config"]),
-            tuple(TriedValue(**tried) for tried in data["tried"]),
-            tuple(ContenderResult.from_json(result) for result in data["results"]),
-            run_id=data["run_id"],
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """Scores of one training of the search, on the selection split."""
+
+    point: Mapping[str, float]
+    """Searched settings by name."""
+    domain: float
+    """Score on the headline task of the domain."""
+    general: float
+    """Score on the headline task of prior knowledge."""
+    score: float
+    """Score that decides the choice: see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
+
+
+@dataclass(frozen=True)
+class Advice(JsonRecord):
+    """Attempts of a search, and a comparison of the best one with the original settings."""
+
+    config: Annotated[AdviseConfig, BeforeValidator(partial(read_stored, AdviseConfig))]
+    attempts: tuple[Attempt, ...]
+    """Attempts in the order of the search."""
+    confirmation: Comparison
+    """Comparison of the best attempt with the original settings, on the report split."""
+
+    @property
+    def best(self) -> Attempt:
+        """The attempt with the highest score; the first of equal ones."""
+        return max(self.attempts, key=lambda attempt: attempt.score)
 
 
 def save_comparison(store: ArtifactStore, comparison: Comparison) -> ArtifactRef:
     """Publish a comparison and return its reference; equal settings and evaluations are the same comparison."""
-
-    def write(folder: Path) -> dict[str, Any]:
-        (folder / _FILE).write_text(json.dumps(comparison.to_json(), indent=2))
-        return {"name": comparison.config.name}
-
     settings = {key: value for key, value in comparison.config.identity().items() if key != "jobs"}
-    inputs = _evaluation_digests(comparison.results)
-    return store.produce(StageKey(kind=_KIND, version=_VERSION, settings=settings, inputs=inputs), write)
+    inputs = {}
+    for name, run in comparison.runs.items():
+        inputs.update({f"{name}/{role}": ref.digest for role, ref in run.evaluations.items()})
+    key = StageKey(kind="comparison", version=_VERSION, settings=settings, inputs=inputs)
+    return publish_json(store, key, comparison.to_json(), {"name": comparison.config.name})
 
 
 def load_comparison(ref: ArtifactRef) -> Comparison:
     """Return the comparison of a published record."""
-    return Comparison.from_json(read_object(ref, _FILE))
+    return Comparison.from_json(load_json(ref))
 
 
-def _evaluation_digests(results: Sequence[ContenderResult]) -> dict[str, str]:
-    digests = {}
-    for result in results:
-        for run in result.runs:
-            prefix = f"{result.contender}/{run.config.seed}"
-            digests.update({f"{prefix}/{role}": ref.digest for role, ref in run.evaluations.items()})
-    return digests
+def save_advice(store: ArtifactStore, advice: Advice) -> ArtifactRef:
+    """Publish a search and return its reference; equal settings, attempts and evaluations are the same search."""
+    settings = {"config": advice.config.identity(), "attempts": [vars(attempt) for attempt in advice.attempts]}
+    inputs = {name: run.evaluations["final"].digest for name, run in advice.confirmation.runs.items()}
+    key = StageKey(kind="advice", version=_VERSION, settings=settings, inputs=inputs)
+    return publish_json(store, key, advice.to_json(), {"name": advice.config.name})

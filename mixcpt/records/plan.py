@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator
 
 from mixcpt.config import AdaptConfig
-from mixcpt.records.run import RunResult, run_identity
+from mixcpt.records.run import JsonRecord, RunResult, load_json, run_identity
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.store.fields import read_object
 from mixcpt.store.models import ModelRef
 
 Basis = Literal["analytic", "dry run"]
+_OLD_BASES = {"trial": "dry run"}
+"""Bases as earlier versions wrote them."""
 _KIND = "plan"
 _VERSION = 1
 _FILE = "plan.json"
@@ -112,7 +113,7 @@ class Memory:
 
     @property
     def parts(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if name != "stage"}
+        return {name: value for name, value in vars(self).items() if name != "stage"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +135,11 @@ class Disk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(JsonRecord):
     """Planned cost of a run."""
 
     name: str
-    basis: Basis
+    basis: Annotated[Basis, BeforeValidator(lambda basis: _OLD_BASES.get(basis, basis))]
     """Origin of time and memory: `analytic` (formulas) or `dry run` (a small run on this machine)."""
     device: Device
     """Device that the run is planned for."""
@@ -180,23 +181,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values, with its sums."""
-        sums = {"seconds": self.seconds, "flops": self.flops, "cost": self.cost}
-        data: dict[str, Any] = _PLAN.dump_python(self, mode="json") | {"total": sums}
+        data = super().to_json() | {"total": {"seconds": self.seconds, "flops": self.flops, "cost": self.cost}}
         for entry, share in zip(data["sources"], self.sources, strict=True):
             entry["passes"] = share.passes
         for entry, memory in zip(data["memory"], self.memory, strict=True):
             entry["total"] = memory.total
         data["disk"]["total"] = self.disk.total
         return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Plan":
-        # earlier versions wrote the basis "trial"
-        basis = "dry run" if data["basis"] == "trial" else data["basis"]
-        return _PLAN.validate_python({**data, "basis": basis})
-
-
-_PLAN = TypeAdapter(Plan)
 
 
 def plan_key(
@@ -247,7 +238,7 @@ def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan | Non
 
 def load_plan(ref: ArtifactRef) -> Plan:
     """Return the plan of a published record."""
-    return Plan.from_json(read_object(ref, _FILE))
+    return Plan.from_json(load_json(ref))
 
 
 def find_plan(store: ArtifactStore, result: RunResult) -> Plan | None:

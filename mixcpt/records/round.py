@@ -1,20 +1,24 @@
 """Reader and writer of the record of a finished round of readaptation; later rounds read the earlier ones."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from mixcpt.config import ReadaptConfig
-from mixcpt.records.run import RunResult, recorded_name
+from mixcpt.records.run import JsonRecord, RunResult, load_json, publish_json, recorded_name
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.store.fields import read_object
 
 _KIND = "round"
 _VERSION = 1
-_FILE = "round.json"
+_Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: None if math.isnan(value) else value),
+]
+"""Number that is null in JSON if it is NaN, which strict JSON does not have."""
 
 Decision = Literal["promoted", "refused", "declined", "unanswered"]
 """Outcome of a round. The gates decide between promoted and refused. If a person is asked, the outcome is promoted,
@@ -22,7 +26,7 @@ declined, or unanswered after the time limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class Judgement(JsonRecord):
     """The result of one gate on one task."""
 
     gate: str
@@ -30,17 +34,17 @@ class Judgement:
     task: str
     against: Literal["base", "champion"]
     metric: str
-    before: float
+    before: _Number
     """Value of the base or the champion."""
-    after: float
+    after: _Number
     """Value of the candidate."""
-    gain: float
+    gain: _Number
     """Improvement of the candidate; negative if it is worse."""
-    low: float
-    high: float
+    low: _Number
+    high: _Number
     """Upper end of the interval of the gain."""
     rule: str
-    at_least: float
+    at_least: _Number
     split: str
     """Split of the questions."""
     holds: bool
@@ -50,18 +54,9 @@ class Judgement:
         """Whether this result is enough to refuse the candidate."""
         return self.severity == "block" and not self.holds
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields, with None for NaN, which strict JSON does not have."""
-        return {name: None if _is_nan(value) else value for name, value in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Judgement":
-        values: dict[str, Any] = {name: math.nan if value is None else value for name, value in data.items()}
-        return cls(**values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
+class Round(JsonRecord):
     """Inputs, models, evaluations and decision of a finished round."""
 
     number: int
@@ -86,43 +81,17 @@ class Round:
     decided_by: str = ""
     """Person who decided; empty if the gates decided."""
 
-    def to_json(self) -> dict[str, Any]:
-        converted = {
-            "run": self.run.to_json(),
-            "evaluations": {role: ref.to_json() for role, ref in self.evaluations.items()},
-            "judgements": [judgement.to_json() for judgement in self.judgements],
-        }
-        return {name: value for name, value in vars(self).items() if name not in converted} | converted
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Round":
-        return cls(
-            **dict(data)
-            | {
-                "new": tuple(data["new"]),
-                "earlier": tuple(data["earlier"]),
-                "tasks": {corpus: tuple(names) for corpus, names in data["tasks"].items()},
-                "run": RunResult.from_json(data["run"]),
-                "evaluations": {role: ArtifactRef.from_json(ref) for role, ref in data["evaluations"].items()},
-                "judgements": tuple(Judgement.from_json(judgement) for judgement in data["judgements"]),
-            }
-        )
-
 
 def save_round(store: ArtifactStore, config: ReadaptConfig, finished: Round) -> ArtifactRef:
     """Publish a round and return its reference."""
-
-    def write(folder: Path) -> dict[str, Any]:
-        (folder / _FILE).write_text(json.dumps(finished.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
-        return {"name": finished.name, "number": finished.number, "decision": finished.decision}
-
-    return store.produce(_key(config, finished), write)
+    metrics = {"name": finished.name, "number": finished.number, "decision": finished.decision}
+    return publish_json(store, _key(config, finished), finished.to_json(), metrics)
 
 
 def load_rounds(store: ArtifactStore, name: str) -> list[Round]:
     """Return the rounds of a series, oldest first."""
     refs = [ref for ref in store.list(_KIND) if recorded_name(ref) == name]
-    return [Round.from_json(read_object(ref, _FILE)) for ref in refs]
+    return [Round.from_json(load_json(ref)) for ref in refs]
 
 
 def refused_corpora(rounds: Sequence[Round]) -> list[str]:
@@ -134,10 +103,6 @@ def refused_corpora(rounds: Sequence[Round]) -> list[str]:
         elif finished.decision == "promoted":
             names = [name for name in names if name not in finished.new]
     return names
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _key(config: ReadaptConfig, finished: Round) -> StageKey:

@@ -1,21 +1,43 @@
-"""Reader and writer of the record of a finished run: its settings, artifacts and evaluations."""
+"""Records of finished runs, and the JSON files of all records; imports neither torch nor transformers."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from mixcpt.config import AdaptConfig, read_stored
+from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_serializer
+
+from mixcpt.config import AdaptConfig, RuntimeConfig, read_stored
 from mixcpt.errors import ConfigError
-from mixcpt.store.artifacts import RECORD, ArtifactRef, ArtifactStore, StageKey
-from mixcpt.store.fields import read_object
+from mixcpt.stages.chain import final_role, run_chain
+from mixcpt.stages.jobs import Job
+from mixcpt.stages.lookup import split_finished
+from mixcpt.store.artifacts import RECORD, ArtifactRef, ArtifactStore, StageKey, read_object
 from mixcpt.store.fingerprint import canonical_json, fingerprint
-from mixcpt.store.models import ModelRef
+from mixcpt.store.models import ModelRef, resolve_model
 
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+"""Environment variable with the address of an MLflow server."""
+Record = TypeVar("Record", bound="JsonRecord")
 _KIND = "run"
 _VERSION = 1
-_FILE = "run.json"
+_adapter = cache(TypeAdapter)
+
+
+class JsonRecord:
+    """A dataclass that is converted to JSON values and back by the types of its fields."""
+
+    def to_json(self) -> dict[str, Any]:
+        values: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
+        return _adapter(cls).validate_python(data)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -30,10 +52,10 @@ class TrackingRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class RunResult(JsonRecord):
     """Settings, artifacts and evaluations of a finished run."""
 
-    config: AdaptConfig
+    config: Annotated[AdaptConfig, BeforeValidator(partial(read_stored, AdaptConfig))]
     base: ModelRef
     refs: dict[str, ArtifactRef]
     """Artifacts by role (`corpus`, `mixture`, `teacher`, `pretrained`, `selection`, `sft`, `dpo`); a skipped stage is
@@ -53,27 +75,19 @@ class RunResult:
     def final_model(self) -> ModelRef:
         return ModelRef.from_artifact(self.refs[self.final], self.name)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "config": self.config.model_dump(mode="json"),
-            "base": self.base.to_json(),
-            "refs": {role: ref.to_json() for role, ref in self.refs.items()},
-            "final": self.final,
-            "evaluations": {role: ref.to_json() for role, ref in self.evaluations.items()},
-            "tracking": asdict(self.tracking),
-        }
+    @model_serializer(mode="wrap")
+    def _with_name(self, fields: Callable[["RunResult"], dict[str, Any]]) -> dict[str, Any]:
+        return {"name": self.name, **fields(self)}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
-        return cls(
-            config=read_stored(AdaptConfig, data["config"]),
-            base=ModelRef.from_json(data["base"]),
-            refs={role: ArtifactRef.from_json(ref) for role, ref in data["refs"].items()},
-            final=data["final"],
-            evaluations={role: ArtifactRef.from_json(ref) for role, ref in data["evaluations"].items()},
-            tracking=TrackingRef(**data["tracking"]),
-        )
+
+@dataclass(frozen=True)
+class _Adapting:
+    config: AdaptConfig
+    base: ModelRef
+
+
+class _NotStored(Exception):
+    """A stage of the run is not in the store."""
 
 
 def deciding_settings(config: AdaptConfig) -> dict[str, Any]:
@@ -94,30 +108,29 @@ def run_identity(config: AdaptConfig, base: ModelRef, corpus: str) -> str:
 
 def save_run(store: ArtifactStore, result: RunResult) -> ArtifactRef:
     """Publish the record of a run and return its reference; equal settings and artifacts are the same record."""
-
-    def write(folder: Path) -> dict[str, Any]:
-        (folder / _FILE).write_text(json.dumps(result.to_json(), indent=2))
-        return {"name": result.name, "final": result.final}
-
-    return store.produce(_key(result), write)
+    return publish_json(store, _key(result), result.to_json(), {"name": result.name, "final": result.final})
 
 
-def find_record(store: ArtifactStore, result: RunResult) -> ArtifactRef | None:
-    """Return the published record of this run, or None; its identity in MLflow is ignored."""
-    key = _key(result)
-    return store.find(key.kind, key.fingerprint)
+def publish_json(
+    store: ArtifactStore, key: StageKey, data: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> ArtifactRef:
+    """Publish a record with its JSON values in one file, which `load_json` reads, and return its reference."""
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        (folder / f"{key.kind}.json").write_text(json.dumps(data, indent=2))
+        return metrics
+
+    return store.produce(key, write)
 
 
-def has_record_of(store: ArtifactStore, config: AdaptConfig) -> bool:
-    """Return whether the store has the record of a run with these settings, on whatever sources and base model."""
-    settings = json.loads(canonical_json(deciding_settings(config)))
-    paths = (store.root / _KIND).glob(f"*/{RECORD}")
-    return any(json.loads(path.read_text())["settings"] == settings for path in paths)
+def load_json(ref: ArtifactRef) -> dict[str, Any]:
+    """Return the JSON values of a published record."""
+    return read_object(ref, f"{ref.kind}.json")
 
 
 def load_run(ref: ArtifactRef) -> RunResult:
     """Return the run of a published record."""
-    return RunResult.from_json(read_object(ref, _FILE))
+    return RunResult.from_json(load_json(ref))
 
 
 def recorded_name(ref: ArtifactRef) -> str:
@@ -140,18 +153,70 @@ def find_run(store: ArtifactStore, name: str) -> RunResult:
 
 
 def find_maker(store: ArtifactStore, digest: str) -> RunResult:
-    """Return the newest run whose final model has this digest.
+    """Return the newest run whose final model has this digest; skip runs with settings that are no longer supported.
 
     Raises:
         ConfigError: If there is none.
     """
-    newest_first = (load_run(ref) for ref in reversed(store.list(_KIND)))
-    if run := next((run for run in newest_first if run.refs[run.final].digest == digest), None):
-        return run
+    for ref in reversed(store.list(_KIND)):
+        with suppress(ConfigError, ValidationError):  # this version refuses the settings of the run
+            run = load_run(ref)
+            if run.refs[run.final].digest == digest:
+                return run
     raise ConfigError(
         f"no run of the store {store.root} trained the model {digest[:12]}",
         "set runtime.store to the store in which it was trained",
     )
+
+
+def tracking_uri(runtime: RuntimeConfig) -> str:
+    """Return the address of MLflow: `MLFLOW_TRACKING_URI` if it is set, else a database in the artifact store."""
+    store = Path(runtime.store).expanduser().resolve()
+    return os.environ.get(TRACKING_URI, "") or f"sqlite:///{store / 'mlflow.db'}"
+
+
+def find_stored_run(config: AdaptConfig, base: ModelRef | None = None) -> RunResult | None:
+    """Return the recorded run of these settings if the store has all its stages and MLflow has it.
+
+    Each stage is looked up once. `base` is the base model, if it is already resolved.
+
+    Raises:
+        MixcptError: If the base model or a source cannot be read.
+    """
+    store = ArtifactStore(config.runtime.store)
+    if not _has_record_of(store, config):  # no need to read the sources
+        return None
+
+    def find(jobs: Sequence[Job]) -> dict[str, ArtifactRef]:
+        results, missing = split_finished(jobs, store)
+        if missing:
+            raise _NotStored
+        return results
+
+    adapting = _Adapting(config, base or resolve_model(config.base))
+    try:
+        chain = run_chain(adapting, find)
+    except _NotStored:
+        return None
+    final = final_role(chain.refs)
+    result = RunResult(config=config, base=adapting.base, refs=chain.refs, final=final, evaluations=chain.evaluations)
+    record = store.find(_KIND, _key(result).fingerprint)
+    run = load_run(record) if record else None
+    return run if run and _is_tracked(run, config.runtime) else None
+
+
+def _has_record_of(store: ArtifactStore, config: AdaptConfig) -> bool:
+    """Return whether the store has the record of a run with these settings, on whatever sources and base model."""
+    settings = json.loads(canonical_json(deciding_settings(config)))
+    paths = (store.root / _KIND).glob(f"*/{RECORD}")
+    return any(json.loads(path.read_text())["settings"] == settings for path in paths)
+
+
+def _is_tracked(run: RunResult, runtime: RuntimeConfig) -> bool:
+    uri = tracking_uri(runtime)
+    database = uri.removeprefix("sqlite:///")
+    has_database = database == uri or Path(database).is_file()
+    return run.tracking.uri == uri and bool(run.tracking.run_id) and has_database
 
 
 def _key(result: RunResult) -> StageKey:

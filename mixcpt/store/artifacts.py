@@ -20,10 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from mixcpt.errors import ArtifactError
 from mixcpt.store.fingerprint import canonical_json, file_digest, fingerprint
@@ -35,6 +37,7 @@ _SHORT = 16
 _log = logging.getLogger("mixcpt.store")
 
 Metrics = Mapping[str, Any]
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class ArtifactRef:
     digest: str
     """SHA-256 over the artifact's files: equal digests mean equal content."""
     path: str
-    reused: bool = field(default=False, compare=False)
+    reused: Annotated[bool, Field(exclude=True)] = field(default=False, compare=False)
     """Whether the store already contained it when it was requested."""
 
     @property
@@ -224,6 +227,21 @@ class ArtifactStore:
         draft.rename(target)
         _sync(target.parent)
         return ArtifactRef(key.kind, key.fingerprint, digest, str(target))
+
+
+def from_fields(record_class: type[Record], data: Mapping[str, Any], **converted: Any) -> Record:
+    """Return a dataclass instance from the entries of `data` that are fields of it, and from values that replace them.
+
+    Other entries are ignored; the defaults of the dataclass replace entries that older artifacts lack.
+    """
+    known = {field.name for field in fields(record_class)}  # type: ignore[arg-type]
+    return record_class(**{name: value for name, value in data.items() if name in known} | converted)
+
+
+def read_object(ref: ArtifactRef, name: str) -> dict[str, Any]:
+    """Return the JSON object in a file of an artifact."""
+    content: dict[str, Any] = json.loads(ref.file(name).read_text(encoding="utf-8"))
+    return content
 
 
 def _open(directory: Path) -> ArtifactRef | None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from mixcpt.errors import ArtifactError
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
-from mixcpt.store.fields import from_fields
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey, from_fields
 from mixcpt.train.metrics import RetentionOutcome, TrainingMetrics
 
 
