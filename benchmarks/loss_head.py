@@ -33,8 +33,8 @@ from torch.nn import functional
 
 from mixcpt.config import ObjectiveConfig
 from mixcpt.distill import chunk, loss
-from mixcpt.distill.head import Head
 from mixcpt.distill.loss import Teacher, distillation_loss
+from mixcpt.distill.model import Head
 
 CPU_SHAPES = ((2048, 512, 65_536),)
 GPU_SHAPES = ((8192, 4096, 128_256), (8192, 4096, 151_936))

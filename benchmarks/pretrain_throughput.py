@@ -38,7 +38,7 @@ from mixcpt.config import (
     LssdMethod,
     PretrainConfig,
 )
-from mixcpt.distill.head import CausalModel
+from mixcpt.distill.model import CausalModel
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.distill.teacher_writer import cache_teacher
 from mixcpt.mixture.account import MixtureAccount

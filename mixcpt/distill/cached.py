@@ -64,19 +64,10 @@ def cached_kl_(
     # logsumexp(s) over all buckets
     normaliser = torch.logaddexp(rest, torch.cat([at_others, at_label], dim=1).logsumexp(dim=1))
     # log p of each bucket
-    log_p = _Buckets(
-        top=at_others - normaliser.unsqueeze(1), label=at_label.squeeze(1) - normaliser, rest=rest - normaliser
-    )
+    log_p = _Buckets(at_others - normaliser.unsqueeze(1), at_label.squeeze(1) - normaliser, rest - normaliser)
     # student <- gradient
     _gradient_(student, cached.token_ids, index, log_p=log_p, target=target, objective=objective)
-    choices = target.choices
-    return ChunkResult(
-        ce=-log_p.label,
-        kl=weighted(target.kl(log_p), target.correction),
-        correct=choices.is_top.to(rest.dtype),
-        gap=choices.q_top - choices.q_label,
-        factor=1.0,
-    )
+    return ChunkResult.taught(-log_p.label, target.kl(log_p), target.choices, target.correction)
 
 
 @dataclass(frozen=True)

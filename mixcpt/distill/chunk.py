@@ -43,9 +43,15 @@ class ChunkResult:
     factor: float
     """Ratio of the gradient to the content of the buffer."""
 
-    def measures(
-        self, objective: ObjectiveConfig, weights: Float[Tensor, " rows"] | None
-    ) -> Float[Tensor, "rows measures"]:
+    @classmethod
+    def taught(
+        cls, ce: Tensor, kl: Tensor, choices: Choices, correction: Correction, *, factor: float = 1.0
+    ) -> "ChunkResult":
+        """Return the result with a teacher; `kl` is not weighted yet."""
+        correct, gap = choices.is_top.to(ce.dtype), choices.q_top - choices.q_label
+        return cls(ce=ce, kl=weighted(kl, correction), correct=correct, gap=gap, factor=factor)
+
+    def measures(self, objective: ObjectiveConfig, weights: Tensor | None) -> Float[Tensor, "rows measures"]:
         """Return the columns of `MEASURES` in float64; `weights` multiply the loss."""
         ce, kl = self.ce.double(), self.kl.double()
         loss = objective.ce_weight * ce + objective.kl_weight * kl
@@ -95,11 +101,11 @@ def forward_kl_(
     # sum(q0 * (z - s) / T) in one sum, not two: it is exactly 0 if the student equals its teacher; teacher is free now
     difference = teacher.sub_(student, alpha=1 / temperature).mul_(spare).sum(dim=1)
     # student <- (ce * p + pull * (p_T - scale * q0)) / factor
-    normalisers, factor = _dense_gradient_(student, teacher, spare, correction=correction, objective=objective)
+    plain, tempered, factor = _dense_gradient_(student, teacher, spare, correction=correction, objective=objective)
     # CE = logsumexp(s) - s_y
-    ce = normalisers.plain - at_label
+    ce = plain - at_label
     # KL(q || p_T)
-    kl = target.kl(difference, normalisers.tempered, at_label=at_label / temperature, at_top=at_top / temperature)
+    kl = target.kl(difference, tempered, at_label=at_label / temperature, at_top=at_top / temperature)
     # student -= (ce + pull * at_label) / factor at y
     pull = objective.kl_weight * temperature
     label_term = objective.ce_weight + pull * weighted(correction.at_label, correction)
@@ -107,7 +113,7 @@ def forward_kl_(
     # student -= pull * at_top / factor at a
     top_term = pull * weighted(correction.at_top, correction)
     student.scatter_add_(1, target.top, -(top_term / factor).unsqueeze(1))
-    return target.result(ce, temperature**2 * kl, factor)
+    return ChunkResult.taught(ce, temperature**2 * kl, target.choices, correction, factor=factor)
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
@@ -117,9 +123,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 
 @cache
 def _triton_kernels() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    return import_module("mixcpt.distill.triton_kernels")
+    return import_module("mixcpt.distill.triton_kernels") if find_spec("triton") else None
 
 
 def _forward_kl_with_(
@@ -157,7 +161,7 @@ def _forward_kl_with_(
     ce = stats.plain.log_sum_exp(1.0) - at_label
     normaliser = stats.tempered.log_sum_exp(temperature)
     kl = target.kl(stats.difference, normaliser, at_label=at_label / temperature, at_top=at_top / temperature)
-    return target.result(ce, temperature**2 * kl, 1.0)
+    return ChunkResult.taught(ce, temperature**2 * kl, choices, correction)
 
 
 def _row_gradient(kernels: ModuleType, correction: Correction, objective: ObjectiveConfig) -> Any:
@@ -191,18 +195,14 @@ class Target:
     def kl(
         self,
         difference: Float[Tensor, " rows"],
-        student_normaliser: Float[Tensor, " rows"],
+        normaliser: Float[Tensor, " rows"],
         *,
         at_label: Float[Tensor, " rows"],
         at_top: Float[Tensor, " rows"],
     ) -> Float[Tensor, " rows"]:
         """Return KL(q || p_T) = sum(q log q) - sum(q * s / T) + logsumexp(s / T).
 
-        Args:
-            difference: sum(q0 * (z - s) / T).
-            student_normaliser: logsumexp(s / T).
-            at_label: s_y / T.
-            at_top: s_a / T.
+        `difference` is sum(q0 * (z - s) / T), `normaliser` logsumexp(s / T), `at_label` s_y / T, and `at_top` s_a / T.
         """
         correction = self.correction
         # sum(q0 log q0) - sum(q0 * s / T), because log q0 = z / T - logsumexp(z / T)
@@ -213,18 +213,7 @@ class Target:
         # + change of sum(q log q) at y and a
         kl = kl + negative_entropy_shift(correction, self.choices)
         # + logsumexp(s / T) - change of sum(q * s / T) at y and a
-        return kl + student_normaliser - correction.at_label * at_label - correction.at_top * at_top
-
-    def result(self, ce: Float[Tensor, " rows"], kl: Float[Tensor, " rows"], factor: float) -> ChunkResult:
-        """Return the result of a chunk with this target."""
-        choices = self.choices
-        return ChunkResult(
-            ce=ce,
-            kl=weighted(kl, self.correction),
-            correct=choices.is_top.to(ce.dtype),
-            gap=choices.q_top - choices.q_label,
-            factor=factor,
-        )
+        return kl + normaliser - correction.at_label * at_label - correction.at_top * at_top
 
 
 def weighted(values: Float[Tensor, " rows"], correction: Correction) -> Float[Tensor, " rows"]:
@@ -260,14 +249,6 @@ def target_(
     return Target(log_normaliser=log_normaliser, top=top, choices=choices, correction=correction)
 
 
-@dataclass(frozen=True)
-class _Normalisers:
-    plain: Float[Tensor, " rows"]
-    """Value of logsumexp(s)."""
-    tempered: Float[Tensor, " rows"]
-    """Value of logsumexp(s / T)."""
-
-
 def _dense_gradient_(
     student: Float[Tensor, "rows vocab"],
     spare: Float[Tensor, "rows vocab"],
@@ -275,8 +256,8 @@ def _dense_gradient_(
     *,
     correction: Correction,
     objective: ObjectiveConfig,
-) -> tuple[_Normalisers, float]:
-    """Overwrite the student's logits with the dense gradient / factor; return the normalisers and the factor.
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"], float]:
+    """Overwrite the student's logits with the dense gradient / factor; return logsumexp of s and s / T, and the factor.
 
     dense = ce * p + pull * (p_T - scale * q0) with pull = kl_weight * T * weight; `q` is q0 at the start.
     """
@@ -294,7 +275,7 @@ def _dense_gradient_(
         if weight is not None:
             student.mul_(((ce_weight + kl_weight * weight) / factor).unsqueeze(1))
         student.sub_(q, alpha=kl_weight / factor)
-        return _Normalisers(normaliser, normaliser), factor
+        return normaliser, normaliser, factor
 
     # dense / (kl * T) = weight * p_T - q + p * ce / (kl * T)
     factor = kl_weight * temperature
@@ -303,7 +284,7 @@ def _dense_gradient_(
     if weight is not None:
         student.mul_(weight.unsqueeze(1))
     student.sub_(q).add_(spare, alpha=ce_weight / factor)
-    return _Normalisers(plain, tempered), factor
+    return plain, tempered, factor
 
 
 def softmax_(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:

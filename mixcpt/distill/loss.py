@@ -16,8 +16,9 @@ from mixcpt.config import ObjectiveConfig
 from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES, Block, Chunk, Needs, empty_matrix, scored_chunks
 from mixcpt.distill.cached import CachedTargets, cached_kl_
 from mixcpt.distill.chunk import MEASURES, ChunkResult, cross_entropy_, forward_kl_, kernels_for
-from mixcpt.distill.head import Head
+from mixcpt.distill.model import Head
 from mixcpt.errors import ConfigError
+from mixcpt.mixture.rows import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,20 @@ def distillation_loss(
     """
     if objective.needs_teacher and teacher is None:
         raise ValueError("an objective with a KL term needs a teacher")
-    used_teacher = teacher if objective.needs_teacher else None
-    if isinstance(used_teacher, CachedTargets) and objective.temperature != 1:
+    teacher = teacher if objective.needs_teacher else None
+    if isinstance(teacher, CachedTargets) and objective.temperature != 1:
         raise ConfigError(
             f"a cached teacher holds predictions at temperature 1 only, found temperature {objective.temperature:g}",
             "set the temperature to 1, or use a frozen teacher",
         )
-    if isinstance(used_teacher, Teacher):
-        used_teacher = Teacher(used_teacher.hidden, used_teacher.head.to(used_teacher.hidden.dtype))
+    if isinstance(teacher, Teacher):
+        teacher = Teacher(teacher.hidden, teacher.head.to(teacher.hidden.dtype))
     job = _Job(
         head=head.to(hidden.dtype),
         labels=labels,
         objective=objective,
         normaliser=max(normaliser, 1.0),
-        teacher=used_teacher,
+        teacher=teacher,
         weights=None if token_weights is None else token_weights.detach(),
         sources=torch.zeros_like(labels) if source_ids is None else source_ids,
         num_sources=num_sources,
@@ -115,6 +116,32 @@ def token_cross_entropy(
     return losses
 
 
+def talr_weights(
+    cross_entropy: Float[Tensor, " tokens"],
+    labels: Int[Tensor, " tokens"],
+    segments: Int[Tensor, " tokens"],
+    floor: float,
+) -> Float[Tensor, " tokens"]:
+    """Return the weight max(p^(1 / tau), floor) per true token, as constants: improbable tokens count less.
+
+    p = exp(-cross_entropy), and tau is the median of the mean cross-entropy of the packed documents, `segments`, that
+    have scored tokens (docs/algorithms.md#token-weights).
+    """
+    scored = labels != IGNORE_INDEX
+    num_segments = int(segments.max()) + 1
+    # sum of the cross-entropy and number of scored tokens, per document
+    sums = torch.zeros(2, num_segments, dtype=torch.float64, device=cross_entropy.device)
+    sums[0].index_add_(0, segments[scored], cross_entropy[scored].double())
+    sums[1].index_add_(0, segments[scored], torch.ones_like(cross_entropy[scored], dtype=torch.float64))
+    # tau = median of the mean cross-entropy
+    means = (sums[0] / sums[1])[sums[1] > 0]
+    if len(means) == 0:
+        return torch.ones_like(cross_entropy)
+    tau = means.median().clamp_min(torch.finfo(torch.float32).tiny)
+    # p^(1 / tau) = exp(-cross_entropy / tau)
+    return torch.exp(-cross_entropy / tau.to(cross_entropy.dtype)).clamp_min(floor)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """Constants of one evaluation of the loss."""
@@ -129,17 +156,13 @@ class _Job:
     num_sources: int
     budget_bytes: int
 
-    @property
-    def is_capped(self) -> bool:
-        return self.head.soft_cap != 0
-
     def needs(self, hidden: Float[Tensor, "tokens hidden"]) -> Needs:
         """Return the buffers that a chunk needs; the last spare holds the slope of the soft cap."""
         num_logits, num_spares = 1, 0
         if isinstance(self.teacher, Teacher):
             has_kernels = kernels_for(hidden.device, _work_dtype(hidden)) is not None
             num_logits, num_spares = 2, int(not has_kernels)
-        return Needs(num_logits, num_spares + self.is_capped, _copy_bytes(hidden))
+        return Needs(num_logits, num_spares + bool(self.head.soft_cap), _copy_bytes(hidden))
 
     def rows(self, tokens: Int[Tensor, " rows"]) -> "_Rows":
         """Return the labels, sources and weights of some tokens."""
@@ -273,7 +296,7 @@ def _add_chunk(
 
 def _differentiate_capped_(block: Block, rows: _Rows, job: _Job) -> ChunkResult:
     """Compute the measures; overwrite the logits with the gradient with respect to the logits before the soft cap."""
-    if not job.is_capped:
+    if not job.head.soft_cap:
         return _differentiate_(block.logits, block.spares, rows, job=job)
     student, slope = block.logits[0], block.spares[-1]
     # slope <- s^2, because s is overwritten

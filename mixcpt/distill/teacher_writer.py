@@ -15,10 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mixcpt.config import CachedTeacherConfig
-from mixcpt.distill.body import check_model, hidden_states
 from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES
-from mixcpt.distill.head import head_of
-from mixcpt.distill.stage import teacher_key, teacher_window
+from mixcpt.distill.keys import teacher_key, teacher_window
+from mixcpt.distill.model import check_model, head_of, hidden_states
 from mixcpt.distill.teacher_cache import CacheIdentity, CacheWriter, Entries
 from mixcpt.errors import ArtifactError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mixcpt.config import PretrainConfig
-from mixcpt.distill.head import CausalModel
+from mixcpt.distill.model import CausalModel
 from mixcpt.errors import ModelError
 from mixcpt.store.models import ModelRef
 from mixcpt.train.costs import multiplied_weights, student_flops_per_token

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from mixcpt.distill.head import CausalModel
+from mixcpt.distill.model import CausalModel
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 

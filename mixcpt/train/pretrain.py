@@ -12,8 +12,7 @@ from accelerate import PartialState
 from transformers import AutoConfig, TrainingArguments
 
 from mixcpt.config import PretrainConfig, Sharding, StreamConfig
-from mixcpt.distill.body import check_model
-from mixcpt.distill.head import CausalModel, head_of
+from mixcpt.distill.model import CausalModel, check_model, head_of
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
 from mixcpt.mixture.account import MixtureAccount

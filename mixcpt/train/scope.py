@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mixcpt.config import LoraScopeConfig, Scope
-from mixcpt.distill.head import CausalModel
+from mixcpt.distill.model import CausalModel
 from mixcpt.errors import ModelError
 
 

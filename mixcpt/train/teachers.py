@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from mixcpt.distill.body import hidden_states
 from mixcpt.distill.cached import CachedTargets
-from mixcpt.distill.head import CausalModel, Head, head_of
 from mixcpt.distill.loss import Teacher
+from mixcpt.distill.model import CausalModel, Head, head_of, hidden_states
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.train.data import Batch
 from mixcpt.train.scope import adapter_off

@@ -15,11 +15,9 @@ from torch.nn import functional
 from transformers import TrainingArguments
 
 from mixcpt.config import OptimizerConfig, StreamConfig
-from mixcpt.distill.body import hidden_states
 from mixcpt.distill.cached import CachedTargets
-from mixcpt.distill.head import CausalModel, Head, head_of
-from mixcpt.distill.loss import Teacher, distillation_loss, token_cross_entropy
-from mixcpt.distill.token_weights import talr_weights
+from mixcpt.distill.loss import Teacher, distillation_loss, talr_weights, token_cross_entropy
+from mixcpt.distill.model import CausalModel, Head, head_of, hidden_states
 from mixcpt.mixture.rows import IGNORE_INDEX
 from mixcpt.train.data import Batch, Collator, MixtureRows
 from mixcpt.train.diagnostics import Diagnostics

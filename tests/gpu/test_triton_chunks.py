@@ -16,8 +16,8 @@ from torch.nn import functional
 from mixcpt.config import ObjectiveConfig
 from mixcpt.distill import chunk, loss
 from mixcpt.distill.chunk import ChunkResult, cross_entropy_, forward_kl_
-from mixcpt.distill.head import Head
 from mixcpt.distill.loss import Teacher, distillation_loss, token_cross_entropy
+from mixcpt.distill.model import Head
 from mixcpt.mixture.rows import IGNORE_INDEX
 from tests.unit.distill.objectives import terms
 

@@ -17,8 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from mixcpt.distill.body import check_model, hidden_states
-from mixcpt.distill.head import head_of
+from mixcpt.distill.model import check_model, head_of, hidden_states
 from mixcpt.errors import ModelError
 
 SMALL = {

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from mixcpt.config import ObjectiveConfig
 from mixcpt.distill.cached import CachedTargets
-from mixcpt.distill.head import Head
 from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss
+from mixcpt.distill.model import Head
 from mixcpt.errors import ConfigError
 from mixcpt.mixture.rows import IGNORE_INDEX
 from tests.unit.distill.objectives import terms

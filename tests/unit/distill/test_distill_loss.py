@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixcpt.config import CptMethod, CptReplayMethod, KlMethod, LssdMethod, MaskMethod, Method, ObjectiveConfig
-from mixcpt.distill.head import Head
 from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss
+from mixcpt.distill.model import Head
 from mixcpt.mixture.rows import IGNORE_INDEX
 from tests.unit.distill.objectives import terms
 

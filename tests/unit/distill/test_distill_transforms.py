@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from mixcpt.config import ObjectiveConfig
 from mixcpt.distill.chunk import MEASURES
-from mixcpt.distill.head import Head
 from mixcpt.distill.loss import LossOutput, Teacher, distillation_loss, token_cross_entropy
+from mixcpt.distill.model import Head
 from mixcpt.mixture.rows import IGNORE_INDEX
 from tests.unit.distill.objectives import terms
 

@@ -28,8 +28,8 @@ from mixcpt.config import (
 from mixcpt.curation.pipeline import curate
 from mixcpt.distill import teacher_writer
 from mixcpt.distill.cached import CachedTargets
-from mixcpt.distill.head import head_of
 from mixcpt.distill.loss import Teacher, distillation_loss
+from mixcpt.distill.model import head_of
 from mixcpt.distill.teacher_cache import Entries, TeacherCache, cache_bytes
 from mixcpt.distill.teacher_writer import cache_teacher
 from mixcpt.errors import ArtifactError, ConfigError, ModelError

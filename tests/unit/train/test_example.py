@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from mixcpt.config import ObjectiveConfig
-from mixcpt.distill.body import hidden_states
-from mixcpt.distill.head import head_of
 from mixcpt.distill.loss import Teacher, distillation_loss
+from mixcpt.distill.model import head_of, hidden_states
 from mixcpt.mixture.rows import IGNORE_INDEX
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "lssd_in_100_lines.py"

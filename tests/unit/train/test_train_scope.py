@@ -26,8 +26,7 @@ from mixcpt.config import (
     OptimizerConfig,
     TeacherConfig,
 )
-from mixcpt.distill.body import hidden_states
-from mixcpt.distill.head import CausalModel, head_of
+from mixcpt.distill.model import CausalModel, head_of, hidden_states
 from mixcpt.errors import ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model

@@ -13,9 +13,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 from transformers import PreTrainedModel
 
-from mixcpt.distill.body import hidden_states
-from mixcpt.distill.head import head_of
 from mixcpt.distill.loss import Teacher, distillation_loss
+from mixcpt.distill.model import head_of, hidden_states
 from mixcpt.errors import ConfigError
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.train.sharding import sharding_arguments, through

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mixcpt.config import CachedTeacherConfig, PretrainConfig
-from mixcpt.distill.stage import teacher_key
+from mixcpt.distill.keys import teacher_key
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 from mixcpt.train.stage import pretrain_key
