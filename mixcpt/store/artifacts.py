@@ -61,8 +61,7 @@ class ArtifactRef:
     @property
     def record(self) -> dict[str, Any]:
         """Content of `record.json`: `settings`, `inputs`, `metrics`, `files`, `created_at`, `seconds`."""
-        record: dict[str, Any] = json.loads((self.directory / RECORD).read_text())
-        return record
+        return read_object(self, RECORD)
 
     @property
     def short(self) -> str:
@@ -94,9 +93,7 @@ class StageKey:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
-            {"kind": self.kind, "version": self.version, "settings": self.settings, "inputs": dict(self.inputs)}
-        )
+        return fingerprint(vars(self) | {"inputs": dict(self.inputs)})
 
 
 OnBuild = Callable[[StageKey], None]
@@ -117,11 +114,9 @@ class ArtifactStore:
 
     def survey(self) -> list[ArtifactRef]:
         """Return all artifacts, oldest first; unlike `list`, it reads their records only and checks no other file."""
-        refs = []
-        for marker in self.root.glob(f"*/*/{MARKER}"):
-            record = json.loads((marker.parent / RECORD).read_text())
-            refs.append((record["created_at"], _reference(record, marker.parent)))
-        return [ref for _, ref in sorted(refs, key=lambda dated: str(dated[0]))]
+        folders = [marker.parent for marker in self.root.glob(f"*/*/{MARKER}")]
+        records = [(json.loads((folder / RECORD).read_text()), folder) for folder in folders]
+        return [_reference(*entry) for entry in sorted(records, key=lambda entry: str(entry[0]["created_at"]))]
 
     def list(self, kind: str) -> list[ArtifactRef]:
         """Return the undamaged artifacts of a kind, oldest first."""

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_BLOCK_BYTES = 1 << 20
-
 
 def canonical_json(value: Any) -> str:
     """Return the canonical JSON text of a value: sorted keys, no white space, pydantic models by their fields.
@@ -27,11 +25,8 @@ def fingerprint(value: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _stable(value: Any, where: str) -> Any:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 CLOSED_WORLD_PATH = Path(__file__).parents[1] / "closed_world" / "base"
 _TEMPLATES = Path(__file__).parents[1] / "align" / "templates"
-_USED_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-
+_USED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _LEAST_USED_FRACTION = 0.75
 """Smallest ratio of tokenizer size to vocabulary size. Models pad their vocabulary by a few percent; if the ratio is
 smaller, the tokenizer belongs to another model."""
@@ -139,15 +137,11 @@ def _locate(config: BaseModelConfig) -> Path:
         return folder.resolve()
     if folder.is_absolute() or config.model.startswith((".", "~")):
         raise ModelError(f"base.model: there is no folder {config.model}", "check the path")
-    return _fetch(config)
-
-
-def _fetch(config: BaseModelConfig) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=_USED_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"base.model: {config.model!r} is not a local folder, and its download failed ({type(error).__name__})",

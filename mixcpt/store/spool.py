@@ -6,7 +6,8 @@ A training process never connects to a server, so an unavailable server never st
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -49,26 +50,26 @@ class Spool:
         self.path = Path(path)
 
     @property
-    def exists(self) -> bool:
-        """Whether this file or that of the flow process exists."""
-        return self.path.exists() or self.path.with_suffix(_FLOW_SUFFIX).exists()
-
-    def remove(self) -> None:
-        """Remove this file and that of the flow process."""
-        self.path.unlink(missing_ok=True)
-        self.path.with_suffix(_FLOW_SUFFIX).unlink(missing_ok=True)
-
-    @property
     def flow_spool(self) -> "Spool":
         """File for the flow process's measurements of the same stage; two writers of one file could mix their lines."""
         return Spool(self.path.with_suffix(_FLOW_SUFFIX))
 
+    @property
+    def exists(self) -> bool:
+        """Whether this file or that of the flow process exists."""
+        return self.path.exists() or self.flow_spool.path.exists()
+
+    def remove(self) -> None:
+        """Remove this file and that of the flow process."""
+        for spool in (self, self.flow_spool):
+            spool.path.unlink(missing_ok=True)
+
     def log(self, step: int, metrics: Mapping[str, float], *, total_steps: int | None = None) -> None:
         """Append a measurement and sync the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = {"step": step, "metrics": dict(metrics), "time_seconds": time.time(), "total_steps": total_steps}
+        measurement = Measurement(step, dict(metrics), time.time(), total_steps)
         with self.path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(json.dumps(vars(measurement)) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -83,7 +84,7 @@ class Spool:
             stream.seek(offset)
             data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
-        return [_parse(line) for line in whole.splitlines() if _is_json(line)], offset + len(whole)
+        return list(_measurements(whole)), offset + len(whole)
 
 
 def spool_of(root: Path, kind: str, fingerprint: str) -> Spool:
@@ -91,18 +92,8 @@ def spool_of(root: Path, kind: str, fingerprint: str) -> Spool:
     return Spool(root / "work" / "spools" / f"{kind}-{fingerprint[:_SHORT]}.jsonl")
 
 
-def _is_json(line: bytes) -> bool:
-    """Return whether a line is valid JSON.
-
-    A line that a crash cut and the next process continued is not; its step is logged again after the resume.
-    """
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _parse(line: bytes) -> Measurement:
-    data = json.loads(line)
-    return Measurement(data["step"], data["metrics"], data["time_seconds"], data.get("total_steps"))
+def _measurements(lines: bytes) -> Iterator[Measurement]:
+    for line in lines.splitlines():
+        # a line that a crash cut and the next process continued; its step is logged again after the resume
+        with suppress(ValueError):
+            yield Measurement(**json.loads(line))
