@@ -32,7 +32,6 @@ class Smoke:
     """One smoke test: the recorded evaluation and its settings."""
 
     config: EvaluateConfig
-    """Settings of the recorded evaluation."""
     recorded: ArtifactRef
     form: Form
     attempt: str

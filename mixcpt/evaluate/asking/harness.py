@@ -126,24 +126,25 @@ def _load_reference(reference: ModelRef, model: PreTrainedModel) -> PreTrainedMo
 def manifest(model: ModelRef, tasks: Sequence[TaskItems], *, form: Form, split: str) -> Manifest:
     """Return the exact conditions under which `ask` runs these tasks on this model."""
     tokenizer = load_tokenizer(model)
-    task_manifests = {task.name: _task_manifest(task, prompt_form(task.config, form), tokenizer) for task in tasks}
+    delimiter = _answer_delimiter(tokenizer)
+    bos = "none" if tokenizer.bos_token_id is None else "bos"
+    task_manifests = {}
+    for task in tasks:
+        task_form = prompt_form(task.config, form)
+        task_manifests[task.name] = TaskManifest(
+            definition=define(task.config),
+            items=task.digest,
+            num_items=len(task.items),
+            form=task_form,
+            first_token="template" if task_form == "chat" else bos,
+            answer_delimiter=delimiter if task_form == "chat" else "",
+        )
     uses_template = any(task_manifest.form == "chat" for task_manifest in task_manifests.values())
     return Manifest(
         split=split,
         chat_template=str(tokenizer.chat_template) if uses_template else "",
         tasks=task_manifests,
         libraries={name: version(name) for name in LIBRARIES},
-    )
-
-
-def _task_manifest(task: TaskItems, form: Form, tokenizer: PreTrainedTokenizerBase) -> TaskManifest:
-    return TaskManifest(
-        definition=define(task.config),
-        items=task.digest,
-        num_items=len(task.items),
-        form=form,
-        first_token="template" if form == "chat" else "none" if tokenizer.bos_token_id is None else "bos",
-        answer_delimiter=_answer_delimiter(tokenizer) if form == "chat" else "",
     )
 
 
@@ -196,21 +197,20 @@ class _LanguageModel(HFLM):
         return len(self.tok_encode(f"{context}{answer}")) - 1  # the last token is predicted, but never an input
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        self._limit_batch(requests)
-        return super().loglikelihood(requests, disable_tqdm)  # type: ignore[no-any-return]
+        return super().loglikelihood(self._batched(requests), disable_tqdm)  # type: ignore[no-any-return]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        self._limit_batch(requests)
-        return super().loglikelihood_rolling(requests, disable_tqdm)  # type: ignore[no-any-return]
+        return super().loglikelihood_rolling(self._batched(requests), disable_tqdm)  # type: ignore[no-any-return]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        self._limit_batch(requests)
-        return super().generate_until(requests, disable_tqdm)  # type: ignore[no-any-return]
+        return super().generate_until(self._batched(requests), disable_tqdm)  # type: ignore[no-any-return]
 
-    def _limit_batch(self, requests: list[Instance]) -> None:
+    def _batched(self, requests: list[Instance]) -> list[Instance]:
+        """Set the batch size by the longest request, and return the requests."""
         longest = max(self.num_tokens(request.args) for request in requests)
         per_prompt = max(1, min(longest, self.max_length)) * int(self.model.config.get_text_config().vocab_size)
         self.batch_size_per_gpu = max(1, min(self.batch_size_per_gpu, MAX_BATCH_LOGITS // per_prompt))
+        return requests
 
 
 def _require(tokenizer: PreTrainedTokenizerBase, model: ModelRef, form: Form) -> None:

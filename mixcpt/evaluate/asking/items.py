@@ -1,21 +1,28 @@
-"""Reads files of questions and texts; an unusable record is quarantined with its reason, never just dropped."""
+"""Reads files of texts, and of questions in the layouts that public files use.
+
+An unusable record is quarantined with its reason, never just dropped.
+"""
 
 import gzip
+import hashlib
 import json
+import random
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mixcpt.config import BitsPerByteTask
+from mixcpt.config import BitsPerByteTask, MultipleChoiceTask
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef
 
 Record: TypeAlias = Mapping[str, Any]
 
+_ANSWER_CUE = "Answer:"
 _PASSAGE_CHARACTERS = 2000
 """Minimum length of the passages that a txt file is cut into: a single text would have no interval."""
 
@@ -53,24 +60,35 @@ class BadRecord:
 
 
 class RecordFault(ValueError):
-    """A fault in a record, raised with field and reason; `read_items` turns it into a `BadRecord`."""
+    """A fault in a record, raised with field and reason; `read_file` turns it into a `BadRecord`."""
 
 
 Parse: TypeAlias = Callable[[Record, str], Item]
-"""Function that makes an item from a record; the second argument is the id for a record without one."""
+"""Function that makes an item from a record, or raises `RecordFault`; the second argument replaces a missing id."""
 
 
-def read_items(path: Path, parse: Parse, *, max_lines: int = 0) -> tuple[list[Item], list[BadRecord]]:
-    """Return the usable records of a jsonl file as items, and the rejected ones with their reasons.
+def read_file(
+    task: MultipleChoiceTask | BitsPerByteTask, path: Path, *, max_lines: int = 0
+) -> tuple[list[Item], list[BadRecord]]:
+    """Return the usable records of a task's file as items, and the rejected ones with their reasons.
 
-    Args:
-        path: The file, may be gzip-compressed.
-        parse: Raises `RecordFault` for an unusable record.
-        max_lines: Maximum number of lines to read; 0 reads all.
+    The file is jsonl (`max_lines` limits the lines that are read; 0 reads all) or, for texts, txt (cut into passages).
+    It may be gzip-compressed.
 
     Raises:
         DataError: If the file cannot be read, is empty, or has no usable record.
     """
+    if isinstance(task, MultipleChoiceTask):
+        return _read_lines(path, partial(_parse_choice, task), max_lines)
+    return _read_lines(path, _parse_text, max_lines) if is_jsonl(path) else (_passages(path), [])
+
+
+def is_jsonl(path: Path) -> bool:
+    """Return whether a file name ends in .jsonl or .jsonl.gz."""
+    return path.name.removesuffix(".gz").endswith(".jsonl")
+
+
+def _read_lines(path: Path, parse: Parse, max_lines: int) -> tuple[list[Item], list[BadRecord]]:
     items: dict[str, Item] = {}
     rejected: list[BadRecord] = []
     for number, line in islice(_lines(path), max_lines or None):
@@ -86,7 +104,7 @@ def read_items(path: Path, parse: Parse, *, max_lines: int = 0) -> tuple[list[It
     return list(items.values()), rejected
 
 
-def read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     """Return the content of a file, decompressed if its name ends in .gz; raise `DataError` if it cannot be read."""
     try:
         data = path.read_bytes()
@@ -118,26 +136,32 @@ def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
     return [Item(id=str(doc_id), prompt=text) for doc_id, text in rows]
 
 
-def read_texts(path: Path, *, max_lines: int = 0) -> tuple[list[Item], list[BadRecord]]:
-    """Return the texts of a jsonl file (field `text`) or the passages of a txt file, and the rejected records."""
-    if is_jsonl(path):
-        return read_items(path, _parse_text, max_lines=max_lines)
-    return _passages(path), []
+def _parse_choice(task: MultipleChoiceTask, record: Record, fallback: str) -> Item:
+    identity = _item_id(record, fallback)
+    prompt = _prompt(_text_field(record, task.question_field))
+    if task.distractor_fields:
+        gold, choices = _with_distractors(task, record, identity)
+    else:
+        gold, choices = _with_key(task, record)
+    if choices.count(gold) > 1:
+        raise RecordFault(task.choices_field, f"contains the correct choice {gold!r} more than once")
+    passage = _passage_of(record, task.passage_field)
+    return Item(id=identity, prompt=prompt, gold=gold, choices=choices, passage=passage)
 
 
-def is_jsonl(path: Path) -> bool:
-    """Return whether a file name ends in .jsonl or .jsonl.gz."""
-    return path.name.removesuffix(".gz").endswith(".jsonl")
-
-
-def text_field(record: Record, field: str) -> str:
+def _text_field(record: Record, field: str) -> str:
     """Return the text of a field without surrounding white space; raise `RecordFault` if there is none."""
+    return _clean_text(_field_value(record, field), field)
+
+
+def _field_value(record: Record, field: str) -> Any:
+    """Return the value of a field; raise `RecordFault` if the record does not have it."""
     if field not in record:
         raise RecordFault(field, f"is missing; the record has: {', '.join(record)}")
-    return clean_text(record[field], field)
+    return record[field]
 
 
-def clean_text(value: Any, field: str) -> str:
+def _clean_text(value: Any, field: str) -> str:
     """Return a text without surrounding white space; raise `RecordFault` if it is empty or not valid text."""
     if not isinstance(value, str):
         raise RecordFault(field, f"is a {type(value).__name__} instead of a text")
@@ -150,7 +174,7 @@ def clean_text(value: Any, field: str) -> str:
     return text
 
 
-def item_id(record: Record, fallback: str) -> str:
+def _item_id(record: Record, fallback: str) -> str:
     """Return the record's own id, or `fallback` if it has none."""
     identity = record.get("id")
     return str(identity) if isinstance(identity, str | int) and str(identity) else fallback
@@ -161,7 +185,7 @@ def own_id(doc_id: str, source: str) -> str:
     return doc_id.removeprefix(f"{source}/")
 
 
-def passage_of(record: Record, field: str) -> str:
+def _passage_of(record: Record, field: str) -> str:
     """Return the name of the passage that a record is about; empty if it names none."""
     name = record.get(field)
     return str(name) if isinstance(name, str | int) and not isinstance(name, bool) else ""
@@ -169,7 +193,7 @@ def passage_of(record: Record, field: str) -> str:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the non-blank lines with their numbers, counted from 1."""
-    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
         if line.strip():
             yield number, line
 
@@ -184,14 +208,62 @@ def _record(line: bytes) -> Record:
     return record
 
 
+def _prompt(question: str) -> str:
+    """Return `Question: ... Answer:`, the prompt of lm-eval's ARC and SciQ; a prompt that ends in the cue is kept."""
+    return question if question.endswith(_ANSWER_CUE) else f"Question: {question}\n{_ANSWER_CUE}"
+
+
+def _with_distractors(task: MultipleChoiceTask, record: Record, identity: str) -> tuple[str, tuple[str, ...]]:
+    gold = _text_field(record, task.answer_field)
+    choices = [gold, *(_text_field(record, field) for field in task.distractor_fields)]
+    # seeded by the item's id: the order of the choices is the same in every run
+    random.Random(hashlib.sha256(identity.encode()).digest()).shuffle(choices)
+    return gold, tuple(choices)
+
+
+def _with_key(task: MultipleChoiceTask, record: Record) -> tuple[str, tuple[str, ...]]:
+    choices, labels = _labelled_choices(_field_value(record, task.choices_field), task.choices_field)
+    index = _index(_field_value(record, task.answer_field), choices, labels, field=task.answer_field)
+    return choices[index], choices
+
+
+def _labelled_choices(texts: Any, field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the choices and their labels: A, B, ... unless the record has its own.
+
+    ARC and OpenBookQA write them as `{"text": [...], "label": [...]}`.
+    """
+    labels: Any = ()
+    if isinstance(texts, dict):
+        texts, labels = texts.get("text"), texts.get("label", ())
+    if not isinstance(texts, list) or len(texts) < 2:
+        raise RecordFault(field, "is not a list of two or more choices")
+    choices = tuple(_clean_text(text, field) for text in texts)
+    if isinstance(labels, list) and len(labels) == len(choices):
+        return choices, tuple(str(label) for label in labels)
+    return choices, tuple(chr(ord("A") + index) for index in range(len(choices)))
+
+
+def _index(answer: object, choices: tuple[str, ...], labels: tuple[str, ...], *, field: str) -> int:
+    """Return the index of the correct choice, which the record gives as a text, a label, or an index from 0."""
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if 0 <= answer < len(choices):
+            return answer
+        raise RecordFault(field, f"is {answer}, but there are {len(choices)} choices, counted from 0")
+    text = _clean_text(answer, field)
+    for names in (choices, labels):
+        if text in names:
+            return names.index(text)
+    raise RecordFault(field, f"is {text!r}, which is neither a choice nor one of {', '.join(labels)}")
+
+
 def _parse_text(record: Record, fallback: str) -> Item:
-    return Item(id=item_id(record, fallback), prompt=text_field(record, "text"))
+    return Item(id=_item_id(record, fallback), prompt=_text_field(record, "text"))
 
 
 def _passages(path: Path) -> list[Item]:
     """Return the passages of a txt file, cut at blank lines."""
     try:
-        text = read_bytes(path).decode("utf-8")
+        text = _read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from None
     passages = [""]

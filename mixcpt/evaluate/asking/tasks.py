@@ -22,8 +22,7 @@ from mixcpt.config import (
     is_question,
 )
 from mixcpt.errors import DataError
-from mixcpt.evaluate.asking.items import BadRecord, Item, heldout_texts, is_jsonl, own_id, read_items, read_texts
-from mixcpt.evaluate.asking.multiple_choice import parse_choice
+from mixcpt.evaluate.asking.items import BadRecord, Item, heldout_texts, is_jsonl, own_id, read_file
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
 
@@ -135,8 +134,7 @@ def _own_items(task: Task) -> tuple[list[Item], list[BadRecord]]:
     """Return the items of a closed-world task or of a task with a file, and the rejected records."""
     if isinstance(task, ClosedWorldTask):
         return _world_items(task), []
-    path = Path(task.path).expanduser()
-    return read_items(path, partial(parse_choice, task)) if isinstance(task, MultipleChoiceTask) else read_texts(path)
+    return read_file(task, Path(task.path).expanduser())
 
 
 def _world_items(task: ClosedWorldTask) -> list[Item]:
@@ -192,7 +190,4 @@ def _check_file(task: MultipleChoiceTask | BitsPerByteTask, path: Path) -> None:
         raise DataError(
             f"{path} is not a file type of this task (.jsonl, for bits_per_byte also .txt; each may end in .gz)"
         )
-    if isinstance(task, MultipleChoiceTask):
-        read_items(path, partial(parse_choice, task), max_lines=_CHECKED_LINES)
-    else:
-        read_texts(path, max_lines=_CHECKED_LINES)
+    read_file(task, path, max_lines=_CHECKED_LINES)

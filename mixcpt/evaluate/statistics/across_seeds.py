@@ -67,6 +67,8 @@ class CrossedMean:
     high: float
     p_value: float
     """Two-sided p-value of a true mean of 0."""
+    detectable: float
+    """True mean that such a comparison detects with probability `POWER`."""
     between_seeds: float
     """Standard deviation of the seeds' means; NaN for one seed."""
 
@@ -134,7 +136,7 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
         high=high,
         p_value=change.p_value,
         p_holm=change.p_value,
-        detectable=minimum_detectable(change, confidence=confidence, power=POWER),
+        detectable=change.detectable,
         between_seeds=change.between_seeds,
     )
 
@@ -156,34 +158,28 @@ def crossed_mean(
     seed_means = differences.sum(axis=1) / total
     mean = float(seed_means.mean())
     between_seeds = float(seed_means.std(ddof=1)) if num_seeds > 1 else math.nan
-    stderr = degrees = low = high = p_value = math.nan
+    stderr = degrees = low = high = p_value = detectable = math.nan
     if num_passages > 1:
         # y_sp = m_s + P / sum_p w_p * (d_sp - m_s * w_p): the ratio m_s linearized, so that mean_p y_sp = m_s
         values = seed_means[:, None] + num_passages / total * (differences - seed_means[:, None] * weights)
         variance, degrees = _variance(values)
         stderr = math.sqrt(variance)
-        if stderr == 0:
-            low = high = mean
-            p_value = 1.0 if mean == 0 else 0.0
-        else:
-            # mean -+ t_(1 - error / 2) * stderr, and P(|t| > |mean| / stderr)
-            reach = float(stats.t.ppf((1 + confidence) / 2, degrees)) * stderr
-            low, high = mean - reach, mean + reach
-            p_value = float(2 * stats.t.sf(abs(mean) / stderr, degrees))
+        # mean -+ t_(1 - error / 2) * stderr, and P(|t| > |mean| / stderr)
+        quantile = stats.t.ppf((1 + confidence) / 2, degrees)
+        low, high = mean - float(quantile) * stderr, mean + float(quantile) * stderr
+        p_value = float(2 * stats.t.sf(abs(mean) / stderr, degrees)) if stderr else float(mean == 0)
+        # (t_(1 - error / 2) + t_power) * stderr
+        detectable = float((quantile + stats.t.ppf(POWER, degrees)) * stderr)
     return CrossedMean(
-        mean=mean, stderr=stderr, degrees=degrees, low=low, high=high, p_value=p_value, between_seeds=between_seeds
+        mean=mean,
+        stderr=stderr,
+        degrees=degrees,
+        low=low,
+        high=high,
+        p_value=p_value,
+        detectable=detectable,
+        between_seeds=between_seeds,
     )
-
-
-def minimum_detectable(change: CrossedMean, *, confidence: float, power: float) -> float:
-    """Return the true change that such a comparison detects with the given power."""
-    from scipy import stats
-
-    if math.isnan(change.stderr):
-        return math.nan
-    # (t_(1 - error / 2) + t_power) * stderr
-    reach = stats.t.ppf((1 + confidence) / 2, change.degrees) + stats.t.ppf(power, change.degrees)
-    return float(reach * change.stderr)
 
 
 def _variance(values: Float[np.ndarray, "seeds passages"]) -> tuple[float, float]:

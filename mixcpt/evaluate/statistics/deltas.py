@@ -14,7 +14,7 @@ from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.manifest import require_equal
 from mixcpt.evaluate.statistics import estimates
 from mixcpt.evaluate.statistics.estimates import Passages, Resampling, Values, paired_stderr, passage_sums
-from mixcpt.evaluate.summary import EvaluationSummary, read_answers
+from mixcpt.evaluate.summary import EvaluationSummary, TaskScore, read_answers
 from mixcpt.store.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
@@ -116,38 +116,26 @@ def paired(
     for score in EvaluationSummary.of(base).tasks:
         before, after = base_items[score.task], model_items[score.task]
         _require_same_items(score.task, before, after, base=base, model=model)
-        if measure == "value":
-            pairs.append(_pair_of_values(score.task, before, after, higher_is_better=score.higher_is_better))
-        elif not before["gold_log_prob"].isna().any():
-            pairs.append(_pair_of_gold_bits(score.task, before, after))
+        if measure == "value" or not before["gold_log_prob"].isna().any():
+            pairs.append(_pair(score, before, after, measure))
     require_equal(base, model, across_forms=across_forms)
     return pairs
 
 
-def _pair_of_values(task: str, before: "DataFrame", after: "DataFrame", *, higher_is_better: bool) -> Paired:
+def _pair(score: TaskScore, before: "DataFrame", after: "DataFrame", measure: Measure) -> Paired:
+    """Return the values of both models; for `gold`, the bits of the correct answers, weighted by their bytes."""
+    is_gold = measure == "gold"
+    old, new = (-items["gold_log_prob"] / math.log(2) if is_gold else items["value"] for items in (before, after))
     return Paired(
-        task=task,
+        task=score.task,
         group=str(before["group"].iloc[0]),
-        metric=str(before["metric"].iloc[0]),
-        higher_is_better=higher_is_better,
-        before=before["value"].to_numpy(dtype=float),
-        after=after["value"].to_numpy(dtype=float),
-        weights=before["weight"].to_numpy(dtype=float),
-        passages=estimates.number_passages(before["passage"].tolist()),
-        chance=float(before["chance"].mean()),
-    )
-
-
-def _pair_of_gold_bits(task: str, before: "DataFrame", after: "DataFrame") -> Paired:
-    """Return the bits of the correct answers, weighted by their bytes."""
-    pair = _pair_of_values(task, before, after, higher_is_better=False)
-    old, new = (-items["gold_log_prob"] / math.log(2) for items in (before, after))
-    return replace(
-        pair,
-        metric=GOLD_BITS,
+        metric=GOLD_BITS if is_gold else str(before["metric"].iloc[0]),
+        higher_is_better=score.higher_is_better and not is_gold,
         before=old.to_numpy(dtype=float),
         after=new.to_numpy(dtype=float),
-        weights=before["gold_bytes"].to_numpy(dtype=float),
+        weights=before["gold_bytes" if is_gold else "weight"].to_numpy(dtype=float),
+        passages=estimates.number_passages(before["passage"].tolist()),
+        chance=float(before["chance"].mean()),
     )
 
 

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixcpt.evaluate.statistics.deltas import TaskDelta
-from mixcpt.evaluate.statistics.estimates import (
-    Resampling,
-    estimate,
-    number_passages,
-    paired_interval,
-    unseen_interval,
-)
+from mixcpt.evaluate.statistics.estimates import Resampling, estimate, number_passages, paired_interval, unseen_interval
 from mixcpt.evaluate.summary import EvaluationSummary, read_answers
 from mixcpt.store.artifacts import ArtifactRef
 

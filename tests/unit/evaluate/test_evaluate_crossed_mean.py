@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mixcpt.evaluate.statistics.across_seeds import crossed_mean, minimum_detectable
+from mixcpt.evaluate.statistics.across_seeds import crossed_mean
 
 SEEDS, PASSAGES = 3, 120
 
@@ -26,7 +26,7 @@ def simulate(
 
 
 def detectable(answers: tuple[np.ndarray, np.ndarray]) -> float:
-    return minimum_detectable(crossed_mean(*answers, confidence=0.95), confidence=0.95, power=0.8)
+    return crossed_mean(*answers, confidence=0.95).detectable
 
 
 @pytest.mark.parametrize("between_seeds", [0.0, 0.03])
@@ -91,4 +91,4 @@ def test_crossed_over_one_passage_has_no_interval() -> None:
     found = crossed_mean(np.ones((3, 1)), np.ones(1), confidence=0.95)
     assert found.mean == 1.0
     assert math.isnan(found.low)
-    assert math.isnan(minimum_detectable(found, confidence=0.95, power=0.8))
+    assert math.isnan(found.detectable)
