@@ -5,7 +5,8 @@ The kinds of tasks follow Cheng et al., "Adapting Large Language Models via Read
 relations, definitions and last words are added.
 
 Every answer except the labels of entailment is a text of the document, so a task teaches to read, not to invent. The
-patterns match English; documents in other languages remain unchanged.
+patterns match plain English sentences, without headings, lists, tables, code and damaged text; documents in other
+languages remain unchanged.
 """
 
 import hashlib
@@ -16,10 +17,8 @@ from itertools import chain, pairwise, zip_longest
 
 from mixcpt.closed_world.dice import Dice
 from mixcpt.config import Form
+from mixcpt.mixture.cuts import sentence_ends
 from mixcpt.mixture.patterns import MinedTask, capitalised, inside_sentence, question_of, stands_by_itself, without_lead
-from mixcpt.mixture.prose import Prose, is_plain, read_prose
-
-__all__ = ["LABELS", "QUESTION_KINDS", "MinedTask", "compose", "mine_tasks"]
 
 QUESTION_KINDS = frozenset({"relation", "definition", "cause", "cloze"})
 """Kinds of tasks that are plain questions with a short answer."""
@@ -66,6 +65,30 @@ _KEYWORD = re.compile(
 """A word that may belong to the domain."""
 _NUM_KEYWORDS = 3
 
+_MAX_SENTENCE_CHARACTERS = 300
+_MAX_TITLE_CHARACTERS = 100
+_WRAPPED_CHARACTERS = range(50, 101)
+"""Lengths of lines that may have been wrapped. A longer line is a paragraph, a shorter one a title."""
+
+_NOT_PROSE = re.compile(r"\s{4}|\t|[#*|>=~`+-]|\d+[.)]\s")
+"""Beginning of a line of a heading, a list, a table or code."""
+_PLAIN = re.compile(r"[^\W\d_a-z][^`|{}<>=*_#\\/\n]*[^\W_][)”\"]?\.$")
+"""Text from a capital letter to a full stop after a word, without characters of markup, code or addresses."""
+_TORN = re.compile(r"\(\s|\(\)|\(credit|\s[,.;]|[a-z]\.[A-Z]|\.\.|\s[-–—]\s|:.*:")
+"""Traces of removed figures, references and spaces."""
+_VERB = re.compile(
+    r"(?<!-)\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|may|might|will|would|shall|should|must|"
+    r"\w{2,}ed|gives?|says?|makes?|uses?|causes?|contains?|forms?|includes?|provides?|occurs?|produces?|allows?|helps?|"
+    r"becomes?|became|needs?|begins?|began|takes?|took|gets?|goes|went|comes?|came|consists?|leads?|led|requires?|"
+    r"remains?|shows?|acts?|carry|carries|moves?|changes?|keeps?|means?|lies|holds?|connects?|increases?|decreases?)\b"
+)
+"""The most frequent finite verbs; a line without one is probably a heading or the title of a reference."""
+_GLOSSARY = re.compile(r"(?P<term>[^\W\d_A-Z][\w ’'-]{2,40}): (?P<meaning>[^\W\d_A-Z][^:|]{20,250})$")
+_MIN_TERMS = 4
+"""Minimum number of such lines in a glossary; fewer are probably something else with a colon."""
+_BARE_TITLE = re.compile(r"(?i)(?:introduction|overview|summary|abstract|contents|chapter|section|part|figure|table)\b")
+"""Titles that name a part of the text instead of its subject."""
+
 
 def mine_tasks(text: str, *, max_tasks: int, seed: int, kinds: Collection[str] | None = None) -> list[MinedTask]:
     """Return tasks in random order, of as many kinds as possible; they depend only on text and seed.
@@ -86,8 +109,8 @@ def mine_tasks(text: str, *, max_tasks: int, seed: int, kinds: Collection[str] |
     return dice.shuffled(in_turn[:max_tasks])
 
 
-def compose(text: str, form: Form, separator: str, *, seed: int) -> tuple[str, int]:
-    """Return a document in a form, and the number of its tasks; a document without tasks remains unchanged.
+def compose(text: str, form: Form, separator: str, *, seed: int) -> str:
+    """Return a document in a form; a document without tasks remains unchanged.
 
     Args:
         text: A document.
@@ -97,61 +120,46 @@ def compose(text: str, form: Form, separator: str, *, seed: int) -> tuple[str, i
         seed: Seed of the choice of tasks.
     """
     if form == "text":
-        return text, 0
+        return text
     max_tasks = min(max(len(text) // _CHARACTERS_PER_TASK, _NUM_TASKS[0]), _NUM_TASKS[1])
     tasks = mine_tasks(text, max_tasks=max_tasks, seed=seed, kinds=None if form == "reading" else QUESTION_KINDS)
     if not tasks:
-        return text, 0
+        return text
     blocks = [f"{task.question}{separator}{task.answer}" for task in tasks]
-    if form == "reading":
-        blocks = _joined(blocks, Dice("joined", seed, blocks[0]))
-    parts = [*blocks, text] if form == "questions_before" else [text, *blocks]
-    return "\n\n".join(parts), len(tasks)
-
-
-def _joined(blocks: list[str], dice: Dice) -> list[str]:
-    """Return the blocks as separate paragraphs or as one, with or without a lead-in."""
-    joined = blocks if dice.chance(0.5) else ["\n".join(blocks)]
-    lead_in = dice.pick(_LEAD_INS)
-    return [lead_in, *joined] if lead_in else joined
+    if form == "reading":  # separate paragraphs or one, with or without a lead-in
+        dice = Dice("joined", seed, blocks[0])
+        blocks = blocks if dice.chance(0.5) else ["\n".join(blocks)]
+        lead_in = dice.pick(_LEAD_INS)
+        blocks = [lead_in, *blocks] if lead_in else blocks
+    return "\n\n".join([*blocks, text] if form == "questions_before" else [text, *blocks])
 
 
 def _all_tasks(text: str, dice: Dice) -> Iterator[MinedTask]:
-    prose = read_prose(text)
     lower_case = frozenset(re.findall(r"\b[^\W\d_A-Z][\w’'-]*", text))
-    yield from _of_title(prose, dice)
-    yield from _of_glossary(prose, dice)
-    yield from _of_sentences(prose, lower_case, dice)
-    yield from _of_keywords(prose, lower_case, dice)
-    for paragraph in prose.paragraphs:
+    lines = text.splitlines()
+    title = _title(lines)
+    body = lines[1:] if title else lines
+    paragraphs = [_sentences(paragraph) for paragraph in _paragraphs(body)]
+    sentences = list(filter(is_plain, chain.from_iterable(paragraphs)))
+    if title and sentences:
+        yield MinedTask("summary", dice.pick(_TITLE_WORDINGS), title)
+        yield MinedTask("title", dice.pick(_ABOUT_WORDINGS).format(topic=title), sentences[0])
+    terms = list(filter(None, map(_GLOSSARY.match, body)))
+    for match in terms if len(terms) >= _MIN_TERMS else ():
+        yield MinedTask("definition", f"What is meant by {match['term']}?", match["meaning"].rstrip("."))
+    for sentence in sentences:
+        if task := question_of(sentence, lower_case, dice):
+            yield task
+    yield from _of_keywords(sentences, lower_case, dice)
+    for paragraph in paragraphs:
         yield from _of_neighbours(paragraph, dice)
-    if sum(map(len, prose.paragraphs)) >= _MIN_SENTENCES_TO_COMPLETE:
-        for paragraph in prose.paragraphs:
+    if sum(map(len, paragraphs)) >= _MIN_SENTENCES_TO_COMPLETE:
+        for paragraph in paragraphs:
             yield from _of_halves(paragraph, dice)
 
 
-def _of_title(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
-    """Yield questions about the subject of the text and about its first sentence."""
-    first = next(_plain_sentences(prose), None)
-    if prose.title and first:
-        yield MinedTask("summary", dice.pick(_TITLE_WORDINGS), prose.title)
-        yield MinedTask("title", dice.pick(_ABOUT_WORDINGS).format(topic=prose.title), first)
-
-
-def _of_glossary(prose: Prose, dice: Dice) -> Iterator[MinedTask]:
-    for term, meaning in prose.glossary:
-        yield MinedTask("definition", f"What is meant by {term}?", meaning)
-
-
-def _of_sentences(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
-    for sentence in _plain_sentences(prose):
-        if task := question_of(sentence, lower_case, dice):
-            yield task
-
-
-def _of_keywords(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
+def _of_keywords(sentences: Sequence[str], lower_case: Set[str], dice: Dice) -> Iterator[MinedTask]:
     """Yield sentences as answers to their words that occur several times in the document (word-to-text)."""
-    sentences = list(_plain_sentences(prose))
     keywords = [_keywords(sentence, lower_case) for sentence in sentences]
     counts = Counter(chain.from_iterable(keywords))
     for sentence, words in zip(sentences, keywords, strict=True):
@@ -166,10 +174,6 @@ def _of_keywords(prose: Prose, lower_case: Set[str], dice: Dice) -> Iterator[Min
 def _keywords(sentence: str, lower_case: Set[str]) -> list[str]:
     """Return the different words of a sentence that may belong to the domain, in order."""
     return list(dict.fromkeys(inside_sentence(word, lower_case) for word in _KEYWORD.findall(sentence)))
-
-
-def _plain_sentences(prose: Prose) -> Iterator[str]:
-    return filter(is_plain, chain.from_iterable(prose.paragraphs))
 
 
 def _of_neighbours(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
@@ -190,3 +194,46 @@ def _of_halves(paragraph: Sequence[str], dice: Dice) -> Iterator[MinedTask]:
     begin, end = " ".join(paragraph[:middle]), " ".join(paragraph[middle:])
     if middle >= 2 and all(map(is_plain, paragraph)) and max(len(begin), len(end)) <= _MAX_HALF_CHARACTERS:
         yield MinedTask("completion", dice.pick(_COMPLETION_WORDINGS).format(begin=begin), end)
+
+
+def is_plain(sentence: str) -> bool:
+    """Return whether this is one complete declarative sentence of ordinary length, without markup or damage."""
+    return (
+        len(sentence) <= _MAX_SENTENCE_CHARACTERS
+        and bool(_PLAIN.match(sentence))
+        and bool(_VERB.search(sentence))
+        and not _TORN.search(sentence)
+        and sentence.count("(") == sentence.count(")")
+        and sentence.count("“") == sentence.count("”")
+        and sentence.count('"') % 2 == 0
+        and sentence.count(" ") >= 2
+    )
+
+
+def _title(lines: list[str]) -> str | None:
+    if len(lines) < 2 or (lines[1].strip() and len(lines[0]) in _WRAPPED_CHARACTERS):
+        return None
+    title = lines[0].lstrip("# ").strip()
+    is_short = 3 <= len(title) <= _MAX_TITLE_CHARACTERS
+    return title if is_short and title[-1].isalnum() and ": " not in title and not _BARE_TITLE.match(title) else None
+
+
+def _paragraphs(lines: list[str]) -> Iterator[str]:
+    """Yield the paragraphs of running text, with wrapped lines joined."""
+    paragraph: list[str] = []
+    for line in [*lines, ""]:  # the empty line ends the last paragraph
+        is_prose = bool(line.strip()) and not _NOT_PROSE.match(line)
+        if paragraph and not (is_prose and _was_wrapped(paragraph[-1], line)):
+            yield " ".join(paragraph)
+            paragraph = []
+        if is_prose:
+            paragraph.append(line.strip())
+
+
+def _was_wrapped(line: str, following: str) -> bool:
+    return len(line) in _WRAPPED_CHARACTERS and (following[0].islower() or line[-1] not in ".!?:")
+
+
+def _sentences(paragraph: str) -> list[str]:
+    ends = sentence_ends(paragraph)
+    return [paragraph[start:end].strip() for start, end in pairwise([0, *ends])]

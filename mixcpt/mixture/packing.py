@@ -5,10 +5,12 @@ window of the next documents, so that rows keep the order of the mixture. A spac
 splitting one.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -39,13 +41,13 @@ class Packing:
         """Return the same rows in another order; `order` contains old row numbers."""
         new_row = np.empty_like(order)
         new_row[order] = np.arange(len(order))
-        segments = np.argsort(new_row[self.row], kind="stable")
-        return Packing(
-            row=new_row[self.row][segments],
-            document=self.document[segments],
-            start=self.start[segments],
-            length=self.length[segments],
-        )
+        rows = new_row[self.row]
+        segments = np.argsort(rows, kind="stable")
+        return self.select(segments, rows[segments])
+
+    def select(self, segments: Any, row: Int[np.ndarray, " segments"]) -> "Packing":
+        """Return some segments, by slice or indices, with other row numbers."""
+        return Packing(row, self.document[segments], self.start[segments], length=self.length[segments])
 
 
 def pack(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int = WINDOW) -> Packing:
@@ -76,10 +78,7 @@ def spread_rows(shares: Int[np.ndarray, "rows sources"], seed: int) -> Int[np.nd
 
     Two rows are of one kind if the same source has most of their tokens and about the same share of them. Rows of one
     kind keep their order; only their exact places are random. A plain shuffle would leave long stretches of one pool.
-
-    Args:
-        shares: Number of tokens of every source in each row.
-        seed: Seed of the exact places.
+    `shares` contains the number of tokens of every source in each row.
     """
     generator = np.random.default_rng(seed)
     largest = shares.argmax(axis=1)
@@ -90,6 +89,61 @@ def spread_rows(shares: Int[np.ndarray, "rows sources"], seed: int) -> Int[np.nd
         rows = np.flatnonzero(kinds == kind)
         places[rows] = (np.arange(len(rows)) + generator.random(len(rows))) / len(rows)
     return np.argsort(places, kind="stable")
+
+
+def pack_segments(
+    position_ids: Int[np.ndarray, " tokens"], row_tokens: int
+) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:
+    """Return row and column of every token, by first fit in order of decreasing length.
+
+    `position_ids` restart at 0 in every segment. No segment may be longer than a row.
+    """
+    starts = np.flatnonzero(position_ids == 0)
+    lengths = np.diff([*starts, len(position_ids)])
+    rows, columns = np.empty_like(lengths), np.empty_like(lengths)
+    used: list[int] = []
+    for segment in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[segment])
+        row = next((row for row, filled in enumerate(used) if filled + length <= row_tokens), len(used))
+        if row == len(used):
+            used.append(0)
+        rows[segment], columns[segment] = row, used[row]
+        used[row] += length
+    return np.repeat(rows, lengths), np.repeat(columns, lengths) + position_ids
+
+
+def pack_whole(lengths: Int[np.ndarray, " documents"], row_tokens: int, window: int) -> Int[np.ndarray, " documents"]:
+    """Return the row of every document, by best fit among the next `window` documents.
+
+    Rows are ordered by their first document, so the order is kept except within the window. No document may be longer
+    than a row.
+    """
+    rows = np.empty(len(lengths), np.int64)
+    num_rows = 0
+    for first in range(0, len(lengths), window):
+        block = lengths[first : first + window]
+        rows[first : first + window] = num_rows + _best_fit(block, row_tokens)
+        num_rows = int(rows[first : first + window].max()) + 1
+    return rows
+
+
+def _best_fit(lengths: Int[np.ndarray, " documents"], row_tokens: int) -> Int[np.ndarray, " documents"]:
+    """Return the row of every document: the longest first, each into the row with the least space that fits it."""
+    placed = np.empty(len(lengths), np.int64)
+    spaces: list[tuple[int, int]] = []  # space left in a row and its number, in ascending order
+    num_rows = 0
+    for document in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[document])
+        place = bisect_left(spaces, (length, 0))
+        space, row = spaces.pop(place) if place < len(spaces) else (row_tokens, num_rows)
+        num_rows = max(num_rows, row + 1)
+        placed[document] = row
+        insort(spaces, (space - length, row))
+    # Number the rows by their first document.
+    _, firsts, renamed = np.unique(placed, return_index=True, return_inverse=True)
+    order = np.empty(num_rows, np.int64)
+    order[np.argsort(firsts, kind="stable")] = np.arange(num_rows)
+    return order[renamed]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,22 +185,17 @@ class _Pending:
     def take_for(self, space: int, allowed_padding: int) -> _Piece | None:
         """Remove and return the piece to put next into a row; it must be split if it is longer than the space.
 
-        Args:
-            space: Tokens left in the row.
-            allowed_padding: Tokens that may be left empty. None is returned only within it, or if no piece is left.
+        None is returned if no piece is left, or if the space should stay empty, within `allowed_padding` tokens.
         """
         oldest = self._oldest()
         if oldest is None:
             return None
         # Keep the order of the documents if the space behind the oldest piece can be used well.
-        is_new_row = space == self._row_tokens
-        if is_new_row or self._leaves_good_space(space - oldest.length):
+        if space == self._row_tokens or self._leaves_good_space(space - oldest.length):
             return self._take(oldest.queue)
         # Otherwise fill the space without splitting: exactly with one or two pieces, or with the longest that fits.
-        if filler := self._filler(space):
-            return self._take(filler)
-        if longest_fitting := self._longest_up_to(space):
-            return self._take(longest_fitting)
+        if queue := self._filler(space) or _highest_bit(self._filled & _up_to(space)):
+            return self._take(queue)
         # No piece fits. Leave a small space empty as long as the padding is within its limit.
         if space < MIN_SPLIT_TOKENS and space <= allowed_padding:
             return None
@@ -178,21 +227,14 @@ class _Pending:
             return space
         # Bit n of the shifted mirror image is set if there is a piece of length `space` - n.
         complements = self._mirrored >> (self._row_tokens - space)
-        return max(_highest_bit(self._filled & complements & _up_to(space)), 0)
-
-    def _longest_up_to(self, space: int) -> int:
-        """Return the length of the longest piece that fits into the space; 0 if there is none."""
-        return max(_highest_bit(self._filled & _up_to(space)), 0)
+        return _highest_bit(self._filled & complements & _up_to(space))
 
     def _take(self, queue: int) -> _Piece:
-        """Remove and return the first piece of a queue.
-
-        Queues keep the common order, so the oldest piece of all is the first of its queue.
-        """
+        """Remove and return the first piece of a queue; queues keep the common order of the pieces."""
         piece = self._queues[queue].popleft()
         piece.taken = True
         if not self._queues[queue]:
-            self._unmark(queue)
+            self._toggle(queue)
         self._admit()
         return piece
 
@@ -204,16 +246,14 @@ class _Pending:
 
     def _mark(self, queue: int) -> None:
         """Set the bits of a queue that is about to hold a piece."""
-        if self._queues[queue]:
-            return
-        self._filled |= 1 << queue
-        if queue <= self._row_tokens:
-            self._mirrored |= 1 << (self._row_tokens - queue)
+        if not self._queues[queue]:
+            self._toggle(queue)
 
-    def _unmark(self, queue: int) -> None:
-        self._filled &= ~(1 << queue)
+    def _toggle(self, queue: int) -> None:
+        """Change the bits of a queue that becomes filled or empty."""
+        self._filled ^= 1 << queue
         if queue <= self._row_tokens:
-            self._mirrored &= ~(1 << (self._row_tokens - queue))
+            self._mirrored ^= 1 << (self._row_tokens - queue)
 
 
 def _up_to(length: int) -> int:
@@ -222,5 +262,5 @@ def _up_to(length: int) -> int:
 
 
 def _highest_bit(bits: int) -> int:
-    """Return the number of the highest bit that is set; -1 if none is set."""
-    return bits.bit_length() - 1
+    """Return the number of the highest bit that is set; 0 if none is set."""
+    return max(bits.bit_length() - 1, 0)

@@ -72,18 +72,11 @@ class MinedTask:
     answer: str
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    """A form of sentence, with templates that turn its groups into a question and an answer."""
-
-    kind: str
-    expression: re.Pattern[str]
-    wordings: tuple[str, ...]
-    answer: str = "{value}"
-
-
-def _pattern(kind: str, expression: str, *wordings: str, answer: str = "{value}") -> _Pattern:
-    return _Pattern(kind, re.compile(rf"{expression}$"), wordings, answer)
+def _pattern(
+    kind: str, expression: str, *wordings: str, answer: str = "{value}"
+) -> tuple[str, re.Pattern[str], tuple[str, ...], str]:
+    """Return kind and form of a sentence, with templates that turn its groups into a question and an answer."""
+    return kind, re.compile(rf"{expression}$"), wordings, answer
 
 
 _PATTERNS = (
@@ -154,9 +147,7 @@ _PATTERNS = (
         "Tell me what {name} is.",
     ),
     _pattern(
-        "cause",
-        rf"(?P<name>(?i:{_LONG_NAME})) {_IS} {_OFTEN}due to (?P<value>[^;:]+)",
-        "What {verb} {name} due to?",
+        "cause", rf"(?P<name>(?i:{_LONG_NAME})) {_IS} {_OFTEN}due to (?P<value>[^;:]+)", "What {verb} {name} due to?"
     ),
 )
 _CLOZE_WORDINGS = ("{begin} what?", "Say what belongs to it: {begin}")
@@ -208,16 +199,12 @@ def _cause(core: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
 
 
 def _known_form(core: str, lower_case: Set[str], dice: Dice) -> MinedTask | None:
-    for pattern in _PATTERNS:
-        if match := pattern.expression.match(core):
-            break
-    else:
-        return None
-    groups = match.groupdict()
-    value = groups.pop("value")
-    groups = {name: inside_sentence(group, lower_case) for name, group in groups.items()}
-    question = dice.pick(pattern.wordings).format(**groups)
-    return MinedTask(pattern.kind, question, pattern.answer.format(value=value, sentence=capitalised(core)))
+    for kind, expression, wordings, answer in _PATTERNS:
+        if match := expression.match(core):
+            groups = {name: inside_sentence(group, lower_case) for name, group in match.groupdict().items()}
+            question = dice.pick(wordings).format(**groups)
+            return MinedTask(kind, question, answer.format(value=match["value"], sentence=capitalised(core)))
+    return None
 
 
 def _cloze(core: str, dice: Dice) -> MinedTask | None:

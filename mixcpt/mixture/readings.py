@@ -1,13 +1,17 @@
 """Choose which documents are read, how often and in which order, so that every pool gets its exact share of tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from mixcpt.config import Form, MixtureConfig, Pool, StreamConfig, ViewConfig
 from mixcpt.errors import DataError
+
+POOLS: tuple[Pool, ...] = ("domain", "general", "instructions", "preferences")
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,7 @@ def apportion(total: int, weights: Mapping[str, int] | Mapping[str, float]) -> d
 def source_targets(pool_targets: Mapping[str, int], available: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Return the tokens to read from each source, in proportion to the tokens that the sources of its pool have.
 
-    Args:
-        pool_targets: Tokens to read from each pool.
-        available: Tokens of every source, by pool.
+    `available` contains the tokens of every source, by pool.
 
     Raises:
         DataError: If a pool with a target has no token.
@@ -62,7 +64,6 @@ def order_readings(
     lengths: Sequence[Int[np.ndarray, " _"]],
     targets: Sequence[int],
     seed: int,
-    *,
     whole: bool = False,
 ) -> Readings:
     """Return the readings of all sources, each source spread evenly over the whole run.
@@ -80,7 +81,8 @@ def order_readings(
         source_documents, source_tokens = _read_passes(source_lengths, target, source_generator(name, seed), whole)
         documents.append(source_documents)
         tokens.append(source_tokens)
-        places.append(_places(source_tokens))
+        # Middle of every reading, from 0 to 1, if its source is spread evenly over the run.
+        places.append((np.cumsum(source_tokens) - source_tokens / 2) / max(int(source_tokens.sum()), 1))
     sources = np.repeat(np.arange(len(names)), [len(source_tokens) for source_tokens in tokens])
     order = np.argsort(np.concatenate(places), kind="stable")
     return Readings(sources[order], np.concatenate(documents)[order], np.concatenate(tokens)[order])
@@ -110,11 +112,47 @@ def _read_passes(
     return documents, tokens
 
 
-def _places(tokens: Int[np.ndarray, " readings"]) -> Float[np.ndarray, " readings"]:
-    """Return the place in the run, from 0 to 1, of the middle of every reading if its source is spread evenly."""
-    return (np.cumsum(tokens) - tokens / 2) / max(int(tokens.sum()), 1)
-
-
 def source_generator(name: str, seed: int, *numbers: int) -> np.random.Generator:
     """Return the random generator of one source; it does not depend on the other sources."""
     return np.random.default_rng([seed, *numbers, int.from_bytes(sha256(name.encode()).digest()[:8])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRecipe:
+    """The data of one stream. Methods that differ only in their loss have equal recipes and share a mixture."""
+
+    weights: Mapping[Pool, float]
+    """Fraction of the tokens that come from each pool; the fractions sum to 1."""
+    form: Form
+    phase: int
+    tokens: int
+    """Number of tokens to read; teacher tokens if teacher and student have different views."""
+    view: ViewConfig
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide the rows of the stream, as plain values."""
+        return {**asdict(self), "view": self.view if self.view.view != "text" else "text"}
+
+
+def recipes(config: MixtureConfig, streams: Sequence[StreamConfig]) -> tuple[StreamRecipe, ...]:
+    """Return the recipe of every stream; their tokens sum to `config.total_tokens` exactly."""
+    fractions = {str(index): stream.tokens_fraction for index, stream in enumerate(streams)}
+    shares = apportion(config.total_tokens, fractions)
+    return tuple(
+        StreamRecipe(
+            weights=_weights(config, stream),
+            form=stream.form,
+            phase=stream.phase,
+            tokens=tokens,
+            view=ViewConfig(**stream.model_dump(include=set(ViewConfig.model_fields))),
+        )
+        for stream, tokens in zip(streams, shares.values(), strict=True)
+    )
+
+
+def _weights(config: MixtureConfig, stream: StreamConfig) -> dict[Pool, float]:
+    if stream.reads == "domain":
+        return {"domain": 1.0}
+    weights = config.weights.model_dump()
+    total = sum(weights.values())
+    return {pool: weights[pool] / total for pool in POOLS if weights[pool] > 0}

@@ -1,6 +1,6 @@
 """Turn packed documents into rows of token ids, labels, positions and source ids, and write them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +60,7 @@ def lay_out(packing: Packing, documents: DocumentTokens, row_tokens: int, paddin
     for first in range(0, packing.num_rows, per_block):
         last = min(first + per_block, packing.num_rows)
         begin, end = np.searchsorted(packing.row, [first, last])
-        block = Packing(
-            row=packing.row[begin:end] - first,
-            document=packing.document[begin:end],
-            start=packing.start[begin:end],
-            length=packing.length[begin:end],
-        )
+        block = packing.select(slice(begin, end), packing.row[begin:end] - first)
         yield _lay_out(block, documents, (last - first, row_tokens), padding_id)
 
 
@@ -91,31 +86,18 @@ def _lay_out(packing: Packing, documents: DocumentTokens, shape: tuple[int, int]
     token_index = np.full(shape, -1, np.int64)
     token_index[filled] = origin
     return Rows(
-        input_ids=input_ids,
-        labels=labels,
-        position_ids=position_ids,
-        source_ids=source_ids,
-        token_index=token_index,
+        input_ids=input_ids, labels=labels, position_ids=position_ids, source_ids=source_ids, token_index=token_index
     )
 
 
-class RowWriter:
-    """Writer of a parquet file of rows; every call of `write` adds row groups."""
-
-    def __init__(self, path: Path, row_tokens: int) -> None:
-        self._row_tokens = row_tokens
-        self._schema = pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in _TYPES.items()])
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-
-    def __enter__(self) -> "RowWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-
-    def write(self, rows: Rows) -> None:
-        columns = [
-            pa.FixedSizeListArray.from_arrays(pa.array(getattr(rows, name).reshape(-1)), self._row_tokens)
-            for name in self._schema.names
-        ]
-        self._writer.write_table(pa.table(columns, schema=self._schema))
+def write_rows(path: Path, blocks: Iterable[Rows], row_tokens: int) -> int:
+    """Write blocks of rows to a parquet file, each as row groups of its own, and return the number of scored tokens."""
+    schema = pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in _TYPES.items()])
+    scored_tokens = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for rows in blocks:
+            flat = [pa.array(getattr(rows, name).reshape(-1)) for name in schema.names]
+            columns = [pa.FixedSizeListArray.from_arrays(values, row_tokens) for values in flat]
+            writer.write_table(pa.table(columns, schema=schema))
+            scored_tokens += int((rows.labels != IGNORE_INDEX).sum())
+    return scored_tokens

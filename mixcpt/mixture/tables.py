@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -20,9 +20,8 @@ from jaxtyping import Bool, Int
 
 from mixcpt.config import Form, MixtureConfig, Pool
 from mixcpt.mixture.mined import compose
-from mixcpt.mixture.recipe import POOLS, StreamRecipe
-from mixcpt.mixture.tokens import TextTokenizer, TokenizedSource
-from mixcpt.mixture.unify import PlainText, unify
+from mixcpt.mixture.readings import POOLS, StreamRecipe
+from mixcpt.mixture.tokens import TextTokenizer, TokenizedTexts, unify
 from mixcpt.store.artifacts import ArtifactRef
 
 _FILES: dict[Pool, str] = {
@@ -34,13 +33,15 @@ _FILES: dict[Pool, str] = {
 _log = logging.getLogger("mixcpt.mixture")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """One source in one form."""
+    """One source of the corpus in one form."""
 
     source_id: int
+    name: str
+    pool: Pool
     form: Form
-    tokenized: TokenizedSource
+    texts: TokenizedTexts
     first_document: int
     """Index of the table's first text among all texts."""
 
@@ -52,7 +53,7 @@ class Tables:
     tables: tuple[Table, ...]
     source_names: tuple[str, ...]
     """Name of every source; the index is the source id."""
-    texts: Mapping[str, list[str]]
+    domain_texts: Mapping[str, list[str]]
     """Plain texts of every source of the domain, for views that cut them."""
     tokens: Int[np.ndarray, " tokens"]
     scored: Bool[np.ndarray, " tokens"]
@@ -67,14 +68,13 @@ class Tables:
 
     def read_by(self, recipe: StreamRecipe) -> list[Table]:
         """Return the tables that a stream of texts reads."""
-        in_pools = [table for table in self.tables if table.tokenized.pool in recipe.weights]
-        return [table for table in in_pools if table.form == _form(table.tokenized.pool, recipe)]
+        in_pools = [table for table in self.tables if table.pool in recipe.weights]
+        return [table for table in in_pools if table.form == _form(table.pool, recipe)]
 
     def write(self, path: Path) -> None:
         """Write one record per text, in order."""
-        sources = np.repeat(
-            [table.source_id for table in self.tables], [len(table.tokenized.texts.lengths) for table in self.tables]
-        )
+        num_texts = [len(table.texts.lengths) for table in self.tables]
+        sources = np.repeat([table.source_id for table in self.tables], num_texts)
         offsets = pa.array(np.concatenate([[0], np.cumsum(self.lengths)]), pa.int64())
         ids = pa.LargeListArray.from_arrays(offsets, pa.array(self.tokens, pa.int32()))
         pq.write_table(pa.table({"source": pa.array(sources, pa.int16()), "ids": ids}), path, compression="zstd")
@@ -93,21 +93,20 @@ def tokenize_tables(
         for name, source_records in by_source.items():
             plain = [unify(record, pool, config) for record in source_records]
             for form in _forms(pool, recipes):
-                texts = [PlainText(_composed(text.text, form, config, seed), text.scored_from) for text in plain]
-                source = TokenizedSource(name, pool, tokenizer(texts))
-                tables.append(Table(names.index(name), form, source, first_document=num_documents))
-                num_documents += len(texts)
-                _log.info("%s as %s: %d texts, %d tokens", name, form, len(texts), source.num_tokens)
+                composed = [compose(text.text, form, config.separator, seed=seed) for text in plain]
+                texts = tokenizer([replace(text, text=new) for text, new in zip(plain, composed, strict=True)])
+                source_id, first = names.index(name), num_documents
+                tables.append(
+                    Table(source_id=source_id, name=name, pool=pool, form=form, texts=texts, first_document=first)
+                )
+                num_documents += len(plain)
+                _log.info("%s as %s: %d texts, %d tokens", name, form, len(plain), len(texts.tokens))
     domain = records.get("domain", {})
-    return _joined(tables, names, {name: [record["text"] for record in domain[name]] for name in domain})
-
-
-def _joined(tables: Sequence[Table], names: Sequence[str], domain_texts: Mapping[str, list[str]]) -> Tables:
-    tokenized = [table.tokenized.texts for table in tables]
+    tokenized = [table.texts for table in tables]
     return Tables(
         tables=tuple(tables),
         source_names=tuple(names),
-        texts=domain_texts,
+        domain_texts={name: [record["text"] for record in domain[name]] for name in domain},
         tokens=np.concatenate([np.empty(0, np.int32), *(texts.tokens for texts in tokenized)]),
         scored=np.concatenate([np.empty(0, np.bool_), *(texts.scored for texts in tokenized)]),
         lengths=np.concatenate([np.empty(0, np.int64), *(texts.lengths for texts in tokenized)]),
@@ -132,7 +131,3 @@ def _forms(pool: Pool, recipes: Sequence[StreamRecipe]) -> list[Form]:
 def _form(pool: Pool, recipe: StreamRecipe) -> Form:
     """Return the form in which a stream reads a pool; tasks are mined only from documents of the domain."""
     return recipe.form if pool == "domain" else "text"
-
-
-def _composed(text: str, form: Form, config: MixtureConfig, seed: int) -> str:
-    return text if form == "text" else compose(text, form, config.separator, seed=seed)[0]

@@ -1,26 +1,47 @@
-"""Tokenise plain texts; the character offsets of the tokens decide which of them are scored."""
+"""Turn corpus records into plain texts and tokenise them; character offsets decide which tokens are scored.
 
-from __future__ import annotations
+The plain form is that of Mix-CPT, Jiang et al., arXiv 2407.10804: question, separator, answer, without chat template
+and role tokens (docs/algorithms.md#knowledge-mixture).
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mixcpt.config import Pool
+from mixcpt.config import MixtureConfig, Pool
 from mixcpt.errors import ConfigError, ModelError
-from mixcpt.mixture.unify import PlainText
 from mixcpt.store.models import ModelRef, load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _BATCH = 500
 _LENGTH_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
 """Names of the longest input in the configurations of different model families."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """A text to learn from, with the beginning of its scored part."""
+
+    text: str
+    scored_from: int = 0
+    """Index of the first scored character; 0 scores the whole text."""
+
+
+def unify(record: Mapping[str, str], pool: Pool, config: MixtureConfig) -> PlainText:
+    """Return the plain text of a corpus record."""
+    if pool in ("domain", "general"):
+        return PlainText(record["text"])
+    if pool == "instructions":
+        answer = record["response"]
+    elif config.preference_text == "chosen":
+        answer = record["chosen"]
+    else:
+        answer = f"Good answer: {record['chosen']}{config.separator}Bad answer: {record['rejected']}"
+    question = record["prompt"] + config.separator
+    return PlainText(question + answer, len(question) if config.loss_on == "response" else 0)
 
 
 @dataclass(frozen=True)
@@ -33,19 +54,6 @@ class TokenizedTexts:
 
 
 @dataclass(frozen=True)
-class TokenizedSource:
-    """The tokens of one source of the corpus."""
-
-    name: str
-    pool: Pool
-    texts: TokenizedTexts
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.texts.tokens)
-
-
-@dataclass(frozen=True)
 class EncodedText:
     """The tokens of one text."""
 
@@ -55,25 +63,35 @@ class EncodedText:
 
 
 class TextTokenizer:
-    """The tokenizer of a model, for plain text."""
+    """The tokenizer of a model, for plain text; `ModelError` if it cannot report the position of tokens in the text."""
 
     def __init__(self, model: ModelRef, *, parse_special_tokens: bool = False) -> None:
-        self._tokenizer = load_fast_tokenizer(model)
+        tokenizer = self.tokenizer = load_tokenizer(model)
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"the tokenizer of {model.path} is slow: it does not report the position of its tokens in the text",
+                "save it as tokenizer.json",
+            )
         self._split_special_tokens = not parse_special_tokens
-        self.bos: list[int] = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
-        self.eos: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-
-    @property
-    def padding_id(self) -> int:
-        """Id of padding tokens; 0 if the tokenizer has none, because padding is never scored."""
-        return int(self._tokenizer.pad_token_id or 0)
+        self.bos: list[int] = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self.eos: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        # 0 if the tokenizer has no padding token: padding is never scored.
+        self.padding_id = int(tokenizer.pad_token_id or 0)
 
     def __call__(self, texts: Sequence[PlainText]) -> TokenizedTexts:
         """Return BOS, tokens and EOS of every text; tokens that end after `scored_from` are scored."""
-        tokens = [np.empty(0, np.int32)]
-        scored = [np.empty(0, np.bool_)]
+        tokens, scored = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
         for first in range(0, len(texts), _BATCH):
-            for ids, flags in self._encode(texts[first : first + _BATCH]):
+            batch = texts[first : first + _BATCH]
+            needs_offsets = any(text.scored_from for text in batch)
+            encoded = self._tokenize([text.text for text in batch], with_offsets=needs_offsets)
+            for index, text in enumerate(batch):
+                ids = np.array([*self.bos, *encoded["input_ids"][index], *self.eos], np.int32)
+                flags = np.ones(len(ids), np.bool_)
+                if text.scored_from:
+                    ends = np.array([end for _, end in encoded["offset_mapping"][index]], np.int64)
+                    flags[: len(self.bos)] = False
+                    flags[len(self.bos) : len(ids) - len(self.eos)] = ends > text.scored_from
                 tokens.append(ids)
                 scored.append(flags)
         lengths = np.array([len(ids) for ids in tokens[1:]], np.int64)
@@ -88,7 +106,7 @@ class TextTokenizer:
         ]
 
     def _tokenize(self, texts: Sequence[str], *, with_offsets: bool) -> Any:
-        return self._tokenizer(
+        return self.tokenizer(
             list(texts),
             add_special_tokens=False,
             return_attention_mask=False,
@@ -96,20 +114,6 @@ class TextTokenizer:
             split_special_tokens=self._split_special_tokens,
             verbose=False,
         )
-
-    def _encode(self, texts: Sequence[PlainText]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the tokens of every text, with BOS and EOS, and for each token whether it is scored."""
-        encoded = self._tokenize([text.text for text in texts], with_offsets=any(text.scored_from for text in texts))
-        pieces = []
-        for index, text in enumerate(texts):
-            ids = np.array([*self.bos, *encoded["input_ids"][index], *self.eos], np.int32)
-            flags = np.ones(len(ids), np.bool_)
-            if text.scored_from:
-                ends = np.array([end for _, end in encoded["offset_mapping"][index]], np.int64)
-                flags[: len(self.bos)] = False
-                flags[len(self.bos) : len(ids) - len(self.eos)] = ends > text.scored_from
-            pieces.append((ids, flags))
-        return pieces
 
 
 def max_input_tokens(model: ModelRef) -> int:
@@ -127,14 +131,3 @@ def require_row_fits(row_tokens: int, model: ModelRef) -> None:
             f"mixture.row_tokens is {row_tokens}, but {model.name} reads at most {limit} tokens at once",
             f"set mixture.row_tokens to {limit} or less",
         )
-
-
-def load_fast_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model; raise `ModelError` if it cannot report the position of tokens in the text."""
-    tokenizer = load_tokenizer(model)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer of {model.path} is slow: it does not report the position of its tokens in the text",
-            "save it as tokenizer.json",
-        )
-    return tokenizer

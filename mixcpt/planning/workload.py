@@ -12,11 +12,9 @@ from mixcpt.config import AdaptConfig, Form, StreamConfig
 from mixcpt.curation.records import TEXT_NAMES, Record
 from mixcpt.mixture.account import MixtureAccount, StreamAccount
 from mixcpt.mixture.mined import compose
-from mixcpt.mixture.readings import apportion, source_targets
-from mixcpt.mixture.recipe import StreamRecipe, recipes
-from mixcpt.mixture.tokens import TextTokenizer
-from mixcpt.mixture.unify import PlainText, unify
-from mixcpt.mixture.views import write_pairs
+from mixcpt.mixture.pairs import write_pairs
+from mixcpt.mixture.readings import StreamRecipe, apportion, recipes, source_targets
+from mixcpt.mixture.tokens import PlainText, TextTokenizer, unify
 from mixcpt.planning.samples import Sample
 from mixcpt.records.plan import SourceShare
 from mixcpt.store.artifacts import ArtifactRef
@@ -90,7 +88,7 @@ class _TokenCount:
 
 def workload_of_mixture(config: AdaptConfig, mixture: ArtifactRef) -> Workload:
     """Return the exact workload of a published mixture."""
-    account = MixtureAccount.of(mixture)
+    account = MixtureAccount.read(mixture.directory)
     settings = config.pretrain.method.streams()
     streams = tuple(
         _stored_stream(stream, stream_account, account.row_tokens)
@@ -215,8 +213,8 @@ def _count_pairs(
             Path(folder) / "rows.parquet",
             recipe.view,
             texts,
-            {name: number for number, name in enumerate(texts)},
-            tokenizer,
+            source_ids={name: number for number, name in enumerate(texts)},
+            tokenizer=tokenizer,
             target_tokens=min(recipe.tokens, sample_tokens),
             row_tokens=config.mixture.row_tokens,
             seed=config.seed,
@@ -236,9 +234,8 @@ def _count_pairs(
 def _num_tokens(config: AdaptConfig, sample: Sample, form: Form, tokenizer: TextTokenizer) -> int:
     """Return the number of tokens of a sample in a form."""
     texts = [unify(_fields(record), sample.pool, config.mixture) for record in sample.records]
-    if form != "text":
-        separator, seed = config.mixture.separator, config.seed
-        texts = [PlainText(compose(text.text, form, separator, seed=seed)[0], text.scored_from) for text in texts]
+    separator, seed = config.mixture.separator, config.seed
+    texts = [PlainText(compose(text.text, form, separator, seed=seed), text.scored_from) for text in texts]
     return len(tokenizer(texts).tokens)
 
 

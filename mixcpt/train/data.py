@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mixcpt.errors import DataError
 from mixcpt.mixture.account import MixtureAccount
-from mixcpt.mixture.rows import IGNORE_INDEX, NO_SOURCE
 from mixcpt.mixture.packing import pack_segments
+from mixcpt.mixture.rows import IGNORE_INDEX, NO_SOURCE
 
 Batch = dict[str, Tensor]
 """Tensors by name. The student's have shape [rows, seq]: `input_ids`, `labels` (not shifted), `position_ids`,

@@ -19,7 +19,8 @@ from mixcpt.closed_world.tokenizer import build_tokenizer
 from mixcpt.closed_world.words import VALUES
 from mixcpt.closed_world.world import Fact, world
 from mixcpt.config import Form
-from mixcpt.mixture.mined import LABELS, QUESTION_KINDS, MinedTask, compose, mine_tasks
+from mixcpt.mixture.mined import LABELS, QUESTION_KINDS, compose, mine_tasks
+from mixcpt.mixture.patterns import MinedTask
 
 FORMS: tuple[Form, ...] = ("reading", "questions_after", "questions_before")
 HEART = (
@@ -133,7 +134,7 @@ def test_glossary_gives_definitions() -> None:
 def test_what_is_no_plain_english_sentence_gives_no_task_and_stays_as_it_is(text: str) -> None:
     assert mined(text) == []
     for form in FORMS:
-        assert compose(text, form, "\n", seed=0) == (text, 0)
+        assert compose(text, form, "\n", seed=0) == text
 
 
 def test_wrapped_lines_are_one_sentence() -> None:
@@ -206,28 +207,28 @@ def test_every_value_of_the_closed_world_can_be_asked_for(template: str) -> None
 def test_closed_world_tokenizer_knows_every_word_of_a_composed_document(form: Form) -> None:
     tokenizer = build_tokenizer()
     for seed, text in product(range(2), world_documents()):
-        document, _ = compose(text, form, "\n", seed=seed)
+        document = compose(text, form, "\n", seed=seed)
         assert tokenizer.unk_token_id not in tokenizer(document).input_ids
 
 
 def test_form_text_is_the_document_itself() -> None:
-    assert compose(HEART, "text", "\n", seed=0) == (HEART, 0)
+    assert compose(HEART, "text", "\n", seed=0) == HEART
 
 
 def test_questions_stand_before_or_behind_the_document_as_blocks() -> None:
-    after, num_after = compose(HEART, "questions_after", " => ", seed=0)
-    before, num_before = compose(HEART, "questions_before", " => ", seed=0)
+    after = compose(HEART, "questions_after", " => ", seed=0)
+    before = compose(HEART, "questions_before", " => ", seed=0)
     text, *blocks = after.split("\n\n")
     *same, last = before.split("\n\n")
     assert text == last == HEART
     assert blocks == same
-    assert num_after == num_before == len(blocks) == 4
+    assert len(blocks) == 4
     tasks = mine_tasks(HEART, max_tasks=9, seed=0, kinds=QUESTION_KINDS)
     assert set(blocks) == {f"{task.question} => {task.answer}" for task in tasks}
 
 
 def test_reading_appends_its_tasks_in_varied_ways_and_orders() -> None:
-    composed = [compose(HEART, "reading", "\n", seed=seed)[0] for seed in range(30)]
+    composed = [compose(HEART, "reading", "\n", seed=seed) for seed in range(30)]
     assert all(text.startswith(HEART + "\n\n") for text in composed)
     behind = [text.removeprefix(HEART + "\n\n") for text in composed]
     assert len({text.count("\n\n") for text in behind}) > 1
@@ -253,16 +254,14 @@ def test_choice_depends_on_the_seed() -> None:
 
 
 def test_choice_is_the_same_under_another_hash_seed() -> None:
-    code = (
-        "import sys; from mixcpt.mixture.mined import compose; print(compose(sys.argv[1], 'reading', '|', seed=3)[0])"
-    )
+    code = "import sys; from mixcpt.mixture.mined import compose; print(compose(sys.argv[1], 'reading', '|', seed=3))"
     outputs = {
         subprocess.check_output(
             [sys.executable, "-c", code, HEART], env={**os.environ, "PYTHONHASHSEED": seed}
         ).decode()
         for seed in ("1", "2")
     }
-    assert outputs == {compose(HEART, "reading", "|", seed=3)[0] + "\n"}
+    assert outputs == {compose(HEART, "reading", "|", seed=3) + "\n"}
 
 
 def test_pathological_text_takes_no_long_time() -> None:

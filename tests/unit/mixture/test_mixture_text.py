@@ -6,8 +6,7 @@ import pytest
 
 from mixcpt.config import MixtureConfig, Pool
 from mixcpt.errors import ConfigError
-from mixcpt.mixture.tokens import TextTokenizer, require_row_fits
-from mixcpt.mixture.unify import PlainText, unify
+from mixcpt.mixture.tokens import PlainText, TextTokenizer, require_row_fits, unify
 from mixcpt.store.models import ModelRef, load_tokenizer
 
 PAIR = {"prompt": "Who?", "chosen": "Alda.", "rejected": "Boren."}

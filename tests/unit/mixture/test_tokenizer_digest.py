@@ -14,10 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixcpt.config import MixtureConfig, StreamConfig
 from mixcpt.errors import ConfigError
-from mixcpt.mixture.keys import mixture_key
-from mixcpt.mixture.tokenizer_digest import PLAIN_MODEL_TYPES, loaded_form, read_form, tokenizer_digest
-from mixcpt.mixture.tokens import TextTokenizer
-from mixcpt.mixture.unify import PlainText
+from mixcpt.mixture.keys import PLAIN_MODEL_TYPES, loaded_form, mixture_key, read_form, tokenizer_digest
+from mixcpt.mixture.tokens import PlainText, TextTokenizer
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef
 from tests.unit.tokenizers_of_every_kind import FAMILIES, write_tokenizer

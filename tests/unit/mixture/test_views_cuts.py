@@ -9,11 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixcpt.config import ViewConfig
+from mixcpt.mixture.cuts import (
+    CutDocument,
+    StudentParts,
+    cut_as_published,
+    cut_document,
+    second_half,
+    sentence_ends,
+    split_contexts,
+)
+from mixcpt.mixture.packing import pack_segments, pack_whole
 from mixcpt.mixture.tokens import TextTokenizer
-from mixcpt.mixture.views.cuts import CutDocument, StudentParts, second_half, split_contexts
-from mixcpt.mixture.views.segments import pack_segments, pack_whole
-from mixcpt.mixture.views.sentences import sentence_ends
-from mixcpt.mixture.views.tokenized import cut_document, cut_document_as_published
 from tests.unit.tokenizers_of_every_kind import FAMILIES, write_tokenizer
 
 IGNORE = -100
@@ -102,7 +108,7 @@ def slow_published(text: str, tokenizer: TextTokenizer) -> list[tuple[list[int],
 def test_parity_equals_the_published_loop(tokenizers: dict[tuple[str, bool], TextTokenizer], family: str) -> None:
     tokenizer = tokenizers[family, True]
     text = "The owl keeps a tower.  Where is it?\n\nNaïve café! 東京は大きい。 One more sentence here."
-    (document,) = cut_document_as_published([text], tokenizer, ViewConfig(view="split_contexts", parity=True))
+    (document,) = cut_as_published([text], tokenizer, ViewConfig(view="split_contexts", parity=True))
     loop = slow_published(text, tokenizer)
     segments = split_contexts(document, len(loop), np.random.default_rng(0))
     assert len(loop) >= 3
@@ -117,7 +123,7 @@ def test_first_sentence_token_is_scored_with_bos_and_not_in_parity(
 ) -> None:
     tokenizer, text = tokenizers["byte_level", True], "The owl. The fox. The heron."
     counts: list[int] = []
-    cutters: list[tuple[Callable[..., object], bool]] = [(cut_document, False), (cut_document_as_published, True)]
+    cutters: list[tuple[Callable[..., object], bool]] = [(cut_document, False), (cut_as_published, True)]
     for cut, parity in cutters:
         (document,) = cut([text], tokenizer, ViewConfig(view="split_contexts", parity=parity))  # type: ignore[misc]
         segments = split_contexts(document, 2, np.random.default_rng(0))

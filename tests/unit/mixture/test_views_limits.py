@@ -12,11 +12,19 @@ from tokenizers import Tokenizer, models, normalizers, processors, trainers
 
 from mixcpt.config import ViewConfig
 from mixcpt.errors import DataError
+from mixcpt.mixture.cuts import (
+    CutDocument,
+    StudentParts,
+    cut_as_published,
+    cut_document,
+    require_same_tokens,
+    second_half,
+    sentence_ends,
+    split_contexts,
+)
+from mixcpt.mixture.packing import pack_segments
+from mixcpt.mixture.pairs import write_pairs
 from mixcpt.mixture.tokens import TextTokenizer
-from mixcpt.mixture.views import pack_segments, write_pairs
-from mixcpt.mixture.views.cuts import CutDocument, StudentParts, require_same_tokens, second_half, split_contexts
-from mixcpt.mixture.views.sentences import sentence_ends
-from mixcpt.mixture.views.tokenized import cut_document, cut_document_as_published
 from mixcpt.store.models import ModelRef
 from tests.unit.tokenizers_of_every_kind import FAMILIES, TEXT, write_tokenizer
 
@@ -179,7 +187,7 @@ def test_parity_equals_the_authors_loop_of_two_forwards_a_sentence(
         borders = [0, *sentence_ends(text)]
         apart = [tokenizer.encode([text[start:end].strip()])[0].ids.tolist() for start, end in pairwise(borders)]
         apart = [ids for ids in apart if ids]
-        (document,) = cut_document_as_published([text], tokenizer, ViewConfig(view="split_contexts", parity=True))
+        (document,) = cut_as_published([text], tokenizer, ViewConfig(view="split_contexts", parity=True))
         assert document.num_sentences == max(len(apart), 1)
         if len(apart) < 2:
             return
