@@ -59,12 +59,10 @@ class Chunk:
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of the chunk in order."""
-        num_rows = len(self.tokens)
-        for start in range(0, num_rows, self.block_rows):
-            end = min(start + self.block_rows, num_rows)
-            logits = [matrix[start:end] for matrix in self.logits]
-            spares = [matrix[: end - start] for matrix in self.spares]
-            yield Block(slice(start, end), logits, spares)
+        for start in range(0, len(self.tokens), self.block_rows):
+            rows = slice(start, min(start + self.block_rows, len(self.tokens)))
+            spares = [matrix[: rows.stop - start] for matrix in self.spares]
+            yield Block(rows, [matrix[rows] for matrix in self.logits], spares)
 
 
 def scored_chunks(
@@ -90,9 +88,8 @@ def buffer_bytes(num_rows: int, vocab: int, needs: Needs, *, device_type: str) -
     chunk_rows, block_rows = _rows(
         num_rows, vocab, needs, dtype=fp32, budget_bytes=DEFAULT_BUDGET_BYTES, device_type=device_type
     )
-    bytes_per_chunk_logit = needs.num_logits * fp32.itemsize + needs.copy_bytes
-    bytes_per_block_logit = needs.num_spares * fp32.itemsize
-    return vocab * (chunk_rows * bytes_per_chunk_logit + block_rows * bytes_per_block_logit)
+    per_chunk_logit = needs.num_logits * fp32.itemsize + needs.copy_bytes
+    return vocab * (chunk_rows * per_chunk_logit + block_rows * needs.num_spares * fp32.itemsize)
 
 
 def empty_matrix(rows: int, columns: int, dtype: torch.dtype, *, device: torch.device) -> Float[Tensor, "rows columns"]:
@@ -108,8 +105,7 @@ def empty_matrix(rows: int, columns: int, dtype: torch.dtype, *, device: torch.d
     with suppress(OSError):  # the kernel may be built without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     flat = torch.frombuffer(memory, dtype=dtype)  # holds a reference to the memory, which is freed with the tensor
-    bytes_to_boundary = -flat.data_ptr() % _HUGE_PAGE_BYTES
-    first = bytes_to_boundary // dtype.itemsize
+    first = -flat.data_ptr() % _HUGE_PAGE_BYTES // dtype.itemsize  # element at the next boundary of a page
     return flat[first : first + rows * columns].view(rows, columns)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixcpt.config import ObjectiveConfig
 from mixcpt.distill.chunk import ChunkResult, softmax_, weighted
-from mixcpt.distill.targets import TRANSFORMS, Choices, Correction
+from mixcpt.distill.targets import TRANSFORMS, Choices, Column, Correction, Labels, Logits, PerRow
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,7 @@ class CachedTargets:
         return CachedTargets(token_ids, log_probs, label_log_probs)
 
 
-def cached_kl_(
-    student: Float[Tensor, "rows vocab"],
-    cached: CachedTargets,
-    *,
-    labels: Int[Tensor, " rows"],
-    objective: ObjectiveConfig,
-) -> ChunkResult:
+def cached_kl_(student: Logits, cached: CachedTargets, *, labels: Labels, objective: ObjectiveConfig) -> ChunkResult:
     """Compute CE and KL over buckets; overwrite the student's logits with their gradient."""
     index = labels.unsqueeze(1)
     # q over the buckets
@@ -76,8 +70,8 @@ class _Buckets:
 
     top: Float[Tensor, "rows topk"]
     """Meaningless at the true token, which has a bucket of its own."""
-    label: Float[Tensor, " rows"]
-    rest: Float[Tensor, " rows"]
+    label: PerRow
+    rest: PerRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +86,7 @@ class _Target:
     choices: Choices
     correction: Correction
 
-    def kl(self, log_p: _Buckets) -> Float[Tensor, " rows"]:
+    def kl(self, log_p: _Buckets) -> PerRow:
         """Return KL(q || p) over the buckets."""
         q = self.q
         # sum(q_i * log(q_i / p_i)) over the top tokens other than y
@@ -104,11 +98,15 @@ class _Target:
         return top + label + rest
 
 
-def _target(cached: CachedTargets, index: Int[Tensor, "rows 1"], *, objective: ObjectiveConfig, vocab: int) -> _Target:
+def _target(cached: CachedTargets, index: Column, *, objective: ObjectiveConfig, vocab: int) -> _Target:
     """Return the corrected teacher for the true tokens `index`."""
     others = cached.token_ids != index
     first = _first(cached)  # column of a
-    choices = _choices(cached, first, index)
+    log_label, log_first = cached.label_log_probs, cached.log_probs.gather(1, first).squeeze(1)
+    is_top = (cached.token_ids.gather(1, first) == index).squeeze(1)
+    choices = Choices(
+        q_label=log_label.exp(), q_top=log_first.exp(), log_label=log_label, log_top=log_first, is_top=is_top
+    )
     correction = TRANSFORMS[objective.transform](choices, objective.margin)
     # q0_rest = 1 - sum(q0_i) - q0_y; rounding must not give it mass if every token has its own bucket
     q0 = cached.log_probs.exp()
@@ -124,24 +122,17 @@ def _target(cached: CachedTargets, index: Int[Tensor, "rows 1"], *, objective: O
     return _Target(q=q, log_top=log_top, others=others, choices=choices, correction=correction)
 
 
-def _first(cached: CachedTargets) -> Int[Tensor, "rows 1"]:
+def _first(cached: CachedTargets) -> Column:
     """Return the column of the teacher's first choice: the smallest token id of equal maxima, as in the dense loss."""
     largest = cached.log_probs == cached.log_probs.amax(dim=1, keepdim=True)
     beyond = torch.iinfo(cached.token_ids.dtype).max
     return cached.token_ids.masked_fill(~largest, beyond).argmin(dim=1, keepdim=True)
 
 
-def _choices(cached: CachedTargets, first: Int[Tensor, "rows 1"], index: Int[Tensor, "rows 1"]) -> Choices:
-    """Return the teacher's probabilities of the true token and of its first choice."""
-    log_label, log_top = cached.label_log_probs, cached.log_probs.gather(1, first).squeeze(1)
-    is_top = (cached.token_ids.gather(1, first) == index).squeeze(1)
-    return Choices(q_label=log_label.exp(), q_top=log_top.exp(), log_label=log_label, log_top=log_top, is_top=is_top)
-
-
 def _gradient_(
-    student: Float[Tensor, "rows vocab"],
+    student: Logits,
     token_ids: Int[Tensor, "rows topk"],
-    index: Int[Tensor, "rows 1"],
+    index: Column,
     *,
     log_p: _Buckets,
     target: _Target,

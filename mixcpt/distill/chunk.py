@@ -18,11 +18,20 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mixcpt.config import ObjectiveConfig
-from mixcpt.distill.targets import TRANSFORMS, Choices, Correction, negative_entropy_shift
+from mixcpt.distill.targets import (
+    TRANSFORMS,
+    Choices,
+    Column,
+    Correction,
+    Labels,
+    Logits,
+    PerRow,
+    negative_entropy_shift,
+)
 
 MEASURES = ("tokens", "ce", "kl", "correct", "gap", "loss")
 """Columns of the measures per row: 1; CE; T^2 * KL, or 0 if a mask drops it; whether the teacher's first choice is the
@@ -36,10 +45,10 @@ _FEW_STRIPES = 16
 class ChunkResult:
     """Measures of a chunk's rows, and the scale of its gradient."""
 
-    ce: Float[Tensor, " rows"]
-    kl: Float[Tensor, " rows"]
-    correct: Float[Tensor, " rows"]
-    gap: Float[Tensor, " rows"]
+    ce: PerRow
+    kl: PerRow
+    correct: PerRow
+    gap: PerRow
     factor: float
     """Ratio of the gradient to the content of the buffer."""
 
@@ -60,7 +69,7 @@ class ChunkResult:
         return torch.stack([torch.ones_like(ce), ce, kl, self.correct.double(), self.gap.double(), loss], dim=1)
 
 
-def cross_entropy_(student: Float[Tensor, "rows vocab"], labels: Int[Tensor, " rows"], ce_weight: float) -> ChunkResult:
+def cross_entropy_(student: Logits, labels: Labels, ce_weight: float) -> ChunkResult:
     """Compute the plain cross-entropy; overwrite the student's logits with their gradient."""
     index = labels.unsqueeze(1)
     at_label = student.gather(1, index).squeeze(1)  # s_y
@@ -77,12 +86,7 @@ def cross_entropy_(student: Float[Tensor, "rows vocab"], labels: Int[Tensor, " r
 
 
 def forward_kl_(
-    student: Float[Tensor, "rows vocab"],
-    teacher: Float[Tensor, "rows vocab"],
-    spare: Float[Tensor, "rows vocab"] | None,
-    *,
-    labels: Int[Tensor, " rows"],
-    objective: ObjectiveConfig,
+    student: Logits, teacher: Logits, spare: Logits | None, *, labels: Labels, objective: ObjectiveConfig
 ) -> ChunkResult:
     """Compute CE and KL(q || p_T); overwrite the student's logits with their gradient, and the other matrices.
 
@@ -127,12 +131,7 @@ def _triton_kernels() -> ModuleType | None:
 
 
 def _forward_kl_with_(
-    kernels: ModuleType,
-    student: Float[Tensor, "rows vocab"],
-    teacher: Float[Tensor, "rows vocab"],
-    *,
-    labels: Int[Tensor, " rows"],
-    objective: ObjectiveConfig,
+    kernels: ModuleType, student: Logits, teacher: Logits, *, labels: Labels, objective: ObjectiveConfig
 ) -> ChunkResult:
     """Compute the result of `forward_kl_` in two passes of `mixcpt.distill.triton_kernels`."""
     temperature, index = objective.temperature, labels.unsqueeze(1)
@@ -185,21 +184,14 @@ def _row_gradient(kernels: ModuleType, correction: Correction, objective: Object
 class Target:
     """The corrected teacher of a chunk, at the temperature of the KL term."""
 
-    log_normaliser: Float[Tensor, " rows"]
+    log_normaliser: PerRow
     """Value of logsumexp(z / T)."""
-    top: Int[Tensor, "rows 1"]
+    top: Column
     """The teacher's first choice a; the first of equal maxima."""
     choices: Choices
     correction: Correction
 
-    def kl(
-        self,
-        difference: Float[Tensor, " rows"],
-        normaliser: Float[Tensor, " rows"],
-        *,
-        at_label: Float[Tensor, " rows"],
-        at_top: Float[Tensor, " rows"],
-    ) -> Float[Tensor, " rows"]:
+    def kl(self, difference: PerRow, normaliser: PerRow, *, at_label: PerRow, at_top: PerRow) -> PerRow:
         """Return KL(q || p_T) = sum(q log q) - sum(q * s / T) + logsumexp(s / T).
 
         `difference` is sum(q0 * (z - s) / T), `normaliser` logsumexp(s / T), `at_label` s_y / T, and `at_top` s_a / T.
@@ -216,18 +208,12 @@ class Target:
         return kl + normaliser - correction.at_label * at_label - correction.at_top * at_top
 
 
-def weighted(values: Float[Tensor, " rows"], correction: Correction) -> Float[Tensor, " rows"]:
+def weighted(values: PerRow, correction: Correction) -> PerRow:
     """Return the values times the correction's weight."""
     return values if correction.weight is None else values * correction.weight
 
 
-def target_(
-    teacher: Float[Tensor, "rows vocab"],
-    spare: Float[Tensor, "rows vocab"],
-    index: Int[Tensor, "rows 1"],
-    *,
-    objective: ObjectiveConfig,
-) -> Target:
+def target_(teacher: Logits, spare: Logits, index: Column, *, objective: ObjectiveConfig) -> Target:
     """Compute the target for the true tokens `index`; overwrite `spare` with q0 and `teacher` with z / T."""
     # a = argmax z
     top = first_choice(teacher)
@@ -250,13 +236,8 @@ def target_(
 
 
 def _dense_gradient_(
-    student: Float[Tensor, "rows vocab"],
-    spare: Float[Tensor, "rows vocab"],
-    q: Float[Tensor, "rows vocab"],
-    *,
-    correction: Correction,
-    objective: ObjectiveConfig,
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"], float]:
+    student: Logits, spare: Logits, q: Logits, *, correction: Correction, objective: ObjectiveConfig
+) -> tuple[PerRow, PerRow, float]:
     """Overwrite the student's logits with the dense gradient / factor; return logsumexp of s and s / T, and the factor.
 
     dense = ce * p + pull * (p_T - scale * q0) with pull = kl_weight * T * weight; `q` is q0 at the start.
@@ -287,7 +268,7 @@ def _dense_gradient_(
     return plain, tempered, factor
 
 
-def softmax_(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:
+def softmax_(logits: Logits) -> PerRow:
     """Compute logsumexp(logits); overwrite the logits with their softmax."""
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
@@ -295,7 +276,7 @@ def softmax_(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:
     return largest - logits.amax(dim=1).log()
 
 
-def first_choice(logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
+def first_choice(logits: Logits) -> Column:
     """Return per row the index of the largest logit, the first of equal maxima.
 
     On a CPU, argmax over a long row takes five times as long as amax. Therefore the row is cut into stripes, and only

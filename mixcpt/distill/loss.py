@@ -17,8 +17,14 @@ from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES, Block, Chunk, Needs, em
 from mixcpt.distill.cached import CachedTargets, cached_kl_
 from mixcpt.distill.chunk import MEASURES, ChunkResult, cross_entropy_, forward_kl_, kernels_for
 from mixcpt.distill.model import Head
+from mixcpt.distill.targets import Labels, Logits, PerRow
 from mixcpt.errors import ConfigError
 from mixcpt.mixture.rows import IGNORE_INDEX
+
+Hidden = Float[Tensor, "tokens hidden"]
+Sums = Float[Tensor, "sources measures"]
+PerToken = Float[Tensor, " tokens"]
+IntPerToken = Int[Tensor, " tokens"]
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,20 @@ class LossOutput:
     """The loss, and its measures per source."""
 
     loss: Float[Tensor, ""]
-    sums: Float[Tensor, "sources measures"]
+    sums: Sums
     """Sums of `chunk.MEASURES` over a source's scored tokens; not differentiable."""
 
 
 def distillation_loss(
-    hidden: Float[Tensor, "tokens hidden"],
+    hidden: Hidden,
     head: Head,
-    labels: Int[Tensor, " tokens"],
+    labels: IntPerToken,
     objective: ObjectiveConfig,
     *,
     normaliser: float,
     teacher: Teacher | CachedTargets | None = None,
-    token_weights: Float[Tensor, " tokens"] | None = None,
-    source_ids: Int[Tensor, " tokens"] | None = None,
+    token_weights: PerToken | None = None,
+    source_ids: IntPerToken | None = None,
     num_sources: int = 1,
     budget_bytes: int = DEFAULT_BUDGET_BYTES,
 ) -> LossOutput:
@@ -57,12 +63,10 @@ def distillation_loss(
         hidden: The student's last hidden states; the products with the head run in their type.
         head: The student's head; its gradient is summed in fp32, and skipped if the weight is frozen.
         labels: The token that each hidden state has to predict, or `IGNORE_INDEX` if it is not scored.
-        objective: Loss of one token.
         normaliser: Scored tokens of the whole optimiser step, over all micro-batches and devices.
         teacher: The teacher's predictions; required if the objective has a KL term, otherwise unused.
         token_weights: Constant factor per token of its loss; 1 if not given.
-        source_ids: Source per token; 0 if not given.
-        num_sources: Number of sources.
+        source_ids: Source per token, below `num_sources`; 0 if not given.
         budget_bytes: Maximum memory of the buffers with a vocabulary axis.
 
     Raises:
@@ -94,12 +98,8 @@ def distillation_loss(
 
 
 def token_cross_entropy(
-    hidden: Float[Tensor, "tokens hidden"],
-    head: Head,
-    labels: Int[Tensor, " tokens"],
-    *,
-    budget_bytes: int = DEFAULT_BUDGET_BYTES,
-) -> Float[Tensor, " tokens"]:
+    hidden: Hidden, head: Head, labels: IntPerToken, *, budget_bytes: int = DEFAULT_BUDGET_BYTES
+) -> PerToken:
     """Return the cross-entropy per token in nats, without gradient; 0 if the token is not scored.
 
     exp(-cross-entropy) is the probability of the true token, from which token weights are computed.
@@ -116,12 +116,7 @@ def token_cross_entropy(
     return losses
 
 
-def talr_weights(
-    cross_entropy: Float[Tensor, " tokens"],
-    labels: Int[Tensor, " tokens"],
-    segments: Int[Tensor, " tokens"],
-    floor: float,
-) -> Float[Tensor, " tokens"]:
+def talr_weights(cross_entropy: PerToken, labels: IntPerToken, segments: IntPerToken, floor: float) -> PerToken:
     """Return the weight max(p^(1 / tau), floor) per true token, as constants: improbable tokens count less.
 
     p = exp(-cross_entropy), and tau is the median of the mean cross-entropy of the packed documents, `segments`, that
@@ -147,16 +142,16 @@ class _Job:
     """Constants of one evaluation of the loss."""
 
     head: Head
-    labels: Int[Tensor, " tokens"]
+    labels: IntPerToken
     objective: ObjectiveConfig
     normaliser: float
     teacher: Teacher | CachedTargets | None
-    weights: Float[Tensor, " tokens"] | None
-    sources: Int[Tensor, " tokens"]
+    weights: PerToken | None
+    sources: IntPerToken
     num_sources: int
     budget_bytes: int
 
-    def needs(self, hidden: Float[Tensor, "tokens hidden"]) -> Needs:
+    def needs(self, hidden: Hidden) -> Needs:
         """Return the buffers that a chunk needs; the last spare holds the slope of the soft cap."""
         num_logits, num_spares = 1, 0
         if isinstance(self.teacher, Teacher):
@@ -179,9 +174,9 @@ class _Rows:
     """Some tokens with their labels, sources and weights."""
 
     tokens: Int[Tensor, " rows"]
-    labels: Int[Tensor, " rows"]
+    labels: Labels
     sources: Int[Tensor, " rows"]
-    weights: Float[Tensor, " rows"] | None
+    weights: PerRow | None
 
     def __getitem__(self, part: slice) -> "_Rows":
         weights = None if self.weights is None else self.weights[part]
@@ -191,8 +186,8 @@ class _Rows:
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocab hidden"], job: _Job
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "sources measures"]]:
+        ctx: Any, hidden: Hidden, weight: Float[Tensor, "vocab hidden"], job: _Job
+    ) -> tuple[Float[Tensor, ""], Sums]:
         needs_hidden, needs_weight, _ = ctx.needs_input_grad
         dtype, (vocab, width) = _work_dtype(hidden), weight.shape
         gradients = _Gradients(
@@ -220,7 +215,7 @@ class _FusedLoss(torch.autograd.Function):
 class _Gradients:
     """Accumulated gradients; None if the tensor needs none."""
 
-    hidden: Float[Tensor, "tokens hidden"] | None
+    hidden: Hidden | None
     weight: Float[Tensor, "vocab hidden"] | None
     """Gradient of the head in fp32, whatever the model's type: partial sums in bf16 would bias the training."""
     is_weight_filled: bool = False
@@ -230,7 +225,7 @@ class _Gradients:
         self,
         rows: _Rows,
         hidden: Float[Tensor, "rows hidden"],
-        logits: Float[Tensor, "rows vocab"],
+        logits: Logits,
         *,
         weight: Float[Tensor, "vocab hidden"],
         factor: float,
@@ -245,9 +240,7 @@ class _Gradients:
         if self.weight is not None:
             self._add_weight(narrow, hidden if row_weights is None else hidden * row_weights, factor)
 
-    def _add_weight(
-        self, logits: Float[Tensor, "rows vocab"], hidden: Float[Tensor, "rows hidden"], factor: float
-    ) -> None:
+    def _add_weight(self, logits: Logits, hidden: Float[Tensor, "rows hidden"], factor: float) -> None:
         assert self.weight is not None
         if self.weight.dtype == hidden.dtype:
             self.weight.addmm_(logits.T, hidden, beta=int(self.is_weight_filled), alpha=factor)
@@ -258,7 +251,7 @@ class _Gradients:
         self.is_weight_filled = True
 
 
-def _run(hidden: Float[Tensor, "tokens hidden"], job: _Job, gradients: _Gradients) -> Float[Tensor, "sources measures"]:
+def _run(hidden: Hidden, job: _Job, gradients: _Gradients) -> Sums:
     """Write the gradients chunk by chunk, and return the sums per source."""
     sums = torch.zeros(job.num_sources, len(MEASURES), dtype=torch.float64, device=hidden.device)
     vocab, dtype = len(job.head.weight), _work_dtype(hidden)
@@ -269,14 +262,7 @@ def _run(hidden: Float[Tensor, "tokens hidden"], job: _Job, gradients: _Gradient
     return sums
 
 
-def _add_chunk(
-    sums: Float[Tensor, "sources measures"],
-    gradients: _Gradients,
-    hidden: Float[Tensor, "tokens hidden"],
-    *,
-    chunk: Chunk,
-    job: _Job,
-) -> None:
+def _add_chunk(sums: Sums, gradients: _Gradients, hidden: Hidden, *, chunk: Chunk, job: _Job) -> None:
     """Add the measures and the gradients of a chunk's rows."""
     head, teacher, rows = job.head, job.teacher, job.rows(chunk.tokens)
     row_hidden = hidden.index_select(0, chunk.tokens)

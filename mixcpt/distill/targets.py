@@ -12,21 +12,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+PerRow = Float[Tensor, " rows"]
+"""One number per row; a row is a scored token."""
+Logits = Float[Tensor, "rows vocab"]
+Labels = Int[Tensor, " rows"]
+"""The true token of every row."""
+Column = Int[Tensor, "rows 1"]
+"""One token per row, in the shape that `gather` needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """The teacher's probabilities of the true token (label) and of its first choice (top), at the KL's temperature."""
 
-    q_label: Float[Tensor, " rows"]
+    q_label: PerRow
     """Value of q0[y]."""
-    q_top: Float[Tensor, " rows"]
+    q_top: PerRow
     """Value of q0[a]."""
-    log_label: Float[Tensor, " rows"]
+    log_label: PerRow
     """Value of log(q0[y]), computed from the logits: finite even if the probability rounds to 0."""
-    log_top: Float[Tensor, " rows"]
+    log_top: PerRow
     """Value of log(q0[a])."""
     is_top: Bool[Tensor, " rows"]
     """Whether the teacher's first choice is the true token: a = y."""
@@ -36,19 +44,19 @@ class Choices:
 class Correction:
     """Terms of the formula above, one per row; the target still sums to 1."""
 
-    at_label: Float[Tensor, " rows"]
-    at_top: Float[Tensor, " rows"]
-    log_label: Float[Tensor, " rows"]
+    at_label: PerRow
+    at_top: PerRow
+    log_label: PerRow
     """Value of log(q[y]), finite even if q[y] rounds to 0."""
-    log_top: Float[Tensor, " rows"]
+    log_top: PerRow
     """Value of log(q[a])."""
-    scale: Float[Tensor, " rows"] | None = None
+    scale: PerRow | None = None
     """Factor of q0; None means 1 and saves a pass."""
-    weight: Float[Tensor, " rows"] | None = None
+    weight: PerRow | None = None
     """Factor of the row's divergence in the loss; None means 1 and saves two passes."""
 
     @property
-    def log_scale(self) -> Float[Tensor, " rows"]:
+    def log_scale(self) -> PerRow:
         """Return log(scale), finite even if the scale is 0."""
         if self.scale is None:
             return torch.zeros_like(self.at_label)
@@ -98,7 +106,7 @@ def drop_wrong(choices: Choices, margin: float) -> Correction:
     return replace(keep(choices, margin), weight=choices.is_top.to(choices.q_label.dtype))
 
 
-def _mixed(choices: Choices, share: Float[Tensor, " rows"]) -> Correction:
+def _mixed(choices: Choices, share: PerRow) -> Correction:
     """Return the correction for q = (1 - share) * q0 + share * onehot(y)."""
     zero = torch.zeros_like(share)
     correction = Correction(at_label=share, at_top=zero, log_label=zero, log_top=zero, scale=1 - share)
@@ -109,16 +117,10 @@ def _mixed(choices: Choices, share: Float[Tensor, " rows"]) -> Correction:
     return replace(correction, log_label=log_label, log_top=log_top)
 
 
-TRANSFORMS: dict[str, Transform] = {
-    "none": keep,
-    "swap": swap,
-    "margin": mix_in,
-    "threshold": lead,
-    "mask": drop_wrong,
-}
+TRANSFORMS: dict[str, Transform] = {"none": keep, "swap": swap, "margin": mix_in, "threshold": lead, "mask": drop_wrong}
 
 
-def negative_entropy_shift(correction: Correction, choices: Choices) -> Float[Tensor, " rows"]:
+def negative_entropy_shift(correction: Correction, choices: Choices) -> PerRow:
     """Return the change of sum(q log q) by the two corrections, relative to the scaled teacher scale * q0.
 
     If a = y, both corrections apply to the same entry.
@@ -133,5 +135,5 @@ def negative_entropy_shift(correction: Correction, choices: Choices) -> Float[Te
     return _x_log_x(label + at_label) - _x_log_x(label) + _x_log_x(top + at_top) - _x_log_x(top)
 
 
-def _x_log_x(probability: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+def _x_log_x(probability: PerRow) -> PerRow:
     return torch.xlogy(probability, probability)

@@ -90,11 +90,7 @@ class Entries:
     def put(
         self, places: Int[np.ndarray, " rows"], log_probs: Float[Tensor, "rows vocab"], labels: Int[Tensor, " rows"]
     ) -> None:
-        """Write the predictions of the tokens `labels` into the entries `places`.
-
-        Raises:
-            ModelError: If they are not finite.
-        """
+        """Write the predictions of the tokens `labels` into `places`; raise `ModelError` if they are not finite."""
         top = log_probs.topk(self.token_ids.shape[1], dim=1)
         log_mass = top.values.logsumexp(dim=1).clamp_max(0).cpu().numpy()
         if not np.isfinite(log_mass).all():
@@ -125,7 +121,12 @@ class CacheWriter:
                 stream.flush()
                 os.fsync(stream.fileno())
         self.num_tokens += len(entries.log_mass)
-        self._mark()
+        draft = self._progress.with_suffix(".draft")
+        with draft.open("w") as stream:
+            json.dump({"tokens": self.num_tokens}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(self._progress)
 
     def publish(self, folder: Path) -> None:
         """Link the files into `folder`. The originals stay, so that a crash during publishing loses no work."""
@@ -138,7 +139,9 @@ class CacheWriter:
 
     def _resume(self) -> int:
         """Truncate the files after the last complete block, and return its number of tokens; 0 starts new files."""
-        done, types = self._marked(), self._identity.entry_types
+        done, types = 0, self._identity.entry_types
+        if self._progress.exists():
+            done = int(json.loads(self._progress.read_text())["tokens"])
         headers = {name: _header(entry, self._identity.num_tokens) for name, entry in types.items()}
         sizes = {name: len(headers[name]) + done * entry.itemsize for name, entry in types.items()}
         if not all(path.exists() and path.stat().st_size >= sizes[name] for name, path in self._paths.items()):
@@ -150,20 +153,6 @@ class CacheWriter:
                 path.write_bytes(headers[name])
         return done
 
-    def _marked(self) -> int:
-        try:
-            return int(json.loads(self._progress.read_text())["tokens"])
-        except FileNotFoundError:
-            return 0
-
-    def _mark(self) -> None:
-        draft = self._progress.with_suffix(".draft")
-        with draft.open("w") as stream:
-            json.dump({"tokens": self.num_tokens}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(self._progress)
-
 
 def _header(entry: np.dtype[Any], num_tokens: int) -> bytes:
     """Return the header of an .npy file of `num_tokens` entries."""
@@ -174,30 +163,24 @@ def _header(entry: np.dtype[Any], num_tokens: int) -> bytes:
     return stream.getvalue()
 
 
+@dataclass(frozen=True)
 class TeacherCache:
     """A published cache; entries are read from disk on access."""
 
-    def __init__(self, entries: Entries) -> None:
-        self._entries = entries
+    entries: Entries
 
     @classmethod
     def open(cls, ref: ArtifactRef, *, tokens_digest: str, teacher_digest: str, vocab_size: int) -> "TeacherCache":
-        """Open the cache of an artifact.
-
-        Raises:
-            ConfigError: If the cache has other texts, another tokenizer or another teacher.
-        """
+        """Open the cache of an artifact; raise `ConfigError` if it is not of these texts and this teacher."""
         identity = CacheIdentity(**json.loads(ref.file(_DESCRIPTION).read_text()))
-        wanted = {"tokens_digest": tokens_digest, "teacher_digest": teacher_digest, "vocab_size": vocab_size}
-        wrong = [name for name, value in wanted.items() if getattr(identity, name) != value]
-        if wrong:
-            differences = {
-                "tokens_digest": "other texts or another tokenizer",
-                "teacher_digest": "another teacher",
-                "vocab_size": "another vocabulary",
-            }
+        is_different = {
+            "other texts or another tokenizer": identity.tokens_digest != tokens_digest,
+            "another teacher": identity.teacher_digest != teacher_digest,
+            "another vocabulary": identity.vocab_size != vocab_size,
+        }
+        if differences := [text for text, value in is_different.items() if value]:
             raise ConfigError(
-                f"the teacher's cache {ref.path} has {' and '.join(differences[name] for name in wrong)}",
+                f"the teacher's cache {ref.path} has {' and '.join(differences)}",
                 "create the cache of this mixture with this model (job `cache`), or set pretrain.teacher to frozen",
             )
         paths = {name: ref.file(f"{name}.npy") for name in identity.entry_types}
@@ -205,7 +188,7 @@ class TeacherCache:
 
     def targets(self, token_index: Int[Tensor, " tokens"], device: torch.device) -> CachedTargets:
         """Return the teacher's predictions of tokens of the corpus; for -1, which is not scored, any prediction."""
-        places, entries = token_index.clamp_min(0).cpu().numpy(), self._entries
+        places, entries = token_index.clamp_min(0).cpu().numpy(), self.entries
         token_ids = torch.from_numpy(entries.token_ids[places].astype(np.int32)).to(device).long()
         roots = torch.from_numpy(entries.root_probs[places].astype(np.float32)).to(device)
         log_mass = torch.from_numpy(np.asarray(entries.log_mass[places])).to(device)

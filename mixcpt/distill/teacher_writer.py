@@ -20,7 +20,7 @@ from mixcpt.distill.keys import teacher_key, teacher_window
 from mixcpt.distill.model import check_model, head_of, hidden_states
 from mixcpt.distill.teacher_cache import CacheIdentity, CacheWriter, Entries
 from mixcpt.errors import ArtifactError
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
 
@@ -42,20 +42,6 @@ class _Window:
     tokens."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Inputs and work folder of one cache."""
-
-    key: StageKey
-    mixture: ArtifactRef
-    teacher: ModelRef
-    top_k: int
-    precision: str
-    window: int
-    folder: Path
-    tracker: Tracker
-
-
 def cache_teacher(
     config: CachedTeacherConfig,
     mixture: ArtifactRef,
@@ -71,59 +57,43 @@ def cache_teacher(
     Documents are read whole, or in windows that overlap by half; each prediction is kept from the window with more
     context. A teacher that runs during training has less context: it reads only the part of a document in the row.
 
-    Args:
-        config: Number of tokens stored per prediction.
-        mixture: The mixture. Only its texts matter: another packing, order or weighting has the same cache.
-        teacher: The base model.
-        precision: `fp32` or `bf16`.
-        max_tokens: Maximum input of the teacher in tokens; 0 if its configuration has none.
-        store: Store of the result. Interrupted work continues after the last complete block.
-        tracker: Receiver of the progress.
+    Only the texts of the mixture matter: another packing, order or weighting has the same cache. Interrupted work
+    continues after the last complete block. `max_tokens` is the teacher's limit, 0 if its configuration has none.
 
     Raises:
         ArtifactError: If there is not enough disk space.
         ModelError: If the head of the model is not supported, or the predictions are not finite.
     """
     key = teacher_key(config, mixture, teacher, precision=precision, max_tokens=max_tokens)
-    work = _Work(
-        key=key,
-        mixture=mixture,
-        teacher=teacher,
-        top_k=config.top_k,
-        precision=precision,
-        window=teacher_window(max_tokens),
-        folder=store.work_directory(key),
-        tracker=tracker,
-    )
-    lineage = {"mixture": mixture.digest, "teacher": teacher.name}
-    ref = store.produce(key, lambda folder: _build(folder, work), lineage=lineage)
+    work, window = store.work_directory(key), teacher_window(max_tokens)
+
+    def build(folder: Path) -> dict[str, Any]:
+        model = _load(teacher, precision)
+        vocab = len(head_of(model).weight)
+        ids = pq.read_table(mixture.file("tokens.parquet"), columns=["ids"]).column("ids").combine_chunks()
+        lengths, tokens = ids.value_lengths().to_numpy(), ids.flatten().to_numpy()
+        identity = CacheIdentity(
+            tokens_digest=key.inputs["tokens"],
+            teacher_digest=teacher.digest,
+            vocab_size=vocab,
+            num_tokens=len(tokens),
+            top_k=min(config.top_k, vocab),
+        )
+        _require_space(identity, work)
+        writer = CacheWriter(work, identity)
+        for first, block_lengths in _blocks(lengths):
+            last = first + int(block_lengths.sum())
+            if last > writer.num_tokens:
+                entries = Entries.blank(last - first, identity)
+                _fill(entries, model, tokens[first:last], windows=_windows(block_lengths, window))
+                writer.append(entries)
+            tracker.log(last, {"teacher/tokens": float(last)}, total_steps=len(tokens))
+        writer.publish(folder)
+        return {"tokens": len(tokens), "top_k": identity.top_k, "bytes": identity.num_bytes}
+
+    ref = store.produce(key, build, lineage={"mixture": mixture.digest, "teacher": teacher.name})
     store.discard_work(key)
     return ref
-
-
-def _build(folder: Path, work: _Work) -> dict[str, Any]:
-    model = _load(work.teacher, work.precision)
-    ids = pq.read_table(work.mixture.file("tokens.parquet"), columns=["ids"]).column("ids").combine_chunks()
-    lengths, tokens = ids.value_lengths().to_numpy(), ids.flatten().to_numpy()
-    vocab = head_of(model).weight.shape[0]
-    identity = CacheIdentity(
-        tokens_digest=work.key.inputs["tokens"],
-        teacher_digest=work.teacher.digest,
-        vocab_size=vocab,
-        num_tokens=len(tokens),
-        top_k=min(work.top_k, vocab),
-    )
-    _require_space(identity, work.folder)
-    writer = CacheWriter(work.folder, identity)
-    for first, block_lengths in _blocks(lengths):
-        last = first + int(block_lengths.sum())
-        if last > writer.num_tokens:
-            entries = Entries.blank(last - first, identity)
-            _fill(entries, model, tokens[first:last], windows=_windows(block_lengths, work.window))
-            writer.append(entries)
-        work.tracker.log(last, {"teacher/tokens": float(last)}, total_steps=len(tokens))
-    writer.publish(folder)
-    return {"tokens": len(tokens), "top_k": identity.top_k, "bytes": identity.num_bytes}
 
 
 def _load(teacher: ModelRef, precision: str) -> PreTrainedModel:

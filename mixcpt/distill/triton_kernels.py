@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int
-from torch import Tensor
+
+from mixcpt.distill.targets import Column, Labels, Logits, PerRow
 
 _BLOCK = 4096
 _NUM_WARPS = 8
@@ -23,10 +23,10 @@ _NUM_WARPS = 8
 class Softmax:
     """Numbers per row that give softmax(x / T) = exp((x - largest) / T) / total."""
 
-    largest: Float[Tensor, " rows"]
-    total: Float[Tensor, " rows"]
+    largest: PerRow
+    total: PerRow
 
-    def log_sum_exp(self, temperature: float) -> Float[Tensor, " rows"]:
+    def log_sum_exp(self, temperature: float) -> PerRow:
         """Return logsumexp(x / T)."""
         return self.largest / temperature + self.total.log()
 
@@ -41,9 +41,9 @@ class Statistics:
     """The student's softmax at T; the same object as `plain` at T = 1."""
     teacher: Softmax
     """The teacher's softmax at T."""
-    top: Int[Tensor, "rows 1"]
+    top: Column
     """Index a of the teacher's largest logit; the first of equal maxima."""
-    difference: Float[Tensor, " rows"]
+    difference: PerRow
     """Value of sum(q0 * (z - s) / T)."""
 
 
@@ -54,34 +54,21 @@ class RowGradient:
     gradient = plain * p + tempered * p_T - teacher * q0 - at_label * onehot(y) - at_top * onehot(a)
     """
 
-    plain: Float[Tensor, " rows"]
-    tempered: Float[Tensor, " rows"]
-    teacher: Float[Tensor, " rows"]
-    at_label: Float[Tensor, " rows"]
-    at_top: Float[Tensor, " rows"]
+    plain: PerRow
+    tempered: PerRow
+    teacher: PerRow
+    at_label: PerRow
+    at_top: PerRow
 
 
-def statistics(
-    student: Float[Tensor, "rows vocab"], teacher: Float[Tensor, "rows vocab"] | None, temperature: float
-) -> Statistics:
+def statistics(student: Logits, teacher: Logits | None, temperature: float) -> Statistics:
     """Return the statistics that the loss needs, from one pass over the logits."""
     rows, vocab = student.shape
+    other = student if teacher is None else teacher
     numbers = torch.empty(6, rows, dtype=torch.float32, device=student.device)
     top = torch.empty(rows, 1, dtype=torch.int64, device=student.device)
-    _statistics_kernel[(rows,)](
-        student,
-        student if teacher is None else teacher,
-        numbers,
-        top,
-        vocab,
-        student.stride(0),
-        student.stride(0) if teacher is None else teacher.stride(0),
-        temperature,
-        HAS_TEACHER=teacher is not None,
-        IS_TEMPERED=temperature != 1,
-        BLOCK=_BLOCK,
-        num_warps=_NUM_WARPS,
-    )
+    arguments = student, other, numbers, top, vocab, student.stride(0), other.stride(0), temperature
+    _statistics_kernel[(rows,)](*arguments, **_constants(teacher, temperature))
     largest, total, tempered_total, teacher_largest, teacher_total, difference = numbers
     plain = Softmax(largest, total)
     return Statistics(
@@ -94,16 +81,17 @@ def statistics(
 
 
 def gradient_(
-    student: Float[Tensor, "rows vocab"],
-    teacher: Float[Tensor, "rows vocab"] | None,
+    student: Logits,
+    teacher: Logits | None,
     *,
-    labels: Int[Tensor, " rows"],
+    labels: Labels,
     stats: Statistics,
     gradient: RowGradient,
     temperature: float,
 ) -> None:
     """Overwrite the student's logits with their gradient; the teacher's logits stay."""
     rows, vocab = student.shape
+    other = student if teacher is None else teacher
     # p = exp(s - largest) / total: the kernel gets each coefficient already divided by its total
     numbers = torch.stack(
         [
@@ -116,22 +104,14 @@ def gradient_(
             gradient.at_top,
         ]
     )
-    _gradient_kernel[(rows, triton.cdiv(vocab, _BLOCK))](
-        student,
-        student if teacher is None else teacher,
-        numbers,
-        labels,
-        stats.top,
-        rows,
-        vocab,
-        student.stride(0),
-        student.stride(0) if teacher is None else teacher.stride(0),
-        temperature,
-        HAS_TEACHER=teacher is not None,
-        IS_TEMPERED=temperature != 1,
-        BLOCK=_BLOCK,
-        num_warps=_NUM_WARPS,
-    )
+    arguments = student, other, numbers, labels, stats.top, rows, vocab, student.stride(0), other.stride(0), temperature
+    _gradient_kernel[(rows, triton.cdiv(vocab, _BLOCK))](*arguments, **_constants(teacher, temperature))
+
+
+def _constants(teacher: Logits | None, temperature: float) -> dict[str, Any]:
+    """Return the arguments that a kernel is compiled for."""
+    is_tempered = temperature != 1
+    return {"HAS_TEACHER": teacher is not None, "IS_TEMPERED": is_tempered, "BLOCK": _BLOCK, "num_warps": _NUM_WARPS}
 
 
 def _kernel(function: Callable[..., Any]) -> Any:

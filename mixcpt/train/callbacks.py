@@ -55,7 +55,7 @@ class CheckpointCallback(TrainerCallback):
         PartialState().wait_for_everyone()  # every process writes its own random state
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            # written atomically; the sizes of all files reveal truncated ones
+            # atomic; the sizes of all files reveal truncated ones
             draft = checkpoint / f".{_MARKER}"
             draft.write_text(json.dumps(_sizes(checkpoint)))
             draft.replace(checkpoint / _MARKER)

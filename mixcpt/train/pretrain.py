@@ -57,12 +57,7 @@ def pretrain(
     this function, and the first one publishes.
 
     Args:
-        config: Settings of the training.
         mixture: The rows, mixed for the streams of `config.method`.
-        base: The model to train.
-        seed: Seed of the training.
-        store: Store of the result and of the checkpoints.
-        tracker: Receiver of the metrics.
         cache: The teacher's cache of this mixture, required by the teacher `cached`.
         sharding: Distribution of the parameters over devices; it changes no result.
         probe: Questions about the skills to keep, required if `config.retention` limits their loss.

@@ -49,10 +49,7 @@ def sharding_arguments(sharding: Sharding, *, recompute: bool) -> dict[str, Any]
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh) -> PreTrainedModel:
-    """Shard the model's parameters over `mesh`, each decoder layer separately, and return the model.
-
-    This function is for the teacher: accelerate shards only the trained model, in the same way.
-    """
+    """Shard the parameters of a teacher over `mesh`, by decoder layer, as accelerate shards the trained model."""
     for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -61,8 +58,7 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh) -> PreTrainedModel:
 
 def shard_over_all(model: PreTrainedModel) -> PreTrainedModel:
     """Move the model to this process's GPU, shard it over all processes, and return it."""
-    device = torch.device("cuda", environment("LOCAL_RANK", 0))
-    torch.nn.Module.to(model, device)
+    nn.Module.to(model, torch.device("cuda", environment("LOCAL_RANK", 0)))
     return shard(model, init_device_mesh("cuda", (environment("WORLD_SIZE", 1),)))
 
 

@@ -1,6 +1,7 @@
 """Counts of lost and gained answers of one task, and confidence bounds on the loss."""
 
 from dataclasses import dataclass
+from itertools import count
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,4 @@ def lost_at_most(lost: int, num_questions: int, confidence: float) -> float:
 
 def questions_needed(max_loss: float, confidence: float) -> int:
     """Return the least number of questions whose bound is at most `max_loss` if none of them is lost."""
-    num_questions = 1
-    while lost_at_most(0, num_questions, confidence) > max_loss:
-        num_questions += 1
-    return num_questions
+    return next(number for number in count(1) if lost_at_most(0, number, confidence) <= max_loss)

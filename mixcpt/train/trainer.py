@@ -108,14 +108,11 @@ class DistillationTrainer(ScheduledTrainer):
         head = head_of(student)
         losses = []
         for number, rows in self._by_stream(batch):
-            states = hidden if rows is None else hidden[rows]
+            states = (hidden if rows is None else hidden[rows]).flatten(0, 1)
             part = batch if rows is None else {name: batch[name][rows] for name in _LOSS_COLUMNS}
             teacher = predictions.select(rows) if predictions and self.streams[number].needs_teacher else None
-            losses.append(
-                self._stream_loss(
-                    number, states.flatten(0, 1), head, batch=part, teacher=teacher, normaliser=normalisers[number]
-                )
-            )
+            normaliser = normalisers[number]
+            losses.append(self._stream_loss(number, states, head, batch=part, teacher=teacher, normaliser=normaliser))
         self.diagnostics.end_batch(self.args.per_device_train_batch_size * self.rows.row_tokens)
         return torch.stack(losses).sum()
 
