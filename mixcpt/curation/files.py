@@ -3,6 +3,7 @@
 import glob
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mixcpt.config import FilesSource
@@ -32,27 +33,19 @@ def find_files(source: FilesSource, key: str) -> FileSearch:
     """Return the files of a source; `key` is the place of the source in the settings."""
     search = FileSearch()
     for index, pattern in enumerate(source.paths):
-        _find(pattern, source, f"{key}.paths[{index}]", search)
+        path = Path(pattern).expanduser()
+        if pattern and path.is_dir():
+            files = _search_folder(path, source, search)
+        elif path.is_file():
+            files = [path]
+        else:  # `Path.glob` does not accept absolute patterns
+            matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+            files = [match for match in matches if match.is_file()]
+        problems = map(partial(_problem, source), files) if files else [_why_empty(pattern)]
+        search.problems += [f"{key}.paths[{index}]: {problem}" for problem in problems if problem]
+        search.files += files
     search.files = list({path.resolve(): path for path in reversed(search.files)}.values())[::-1]
     return search
-
-
-def _find(pattern: str, source: FilesSource, key: str, search: FileSearch) -> None:
-    """Add the files of one path, and its problems, to `search`."""
-    path = Path(pattern).expanduser()
-    if pattern and path.is_dir():
-        files = _search_folder(path, source, search)
-    elif path.is_file():
-        files = [path]
-    else:  # `Path.glob` does not accept absolute patterns
-        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-        files = [match for match in matches if match.is_file()]
-    if not files:
-        search.problems.append(f"{key}: {_why_empty(pattern)}")
-    for file in files:
-        if problem := _problem(file, source):
-            search.problems.append(f"{key}: {problem}")
-    search.files += files
 
 
 def _search_folder(folder: Path, source: FilesSource, search: FileSearch) -> list[Path]:
@@ -69,7 +62,7 @@ def _search_folder(folder: Path, source: FilesSource, search: FileSearch) -> lis
     return files
 
 
-def _problem(path: Path, source: FilesSource) -> str:
+def _problem(source: FilesSource, path: Path) -> str:
     if not reader_kind(path):
         known = ", ".join(KNOWN_SUFFIXES)
         return f"{path} has an unknown suffix; known are {known}, and all but parquet also with .gz"

@@ -47,11 +47,8 @@ class RecordParser:
     def _texts(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         if self._source.pool in DOCUMENT_POOLS:
             return (_text(values, self._fields.text),)
-        if self._source.pool == "instructions":
-            return self._instruction(values)
-        return self._preference(values)
-
-    def _instruction(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        if self._source.pool == "preferences":
+            return self._preference(values)
         if self._dialogue:
             return _split(values, self._fields.text)
         return self._prompt(values), _text(values, self._fields.response)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from mixcpt.config import CurationConfig, Pool
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
@@ -13,7 +12,7 @@ from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, curation_key, open_sources
 from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps, split_heldout
 from mixcpt.errors import DataError
-from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics
 
 _log = logging.getLogger("mixcpt.curation")
 
@@ -28,17 +27,16 @@ def curate(config: CurationConfig, *, seed: int, store: ArtifactStore) -> Artifa
         DataError: If no document of the domain is usable.
     """
     sources = open_sources(config)
-    key = curation_key(config, sources, seed)
+
+    def build(folder: Path) -> Metrics:
+        corpus = clean(config, sources, seed)
+        require_domain(corpus)
+        report = asdict(corpus.write(folder))
+        _log.info("kept %d records, removed %d", len(corpus.kept), len(corpus.removed))
+        return report | {"removed": len(corpus.removed)}
+
     places = {source.config.name: list(source.places) for source in sources}
-    return store.produce(key, lambda folder: _build(folder, config, sources, seed), lineage={"sources": places})
-
-
-def _build(folder: Path, config: CurationConfig, sources: list[OpenSource], seed: int) -> Mapping[str, Any]:
-    corpus = clean(config, sources, seed)
-    require_domain(corpus)
-    report = asdict(corpus.write(folder))
-    _log.info("kept %d records, removed %d", len(corpus.kept), len(corpus.removed))
-    return {name: value for name, value in report.items() if name != "removed"} | {"removed": len(corpus.removed)}
+    return store.produce(curation_key(config, sources, seed), build, lineage={"sources": places})
 
 
 def clean(
@@ -95,10 +93,7 @@ def require_domain(corpus: Corpus) -> None:
     domain = [source.config.name for source in corpus.sources if source.config.pool == "domain"]
     num_read = sum(corpus.num_read[name] for name in domain)
     defects = [f"{source}: {defect}" for source, defect in corpus.quarantined if source in domain]
-    removals = [removal for removal in corpus.removed if removal.verdict.record.pool == "domain"]
-    reasons = [
-        f"{removal.verdict.record.id}: removed by {removal.step}: {removal.verdict.reason}" for removal in removals
-    ]
+    reasons = [str(removal) for removal in corpus.removed if removal.verdict.record.pool == "domain"]
     first = "".join(f"\n  {line}" for line in (defects[:3] + reasons[:3]))
     raise DataError(
         f"no document of the domain ({', '.join(domain)}) is usable: "

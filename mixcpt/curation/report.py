@@ -17,6 +17,7 @@ from mixcpt.curation.sources import OpenSource
 from mixcpt.curation.steps import Removal
 
 _TABLES: dict[Pool, str] = {"instructions": "instructions.parquet", "preferences": "preferences.parquet"}
+_DOCUMENT_COLUMNS = ("doc_id", "source", "pool", "title", "text")
 _REMOVED_COLUMNS = ("pool", "source", "id", "step", "reason", "text")
 _QUARANTINE_COLUMNS = ("source", "file", "line", "field", "reason", "raw")
 Key = TypeVar("Key", bound=Hashable)
@@ -58,8 +59,10 @@ class Corpus:
             names = ("id", "source", *TEXT_NAMES[pool])
             rows = ((record.id, record.source, *record.texts) for record in self.kept if record.pool == pool)
             _write_table(folder / file, names, rows)
-        _write_documents(folder / "documents.parquet", self.kept)
-        _write_documents(folder / "heldout.parquet", self.heldout)
+        for file, records in (("documents.parquet", self.kept), ("heldout.parquet", self.heldout)):
+            documents = [record for record in records if record.pool in DOCUMENT_POOLS]
+            rows = ((record.id, record.source, record.pool, record.title, record.text) for record in documents)
+            _write_table(folder / file, _DOCUMENT_COLUMNS, rows)
         _write_table(folder / "removed.parquet", _REMOVED_COLUMNS, self._removed_rows())
         _write_table(folder / "quarantine.parquet", _QUARANTINE_COLUMNS, self._quarantine_rows())
         report = self.report()
@@ -104,15 +107,6 @@ def _count(records: Iterable[tuple[Key, Record]]) -> tuple[Counter[Key], Counter
         numbers[key] += 1
         sizes[key] += record.num_bytes
     return numbers, sizes
-
-
-def _write_documents(path: Path, records: Iterable[Record]) -> None:
-    rows = (
-        (record.id, record.source, record.pool, record.title, record.text)
-        for record in records
-        if record.pool in DOCUMENT_POOLS
-    )
-    _write_table(path, ("doc_id", "source", "pool", "title", "text"), rows)
 
 
 def _write_table(path: Path, names: tuple[str, ...], rows: Iterable[tuple[str | int, ...]]) -> None:

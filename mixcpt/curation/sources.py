@@ -138,12 +138,8 @@ def _load_huggingface(source: HuggingFaceSource, key: str) -> Iterable[Mapping[s
             if isinstance(dataset, DatasetDict):
                 dataset = dataset[source.split]
         else:
-            dataset = load_dataset(
-                str(folder) if folder.is_dir() else source.path,
-                source.subset or None,
-                split=source.split,
-                revision=source.revision or None,
-            )
+            path = str(folder) if folder.is_dir() else source.path
+            dataset = load_dataset(path, source.subset or None, split=source.split, revision=source.revision or None)
     except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(
             f"{key}: the dataset {source.path!r} (split {source.split!r}) cannot be loaded: {error}",

@@ -52,6 +52,9 @@ class Removal:
     step: str
     verdict: Verdict
 
+    def __str__(self) -> str:
+        return f"{self.verdict.record.id}: removed by {self.step}: {self.verdict.reason}"
+
     @property
     def group(self) -> tuple[str, str, str]:
         """Step, reason and source: reports count removals by them."""
@@ -144,20 +147,16 @@ def split_heldout(records: Sequence[Record], fraction: float, seed: int) -> tupl
     other document, and equal documents stay together. At least one document of a pool of 20 or more is held out, and at
     least one text remains for training.
     """
-    draws = {content_key(record): _draw(record, seed) for record in records}
+    keys = [content_key(record) for record in records]
+    digests = {key: sha256(f"{seed}\0".encode() + key).digest() for key in keys}
+    draws = {key: int.from_bytes(digest[:6]) / 2**48 for key, digest in digests.items()}  # in [0, 1)
     heldout = {key for key, draw in draws.items() if draw < fraction}
     if not heldout and fraction > 0 and len(records) >= _MIN_POOL:
         heldout = {min(draws, key=draws.__getitem__)}
     if len(heldout) == len(draws) and heldout:
         heldout.remove(max(draws, key=draws.__getitem__))
-    training = [record for record in records if content_key(record) not in heldout]
-    return training, [record for record in records if content_key(record) in heldout]
-
-
-def _draw(record: Record, seed: int) -> float:
-    """Return a number in [0, 1) that depends only on the text and the seed."""
-    digest = sha256(f"{seed}\0".encode() + content_key(record)).digest()
-    return int.from_bytes(digest[:6]) / 2**48
+    training = [record for record, key in zip(records, keys, strict=True) if key not in heldout]
+    return training, [record for record, key in zip(records, keys, strict=True) if key in heldout]
 
 
 def clean_text(text: str) -> str:

@@ -54,7 +54,6 @@ def draw_probe(
     Args:
         config: The tasks and the split fractions.
         promise: Retention promise that the questions must be able to verify.
-        corpus: Corpus with the held-out documents.
         seed: Seed that draws the questions of tasks with a limit.
 
     Raises:
@@ -111,10 +110,7 @@ class StoredProbe:
 
 def _read(config: EvaluateConfig, names: Sequence[str], corpus: ArtifactRef, seed: int) -> list[TaskItems]:
     tasks = tuple(task for task in config.tasks if task.name in names)
-    probe_config = EvaluateConfig(
-        tasks=tasks, headline_domain=tasks[0].name, headline_general=tasks[0].name, split="probe", splits=config.splits
-    )
-    return read_tasks(probe_config, corpus, seed=seed)
+    return read_tasks(config.model_copy(update={"tasks": tasks, "split": "probe"}), corpus, seed=seed)
 
 
 def _key(tasks: Sequence[TaskItems], base: ModelRef) -> StageKey:

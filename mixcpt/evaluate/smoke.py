@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from mixcpt.config import EvaluateConfig
 from mixcpt.errors import ModelError
@@ -14,9 +13,6 @@ from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker, Tracker
-
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
 
 _VERSION = 1
 _MAX_TASKS = 4
@@ -76,7 +72,9 @@ def _require_same(evaluation: ArtifactRef, recorded: ArtifactRef) -> Metrics:
     before = before.loc[before.index.intersection(now.index)]
     if before.empty:
         raise ModelError("no question of the recorded evaluation can be repeated", "evaluate the model again")
-    same = _same(now.loc[before.index], before)
+    now = now.loc[before.index]
+    is_close = (now["value"] - before["value"]).abs() <= _MAX_RELATIVE_CHANGE * before["value"].abs()
+    same = (now["value"] == before["value"]).where(before["metric"] == "accuracy", is_close)
     if same.mean() < _SAME_FRACTION:
         task, item = before.index[~same.to_numpy()][0]
         raise ModelError(
@@ -84,13 +82,6 @@ def _require_same(evaluation: ArtifactRef, recorded: ArtifactRef) -> Metrics:
             "the files, the libraries or the device changed after the evaluation: evaluate the model again",
         )
     return {"questions": len(same), "same": int(same.sum())}
-
-
-def _same(now: "DataFrame", before: "DataFrame") -> "Series[bool]":
-    is_answer = before["metric"] == "accuracy"
-    same_answer = now["value"] == before["value"]
-    bound = _MAX_RELATIVE_CHANGE * before["value"].abs()
-    return same_answer.where(is_answer, (now["value"] - before["value"]).abs() <= bound)
 
 
 def job_key(job: Job) -> StageKey:

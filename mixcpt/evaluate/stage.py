@@ -47,7 +47,6 @@ def evaluate(
     library versions; not on the files that the items come from, and not on the settings of reports.
 
     Args:
-        corpus: Corpus with the held-out documents.
         form: Whether questions are sent as plain text or through the model's chat template.
         seed: Seed that draws the items of tasks with a limit.
         reference: Model whose predictions are compared with the model's, usually the base.

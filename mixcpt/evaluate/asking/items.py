@@ -9,7 +9,7 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -91,7 +91,8 @@ def is_jsonl(path: Path) -> bool:
 def _read_lines(path: Path, parse: Parse, max_lines: int) -> tuple[list[Item], list[BadRecord]]:
     items: dict[str, Item] = {}
     rejected: list[BadRecord] = []
-    for number, line in islice(_lines(path), max_lines or None):
+    numbered = ((number, line) for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1) if line.strip())
+    for number, line in islice(numbered, max_lines or None):
         try:
             item = parse(_record(line), f"{path.name}:{number}")
             if item.id in items:
@@ -189,13 +190,6 @@ def _passage_of(record: Record, field: str) -> str:
     """Return the name of the passage that a record is about; empty if it names none."""
     name = record.get(field)
     return str(name) if isinstance(name, str | int) and not isinstance(name, bool) else ""
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the non-blank lines with their numbers, counted from 1."""
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
-        if line.strip():
-            yield number, line
 
 
 def _record(line: bytes) -> Record:

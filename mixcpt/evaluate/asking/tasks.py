@@ -5,7 +5,7 @@ or the number of runs.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -150,7 +150,7 @@ def _world_items(task: ClosedWorldTask) -> list[Item]:
     ]
 
 
-def _corpus_documents(corpus: ArtifactRef) -> Mapping[str, str]:
+def _corpus_documents(corpus: ArtifactRef) -> dict[str, str]:
     """Return the domain's documents by the ids of their own records."""
     import pandas as pd
 

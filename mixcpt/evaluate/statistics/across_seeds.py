@@ -88,18 +88,14 @@ def across_seeds(
     """
     # the single base is the reference of every seed
     references = list(before) * len(after) if len(before) == 1 else before
-    pairs_by_seed = [
-        _pairs_by_task(reference, evaluation, across_forms)
-        for reference, evaluation in zip(references, after, strict=True)
-    ]
-    changes = [_change([pairs[task] for pairs in pairs_by_seed], confidence) for task in pairs_by_seed[0]]
+    pairs: dict[str, list[Paired]] = {}
+    for reference, evaluation in zip(references, after, strict=True):
+        for pair in paired(reference, evaluation, across_forms=across_forms):
+            pairs.setdefault(pair.task, []).append(pair)
+    changes = [_change(task_pairs, confidence) for task_pairs in pairs.values()]
     # several tasks are tested at once
     adjusted = holm([change.p_value for change in changes])
     return [replace(change, p_holm=p_value) for change, p_value in zip(changes, adjusted, strict=True)]
-
-
-def _pairs_by_task(reference: ArtifactRef, evaluation: ArtifactRef, across_forms: bool) -> dict[str, Paired]:
-    return {pair.task: pair for pair in paired(reference, evaluation, across_forms=across_forms)}
 
 
 def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:

@@ -4,7 +4,6 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from mixcpt.evaluate.statistics.deltas import TaskDelta
 from mixcpt.evaluate.statistics.estimates import Resampling, estimate, number_passages, paired_interval, unseen_interval
 from mixcpt.evaluate.summary import EvaluationSummary, read_answers
 from mixcpt.store.artifacts import ArtifactRef
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 _MIN_SKILL = 0.05
 """Minimum accuracy above chance that a base needs on a task, so that a retained fraction is meaningful."""
@@ -102,30 +98,25 @@ def prior_knowledge(
     comparisons = []
     for score in EvaluationSummary.of(opened).tasks:
         items = [frame[frame["task"] == score.task].set_index("item_id") for frame in frames]
+        questions = items[1]  # without the questions whose documents are unknown
+        without, reading, after = (frame.loc[questions.index]["value"].to_numpy(dtype=float) for frame in items)
+        passages = number_passages(questions["passage"].tolist())
         rng = np.random.default_rng([seed, zlib.crc32(score.task.encode())])  # independent of the other tasks
-        comparisons.append(_compare(score.task, items, resampling, rng=rng, truncated=score.truncated))
+        low, high = paired_interval(reading, after, np.ones(len(reading)), passages, resampling, rng)
+        if not np.any(after - reading):
+            low, high = unseen_interval(float(reading.mean()), int(passages.max()) + 1, resampling.confidence)
+        comparison = PriorKnowledge(
+            task=score.task,
+            n=len(reading),
+            closed_book=float(without.mean()),
+            open_book=float(reading.mean()),
+            trained=float(after.mean()),
+            low=low,
+            high=high,
+            truncated=score.truncated,
+        )
+        comparisons.append(comparison)
     return comparisons
-
-
-def _compare(
-    task: str, items: "list[DataFrame]", resampling: Resampling, *, rng: np.random.Generator, truncated: int
-) -> PriorKnowledge:
-    opened_items = items[1]  # without the questions whose documents are unknown
-    closed, opened, trained = (frame.loc[opened_items.index]["value"].to_numpy(dtype=float) for frame in items)
-    passages = number_passages(opened_items["passage"].tolist())
-    low, high = paired_interval(opened, trained, np.ones(len(opened)), passages, resampling, rng)
-    if not np.any(trained - opened):
-        low, high = unseen_interval(float(opened.mean()), int(passages.max()) + 1, resampling.confidence)
-    return PriorKnowledge(
-        task=task,
-        n=len(opened),
-        closed_book=float(closed.mean()),
-        open_book=float(opened.mean()),
-        trained=float(trained.mean()),
-        low=low,
-        high=high,
-        truncated=truncated,
-    )
 
 
 def gain(base: ArtifactRef, model: ArtifactRef, task: str) -> float:
