@@ -1,7 +1,5 @@
 """The keys of a selection and of the models after SFT and DPO, computed without torch and transformers."""
 
-from typing import Literal
-
 from mixcpt.align.chat import template_digest
 from mixcpt.config import DpoConfig, SelectionConfig, SftConfig
 from mixcpt.store.artifacts import ArtifactRef, StageKey
@@ -23,33 +21,15 @@ def selection_key(
     )
 
 
-def sft_key(config: SftConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int) -> StageKey:
-    """Return the key of `model` after SFT."""
-    return _finetuning_key("sft", config, selection, model, chat_template=chat_template, seed=seed)
-
-
-def dpo_key(config: DpoConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int) -> StageKey:
-    """Return the key of `model` after DPO."""
-    return _finetuning_key("dpo", config, selection, model, chat_template=chat_template, seed=seed)
-
-
-def _finetuning_key(
-    stage: Literal["sft", "dpo"],
-    config: SftConfig | DpoConfig,
-    selection: ArtifactRef,
-    model: ModelRef,
-    *,
-    chat_template: str,
-    seed: int,
+def finetuning_key(
+    config: SftConfig | DpoConfig, selection: ArtifactRef, model: ModelRef, chat_template: str, *, seed: int
 ) -> StageKey:
+    """Return the key of `model` after SFT or DPO."""
+    stage = "sft" if isinstance(config, SftConfig) else "dpo"
+    template = template_digest(model, chat_template)
     return StageKey(
         kind="model",
         version=_FINETUNING_VERSION,
-        settings={
-            "stage": stage,
-            "config": config,
-            "seed": seed,
-            "chat_template": template_digest(model, chat_template),
-        },
+        settings={"stage": stage, "config": config, "seed": seed, "chat_template": template},
         inputs={"selection": selection.digest, "model": model.digest},
     )

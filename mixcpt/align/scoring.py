@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from mixcpt.align.chat import Encoded
@@ -23,10 +24,7 @@ def response_losses(
 
     Samples of similar length share a batch, and the longest come first, so a lack of memory is detected immediately.
 
-    Args:
-        model: Model to evaluate.
-        samples: Samples with at least one answer token.
-        on_batch: Function called after every batch with its number of samples.
+    Every sample must have an answer token. `on_batch` is called after every batch with its number of samples.
     """
     losses = np.empty(len(samples))
     lengths = [sample.num_tokens for sample in samples]
@@ -50,18 +48,17 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 
 @torch.inference_mode()
 def _batch_losses(model: PreTrainedModel, samples: Sequence[Encoded]) -> Float[Tensor, " samples"]:
-    longest = max(sample.num_tokens for sample in samples)
-    input_ids = torch.zeros(len(samples), longest, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, IGNORE_INDEX)
-    for row, sample in enumerate(samples):
-        input_ids[row, : sample.num_tokens] = torch.tensor(sample.input_ids)
-        attention_mask[row, : sample.num_tokens] = 1
-        labels[row, len(sample.prompt_ids) : sample.num_tokens] = torch.tensor(sample.response_ids)
+    labels = [[IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids for sample in samples]
+    input_ids = _padded([sample.input_ids for sample in samples], 0)
+    attention_mask = _padded([[1] * sample.num_tokens for sample in samples], 0)
     device = model.device
     logits = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), use_cache=False).logits
-    targets = labels[:, 1:].to(device)
+    targets = _padded(labels, IGNORE_INDEX)[:, 1:].to(device)
     losses = functional.cross_entropy(
         logits[:, :-1].transpose(1, 2).float(), targets, ignore_index=IGNORE_INDEX, reduction="none"
     )
     return losses.sum(dim=1) / (targets != IGNORE_INDEX).sum(dim=1)
+
+
+def _padded(sequences: Sequence[Sequence[int]], value: int) -> Int[Tensor, "samples seq"]:
+    return pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True, padding_value=value)

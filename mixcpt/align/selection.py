@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from mixcpt.align.chat import (
-    Encoded,
-    context_tokens,
-    encode_chat,
-    encode_plain,
-    load_chat_tokenizer,
-)
+from mixcpt.align.chat import Encoded, context_tokens, encode_chat, encode_plain, load_chat_tokenizer
 from mixcpt.align.keys import selection_key
-from mixcpt.align.strategies import FORMS, rank
 from mixcpt.config import SelectionConfig
+from mixcpt.config.align import Strategy
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
@@ -33,6 +28,19 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _NUM_PROGRESS_REPORTS = 20
+_DECIMALS = 4
+"""Decimals of the losses when they are compared, so that rounding errors of a batch do not change the order."""
+
+Losses = Float[np.ndarray, " candidates"]
+
+FORMS: dict[Strategy, tuple[str, ...]] = {
+    "random": (),
+    "ppl_low": ("chat",),
+    "ppl_low_plain": ("plain",),
+    "gap": ("plain", "chat"),
+    "known_gap": ("plain", "chat"),
+}
+"""Forms whose losses a strategy needs; every form costs one forward per candidate."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,46 @@ class Candidates:
     """Scored answer of every candidate in the forms `plain` and `chat`."""
     skipped: dict[str, int]
     """Number of drawn samples that are unusable, by reason."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates in the order of selection."""
+
+    order: Int[np.ndarray, " candidates"]
+    scores: Losses
+    """Value that the strategy sorts by, per candidate (not sorted); NaN for `random`."""
+    num_preferred: int
+    """Number of first candidates that meet the condition of the strategy; the rest is used only if too few do."""
+
+
+def rank(strategy: Strategy, plain_loss: Losses, chat_loss: Losses) -> Ranking:
+    """Return the order of selection. Candidates with equal scores keep their order, which is random.
+
+    The losses are the means per answer token as plain text and with the chat template, in nats. A loss is ignored if
+    `FORMS` of the strategy lacks its form.
+    """
+    plain, chat = np.round(plain_loss, _DECIMALS), np.round(chat_loss, _DECIMALS)
+    if strategy == "random":
+        return Ranking(np.arange(len(plain)), np.full(len(plain), np.nan), len(plain))
+    if strategy == "known_gap":
+        return _known_gap(plain, chat)
+    if strategy == "gap":
+        gap = np.round(chat - plain, _DECIMALS)
+        return Ranking(np.argsort(-gap, kind="stable"), gap, len(gap))
+    loss = chat if strategy == "ppl_low" else plain
+    return Ranking(np.argsort(loss, kind="stable"), loss, len(loss))
+
+
+def _known_gap(plain: Losses, chat: Losses) -> Ranking:
+    """Return the known half (plain loss at most the median) by decreasing gap, then the rest by increasing plain loss.
+
+    The gap is the increase of the loss by the chat form. A known answer with a large gap lacks only the form.
+    """
+    gap = np.round(chat - plain, _DECIMALS)
+    known = plain <= np.median(plain) if len(plain) else np.zeros(0, dtype=bool)
+    order = np.lexsort((np.where(known, -gap, plain), ~known))
+    return Ranking(order, gap, int(known.sum()))
 
 
 def select(
@@ -160,27 +208,20 @@ def _score(drawn: Sequence[Candidates], config: SelectionConfig, model: ModelRef
     from mixcpt.align.scoring import response_losses
 
     loaded = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-    progress = _Progress(tracker, total)
+    report_interval = -(-total // _NUM_PROGRESS_REPORTS)
+    done = 0
+
+    def advance(num_samples: int) -> None:
+        nonlocal done
+        before, done = done, done + num_samples
+        if done == total or done // report_interval > before // report_interval:
+            tracker.log(done, {"select/scored": float(done)}, total_steps=total)
+
     scored = []
     for candidates in drawn:
-        losses = {form: response_losses(loaded, candidates.encoded[form], progress.advance) for form in forms}
+        losses = {form: response_losses(loaded, candidates.encoded[form], advance) for form in forms}
         scored.append(_with_losses(candidates, losses))
     return scored
-
-
-class _Progress:
-    """Progress of the scoring, logged to the tracker about twenty times."""
-
-    def __init__(self, tracker: Tracker, total: int) -> None:
-        self.tracker = tracker
-        self.total = total
-        self.done = 0
-
-    def advance(self, num_samples: int) -> None:
-        before, self.done = self.done, self.done + num_samples
-        step = -(-self.total // _NUM_PROGRESS_REPORTS)
-        if self.done == self.total or self.done // step > before // step:
-            self.tracker.log(self.done, {"select/scored": float(self.done)}, total_steps=self.total)
 
 
 def _with_losses(candidates: Candidates, losses: Mapping[str, Any]) -> Candidates:

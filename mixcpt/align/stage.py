@@ -1,6 +1,6 @@
 """The stages `select`, `sft` and `dpo` for the registry of stages."""
 
-from mixcpt.align.keys import dpo_key, selection_key, sft_key
+from mixcpt.align.keys import finetuning_key, selection_key
 from mixcpt.config import DpoConfig, SelectionConfig, SftConfig
 from mixcpt.stages.jobs import Job
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
@@ -22,31 +22,20 @@ def run_select_job(job: Job, store: ArtifactStore, tracker: Tracker) -> Artifact
     return select(config, corpus, model, template, seed=job.seed, store=store, tracker=tracker)
 
 
-def sft_job_key(job: Job) -> StageKey:
-    """Return the key of the model of a job `sft`."""
-    config, template = SftConfig.model_validate(job.config), job.options.chat_template
-    return sft_key(config, job.artifact("selection"), job.model("model"), template, seed=job.seed)
-
-
-def run_sft_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
-    """Run the job `sft`."""
-    from mixcpt.align.finetune import sft
-
-    config, template = SftConfig.model_validate(job.config), job.options.chat_template
+def finetuning_job_key(job: Job) -> StageKey:
+    """Return the key of the model of a job `sft` or `dpo`."""
     selection, model = job.artifact("selection"), job.model("model")
-    return sft(config, selection, model, template, seed=job.seed, store=store, tracker=tracker)
+    return finetuning_key(_finetuning_config(job), selection, model, job.options.chat_template, seed=job.seed)
 
 
-def dpo_job_key(job: Job) -> StageKey:
-    """Return the key of the model of a job `dpo`."""
-    config, template = DpoConfig.model_validate(job.config), job.options.chat_template
-    return dpo_key(config, job.artifact("selection"), job.model("model"), template, seed=job.seed)
+def run_finetuning_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+    """Run the job `sft` or `dpo`."""
+    from mixcpt.align.finetune import finetune
 
-
-def run_dpo_job(job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
-    """Run the job `dpo`."""
-    from mixcpt.align.finetune import dpo
-
-    config, template = DpoConfig.model_validate(job.config), job.options.chat_template
+    config, template = _finetuning_config(job), job.options.chat_template
     selection, model = job.artifact("selection"), job.model("model")
-    return dpo(config, selection, model, template, seed=job.seed, store=store, tracker=tracker)
+    return finetune(config, selection, model, template, seed=job.seed, store=store, tracker=tracker)
+
+
+def _finetuning_config(job: Job) -> SftConfig | DpoConfig:
+    return SftConfig.model_validate(job.config) if job.stage == "sft" else DpoConfig.model_validate(job.config)

@@ -57,38 +57,14 @@ def stage_metrics(metrics: Mapping[str, int | float], stage: str) -> dict[str, f
     return {f"{stage}/{_NAMES[name]}": float(value) for name, value in short.items() if name in _NAMES}
 
 
-def stage_history(trainer: Trainer, stage: str) -> list[dict[str, int | float]]:
+def stage_history(trainer: Trainer) -> list[dict[str, int | float]]:
     """Return the measurements of the whole training, including interrupted processes, each with its `step`."""
-    return [{"step": entry["step"], **stage_metrics(entry, stage)} for entry in history(trainer.state.log_history)]
+    stage, logs = _stage(trainer), history(trainer.state.log_history)
+    return [{"step": entry["step"], **stage_metrics(entry, stage)} for entry in logs]
 
 
-def sft_trainer(
-    config: SftConfig,
-    samples: Sequence[Encoded],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    folder: Path,
-    seed: int,
-    tracker: Tracker,
-) -> Trainer:
-    """Return a trainer with the mean loss over the answer tokens of a batch; its checkpoints go to `folder`."""
-    dataset = datasets.Dataset.from_list(
-        [
-            {"input_ids": sample.input_ids, "labels": [IGNORE_INDEX] * len(sample.prompt_ids) + sample.response_ids}
-            for sample in samples
-        ]
-    )
-    arguments = SFTConfig(
-        **_shared_arguments(config, len(samples), folder, seed),
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},  # the samples are tokenised already, as in the selection
-    )
-    trainer = _ScheduledSFTTrainer(
-        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, schedule=config.optimizer
-    )
-    observe(trainer, StageTracker(tracker, "sft"))
-    return trainer
+def _stage(trainer: Trainer) -> str:
+    return "dpo" if isinstance(trainer, DPOTrainer) else "sft"
 
 
 class _ScheduledSFTTrainer(ScheduledTrainer, SFTTrainer):  # type: ignore[misc]
@@ -102,9 +78,9 @@ class _TokenisedDPOTrainer(ScheduledTrainer, DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-def dpo_trainer(
-    config: DpoConfig,
-    pairs: Sequence[tuple[Encoded, Encoded]],
+def make_trainer(
+    config: SftConfig | DpoConfig,
+    answers: Sequence[Sequence[Encoded]],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -112,40 +88,47 @@ def dpo_trainer(
     seed: int,
     tracker: Tracker,
 ) -> Trainer:
-    """Return a DPO trainer (Rafailov et al., arXiv 2305.18290, eq. 7) with the initial `model` as its reference.
+    """Return the trainer of SFT or DPO; its checkpoints go to `folder`.
 
-    The log-probabilities of the reference are computed here, before the first step, so no second model is needed.
+    The loss of SFT is the mean over the answer tokens of a batch. DPO (Rafailov et al., arXiv 2305.18290, eq. 7) has
+    the initial `model` as its reference, whose log-probabilities are computed here, so no second model is needed.
 
     Args:
-        config: Settings of DPO.
-        pairs: Chosen and rejected answer to the same prompt.
+        config: Settings of SFT or DPO.
+        answers: Encoded answers of every sample: one for SFT; the chosen and the rejected one for DPO.
         model: Model to train.
         tokenizer: Tokenizer of the model.
         folder: Folder of the checkpoints.
-        seed: Seed of the order of the pairs.
+        seed: Seed of the order of the samples.
         tracker: Tracker of the metrics.
     """
-    datasets.disable_progress_bars()
-    dataset = datasets.Dataset.from_list(
-        [
-            {"prompt_ids": chosen.prompt_ids, "chosen_ids": chosen.response_ids, "rejected_ids": rejected.response_ids}
-            for chosen, rejected in pairs
+    shared = _shared_arguments(config, len(answers), folder, seed=seed)
+    arguments: SFTConfig | DPOConfig
+    if isinstance(config, SftConfig):
+        trainer_class: Any = _ScheduledSFTTrainer
+        rows = [
+            {"input_ids": answer.input_ids, "labels": [IGNORE_INDEX] * len(answer.prompt_ids) + answer.response_ids}
+            for (answer,) in answers
         ]
-    )
-    arguments = DPOConfig(
-        **_shared_arguments(config, len(pairs), folder, seed),
-        beta=config.beta,
-        loss_type=["sigmoid"],
-        precompute_ref_log_probs=True,
-    )
-    trainer = _TokenisedDPOTrainer(
+        # The samples are tokenised already, as in the selection.
+        arguments = SFTConfig(**shared, packing=False, dataset_kwargs={"skip_prepare_dataset": True})
+    else:
+        trainer_class = _TokenisedDPOTrainer
+        datasets.disable_progress_bars()
+        rows = [
+            {"prompt_ids": chosen.prompt_ids, "chosen_ids": chosen.response_ids, "rejected_ids": rejected.response_ids}
+            for chosen, rejected in answers
+        ]
+        arguments = DPOConfig(**shared, beta=config.beta, loss_type=["sigmoid"], precompute_ref_log_probs=True)
+    dataset = datasets.Dataset.from_list(rows)
+    trainer: Trainer = trainer_class(
         model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, schedule=config.optimizer
     )
-    observe(trainer, StageTracker(tracker, "dpo"))
+    observe(trainer, StageTracker(tracker, _stage(trainer)))
     return trainer
 
 
-def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: Path, seed: int) -> dict[str, Any]:
+def _shared_arguments(config: SftConfig | DpoConfig, num_samples: int, folder: Path, *, seed: int) -> dict[str, Any]:
     num_steps = -(-num_samples // config.batch_size) * config.epochs
     return training_arguments(
         config.optimizer,

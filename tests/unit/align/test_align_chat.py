@@ -164,14 +164,14 @@ def test_alignment_keys_import_neither_torch_nor_transformers() -> None:
     """The fingerprints equal the ones of earlier versions, which old stores have."""
     code = (
         "import sys\n"
-        "from mixcpt.align.keys import dpo_key, selection_key, sft_key\n"
+        "from mixcpt.align.keys import finetuning_key, selection_key\n"
         "from mixcpt.config import DpoConfig, SelectionConfig, SftConfig\n"
         "from mixcpt.store.artifacts import ArtifactRef\n"
         "from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef\n"
         "ref, base = ArtifactRef('corpus', 'f', 'd', 'p'), ModelRef('b', str(CLOSED_WORLD_PATH), 'x')\n"
         "print(selection_key(SelectionConfig(), ref, base, '', seed=0).fingerprint)\n"
-        "print(sft_key(SftConfig(), ref, base, 'plain', seed=0).fingerprint)\n"
-        "print(dpo_key(DpoConfig(), ref, base, 'plain', seed=0).fingerprint)\n"
+        "print(finetuning_key(SftConfig(), ref, base, 'plain', seed=0).fingerprint)\n"
+        "print(finetuning_key(DpoConfig(), ref, base, 'plain', seed=0).fingerprint)\n"
         "print(sorted({'torch', 'transformers'} & sys.modules.keys()))\n"
     )
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from mixcpt.align.chat import Encoded, encode_chat, load_chat_tokenizer
-from mixcpt.align.finetune import dpo, sft
+from mixcpt.align.finetune import finetune
 from mixcpt.config import DpoConfig, OptimizerConfig, SftConfig
 from mixcpt.errors import DataError, ModelError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
@@ -64,12 +64,12 @@ def make_selection(store: ArtifactStore, pairs: list[tuple[str, str, str]] = PAI
 
 def run_sft(store: ArtifactStore, model: ModelRef, config: SftConfig = SFT, **options: Any) -> ArtifactRef:
     options = {"tracker": NullTracker(), "selection": make_selection(store), "chat_template": "", "seed": 0, **options}
-    return sft(config, options.pop("selection"), model, options.pop("chat_template"), store=store, **options)
+    return finetune(config, options.pop("selection"), model, options.pop("chat_template"), store=store, **options)
 
 
 def run_dpo(store: ArtifactStore, model: ModelRef, config: DpoConfig = DPO, **options: Any) -> ArtifactRef:
     options = {"tracker": NullTracker(), "selection": make_selection(store), "chat_template": "", "seed": 0, **options}
-    return dpo(config, options.pop("selection"), model, options.pop("chat_template"), store=store, **options)
+    return finetune(config, options.pop("selection"), model, options.pop("chat_template"), store=store, **options)
 
 
 def log_probabilities(model: Any, sample: Encoded) -> torch.Tensor:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mixcpt.align.strategies import rank
+from mixcpt.align.selection import rank
 
 PLAIN = np.array([1.0, 5.0, 2.0, 6.0, 3.0, 7.0])
 CHAT = np.array([1.5, 9.0, 4.0, 5.0, 2.0, 8.0])

@@ -11,7 +11,7 @@ from huggingface_hub.utils import _telemetry
 from trl import DPOConfig, SFTConfig
 
 from mixcpt.align.chat import encode_chat, load_chat_tokenizer
-from mixcpt.align.trl_adapter import dpo_trainer, sft_trainer, stage_history, stage_metrics
+from mixcpt.align.trl_adapter import make_trainer, stage_history, stage_metrics
 from mixcpt.config import DpoConfig, OptimizerConfig, SftConfig
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import NullTracker
@@ -49,8 +49,8 @@ def test_trl_config_has_the_fields_that_we_set(config: type, names: set[str]) ->
 def test_trl_sft_takes_our_tokens_and_labels_as_they_are(tiny_model: ModelRef, tmp_path: Path) -> None:
     tokenizer = load_chat_tokenizer(tiny_model, "")
     samples = [encode_chat(tokenizer, QUESTION, text) for text in ("Alda .", "Alda keeps the fox .")]
-    trainer = sft_trainer(
-        SftConfig(batch_size=2), samples, load_model(tiny_model), tokenizer,
+    trainer = make_trainer(
+        SftConfig(batch_size=2), [[sample] for sample in samples], load_model(tiny_model), tokenizer,
         folder=tmp_path, seed=0, tracker=NullTracker(),
     )  # fmt: skip
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(2)])
@@ -68,7 +68,7 @@ def test_trl_sft_takes_our_tokens_and_labels_as_they_are(tiny_model: ModelRef, t
 def test_trl_dpo_takes_our_tokens_and_measures_the_reference_first(tiny_model: ModelRef, tmp_path: Path) -> None:
     tokenizer = load_chat_tokenizer(tiny_model, "")
     pair = (encode_chat(tokenizer, QUESTION, "Alda ."), encode_chat(tokenizer, QUESTION, "the river"))
-    trainer = dpo_trainer(
+    trainer = make_trainer(
         DpoConfig(batch_size=1, beta=0.3), [pair], load_model(tiny_model), tokenizer,
         folder=tmp_path, seed=0, tracker=NullTracker(),
     )  # fmt: skip
@@ -89,22 +89,19 @@ def test_trl_takes_its_steps_at_our_rates(tiny_model: ModelRef, tmp_path: Path, 
     settings = OptimizerConfig(learning_rate=1e-3, schedule="wsd", warmup_fraction=0.25, decay_fraction=0.5)
     options: dict[str, Any] = {"folder": tmp_path, "seed": 0, "tracker": NullTracker()}
     model = load_model(tiny_model)
-    if stage == "sft":
-        samples = [chosen for chosen, _ in pairs]
-        trainer = sft_trainer(
-            SftConfig(optimizer=settings, batch_size=1, epochs=1), samples, model, tokenizer, **options
-        )
-    else:
-        trainer = dpo_trainer(DpoConfig(optimizer=settings, batch_size=1, epochs=1), pairs, model, tokenizer, **options)
+    config_class = SftConfig if stage == "sft" else DpoConfig
+    answers = [[chosen] for chosen, _ in pairs] if stage == "sft" else pairs
+    config = config_class(optimizer=settings, batch_size=1, epochs=1)
+    trainer = make_trainer(config, answers, model, tokenizer, **options)
     trainer.train()
-    rates = [entry[f"{stage}/learning_rate"] for entry in stage_history(trainer, stage)]
+    rates = [entry[f"{stage}/learning_rate"] for entry in stage_history(trainer)]
     assert rates == pytest.approx([1e-3 * rate_factor(step, 8, settings) for step in range(8)])
 
 
 def test_trl_trainers_send_no_telemetry(tiny_model: ModelRef, tmp_path: Path, telemetry_allowed: None) -> None:
     tokenizer = load_chat_tokenizer(tiny_model, "")
-    sft_trainer(
-        SftConfig(), [encode_chat(tokenizer, QUESTION, "Alda .")], load_model(tiny_model), tokenizer,
+    make_trainer(
+        SftConfig(), [[encode_chat(tokenizer, QUESTION, "Alda .")]], load_model(tiny_model), tokenizer,
         folder=tmp_path, seed=0, tracker=NullTracker(),
     )  # fmt: skip
     assert _telemetry._TELEMETRY_QUEUE.empty()
