@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -78,17 +79,25 @@ def this_machine(runtime: RuntimeConfig, precision: str, *, kind: Literal["any",
     import torch
 
     if kind == "any" and torch.cuda.is_available():
-        return _gpu(runtime, precision)
-    threads = runtime.num_threads or torch.get_num_threads()
-    fp32_flops = _matrix_flops(torch.float32, threads)
+        properties = torch.cuda.get_device_properties(0)
+        name, memory_bytes, utilisation = properties.name, properties.total_memory, GPU_UTILISATION
+        full_name = name.lower().replace(" ", "")
+        sheet = next((sheet for key, sheet in DEVICES.items() if key.partition("-")[0] in full_name), None)
+        bytes_per_second = sheet.gb_per_second * 1e9 if sheet else 1e12
+        measure_flops = partial(_matrix_flops, threads=0, device="cuda", size=4096)
+    else:
+        name, memory_bytes, utilisation = "cpu", ram_bytes() // runtime.num_processes, CPU_UTILISATION
+        bytes_per_second = _copy_speed()
+        measure_flops = partial(_matrix_flops, threads=runtime.num_threads or torch.get_num_threads())
+    fp32_flops = measure_flops(torch.float32)
     return Device(
-        name="cpu",
+        name=name,
         count=runtime.num_processes,
-        memory_bytes=ram_bytes() // runtime.num_processes,
-        peak_flops=_matrix_flops(torch.bfloat16, threads) if precision == "bf16" else fp32_flops,
+        memory_bytes=memory_bytes,
+        peak_flops=measure_flops(torch.bfloat16) if precision == "bf16" else fp32_flops,
         fp32_flops=fp32_flops,
-        bytes_per_second=_copy_speed(),
-        utilisation=CPU_UTILISATION,
+        bytes_per_second=bytes_per_second,
+        utilisation=utilisation,
         is_here=True,
     )
 
@@ -110,27 +119,7 @@ def free_disk_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _gpu(runtime: RuntimeConfig, precision: str) -> Device:
-    import torch
-
-    properties = torch.cuda.get_device_properties(0)
-    full_name = properties.name.lower().replace(" ", "")
-    sheet = next((sheet for name, sheet in DEVICES.items() if name.partition("-")[0] in full_name), None)
-    fp32_flops = _matrix_flops(torch.float32, 0, device="cuda", size=4096)
-    peak_flops = _matrix_flops(torch.bfloat16, 0, device="cuda", size=4096) if precision == "bf16" else fp32_flops
-    return Device(
-        name=properties.name,
-        count=runtime.num_processes,
-        memory_bytes=properties.total_memory,
-        peak_flops=peak_flops,
-        fp32_flops=fp32_flops,
-        bytes_per_second=sheet.gb_per_second * 1e9 if sheet else 1e12,
-        utilisation=GPU_UTILISATION,
-        is_here=True,
-    )
-
-
-def _matrix_flops(dtype: "torch.dtype", threads: int, *, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
+def _matrix_flops(dtype: "torch.dtype", *, threads: int, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
     """Measure square matrix products and return the operations per second of the fastest; others may slow it down."""
     import torch
 

@@ -1,26 +1,39 @@
-"""A dry run: the stages of a small run, measured in processes of their own, as in a real run."""
+"""A dry run: the stages of a run with few records, steps and questions, measured in processes of their own."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, AlignConfig, CurationConfig, EvaluateConfig, FilesSource, RetentionConfig
+from mixcpt.curation.records import TEXT_NAMES
 from mixcpt.errors import MixcptError
 from mixcpt.evaluate.summary import EvaluationSummary
-from mixcpt.planning.load import Adapting, Load
-from mixcpt.planning.slices import SHORT_QUESTIONS, dry_run_config, limit_questions
+from mixcpt.planning.load import Load
+from mixcpt.planning.samples import Sample
 from mixcpt.process.supervisor import follow, log_tail
+from mixcpt.records.run import Adapting
 from mixcpt.stages.chain import EVALUATE, alignment_jobs, curation_job, evaluation_job, pretraining_jobs, preview_jobs
 from mixcpt.stages.jobs import Batch, Failed, Finished, Job, Output, Started, read_events
-from mixcpt.stages.launching import worker_process
+from mixcpt.stages.launching import end_idle_workers, worker_process
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.spool import Measurement, Spool
 
 _TICK_SECONDS = 0.2
+_PRETRAINING_STEPS = 8
+"""Optimizer steps per phase of pre-training; the first one is not timed."""
+_ALIGNMENT_STEPS = 4
+_MAX_ACCUMULATION = 2
+"""Maximum number of micro-batches per step; more take longer and measure nothing new."""
+_QUESTIONS = 64
+"""Maximum number of questions per task."""
+_SHORT_QUESTIONS = 2
+"""Maximum number of questions per task in the evaluations that measure one-time costs."""
 COLD_EVALUATION = f"{EVALUATE}cold"
 """Job of the first evaluation in its process, which imports libraries; it has very few questions."""
 SHORT_EVALUATION = f"{EVALUATE}short"
@@ -64,12 +77,13 @@ def run_dry_run(load: Load, on_stage: OnStage = lambda stage: None) -> DryRun:
     Raises:
         MixcptError: If a stage fails.
     """
-    with TemporaryDirectory(prefix="mixcpt-plan-") as folder:
+    with TemporaryDirectory(prefix="mixcpt-plan-") as folder, ExitStack() as stack:
+        stack.callback(end_idle_workers)  # their log is in the folder
         config = dry_run_config(load.config, load.samples, Path(folder))
         adapting = Adapting(config, load.base)
         corpus, trained = Output("curate"), Output("pretrain", as_model=True)
         *preparing, training = pretraining_jobs(adapting, corpus)
-        runner = _Runner(config, on_stage, temporary=Path(folder) / "temporary")
+        runner = _Runner(config, on_stage)
         if config.runtime.is_distributed:
             runner.run([curation_job(config), *preparing])
             runner.run([training], distributed=True)
@@ -83,7 +97,7 @@ def run_dry_run(load: Load, on_stage: OnStage = lambda stage: None) -> DryRun:
 def _evaluation_jobs(adapting: Adapting, trained: Output) -> list[Job]:
     """Return two evaluations with very few questions, and the evaluations of the base and the trained model."""
     corpus = Output("curate")
-    few_questions = limit_questions(adapting.config.evaluate, SHORT_QUESTIONS)
+    few_questions = _limit_questions(adapting.config.evaluate, _SHORT_QUESTIONS)
     short = Adapting(adapting.config.model_copy(update={"evaluate": few_questions}), adapting.base)
     return [
         evaluation_job(short, corpus, COLD_EVALUATION.removeprefix(EVALUATE), adapting.base),
@@ -96,24 +110,20 @@ def _evaluation_jobs(adapting: Adapting, trained: Output) -> list[Job]:
 class _Runner:
     """Runs batches of jobs and collects the measurements of their stages."""
 
-    def __init__(self, config: AdaptConfig, on_stage: OnStage, *, temporary: Path) -> None:
-        """Create the folder for the temporary files of the workers, which some libraries do not remove."""
+    def __init__(self, config: AdaptConfig, on_stage: OnStage) -> None:
+        self.refs: dict[str, ArtifactRef] = {}
         self.stages: dict[str, MeasuredStage] = {}
-        self._config = config
-        self._on_stage = on_stage
-        self._variables = {"TMPDIR": str(temporary)}
-        temporary.mkdir()
-        self._refs: dict[str, ArtifactRef] = {}
+        self.on_stage = on_stage
+        self._runtime = config.runtime
 
     def run(self, jobs: Sequence[Job], *, distributed: bool = False) -> None:
         """Run some jobs in one process, or with `distributed` in as many as the settings say."""
         if not jobs:
             return
-        runtime = self._config.runtime
-        batch = Batch.in_store(tuple(job.resolve(self._refs) for job in jobs), Path(runtime.store))
+        batch = Batch.in_store(tuple(job.resolve(self.refs) for job in jobs), Path(self._runtime.store))
         batch.write()
-        watch = _Watch(batch, self._on_stage)
-        with worker_process(batch, runtime, distributed=distributed, variables=self._variables) as process:
+        watch = _Watch(batch, self)
+        with worker_process(batch, self._runtime, distributed=distributed) as process:
             code = follow(process, on_tick=watch.tick, tick_seconds=_TICK_SECONDS)
         if watch.failure:
             error = watch.failure.to_error()
@@ -121,19 +131,15 @@ class _Runner:
         if code:
             problem = f"the process of the dry run ended with code {code}\n{log_tail(batch.log)}"
             raise MixcptError(problem, "plan without it: --no-dry-run")
-        self._refs |= watch.refs
-        self.stages |= watch.stages
 
 
 class _Watch:
-    """Follows a worker process and measures its stages."""
+    """Follows a worker process and adds its artifacts and measurements to a runner."""
 
-    def __init__(self, batch: Batch, on_stage: OnStage) -> None:
-        self.refs: dict[str, ArtifactRef] = {}
-        self.stages: dict[str, MeasuredStage] = {}
+    def __init__(self, batch: Batch, runner: _Runner) -> None:
         self.failure: Failed | None = None
         self._batch = batch
-        self._on_stage = on_stage
+        self._runner = runner
         self._offset = 0
         self._last_end = time.time()
         self._spool: Spool | None = None
@@ -145,10 +151,10 @@ class _Watch:
             match event:
                 case Started(job=name, spool=spool):
                     self._spool = Spool(spool)
-                    self._on_stage(name)
+                    self._runner.on_stage(name)
                 case Finished(job=name, ref=ref):
-                    self.refs[name] = ref
-                    self.stages[name] = self._measure(ref)
+                    self._runner.refs[name] = ref
+                    self._runner.stages[name] = self._measure(ref)
                 case Failed():
                     self.failure = event
 
@@ -176,3 +182,60 @@ def _step_seconds(measurements: Sequence[Measurement]) -> tuple[float, ...]:
     step_seconds = [values["train/seconds"] for values in metrics if "train/seconds" in values]
     times = [measurement.time_seconds for measurement in measurements]
     return tuple(step_seconds[1:] or step_seconds or [later - earlier for earlier, later in pairwise(times)])
+
+
+def dry_run_config(config: AdaptConfig, samples: Sequence[Sample], folder: Path) -> AdaptConfig:
+    """Write the samples below a folder and return the settings of the dry run, whose store is in the same folder."""
+    num_phases = len({stream.phase for stream in config.pretrain.method.streams()})
+    micro_batch_rows = config.pretrain.micro_batch_rows * config.runtime.num_processes
+    batch_rows = min(config.pretrain.batch_rows, micro_batch_rows * _MAX_ACCUMULATION)
+    max_tokens = _PRETRAINING_STEPS * num_phases * batch_rows * config.mixture.row_tokens
+    mixture = {"total_tokens": min(config.mixture.total_tokens, max_tokens)}
+    pretrain = {"batch_rows": batch_rows, "log_steps": 1, "retention": RetentionConfig()}
+    return config.model_copy(
+        update={
+            # the samples contain no held-out documents, so others have to be held out
+            "data_seed": config.data_seed + 1,
+            "curation": _write_sources(config.curation, samples, folder / "sources"),
+            "mixture": config.mixture.model_copy(update=mixture),
+            "pretrain": config.pretrain.model_copy(update=pretrain),
+            "align": _few_samples(config.align),
+            "evaluate": _limit_questions(config.evaluate, _QUESTIONS),
+            "runtime": config.runtime.model_copy(update={"store": str(folder / "store")}),
+        }
+    )
+
+
+def _limit_questions(config: EvaluateConfig, limit: int) -> EvaluateConfig:
+    """Return the evaluation with at most `limit` questions per task, and at most one batch."""
+    tasks = tuple(
+        task.model_copy(update={"limit": min(task.limit or limit, limit, config.batch_size)}) for task in config.tasks
+    )
+    return config.model_copy(update={"tasks": tasks})
+
+
+def _few_samples(config: AlignConfig) -> AlignConfig:
+    """Return alignment with few steps of one epoch; selection still scores as many candidates as the samples have."""
+    selection, one_epoch = config.selection, {"epochs": 1}
+    few = {
+        "num_instructions": min(selection.num_instructions, _ALIGNMENT_STEPS * config.sft.batch_size),
+        "num_preferences": min(selection.num_preferences, _ALIGNMENT_STEPS * config.dpo.batch_size),
+    }
+    return AlignConfig(
+        selection=selection.model_copy(update=few),
+        sft=config.sft.model_copy(update=one_epoch),
+        dpo=config.dpo.model_copy(update=one_epoch),
+    )
+
+
+def _write_sources(config: CurationConfig, samples: Sequence[Sample], folder: Path) -> CurationConfig:
+    """Write each sample to a file of its own and return the settings of curation for these files."""
+    folder.mkdir(parents=True)
+    sources = []
+    for sample in samples:
+        path = folder / f"{sample.name}.jsonl"
+        names = TEXT_NAMES[sample.pool]
+        rows = ({"id": record.id, **dict(zip(names, record.texts, strict=True))} for record in sample.records)
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        sources.append(FilesSource(name=sample.name, pool=sample.pool, paths=(str(path),)))
+    return config.model_copy(update={"sources": tuple(sources)})

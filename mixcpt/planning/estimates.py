@@ -1,7 +1,6 @@
 """Estimates operations, time, memory and disk of every stage by formulas, from the load of a run and its device."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 from mixcpt.distill.teacher_cache import cache_bytes
 from mixcpt.planning.load import Load
@@ -53,35 +52,31 @@ def estimate_stages(load: Load, device: Device) -> tuple[StagePlan, ...]:
 def estimate_memory(load: Load, device: Device) -> tuple[Memory, ...]:
     """Return the peak memory of the stages that train; pre-training is the first."""
     config, alignment = load.config, load.alignment
-    memory = [
-        pretraining_memory(
-            load.student,
-            load.student_activations,
-            config.pretrain,
-            row_tokens=config.mixture.row_tokens,
-            student_rows_per_row=load.workload.student_rows_per_row,
-            sharing=Sharing.of(config.runtime, DEVICES_PER_HOST),
-            device=device_kind(device),
-        )
-    ]
-    if alignment and alignment.sft:
-        memory.append(_alignment_memory(load, device, "sft", longest_tokens=alignment.sft.longest_tokens))
-    if alignment and alignment.dpo:
-        memory.append(_alignment_memory(load, device, "dpo", longest_tokens=alignment.dpo.longest_tokens))
-    return tuple(memory)
-
-
-def _alignment_memory(load: Load, device: Device, stage: Literal["sft", "dpo"], *, longest_tokens: int) -> Memory:
-    return alignment_memory(
-        stage,
-        load.full_model,
-        load.full_model_activations,
-        load.config.align.sft if stage == "sft" else load.config.align.dpo,
-        longest_tokens=longest_tokens,
-        row_tokens=load.config.mixture.row_tokens,
-        scored_tokens=load.alignment.candidate_tokens if load.alignment else 0,
+    pretraining = pretraining_memory(
+        load.student,
+        load.student_activations,
+        config.pretrain,
+        row_tokens=config.mixture.row_tokens,
+        student_rows_per_row=load.workload.student_rows_per_row,
+        sharing=Sharing.of(config.runtime, DEVICES_PER_HOST),
         device=device_kind(device),
     )
+    if alignment is None:
+        return (pretraining,)
+    stages = (
+        alignment_memory(
+            stage,
+            load.full_model,
+            load.full_model_activations,
+            config.align.sft if stage == "sft" else config.align.dpo,
+            longest_tokens=stage_load.longest_tokens,
+            row_tokens=config.mixture.row_tokens,
+            scored_tokens=alignment.candidate_tokens,
+            device=device_kind(device),
+        )
+        for stage, stage_load in alignment.stages.items()
+    )
+    return (pretraining, *stages)
 
 
 def estimate_disk(load: Load, free_bytes: int) -> Disk:
@@ -90,8 +85,7 @@ def estimate_disk(load: Load, free_bytes: int) -> Disk:
     weights = shape.num_base * 4
     trained_weights = shape.num_trained * 4 if config.pretrain.scope.kind == "lora" else weights
     checkpoint = trained_weights + optimizer_bytes(shape, config.pretrain.optimizer.state)
-    alignment_stages = (load.alignment.sft, load.alignment.dpo) if load.alignment else ()
-    num_alignment_stages = sum(stage is not None for stage in alignment_stages)
+    num_alignment_stages = len(load.alignment.stages) if load.alignment else 0
     alignment_checkpoint = weights + 8 * shape.num_base if num_alignment_stages else 0
     return Disk(
         mixture=load.workload.tokens * _MIXTURE_BYTES_PER_TOKEN,
@@ -204,9 +198,7 @@ def _alignment(load: Load, device: Device) -> Iterator[StagePlan]:
     rendering_seconds = alignment.num_candidates * _CANDIDATE_SECONDS
     yield StagePlan(stage="selection", seconds=rendering_seconds + scoring_flops / speed, student_flops=scoring_flops)
     peaks = {memory.stage: memory.total for memory in estimate_memory(load, device)}
-    for stage, stage_load in (("sft", alignment.sft), ("dpo", alignment.dpo)):
-        if stage_load is None:
-            continue
+    for stage, stage_load in alignment.stages.items():
         student_flops = 3 * forward_flops * stage_load.tokens
         # DPO runs the reference model once per sample, SFT has none
         num_epochs = load.config.align.dpo.epochs

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from statistics import fmean
 
+import torch
+
 from mixcpt.planning.dry_run import COLD_EVALUATION, SHORT_EVALUATION, DryRun, MeasuredStage
 from mixcpt.planning.estimates import data_bytes, device_kind, num_checkpoints, probing_flops
 from mixcpt.planning.load import Load
@@ -64,8 +66,6 @@ def _stage(estimate: StagePlan, load: Load, dry_run: DryRun) -> StagePlan:
 
 def _extra_data_bytes(load: Load, dry_run: DryRun) -> int:
     """Return the bytes of the rows that the run has more than the dry run, if they share the memory of the model."""
-    import torch
-
     if torch.cuda.is_available():
         return 0
     return max(0, data_bytes(load.workload.tokens) - data_bytes(dry_run.config.mixture.total_tokens))
@@ -120,10 +120,7 @@ def _evaluation_seconds(role: str, load: Load, dry_run: DryRun) -> float:
     num_measured = sum(measured.items.values())
     task_share = len(measured.items) / max(len(short.items), 1)  # the open-book evaluation has fewer tasks
     once = min(short.seconds * task_share, measured.seconds)
-    imports = max(cold.seconds - short.seconds, 0.0) if _is_first_in_process(role) else 0.0
+    # with a GPU, each batch has a process of its own
+    is_first_in_process = role == "base" or (role == "pretrained" and bool(usable_devices()))
+    imports = max(cold.seconds - short.seconds, 0.0) if is_first_in_process else 0.0
     return imports + once + (measured.seconds - once) * num_items / max(num_measured, 1)
-
-
-def _is_first_in_process(role: str) -> bool:
-    """Return whether an evaluation is the first one of its process; with a GPU, each batch has a process of its own."""
-    return role == "base" or (role == "pretrained" and bool(usable_devices()))

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -12,7 +12,7 @@ from pyarrow import dataset
 from mixcpt.config import CurationConfig, Pool
 from mixcpt.curation.corpus_report import CorpusReport
 from mixcpt.curation.records import TEXT_NAMES, Defect, Record
-from mixcpt.curation.sources import OpenSource
+from mixcpt.curation.sources import OpenSource, open_sources
 from mixcpt.curation.steps import MinLength, Normalise, Step, run_steps
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -38,7 +38,6 @@ class Sample:
     name: str
     pool: Pool
     records: tuple[Record, ...]
-    """Records of the sample."""
     num_records: int
     """Number of all records of the source, without held-out ones."""
     num_bytes: int
@@ -59,13 +58,13 @@ class Sample:
         return self.num_bytes / sample_bytes if sample_bytes else 0.0
 
 
-def sample_sources(config: CurationConfig, sources: Sequence[OpenSource]) -> list[Sample]:
+def sample_sources(config: CurationConfig) -> list[Sample]:
     """Return a random sample per source.
 
     Duplicates are not removed, and only the fraction of held-out documents is known, so figures that depend on them are
     estimates until the corpus is published.
     """
-    return [_sample(config, source) for source in sources]
+    return [_sample(config, source) for source in open_sources(config)]
 
 
 def sample_corpus(corpus: ArtifactRef) -> list[Sample]:

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixcpt.records.plan import Plan, StagePlan
+from mixcpt.records.plan import Plan
 from mixcpt.report.words import MISSING, count, duration, magnitude, percent, size
 
 _PARTS = {
@@ -46,20 +46,16 @@ def _sources(plan: Plan) -> Table:
 def _stages(plan: Plan) -> Table:
     table = _table("Stages", "stage", "rows", "steps", "tokens", "student", "teacher", "time", "peak memory")
     for stage in plan.stages:
-        table.add_row(stage.stage, *_stage_cells(stage))
+        numbers = [count(value) if value else MISSING for value in (stage.rows, stage.steps, stage.tokens)]
+        flops = [magnitude(value, "FLOP") if value else MISSING for value in (stage.student_flops, stage.teacher_flops)]
+        peak_memory = size(stage.peak_memory_bytes) if stage.peak_memory_bytes else MISSING
+        table.add_row(stage.stage, *numbers, *flops, duration(stage.seconds), peak_memory)
     table.add_row("start of processes", *[MISSING] * 5, duration(plan.start_seconds), MISSING, end_section=True)
     tokens = count(sum(stage.tokens for stage in plan.stages))
     student = magnitude(sum(stage.student_flops for stage in plan.stages), "FLOP")
     teacher = magnitude(sum(stage.teacher_flops for stage in plan.stages), "FLOP")
     table.add_row("total", "", "", tokens, student, teacher, duration(plan.seconds), "", style="bold")
     return table
-
-
-def _stage_cells(stage: StagePlan) -> list[str]:
-    numbers = [count(value) if value else MISSING for value in (stage.rows, stage.steps, stage.tokens)]
-    flops = [magnitude(value, "FLOP") if value else MISSING for value in (stage.student_flops, stage.teacher_flops)]
-    peak_memory = size(stage.peak_memory_bytes) if stage.peak_memory_bytes else MISSING
-    return [*numbers, *flops, duration(stage.seconds), peak_memory]
 
 
 def _memory(plan: Plan) -> Table:

@@ -4,12 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mixcpt.config import AdaptConfig, Form, StreamConfig
-from mixcpt.curation.records import TEXT_NAMES, Record
+from mixcpt.curation.records import TEXT_NAMES
 from mixcpt.mixture.account import MixtureAccount, StreamAccount
 from mixcpt.mixture.mined import compose
 from mixcpt.mixture.pairs import write_pairs
@@ -79,26 +80,23 @@ class _TokenCount:
     """Tokens of one source in one form."""
 
     sample: Sample
-    """Sample of the source."""
     sample_tokens: int
-    """Tokens of the sample."""
-    unique_tokens: int
-    """Estimated tokens of the whole source."""
+
+    @cached_property
+    def unique_tokens(self) -> int:
+        """Estimated tokens of the whole source."""
+        return round(self.sample_tokens * self.sample.scale)
 
 
 def workload_of_mixture(config: AdaptConfig, mixture: ArtifactRef) -> Workload:
     """Return the exact workload of a published mixture."""
     account = MixtureAccount.read(mixture.directory)
     settings = config.pretrain.method.streams()
-    streams = tuple(
-        _stored_stream(stream, stream_account, account.row_tokens)
-        for stream, stream_account in zip(settings, account.streams, strict=True)
-    )
+    pairs = zip(settings, account.streams, strict=True)
+    streams = tuple(_stored_stream(stream, stored, account.row_tokens) for stream, stored in pairs)
     cached_tokens = {}
-    for stream_account in account.streams:
-        cached_tokens.update(
-            {(source.name, stream_account.form): source.unique_tokens for source in stream_account.sources}
-        )
+    for stored in account.streams:
+        cached_tokens.update({(source.name, stored.form): source.unique_tokens for source in stored.sources})
     return Workload(
         sources=tuple(
             SourceShare(
@@ -188,14 +186,9 @@ def _count_texts(
         form = recipe.form if sample.pool == "domain" else "text"
         if (sample.name, form) not in counts:
             tokens = _num_tokens(config, sample, form, tokenizer)
-            counts[sample.name, form] = _scaled(sample, tokens)
+            counts[sample.name, form] = _TokenCount(sample=sample, sample_tokens=tokens)
         sources.append(counts[sample.name, form])
     return sources
-
-
-def _scaled(sample: Sample, sample_tokens: int) -> _TokenCount:
-    unique_tokens = round(sample_tokens * sample.scale)
-    return _TokenCount(sample=sample, sample_tokens=sample_tokens, unique_tokens=unique_tokens)
 
 
 def _count_pairs(
@@ -228,19 +221,18 @@ def _count_pairs(
         teacher_tokens=rows * config.mixture.row_tokens,
         phase=recipe.phase,
     )
-    return load, [_scaled(sample, account.sources[sample.name].unique_tokens) for sample in samples]
+    unique_tokens = {name: source.unique_tokens for name, source in account.sources.items()}
+    return load, [_TokenCount(sample=sample, sample_tokens=unique_tokens[sample.name]) for sample in samples]
 
 
 def _num_tokens(config: AdaptConfig, sample: Sample, form: Form, tokenizer: TextTokenizer) -> int:
     """Return the number of tokens of a sample in a form."""
-    texts = [unify(_fields(record), sample.pool, config.mixture) for record in sample.records]
+    names = TEXT_NAMES[sample.pool]
+    records = (dict(zip(names, record.texts, strict=True)) for record in sample.records)
+    texts = [unify(record, sample.pool, config.mixture) for record in records]
     separator, seed = config.mixture.separator, config.seed
     texts = [PlainText(compose(text.text, form, separator, seed=seed), text.scored_from) for text in texts]
     return len(tokenizer(texts).tokens)
-
-
-def _fields(record: Record) -> dict[str, str]:
-    return dict(zip(TEXT_NAMES[record.pool], record.texts, strict=True))
 
 
 def _source_targets(recipe: StreamRecipe, sources: Sequence[_TokenCount]) -> dict[str, int]:
@@ -255,7 +247,8 @@ def _shares(counts: Mapping[tuple[str, Form], _TokenCount], tokens_read: Mapping
     """Return one share per source; a source in several forms is counted in the first of them."""
     first: dict[str, _TokenCount] = {}
     for (name, _), count in counts.items():
-        first.setdefault(name, count)
+        if name in tokens_read:
+            first.setdefault(name, count)
     return tuple(
         SourceShare(
             name=name,
@@ -265,5 +258,4 @@ def _shares(counts: Mapping[tuple[str, Form], _TokenCount], tokens_read: Mapping
             is_exact=count.sample.is_whole,
         )
         for name, count in first.items()
-        if name in tokens_read
     )

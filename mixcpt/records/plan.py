@@ -199,7 +199,6 @@ def plan_key(
         identity: Identity of the planned run, see `run_identity`.
         inputs: Digests of the artifacts that the plan is based on.
         device: Name of the device; empty for the device that the run itself uses.
-        num_devices: Number of devices.
         measured_at: Time of the request. Measurements are not reproducible, so each plan by command has its own key.
             Empty for the estimate that every run makes.
     """
@@ -219,12 +218,9 @@ def job_key(job: Job) -> StageKey:
 
 
 def save_plan(store: ArtifactStore, key: StageKey, make: Callable[[], Plan | None]) -> ArtifactRef:
-    """Publish the plan of a key, if the store has none, and return its reference.
+    """Make and publish the plan of a key, if the store has none, and return its reference.
 
-    Args:
-        store: Store to publish in.
-        key: Key of the plan.
-        make: Makes the plan if the store has none; if it returns None, the artifact is empty.
+    If `make` returns None, the artifact is empty.
     """
 
     def write(folder: Path) -> dict[str, Any]:

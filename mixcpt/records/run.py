@@ -15,7 +15,7 @@ from mixcpt.config import AdaptConfig, RuntimeConfig, read_stored
 from mixcpt.errors import ConfigError
 from mixcpt.stages.chain import final_role, run_chain
 from mixcpt.stages.jobs import Job
-from mixcpt.stages.lookup import split_finished
+from mixcpt.stages.registry import split_finished
 from mixcpt.store.artifacts import RECORD, ArtifactRef, ArtifactStore, StageKey, read_object
 from mixcpt.store.fingerprint import canonical_json, fingerprint
 from mixcpt.store.models import ModelRef, resolve_model
@@ -25,7 +25,7 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 Record = TypeVar("Record", bound="JsonRecord")
 _KIND = "run"
 _VERSION = 1
-_adapter = cache(TypeAdapter)
+_adapter: Callable[[type], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 class JsonRecord:
@@ -81,7 +81,9 @@ class RunResult(JsonRecord):
 
 
 @dataclass(frozen=True)
-class _Adapting:
+class Adapting:
+    """Settings and base model, from which the jobs of a run follow."""
+
     config: AdaptConfig
     base: ModelRef
 
@@ -98,10 +100,7 @@ def deciding_settings(config: AdaptConfig) -> dict[str, Any]:
 def run_identity(config: AdaptConfig, base: ModelRef, corpus: str) -> str:
     """Return the fingerprint of a run, which is known before the run starts.
 
-    Args:
-        config: Settings of the run.
-        base: Base model.
-        corpus: Fingerprint of the corpus, which covers the content of the sources.
+    `corpus` is the fingerprint of the corpus, which covers the content of the sources.
     """
     return fingerprint({"settings": deciding_settings(config), "base": base.digest, "corpus": corpus})
 
@@ -193,7 +192,7 @@ def find_stored_run(config: AdaptConfig, base: ModelRef | None = None) -> RunRes
             raise _NotStored
         return results
 
-    adapting = _Adapting(config, base or resolve_model(config.base))
+    adapting = Adapting(config, base or resolve_model(config.base))
     try:
         chain = run_chain(adapting, find)
     except _NotStored:

@@ -18,6 +18,7 @@ class Catalogue:
     def __init__(self, store: ArtifactStore) -> None:
         self.refs = store.survey()
         self._records = {ref.fingerprint: ref.record for ref in self.refs}
+        self._places = {ref.fingerprint: place for place, ref in enumerate(self.refs)}
 
     def record(self, ref: ArtifactRef) -> Mapping[str, Any]:
         return self._records[ref.fingerprint]
@@ -59,10 +60,6 @@ class Catalogue:
         """Return the newest of some artifacts of equal content that is older than `ref`, or None."""
         place = self._places[ref.fingerprint]
         return next((equal for equal in reversed(equal_refs) if self._places[equal.fingerprint] < place), None)
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {ref.fingerprint: place for place, ref in enumerate(self.refs)}
 
     @cached_property
     def _by_digest(self) -> dict[str, list[ArtifactRef]]:

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import AdaptConfig, PretrainConfig
-from mixcpt.planning.dry_run import COLD_EVALUATION, SHORT_EVALUATION, DryRun, MeasuredStage
+from mixcpt.planning.dry_run import COLD_EVALUATION, SHORT_EVALUATION, DryRun, MeasuredStage, dry_run_config
 from mixcpt.planning.extrapolation import extrapolate, measured_memory, measured_start_seconds
 from mixcpt.planning.load import Load, count_load
-from mixcpt.planning.slices import dry_run_config
 from mixcpt.records.plan import Device, Memory, StagePlan
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import resolve_model

@@ -14,8 +14,16 @@ from mixcpt.config import (
     RuntimeConfig,
     SftConfig,
 )
-from mixcpt.planning.memory import Sharing, alignment_memory, optimizer_bytes, pretraining_memory
-from mixcpt.planning.shape import ActivationBytes, ModelShape, activation_bytes, model_shape
+from mixcpt.planning.memory import (
+    ActivationBytes,
+    ModelShape,
+    Sharing,
+    activation_bytes,
+    alignment_memory,
+    model_shape,
+    optimizer_bytes,
+    pretraining_memory,
+)
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef
 
 HIDDEN, INNER, LAYERS, VOCAB, HEADS, HEAD_SIZE = 192, 512, 4, 1935, 6, 32

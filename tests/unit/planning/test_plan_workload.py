@@ -123,11 +123,12 @@ def test_plan_of_pairs_counts_what_student_and_teacher_read_apart(tmp_path: Path
 def test_plan_of_alignment_counts_samples_steps_and_epochs(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"kind": "lssd"}, PoolWeights(domain=1, instructions=1, preferences=0))
     aligned = load(config, ArtifactStore(tmp_path / "store")).alignment
-    assert aligned is not None and aligned.sft is not None and aligned.dpo is None
+    assert aligned is not None and list(aligned.stages) == ["sft"]
     assert aligned.num_candidates == 40
-    assert aligned.sft.num_samples == 20
-    assert aligned.sft.steps == 3 * 2  # three epochs of 16 and 4
-    assert aligned.sft.tokens == pytest.approx(20 * 3 * aligned.candidate_tokens / 40 / 2, rel=0.02)  # both forms
+    sft = aligned.stages["sft"]
+    assert sft.num_samples == 20
+    assert sft.steps == 3 * 2  # three epochs of 16 and 4
+    assert sft.tokens == pytest.approx(20 * 3 * aligned.candidate_tokens / 40 / 2, rel=0.02)  # both forms
 
 
 def stream(rows: int, *, phase: int) -> StreamLoad:
