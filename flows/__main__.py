@@ -47,16 +47,16 @@ def run_demo(*paths: str) -> int:
 def run_compare(path: str) -> int:
     """Run one comparison."""
     from flows.compare import compare
-    from mixcpt.report.comparison.page import show
+    from mixcpt.report.comparison.page import show_comparison
 
     config = read_config(CompareConfig, path)
-    return with_prefect(config.runtime, lambda: show(compare(config), Path(config.runtime.store)))
+    return with_prefect(config.runtime, lambda: show_comparison(compare(config), Path(config.runtime.store)))
 
 
 def run_advise(path: str) -> int:
     """Run one search for a mixture."""
     from flows.advise import advise
-    from mixcpt.report.comparison.advice_page import show_advice
+    from mixcpt.report.comparison.advice import show_advice
 
     config = read_config(AdviseConfig, path)
     return with_prefect(config.runtime, lambda: show_advice(advise(config), Path(config.runtime.store)))

@@ -7,11 +7,10 @@ from mixcpt.config import AdaptConfig
 from mixcpt.records.run import RunResult, find_stored_run
 from mixcpt.stages.chain import final_role
 from mixcpt.stages.launching import prepare_workers
-from tasks.adaptation import Adaptation, open_adaptation, track
+from tasks.adaptation import Adaptation, assemble, open_adaptation, track
 from tasks.hooks import HOOKS
 from tasks.registry import register
 from tasks.reporting import prepare_report, publish
-from tasks.results import assemble
 from tasks.stages import align, curate, evaluate, pretrain, preview
 
 

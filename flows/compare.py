@@ -8,6 +8,7 @@ from mixcpt.records.comparison import Comparison
 from mixcpt.records.run import RunResult
 from tasks.comparison import (
     OpenComparison,
+    Trial,
     chosen_values,
     equal_lengths,
     open_comparison,
@@ -17,7 +18,6 @@ from tasks.comparison import (
     search_trials,
 )
 from tasks.hooks import HOOKS
-from tasks.trials import Trial
 
 
 @flow(name="compare", flow_run_name="{config.name}", **HOOKS)

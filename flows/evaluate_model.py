@@ -4,9 +4,8 @@ from prefect import flow
 
 from mixcpt.config import EvaluateModelConfig
 from mixcpt.evaluate import TaskDelta
-from tasks.any_model import evaluate_any, open_evaluation
 from tasks.hooks import HOOKS
-from tasks.stages import curate
+from tasks.stages import curate, evaluate_any, open_evaluation
 
 
 @flow(name="evaluate-model", flow_run_name="{config.name}: {config.model}", **HOOKS)

@@ -23,7 +23,7 @@ def run_locally(run: Callable[[], Sequence[RunResult]], runtime: RuntimeConfig, 
     def work() -> None:
         with _prefect_api(runtime):
             results = run()
-        from mixcpt.report.terminal import print_results
+        from mixcpt.report.page import print_results
 
         print_results(results, started)
 

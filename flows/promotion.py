@@ -8,7 +8,8 @@ from mixcpt.errors import ConfigError
 from mixcpt.records.run import find_maker
 from mixcpt.store.artifacts import ArtifactStore
 from tasks.adaptation import reopen_adaptation
-from tasks.champion import (
+from tasks.hooks import label_process
+from tasks.registry import (
     Registry,
     Version,
     find_version,
@@ -17,7 +18,6 @@ from tasks.champion import (
     record_rollback,
     run_smoke_test,
 )
-from tasks.hooks import label_process
 
 
 @flow(name="promote", flow_run_name="{config.model}", on_running=[label_process])

@@ -11,8 +11,8 @@ from flows.promotion import serve_version
 from mixcpt.config import Cause, ReadaptConfig
 from mixcpt.records.round import Judgement, Round
 from mixcpt.store.artifacts import ArtifactStore
-from tasks.champion import record_promotion
 from tasks.hooks import HOOKS
+from tasks.registry import record_promotion
 from tasks.rounds import (
     OpenRound,
     Verdict,

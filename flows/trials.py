@@ -6,9 +6,9 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from mixcpt.records.run import RunResult
+from tasks.comparison import Trial, run_trial
 from tasks.hooks import label_process
 from tasks.stage_groups import stage_groups_in_threads
-from tasks.trials import Trial, run_trial
 
 
 @flow(name="trials", flow_run_name="{purpose}", validate_parameters=False, on_running=[label_process])

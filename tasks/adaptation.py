@@ -1,12 +1,12 @@
-"""The state of an adaptation that its tasks share: settings, base model, identity and parent run in MLflow."""
+"""The state of an adaptation that its tasks share, with its parent run in MLflow, and the result of its run."""
 
 from dataclasses import dataclass, replace
 
 from mixcpt.config import AdaptConfig, RuntimeConfig
-from mixcpt.records.run import RunResult, run_identity
-from mixcpt.stages.chain import curation_job
+from mixcpt.records.run import RunResult, TrackingRef, run_identity
+from mixcpt.stages.chain import curation_job, final_role
 from mixcpt.stages.registry import find_stage
-from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
 from tasks.stage_runs import begin_parent, flow_run_tags
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
@@ -83,3 +83,21 @@ def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
     tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
     run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags=tags, params=params, parent=parent)
     return replace(adaptation, run_id=run_id or "")
+
+
+def assemble(
+    adaptation: Adaptation, refs: dict[str, ArtifactRef], evaluations: dict[str, ArtifactRef], version: str = ""
+) -> RunResult:
+    """Return the result of a run from its artifacts and evaluations by role."""
+    tracking = TrackingRef()
+    if adaptation.run_id:
+        mlflow = adaptation.tracking
+        tracking = TrackingRef(mlflow.place.uri, mlflow.experiment_id, adaptation.run_id, version)
+    return RunResult(
+        config=adaptation.config,
+        base=adaptation.base,
+        refs=refs,
+        final=final_role(refs),
+        evaluations=evaluations,
+        tracking=tracking,
+    )

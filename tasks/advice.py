@@ -1,8 +1,7 @@
 """Tasks of a search for mixture settings: draws points, learns from their results, and publishes record and page."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -14,8 +13,8 @@ from mixcpt.records.run import RunResult
 from mixcpt.report.comparison.advice import markdown_advice
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import resolve_model
-from tasks.tracking import Place, Tracking, forgiving, open_tracking
-from tasks.trials import Trial, begin_trials, selection_scores
+from tasks.comparison import Trial, begin_trials, finish_trials, selection_scores
+from tasks.tracking import Place, open_tracking
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -73,9 +72,8 @@ class Search:
     def _trial(self, point: "Point") -> Trial:
         name = {"name": f"{self.config.name}-{point.number}"}
         settings: AdaptConfig = self.config.adapt(point.params, split="selection").model_copy(update=name)
-        return Trial(
-            contender=str(point.number), value=point.params["learning_rate"], seed=self.config.seed, config=settings
-        )
+        value, seed = point.params["learning_rate"], self.config.seed
+        return Trial(contender=str(point.number), value=value, seed=seed, config=settings)
 
 
 def begin_search(config: AdviseConfig) -> Search:
@@ -90,26 +88,22 @@ def begin_search(config: AdviseConfig) -> Search:
 @task(name="publish advice")
 def publish_advice(search: Search, confirmation: Comparison) -> Advice:
     """Publish the record, page and summary of a search in the store, Prefect and MLflow, and return the advice."""
+    from mixcpt.report.comparison.advice import write_advice
+
     advice = Advice(search.config, tuple(search.attempts), confirmation)
     save_advice(ArtifactStore(search.config.runtime.store), advice)
-    create_markdown_artifact(markdown_advice(advice), key="advice", description=search.config.name)
-    _finish(open_tracking(Place.of(search.config.runtime)), search.run_id, advice)
+    text = markdown_advice(advice)
+    create_markdown_artifact(text, key="advice", description=search.config.name)
+    finish_trials(
+        open_tracking(Place.of(search.config.runtime)),
+        search.run_id,
+        "advice",
+        write_page=partial(write_advice, advice),
+        figures={"best/score": advice.best.score, **advice.best.point},
+        text=text,
+        record=advice.to_json(),
+    )
     return advice
-
-
-@forgiving
-def _finish(tracking: Tracking, run_id: str, advice: Advice) -> None:
-    """Complete the MLflow run of a search."""
-    from mixcpt.report.comparison.advice_page import write_advice
-
-    if not run_id:
-        return
-    with TemporaryDirectory() as folder:
-        tracking.client.log_artifact(run_id, str(write_advice(advice, Path(folder) / "advice.html")))
-    tracking.log_figures(run_id, {"best/score": advice.best.score} | dict(advice.best.point))
-    tracking.client.log_text(run_id, markdown_advice(advice), "advice.md")
-    tracking.client.log_dict(run_id, advice.to_json(), "advice.json")
-    tracking.close(run_id, "FINISHED")
 
 
 def _attempt(point: Mapping[str, float], run: RunResult, domain_weight: float) -> Attempt:

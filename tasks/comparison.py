@@ -1,26 +1,132 @@
-"""Tasks of a comparison: its MLflow run, the choice of a value per contender, its record and its page."""
+"""Tasks of a comparison: its trainings, the choice of a value per contender, and its record, page and MLflow run."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from mixcpt.config import CompareConfig
+from mixcpt.config import AdaptConfig, CompareConfig, RuntimeConfig
+from mixcpt.evaluate.statistics.outcomes import selection_score
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, save_comparison
-from mixcpt.records.run import RunResult
+from mixcpt.records.run import RunResult, save_run
+from mixcpt.report.comparison.page import comparison_rows, markdown_comparison
 from mixcpt.report.comparison.summary import ComparisonSummary, summarise_comparison
-from mixcpt.report.comparison.text import comparison_rows, markdown_comparison
+from mixcpt.stages.chain import EVALUATE, alignment_jobs, by_role, curation_job, evaluation_job, pretraining_jobs
+from mixcpt.stages.jobs import Job, JobOptions, Output
 from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import resolve_model
 from mixcpt.train.metrics import TrainingMetrics
+from tasks.adaptation import Adaptation, assemble, open_adaptation, track
+from tasks.stage_groups import run_stage_group, worth_retrying
+from tasks.stage_runs import begin_parent, close_run, flow_run_tags
 from tasks.tracking import Place, Tracking, forgiving, open_tracking
-from tasks.trials import Trial, begin_trials, selection_scores
+from tasks.watching import wait_until_recorded
+
+_CORPUS = Output("curate")
+SELECTION: Literal["selection"] = "selection"
+"""Split whose answers decide choices, and prefix of the roles of its evaluations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Settings of one training."""
+
+    contender: str
+    value: float
+    """Value of the searched setting."""
+    seed: int
+    config: AdaptConfig
+    is_reported: bool = False
+    """Whether the models are also evaluated on the selection split, in addition to the split of the settings."""
+
+
+def begin_trials(runtime: RuntimeConfig, kind: str, name: str, *, identity: Mapping[str, Any]) -> str:
+    """Open the MLflow run of a comparison or a search, and return its id; empty if MLflow is unreachable."""
+    common = {key: value for key, value in identity["settings"].items() if key != "runtime"}
+    settings = {**identity, "settings": common}
+    tracking, tags = open_tracking(Place.of(runtime)), {**flow_run_tags(), "mixcpt.kind": kind}
+    return begin_parent(tracking, fingerprint({kind: settings}), name, tags=tags, params=settings) or ""
+
+
+@forgiving
+def finish_trials(
+    tracking: Tracking,
+    run_id: str,
+    name: str,
+    *,
+    write_page: Callable[[Path], Path],
+    figures: Mapping[str, float],
+    text: str,
+    record: Mapping[str, Any],
+) -> None:
+    """Complete the MLflow run of a comparison or a search: its page, figures, text and record."""
+    if not run_id:
+        return
+    with TemporaryDirectory() as folder:
+        tracking.client.log_artifact(run_id, str(write_page(Path(folder) / f"{name}.html")))
+    tracking.log_figures(run_id, figures)
+    tracking.client.log_text(run_id, text, f"{name}.md")
+    tracking.client.log_dict(run_id, dict(record), f"{name}.json")
+    tracking.close(run_id, "FINISHED")
+
+
+def trial_jobs(adaptation: Adaptation, *, is_reported: bool = False) -> list[Job]:
+    """Return all jobs of a training, from curation to the evaluations of base and final model."""
+    config = adaptation.config
+    trained = pretraining_jobs(adaptation, _CORPUS)
+    aligned = alignment_jobs(adaptation, _CORPUS, Output("pretrain", as_model=True))
+    form = config.evaluate.aligned_form if aligned else "plain"
+    final = Output((aligned or trained)[-1].name, as_model=True)
+    base_job = evaluation_job(adaptation, _CORPUS, "base", adaptation.base)
+    options = JobOptions(form=form)
+    evaluations = [evaluation_job(adaptation, _CORPUS, "final", final, options=options)]
+    if is_reported:
+        evaluations += [
+            evaluation_job(adaptation, _CORPUS, f"{SELECTION}-base", adaptation.base, split=SELECTION),
+            evaluation_job(adaptation, _CORPUS, f"{SELECTION}-final", final, options=options, split=SELECTION),
+        ]
+    return [curation_job(config), base_job, *trained, *aligned, *evaluations]
+
+
+@task(
+    name="trial",
+    task_run_name="{trial.contender}, {trial.value:g}, seed {trial.seed}",
+    retry_condition_fn=worth_retrying,
+    retry_delay_seconds=5,
+)
+def run_trial(trial: Trial, parent: str) -> RunResult:
+    """Run one training, tracked below the run `parent` of its comparison, and return its result."""
+    adaptation = track(open_adaptation(trial.config), parent)
+    results = run_stage_group(adaptation, trial_jobs(adaptation, is_reported=trial.is_reported))
+    evaluations = by_role({name: ref for name, ref in results.items() if name.startswith(EVALUATE)})
+    refs = by_role({name: ref for name, ref in results.items() if not name.startswith(EVALUATE)})
+    result = assemble(adaptation, refs, evaluations)
+    save_run(adaptation.store, result)
+    wait_until_recorded(adaptation)
+    close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
+    return result
+
+
+def selection_scores(run: RunResult, domain_share: float) -> dict[str, float]:
+    """Return the scores `domain`, `general` and `score` of a training that was evaluated on the selection split."""
+    settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
+    domain, general = settings.headline_domain, settings.headline_general
+    scores = EvaluationSummary.of(final).by_task
+    return {
+        "domain": scores[domain].value,
+        "general": scores[general].value,
+        "score": selection_score(base, final, domain=domain, general=general, domain_share=domain_share),
+    }
 
 
 @dataclass(frozen=True)
@@ -30,14 +136,6 @@ class OpenComparison:
     config: CompareConfig
     run_id: str = ""
     """Parent run in MLflow; empty if MLflow is unreachable."""
-
-    @property
-    def store(self) -> ArtifactStore:
-        return ArtifactStore(self.config.runtime.store)
-
-    @property
-    def tracking(self) -> Tracking:
-        return open_tracking(Place.of(self.config.runtime))
 
 
 def open_comparison(config: CompareConfig) -> OpenComparison:
@@ -84,10 +182,7 @@ def chosen_values(config: CompareConfig, tried: Sequence[TriedValue]) -> dict[st
 def report_trials(config: CompareConfig, chosen: Mapping[str, float], tokens: Mapping[str, int]) -> list[Trial]:
     """Return the reported trainings: every contender with its chosen value and every seed.
 
-    Args:
-        config: Settings of the comparison.
-        chosen: Chosen value by contender.
-        tokens: Training tokens by contender; an absent contender keeps the tokens of its settings.
+    A contender that is absent in `tokens` keeps the training tokens of its settings.
     """
     trials = []
     for contender, seed in product(config.contenders, config.seeds):
@@ -119,6 +214,8 @@ def publish_comparison(
     opened: OpenComparison, tried: Sequence[TriedValue], trials: Sequence[Trial], runs: Sequence[RunResult]
 ) -> Comparison:
     """Publish the record, page and tables of a comparison in the store, Prefect and MLflow, and return it."""
+    from mixcpt.report.comparison.page import write_comparison
+
     runs_of: defaultdict[str, list[RunResult]] = defaultdict(list)
     values = {}
     for trial, run in zip(trials, runs, strict=True):
@@ -126,30 +223,27 @@ def publish_comparison(
         values[trial.contender] = trial.value
     results = tuple(ContenderResult(name, value, tuple(runs_of[name])) for name, value in values.items())
     comparison = Comparison(opened.config, tuple(tried), results, run_id=opened.run_id)
-    save_comparison(opened.store, comparison)
+    save_comparison(ArtifactStore(opened.config.runtime.store), comparison)
     summary = summarise_comparison(comparison)
-    create_markdown_artifact(markdown_comparison(summary), key="comparison", description=opened.config.name)
+    text = markdown_comparison(summary)
+    create_markdown_artifact(text, key="comparison", description=opened.config.name)
     create_table_artifact(comparison_rows(summary), key="comparison-table", description=opened.config.name)
-    _finish(opened.tracking, comparison, summary)
+    finish_trials(
+        open_tracking(Place.of(opened.config.runtime)),
+        opened.run_id,
+        "comparison",
+        write_page=partial(write_comparison, summary),
+        figures=_figures(summary),
+        text=text,
+        record=comparison.to_json(),
+    )
     return comparison
 
 
-@forgiving
-def _finish(tracking: Tracking, comparison: Comparison, summary: ComparisonSummary) -> None:
-    """Complete the MLflow run of a comparison."""
-    from mixcpt.report.comparison.page import write_comparison
-
-    if not comparison.run_id:
-        return
-    with TemporaryDirectory() as folder:
-        page = write_comparison(summary, Path(folder) / "comparison.html")
-        tracking.client.log_artifact(comparison.run_id, str(page))
+def _figures(summary: ComparisonSummary) -> dict[str, float]:
     figures = {}
     for row in summary.rows:
         for task_name, change in row.changes.items():
             figures[f"{row.contender}/value/{task_name}"] = change.value
             figures[f"{row.contender}/delta/{task_name}"] = change.delta
-    tracking.log_figures(comparison.run_id, figures)
-    tracking.client.log_text(comparison.run_id, markdown_comparison(summary), "comparison.md")
-    tracking.client.log_dict(comparison.run_id, comparison.to_json(), "comparison.json")
-    tracking.close(comparison.run_id, "FINISHED")
+    return figures

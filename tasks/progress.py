@@ -1,9 +1,11 @@
-"""Shows the progress of a stage: a bar on the terminal, and a progress artifact and log lines in Prefect."""
+"""Shows the progress of a stage: a bar on the terminal, a progress artifact and log lines, with the remaining time."""
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from uuid import UUID
 
 import httpx
@@ -12,8 +14,45 @@ from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from mixcpt.report.words import duration
 from mixcpt.store.spool import Measurement
-from tasks.pace import Pace, remaining_text
+
+_WINDOW_SECONDS = 300.0
+
+
+class Pace:
+    """Times of the steps of the last minutes; all steps would let a slow start distort the estimate for hours."""
+
+    def __init__(self, window_seconds: float = _WINDOW_SECONDS) -> None:
+        self.window_seconds = window_seconds
+        self.points: deque[tuple[int, float]] = deque()
+
+    def add(self, step: int, time_seconds: float) -> None:
+        """Add the Unix time of a step; an earlier step than the last one means a resume and discards all others."""
+        if self.points and step < self.points[-1][0]:
+            self.points.clear()
+        if not self.points or step > self.points[-1][0]:
+            self.points.append((step, time_seconds))
+        while len(self.points) > 2 and time_seconds - self.points[0][1] > self.window_seconds:
+            self.points.popleft()
+
+    def seconds_left(self, total_steps: int | None) -> float | None:
+        """Return the estimated time of the remaining steps; None if there is no estimate yet."""
+        if total_steps is None or len(self.points) < 2:
+            return None
+        (first, first_time), (last, last_time) = self.points[0], self.points[-1]
+        return max(total_steps - last, 0) * (last_time - first_time) / (last - first)
+
+
+def remaining_text(seconds_left: float | None, now: float | None = None) -> str:
+    """Return `12 min 30 s left, until 14:05 UTC`, in this machine's time zone; empty if the time is unknown."""
+    if seconds_left is None:
+        return ""
+    begin = datetime.fromtimestamp(time.time() if now is None else now).astimezone()
+    end = datetime.fromtimestamp(begin.timestamp() + seconds_left).astimezone()
+    day = "" if end.date() == begin.date() else f"{end:%d %b }"
+    return f"{duration(seconds_left)} left, until {day}{end:%H:%M %Z}".replace("\u00a0", " ")
+
 
 _ARTIFACT_SECONDS = 10.0
 _LINE_SECONDS = 30.0
@@ -29,20 +68,17 @@ class ProgressReport:
         self.bar = bar
         self.stage = ""
         self.row: TaskID | None = None
-        self.artifact = _ProgressArtifact("")
-        self.pace = Pace()
-        self.next_artifact = 0.0
-        self.next_line = 0.0
+        self.artifact, self.pace = _ProgressArtifact(""), Pace()
+        self.next_artifact = self.next_line = 0.0
 
     def wait(self, reason: str) -> None:
         """Show the reason for waiting; may be called repeatedly while the run waits."""
-        if reason != self.stage:
-            get_run_logger().info(reason)
         if self.row is None:
             self.row = self.bar.add_task("", total=None, remaining="")
             self.artifact = _ProgressArtifact(_WAITING)
-        self.bar.update(self.row, description=reason)
         if reason != self.stage:
+            get_run_logger().info(reason)
+            self.bar.update(self.row, description=reason)
             self.artifact.publish(0.0, reason)
         self.stage = reason
 
@@ -58,10 +94,8 @@ class ProgressReport:
         get_run_logger().info("%s started", stage)
         self.stage = stage
         self.row = self.bar.add_task(stage, total=None, remaining="")
-        self.artifact = _ProgressArtifact(stage.lower())
-        self.pace = Pace()
-        self.next_artifact = 0.0
-        self.next_line = time.monotonic() + _LINE_SECONDS
+        self.artifact, self.pace = _ProgressArtifact(stage.lower()), Pace()
+        self.next_artifact, self.next_line = 0.0, time.monotonic() + _LINE_SECONDS
 
     def show(self, measured: list[Measurement]) -> None:
         """Show the last measurement, and the remaining time at the rate of the last minutes."""
@@ -110,11 +144,10 @@ class _ProgressArtifact:
 
 
 def _line(measurement: Measurement, remaining: str) -> str:
-    figures = [
-        f"{name.rpartition('/')[2]} {measurement.metrics[name]:.4g}" for name in _SHOWN if name in measurement.metrics
-    ]
-    position = f"step {measurement.step} of {measurement.total_steps or '?'}"
-    return "  ".join(filter(None, [position, *figures, remaining]))
+    parts = [f"step {measurement.step} of {measurement.total_steps or '?'}"]
+    shown = [name for name in _SHOWN if name in measurement.metrics]
+    parts += [f"{name.removeprefix('train/')} {measurement.metrics[name]:.4g}" for name in shown]
+    return "  ".join([*parts, remaining] if remaining else parts)
 
 
 @contextmanager

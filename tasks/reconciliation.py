@@ -65,7 +65,9 @@ def end_dead_flow_runs(config: ReconcileConfig) -> list[Finding]:
     findings = []
     with get_client(sync_client=True) as client:
         for run, reason in _dead_flow_runs(client):
-            end = _final_state(run, reason)
+            end: State[object] = Crashed(message=f"{reason} (found by reconcile)")
+            if run.state and run.state.type == StateType.CANCELLING:
+                end = Cancelled(message=reason)
             if not config.dry_run:
                 client.set_flow_run_state(run.id, end, force=True)
             findings.append(Finding("flow run", run.name, reason, f"set to {end.name}"))
@@ -156,9 +158,8 @@ def _root(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
 
 def _has_settled(run: FlowRun) -> bool:
     """Return whether a flow run ended so long ago that its hooks have finished."""
-    state = run.state
-    settled = timedelta(seconds=_SETTLED_SECONDS)
-    return bool(state and state.is_final() and datetime.now(UTC) - state.timestamp > settled)
+    settled = datetime.now(UTC) - timedelta(seconds=_SETTLED_SECONDS)
+    return bool(run.state and run.state.is_final() and run.state.timestamp < settled)
 
 
 def _has_died(client: SyncPrefectClient, owner: str, run: FlowRun | None) -> bool:
@@ -181,16 +182,10 @@ def _has_heartbeat(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
     return bool(client.read_events(recent, limit=1).events)
 
 
-def _final_state(run: FlowRun, reason: str) -> State[object]:
-    if run.state and run.state.type == StateType.CANCELLING:
-        return Cancelled(message=reason)
-    return Crashed(message=f"{reason} (found by reconcile)")
-
-
 def _log_stage(tracking: Tracking, stage: UnloggedStage) -> bool:
     """Log a stage in MLflow, below its earlier parent run if there is one, and return whether that succeeded."""
-    parent = _parent_of(tracking, stage.ref.fingerprint)
-    return bool(record_stage(tracking, stage.job, stage.ref, stage.spool, parent=parent or "", tags={}))
+    parent = _parent_of(tracking, stage.ref.fingerprint) or ""
+    return bool(record_stage(tracking, stage.job, stage.ref, stage.spool, parent=parent, tags={}))
 
 
 @forgiving
@@ -226,13 +221,9 @@ class _RunStatus:
     def __call__(self, tags: dict[str, str]) -> tuple[str, str]:
         """Return the status in MLflow and the reason; two empty texts if the run may still be alive."""
         run = self._flow_run(tags.get(ROOT_FLOW_RUN) or tags.get(FLOW_RUN, ""))
-        state = run.state if run else None
-        owner = tags.get(PROCESS, "")
-        if run and state and _has_settled(run):
-            return _ENDS.get(state.type, "FAILED"), f"its flow run is {state.name}"
-        if _has_died(self.client, owner, run):
-            return "KILLED", _PROCESS_ENDED
-        return "", ""
+        if run and run.state and _has_settled(run):
+            return _ENDS.get(run.state.type, "FAILED"), f"its flow run is {run.state.name}"
+        return ("KILLED", _PROCESS_ENDED) if _has_died(self.client, tags.get(PROCESS, ""), run) else ("", "")
 
     def _flow_run(self, flow_run_id: str) -> FlowRun | None:
         """Return a flow run; None if this server has no such run."""

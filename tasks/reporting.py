@@ -12,7 +12,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from mixcpt.records.run import RunResult, TrackingRef, save_run
-from mixcpt.report.summary import RunSummary, Summary, TaskValue, summarise
+from mixcpt.report.summary import RunSummary, Summary, summarise
 from mixcpt.report.table import markdown_table
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from tasks.adaptation import Adaptation
@@ -23,7 +23,7 @@ from tasks.tracking import Tracking, forgiving
 
 def prepare_report() -> None:
     """Import the libraries of the report, which takes seconds, in a thread while other processes compute the stages."""
-    names = ("mixcpt.report.page", "mixcpt.report.cards.card")
+    names = ("mixcpt.report.page", "mixcpt.report.cards")
     threading.Thread(target=lambda: [importlib.import_module(name) for name in names], daemon=True).start()
 
 
@@ -55,10 +55,9 @@ def result_rows(summary: Summary) -> list[dict[str, Any]]:
     (run,) = summary.runs
     rows = []
     for name, base in summary.base.tasks.items():
+        row: dict[str, Any] = {"task": name, "metric": base.metric, "base": _round(base.value)}
         pretrained = {"pretrained": _round(run.pretrained.tasks[name].value)} if run.pretrained else {}
-        rows.append(
-            {"task": name, "metric": base.metric, "base": _round(base.value), **pretrained, **_final(run, name)}
-        )
+        rows.append(row | pretrained | _final(run, name))
     return rows
 
 
@@ -79,7 +78,7 @@ def finish_parent(
 ) -> None:
     """Complete the MLflow run of an adaptation: figures, data, page, model card and status."""
     from mixcpt.evaluate.statistics.ledger import ledger
-    from mixcpt.report.cards.card import model_card
+    from mixcpt.report.cards import model_card
     from mixcpt.report.page import write_report
 
     if not run_id:
@@ -138,7 +137,7 @@ def _links(tracking: TrackingRef) -> str:
 
 
 def _final(run: RunSummary, task_name: str) -> dict[str, float | None]:
-    value: TaskValue = run.final.tasks[task_name]
+    value = run.final.tasks[task_name]
     row = {"final": _round(value.value)}
     if change := value.change:
         row |= {"change": _round(change.delta), "low": _round(change.low), "high": _round(change.high)}

@@ -45,7 +45,9 @@ def _find(name: str, place: Place) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     model, alias, number = _parse(name)
-    _require_database(place)
+    path = Path(place.uri.removeprefix("sqlite:///"))
+    if place.uri.startswith("sqlite:///") and not path.is_file():  # connecting would create it
+        raise ConfigError(f"no model is registered: {path} does not exist", "set MLFLOW_TRACKING_URI or --store")
     client = open_tracking(place).client
     try:
         return client.get_model_version_by_alias(model, alias) if alias else client.get_model_version(model, number)
@@ -66,13 +68,6 @@ def _parse(name: str) -> tuple[str, str, str]:
     if model and number.isdigit():
         return model, "", number
     raise ConfigError(f"{name!r} is not the name of a registered model", _FORMS)
-
-
-def _require_database(place: Place) -> None:
-    """Raise `ConfigError` if a local database does not exist; connecting would create it."""
-    path = Path(place.uri.removeprefix("sqlite:///"))
-    if place.uri.startswith("sqlite:///") and not path.is_file():
-        raise ConfigError(f"no model is registered: {path} does not exist", "set MLFLOW_TRACKING_URI or --store")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import fcntl
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from mixcpt.stages.jobs import JobOptions
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
 from tasks.adaptation import reopen_adaptation
-from tasks.champion import Registry, Version
+from tasks.registry import Registry, Version
 from tasks.stage_groups import run_stage_group, worth_retrying
 from tasks.tracking import Tracking, forgiving
 
@@ -40,10 +40,6 @@ class OpenRound:
     """Champion before the round; None before the first promotion."""
     base: ModelRef
     """Base model of the first round."""
-
-    @property
-    def store(self) -> ArtifactStore:
-        return ArtifactStore(self.config.adapt.runtime.store)
 
     @property
     def registry(self) -> Registry:
@@ -81,9 +77,8 @@ def open_round(config: ReadaptConfig) -> OpenRound | None:
     champion = registry.champion()
     rounds = load_rounds(store, config.name)
     rejected = [name for name in _rejected_corpora(rounds, registry) if name not in config.again]
-    plan = plan_round(
-        config, champion.model if champion else None, refused=rejected, number=len(rounds) + 1, store=store
-    )
+    model, number = champion.model if champion else None, len(rounds) + 1
+    plan = plan_round(config, model, refused=rejected, number=number, store=store)
     if plan is None:
         get_run_logger().info("nothing new: every registered corpus was learned or refused")
         return None
@@ -109,8 +104,8 @@ def evaluate_others(opened: OpenRound, run: RunResult) -> dict[str, ArtifactRef]
     form. Without a champion, its evaluation is the base's.
     """
     evaluate = run.config.evaluate.model_copy(update={"kl_to_base": False})
-    reopened = reopen_adaptation(run, run.config.runtime)
-    adaptation = replace(reopened, config=reopened.config.model_copy(update={"evaluate": evaluate}))
+    config = run.config.model_copy(update={"evaluate": evaluate})
+    adaptation = replace(reopen_adaptation(run, config.runtime), config=config)
     form: Literal["plain", "chat"] = "plain" if run.final == "pretrained" else evaluate.aligned_form
     corpus = run.refs["corpus"]
     jobs = [evaluation_job(adaptation, corpus, "base", model=opened.base)]
@@ -124,35 +119,24 @@ def evaluate_others(opened: OpenRound, run: RunResult) -> dict[str, ArtifactRef]
 @task(name="check gates")
 def check_gates(opened: OpenRound, run: RunResult, evaluations: Mapping[str, ArtifactRef]) -> list[Judgement]:
     """Check each gate on each of its tasks, publish the results as a table, and return them."""
-    plan = opened.plan
-    tasks = {
-        "new": plan.tasks_about(plan.new),
-        "earlier": plan.tasks_about(plan.earlier),
-        "general": plan.tasks_about(("",)),
-    }
+    groups = {"new": opened.plan.new, "earlier": opened.plan.earlier, "general": ("",)}
+    tasks = {group: opened.plan.tasks_about(corpora) for group, corpora in groups.items()}
     compared = GateEvaluations(evaluations["base"], evaluations["champion"], evaluations["candidate"])
     judgements = judge(opened.config.gates, compared, tasks, config=run.config.evaluate, seed=run.config.seed)
-    description = f"{run.name}: conditions for its promotion"
-    create_table_artifact(gate_rows(judgements), key="gates", description=description)
+    create_table_artifact(gate_rows(judgements), key="gates", description=f"{run.name}: conditions for its promotion")
     return judgements
 
 
-def gate_rows(judgements: list[Judgement]) -> list[dict[str, Any]]:
+def gate_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     """Return one row per gate and task; a gain is positive if the candidate is better, whatever the metric."""
-    return [_gate_row(judgement) for judgement in judgements]
-
-
-def _gate_row(judgement: Judgement) -> dict[str, Any]:
-    outcome = "NO" if judgement.severity == "block" else "no (warning)"
-    return {
-        "gate": judgement.gate,
-        "task": judgement.task,
-        "against": judgement.against,
-        "split": judgement.split,
-        **{name: round(getattr(judgement, name), 4) for name in ("before", "after", "gain", "low", "high")},
-        "must": f"{judgement.rule} >= {judgement.at_least:g}",
-        "holds": "yes" if judgement.holds else outcome,
-    }
+    rows = []
+    for judgement in judgements:
+        names = {name: getattr(judgement, name) for name in ("gate", "task", "against", "split")}
+        figures = {name: round(getattr(judgement, name), 4) for name in ("before", "after", "gain", "low", "high")}
+        failed = "NO" if judgement.severity == "block" else "no (warning)"
+        condition = f"{judgement.rule} >= {judgement.at_least:g}"
+        rows.append({**names, **figures, "must": condition, "holds": "yes" if judgement.holds else failed})
+    return rows
 
 
 @dataclass(frozen=True)
@@ -165,7 +149,7 @@ class Verdict:
     """Person who decided; empty if the gates decided."""
 
 
-def verdict_of_gates(judgements: list[Judgement]) -> Verdict:
+def verdict_of_gates(judgements: Sequence[Judgement]) -> Verdict:
     """Return the decision that follows from the gates."""
     if failures := [_failure(judgement) for judgement in judgements if judgement.blocks]:
         return Verdict("refused", f"{words.listing(failures)}.")
@@ -179,7 +163,7 @@ def _failure(judgement: Judgement) -> str:
     return f"{judgement.gate} fails on {words.title(judgement.task)} ({change}{note})"
 
 
-def approval_request(opened: OpenRound, judgements: list[Judgement]) -> str:
+def approval_request(opened: OpenRound, judgements: Sequence[Judgement]) -> str:
     """Return the description of a round for the person who decides about its candidate, as Markdown."""
     rows = gate_rows(judgements)
     table = markdown_rows([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]) if rows else ""
@@ -193,12 +177,12 @@ def publish_round(
     run: RunResult,
     *,
     evaluations: Mapping[str, ArtifactRef],
-    judgements: list[Judgement],
+    judgements: Sequence[Judgement],
     verdict: Verdict,
     version: Version,
 ) -> Round:
     """Publish the record of a round and the summary of all rounds, and return the round."""
-    plan, store = opened.plan, opened.store
+    plan, store = opened.plan, ArtifactStore(opened.config.adapt.runtime.store)
     finished = Round(
         number=plan.number,
         name=opened.config.name,
@@ -225,6 +209,8 @@ def publish_round(
 @forgiving
 def _log_round(tracking: Tracking, finished: Round, text: str, *, page: Path) -> None:
     """Log the results of the gates and the decision in the candidate's MLflow run."""
+    import pandas as pd
+
     run_id = finished.run.tracking.run_id
     if not run_id:
         return
@@ -237,10 +223,6 @@ def _log_round(tracking: Tracking, finished: Round, text: str, *, page: Path) ->
         "mixcpt.round.corpora": ", ".join(finished.new),
     }
     tracking.tag(run_id, tags)
-    tracking.client.log_table(run_id, _columns(gate_rows(list(finished.judgements))), "gates.json")
+    tracking.client.log_table(run_id, pd.DataFrame(gate_rows(finished.judgements)), "gates.json")
     tracking.client.log_text(run_id, text, "rounds.md")
     tracking.client.log_artifact(run_id, str(page))
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}

@@ -141,12 +141,9 @@ class _Lease:
             with get_client(sync_client=True) as client:
                 client.renew_concurrency_lease(lease, _LEASE_SECONDS)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code in (404, 410):
-                self.id = None
-                if not self.take():
-                    _log.warning(
-                        "the lease of %s expired and other runs took its slots: the limit is exceeded",
-                        LIMIT,
-                    )
+            is_gone = error.response.status_code in (404, 410)
+            self.id = None if is_gone else lease
+            if is_gone and not self.take():
+                _log.warning("the lease of %s expired and other runs took its slots: the limit is exceeded", LIMIT)
         except httpx.HTTPError:
             pass  # tried again after `_RENEW_SECONDS`

@@ -1,29 +1,106 @@
-"""Runs groups of stages: finished ones are read from the store, the others run in one supervised worker process."""
+"""Runs groups of stages that are not in the store: in one supervised worker process, or on another work pool."""
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
+import httpx
 from prefect import Task
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
 
-from mixcpt.errors import MixcptError, StageInterrupted
+from mixcpt.config import StageGroupConfig
+from mixcpt.errors import ConfigError, MixcptError, StageInterrupted
 from mixcpt.process.devices import DeviceClaim, device_environment
 from mixcpt.process.supervisor import follow, log_tail
 from mixcpt.stages.jobs import Batch, Failed, Job
 from mixcpt.stages.launching import worker_process
-from mixcpt.stages.lookup import split_finished
-from mixcpt.stages.registry import find_stage
+from mixcpt.stages.registry import find_stage, split_finished
 from tasks.adaptation import Adaptation
 from tasks.progress import ProgressReport, progress_report
-from tasks.remote import run_remotely, state_of
 from tasks.slots import gpus
 from tasks.stage_runs import close_flow_run
 from tasks.watching import BatchWatch, Results, record
+
+FLOW = "stage-group"
+"""Name of the flow that runs the stages; its deployment is named after the work pool."""
+_POLL_SECONDS = 2.0
+
+
+def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
+    """Run jobs in a flow run on the GPU pool of the settings, wait for its end, and return the artifacts by name.
+
+    Raises:
+        ConfigError: If the pool has no deployment of the flow `stage-group`.
+        StageInterrupted: If that flow run crashed; a retry resumes it.
+        MixcptError: If that flow run failed, with its message, or used another store.
+    """
+    pool, cancelled = adaptation.config.runtime.gpu_pool, _CancelCheck(adaptation.root_flow_run_id)
+    group = StageGroupConfig(
+        adapt=adaptation.config,
+        base=adaptation.base.to_json(),
+        run_id=adaptation.run_id,
+        root_flow_run_id=adaptation.root_flow_run_id,
+        jobs=tuple(job.to_json() for job in jobs),
+        distributed=distributed,
+    )
+    name = f"{adaptation.config.name}: {', '.join(job.name for job in jobs)}"
+    try:
+        parameters = {"config": group.model_dump(mode="json")}
+        started = run_deployment(f"{FLOW}/{pool}", flow_run_name=name, parameters=parameters, timeout=0)
+    except ObjectNotFound:
+        hint = f"create it: mixcpt deploy --gpu-pool {pool}"
+        raise ConfigError(f"runtime.gpu_pool is {pool!r}, but there is no deployment {FLOW}/{pool}", hint) from None
+    state = _wait(cast(FlowRun, started), cancelled)  # a coroutine only in an asynchronous flow
+    if not state.is_completed():
+        error = StageInterrupted if state.is_crashed() else MixcptError
+        raise error(f"{name}, on the work pool {pool}, ended as {state.name}: {state.message or 'no message'}")
+    results, missing = split_finished(jobs, adaptation.store)
+    if missing:
+        problem = f"the work pool {pool} has computed {missing[0].name}, but its artifact is not in the store"
+        raise MixcptError(problem, f"{adaptation.store.root} must be the same folder on both machines")
+    return results
+
+
+def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
+    """Wait for the end of a flow run and return its final state; cancel it if the waiting run is cancelled."""
+    try:
+        while not cancelled():
+            state = state_of(flow_run.id)
+            if state and state.is_final():
+                return state
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        _cancel(flow_run.id)
+        raise
+    _cancel(flow_run.id)
+    raise MixcptError(f"{flow_run.name} was stopped with the flow run that waited for it")
+
+
+def state_of(flow_run: UUID) -> "State[object] | None":
+    """Return the state of a flow run; None if the server is unreachable.
+
+    Raises:
+        ObjectNotFound: If the server has no such flow run.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run).state
+    except httpx.HTTPError:
+        return None
+
+
+def _cancel(flow_run: UUID) -> None:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # keep the first error
+        client.set_flow_run_state(flow_run, Cancelling())
+
 
 _CANCEL_POLL_SECONDS = 15.0
 _stopping = threading.Event()
@@ -62,16 +139,6 @@ def run_stage_group(adaptation: Adaptation, jobs: Sequence[Job], *, distributed:
         results |= _run_in_pool(adaptation, missing, distributed)
     elif missing:
         results |= _compute(adaptation, tuple(missing), distributed)
-    return results
-
-
-def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
-    run_remotely(adaptation, jobs, _CancelCheck(adaptation.root_flow_run_id), distributed=distributed)
-    results, missing = split_finished(jobs, adaptation.store)
-    if missing:
-        pool, store = adaptation.config.runtime.gpu_pool, adaptation.store.root
-        problem = f"the work pool {pool} has computed {missing[0].name}, but its artifact is not in the store"
-        raise MixcptError(problem, f"{store} must be the same folder on both machines")
     return results
 
 
@@ -119,10 +186,17 @@ def _claimed(
     if not on_gpu:
         yield DeviceClaim(())
         return
+    began, name = time.monotonic(), on_gpu[0]
+
+    def wait(reason: str, seconds: float) -> None:
+        report.wait(f"{name} is {reason}")
+        if cancelled():
+            raise cancelled.error(name)
+        time.sleep(seconds)
+
     runtime, run = adaptation.config.runtime, f"run {adaptation.config.name}"
-    wait = _Wait(report, cancelled, on_gpu[0])
     with gpus(runtime, run, adaptation.root_flow_run_id, wait=wait, distributed=distributed) as claim:
-        wait.end()
+        report.end_wait(f"{name} has its GPUs after {time.monotonic() - began:.0f} s")
         yield claim
 
 
@@ -152,25 +226,6 @@ class _CancelCheck:
         except ObjectNotFound:
             return ""
         return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
-
-
-class _Wait:
-    """Shows why a stage group waits, and ends the wait if the flow run is cancelled."""
-
-    def __init__(self, report: ProgressReport, cancelled: _CancelCheck, name: str) -> None:
-        self.report = report
-        self.cancelled = cancelled
-        self.name = name
-        self.began = time.monotonic()
-
-    def __call__(self, reason: str, seconds: float) -> None:
-        self.report.wait(f"{self.name} is {reason}")
-        if self.cancelled():
-            raise self.cancelled.error(self.name)
-        time.sleep(seconds)
-
-    def end(self) -> None:
-        self.report.end_wait(f"{self.name} has its GPUs after {time.monotonic() - self.began:.0f} s")
 
 
 def _error(failure: Failed | None, code: int, log: Path) -> MixcptError:

@@ -142,7 +142,9 @@ def close_run(tracking: Tracking, run_id: str, status: str) -> None:
 @forgiving
 def close_flow_run(tracking: Tracking, flow_run_id: str, status: str) -> None:
     """End all open runs of a flow run."""
-    tracking.close_flow_run(flow_run_id, status)
+    for tag in (FLOW_RUN, ROOT_FLOW_RUN):
+        for run in tracking.find(f"tags.`{tag}` = '{flow_run_id}' and attributes.status = 'RUNNING'", 1000):
+            tracking.close(run.info.run_id, status)
 
 
 def find_model(tracking: Tracking, digest: str) -> "LoggedModel | None":
@@ -239,10 +241,9 @@ def _costs(ref: ArtifactRef) -> "Iterator[Metric]":
     """Yield the cost of a stage: seconds, and the counted tokens, FLOPs and bytes."""
     from mlflow.entities import Metric
 
-    record = ref.record
     now = int(time.time() * 1000)
-    counted = {} if ref.kind == "evaluation" else record["metrics"]
-    for name, value in {"seconds": record["seconds"], **counted}.items():
+    counted = {} if ref.kind == "evaluation" else ref.record["metrics"]
+    for name, value in {"seconds": ref.record["seconds"], **counted}.items():
         if isinstance(value, int | float):
             yield Metric(f"stage/{name}", float(value), now, 0)
 
@@ -253,9 +254,8 @@ def _scores(tracking: Tracking, job: Job, ref: ArtifactRef, *, dataset_digest: s
 
     if job.stage != "evaluate":
         return
-    model = find_model(tracking, job.model("model").digest)
+    model, now = find_model(tracking, job.model("model").digest), int(time.time() * 1000)
     model_id = model.model_id if model else None
-    now = int(time.time() * 1000)
     for score in EvaluationSummary.of(ref).tasks:
         for name, value in ((score.metric, score.value), (f"{score.metric}_stderr", score.stderr)):
             if value is not None:

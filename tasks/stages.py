@@ -1,40 +1,46 @@
-"""The tasks that compute the stages of an adaptation: each runs the missing ones of its jobs in a worker process."""
+"""The tasks that compute the stages of an adaptation, or evaluate any model, in worker processes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from prefect import task
+from prefect.artifacts import create_table_artifact
 
+from mixcpt.config import EvaluateModelConfig
+from mixcpt.errors import first_known
+from mixcpt.evaluate import TaskDelta, compare
+from mixcpt.merge.names import find_model
 from mixcpt.stages.chain import (
     alignment_jobs,
     by_role,
     curation_job,
+    evaluation_job,
     evaluation_jobs,
     plan_job,
     pretraining_jobs,
     preview_jobs,
 )
+from mixcpt.stages.jobs import JobOptions
 from mixcpt.store.artifacts import ArtifactRef
+from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import ModelRef
-from tasks.adaptation import Adaptation
+from tasks.adaptation import Adaptation, open_adaptation, track
+from tasks.registry import Registry
 from tasks.stage_groups import run_stage_group, worth_retrying
-from tasks.watching import Results
+from tasks.stage_runs import close_run
+from tasks.watching import Results, wait_until_recorded
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Call = Callable[Concatenate[Adaptation, Parameters], Result]
 
 
-def stage_task(
-    name: str,
-) -> Callable[
-    [Callable[Concatenate[Adaptation, Parameters], Result]], Callable[Concatenate[Adaptation, Parameters], Result]
-]:
+def stage_task(name: str) -> Callable[[Call[Parameters, Result]], Call[Parameters, Result]]:
     """Return a decorator for a Prefect task with the number of retries of the run's settings."""
 
-    def decorate(
-        function: Callable[Concatenate[Adaptation, Parameters], Result],
-    ) -> Callable[Concatenate[Adaptation, Parameters], Result]:
+    def decorate(function: Call[Parameters, Result]) -> Call[Parameters, Result]:
         prefect_task = task(name=name, retry_condition_fn=worth_retrying, retry_delay_seconds=5)(function)
 
         @wraps(function)
@@ -89,3 +95,56 @@ def align(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef) 
 def evaluate(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef) -> Results:
     """Evaluate the pre-trained and the final model, and return the results by role."""
     return by_role(run_stage_group(adaptation, evaluation_jobs(adaptation, corpus, pretrained, final)))
+
+
+@dataclass(frozen=True)
+class OpenEvaluation:
+    """An evaluation in progress."""
+
+    model: ModelRef
+    adaptation: Adaptation
+    """Settings of the evaluation, as an adaptation that trains nothing."""
+
+
+def open_evaluation(config: EvaluateModelConfig) -> OpenEvaluation:
+    """Find the model, open the MLflow run of its evaluation, and return the evaluation.
+
+    Raises:
+        ConfigError: If no model has that name.
+    """
+    adaptation = open_adaptation(config.settings.model_copy(update={"name": config.name}))
+    registry = Registry(config.settings.runtime)
+    model = first_known(
+        lambda: find_model(adaptation.store, config.model), lambda: registry.version(config.model).model
+    )
+    key = fingerprint({"asked": model.digest, "form": config.form, "as": adaptation.key})
+    return OpenEvaluation(model, track(replace(adaptation, key=key)))
+
+
+@task(name="evaluate the model", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
+def evaluate_any(evaluation: OpenEvaluation, corpus: ArtifactRef, form: Literal["plain", "chat"]) -> list[TaskDelta]:
+    """Evaluate the model and the base, publish a table of the differences by task, and return the differences."""
+    adaptation, settings = evaluation.adaptation, evaluation.adaptation.config
+    jobs = [
+        evaluation_job(adaptation, corpus, "base", adaptation.base),
+        evaluation_job(adaptation, corpus, "model", evaluation.model, options=JobOptions(form=form)),
+    ]
+    refs = by_role(run_stage_group(adaptation, jobs))
+    changes = compare(
+        refs["base"],
+        refs["model"],
+        confidence=settings.evaluate.confidence,
+        num_resamples=settings.evaluate.num_resamples,
+        seed=settings.seed,
+        across_forms=True,
+    )
+    create_table_artifact([_row(change) for change in changes], key="evaluation", description=evaluation.model.name)
+    wait_until_recorded(adaptation)
+    if adaptation.run_id:
+        close_run(adaptation.tracking, adaptation.run_id, "FINISHED")
+    return changes
+
+
+def _row(change: TaskDelta) -> dict[str, Any]:
+    figures = {name: round(getattr(change, name), 4) for name in ("base", "value", "delta", "low", "high")}
+    return {"task": change.task, "metric": change.metric, "n": change.n} | figures

@@ -129,17 +129,16 @@ class Tracking:
     def experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException
 
-        if experiment := self.client.get_experiment_by_name(self.place.experiment):
+        name, root = self.place.experiment, self.place.artifact_root
+        if experiment := self.client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
         try:
-            root = self.place.artifact_root
-            location = f"{root}/{self.place.experiment}" if root else None
-            return str(self.client.create_experiment(self.place.experiment, location, tags=_EXPERIMENT_TAGS))
-        except MlflowException:  # another process was faster
-            experiment = self.client.get_experiment_by_name(self.place.experiment)
-            if experiment is None:
-                raise
-            return str(experiment.experiment_id)
+            location = f"{root}/{name}" if root else None
+            return str(self.client.create_experiment(name, location, tags=_EXPERIMENT_TAGS))
+        except MlflowException:
+            if experiment := self.client.get_experiment_by_name(name):  # another process was faster
+                return str(experiment.experiment_id)
+            raise
 
     def find(self, filter_string: str, max_results: int = 1) -> "list[Run]":
         return list(self.client.search_runs([self.experiment_id], filter_string, max_results=max_results))
@@ -168,18 +167,12 @@ class Tracking:
         """End a run as FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
 
-    def close_flow_run(self, flow_run_id: str, status: str) -> None:
-        """End all open runs of a flow run."""
-        for tag in (FLOW_RUN, ROOT_FLOW_RUN):
-            for run in self.find(f"tags.`{tag}` = '{flow_run_id}' and attributes.status = 'RUNNING'", 1000):
-                self.client.set_terminated(run.info.run_id, status)
-
     def close_abandoned(self) -> None:
         """End the open runs of dead processes of this machine as KILLED."""
         for run in self.find("attributes.status = 'RUNNING'", 1000):
             owner = run.data.tags.get(PROCESS, "")
             if owner and is_dead(owner):
-                self.client.set_terminated(run.info.run_id, "KILLED")
+                self.close(run.info.run_id, "KILLED")
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._log(run_id, [], tags)
@@ -261,14 +254,11 @@ def _connect(tracking: Tracking) -> str:
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Return the values of nested settings by dotted path: `optimizer.learning_rate`, `tasks.0.name`."""
-    if isinstance(value, Mapping) and value:
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list | tuple) and value:
-        items = enumerate(value)
-    else:
+    children = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+    if not isinstance(children, Mapping) or not children:
         return {prefix: value} if prefix else {}
     leaves: dict[str, Any] = {}
-    for name, child in items:
+    for name, child in children.items():
         leaves |= flatten(child, f"{prefix}.{name}" if prefix else str(name))
     return leaves
 

@@ -40,12 +40,7 @@ class ChainResult:
 
 
 def run_chain(adaptation: Adapting, run: RunJobs) -> ChainResult:
-    """Run all jobs of an adaptation in order and return their artifacts.
-
-    Args:
-        adaptation: Settings and base model.
-        run: Runs some jobs; called with the next jobs as soon as their inputs exist.
-    """
+    """Run all jobs of an adaptation in order, each part as soon as its inputs exist, and return their artifacts."""
     refs = by_role(run([curation_job(adaptation.config)]))
     corpus = refs["corpus"]
     evaluations = by_role(run(preview_jobs(adaptation, corpus)))
@@ -89,15 +84,8 @@ def pretraining_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
     config, base = adaptation.config, adaptation.base
     settings = config.pretrain.model_dump(mode="json")
     inputs: dict[str, Input] = {"mixture": Output("mix"), "base": base}
-    jobs = [
-        Job(
-            name="mix",
-            stage="mix",
-            config=config.mixture.model_dump(mode="json") | {"method": settings["method"]},
-            seed=config.seed,
-            inputs={"corpus": corpus, "base": base},
-        )
-    ]
+    mixing = config.mixture.model_dump(mode="json") | {"method": settings["method"]}
+    jobs = [Job(name="mix", stage="mix", config=mixing, seed=config.seed, inputs={"corpus": corpus, "base": base})]
     if config.pretrain.uses_cache:
         jobs.append(Job(name="cache", stage="cache", config=settings, seed=config.seed, inputs=dict(inputs)))
         inputs["cache"] = Output("cache")
@@ -159,10 +147,10 @@ def evaluation_jobs(
     The pre-trained model is evaluated in plain form, the final one in the form that it was aligned to.
     """
     form = adaptation.config.evaluate.aligned_form if final != pretrained else "plain"
-    models = {role: ModelRef.from_artifact(ref, role) for role, ref in (("pretrained", pretrained), ("final", final))}
+    forms = {"pretrained": (pretrained, JobOptions()), "final": (final, JobOptions(form=form))}
     return [
-        evaluation_job(adaptation, corpus, "pretrained", models["pretrained"]),
-        evaluation_job(adaptation, corpus, "final", models["final"], options=JobOptions(form=form)),
+        evaluation_job(adaptation, corpus, role, ModelRef.from_artifact(ref, role), options=options)
+        for role, (ref, options) in forms.items()
     ]
 
 
@@ -175,26 +163,14 @@ def evaluation_job(
     options: JobOptions = JobOptions(),  # noqa: B008 frozen
     split: Split | None = None,
 ) -> Job:
-    """Return the job that evaluates one model on all tasks; a trained model is also compared with the base.
+    """Return the job that evaluates the model of a role on all tasks; a trained one is also compared with the base.
 
-    Args:
-        adaptation: Settings and base model.
-        corpus: Corpus with the held-out documents.
-        role: Role of the model in the run.
-        model: Model to evaluate.
-        options: Prompt form, and whether documents stand in the prompts.
-        split: Split of the questions; the split of the settings if None.
+    Without `split`, the questions have the split of the settings.
     """
-    config = adaptation.config
-    settings = config.evaluate.model_copy(update={"split": split}) if split else config.evaluate
+    evaluate, seed = adaptation.config.evaluate, adaptation.config.data_seed
+    settings = (evaluate.model_copy(update={"split": split}) if split else evaluate).model_dump(mode="json")
     inputs: dict[str, Input] = {"model": model, "corpus": corpus}
-    if config.evaluate.kl_to_base and model != adaptation.base:
+    if evaluate.kl_to_base and model != adaptation.base:
         inputs["reference"] = adaptation.base
-    return Job(
-        name=f"{EVALUATE}{role}",
-        stage="evaluate",
-        config=settings.model_dump(mode="json"),
-        seed=config.data_seed,
-        inputs=inputs,
-        options=options,
-    )
+    name = f"{EVALUATE}{role}"
+    return Job(name=name, stage="evaluate", config=settings, seed=seed, inputs=inputs, options=options)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from mixcpt.config import Sharding
 from mixcpt.errors import BY_NAME, MixcptError
@@ -30,6 +30,7 @@ class Output:
 
 
 Input: TypeAlias = ArtifactRef | ModelRef | Output
+Ref = TypeVar("Ref", ArtifactRef, ModelRef)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,38 +83,26 @@ class Job:
 
     def artifact(self, role: str) -> ArtifactRef:
         """Return the input of this role, which must be an artifact."""
-        value = self.inputs[role]
-        if not isinstance(value, ArtifactRef):
-            raise TypeError(f"job {self.name}: input {role} must be an artifact, not {value}")
-        return value
+        return self._input(role, ArtifactRef)
 
     def model(self, role: str) -> ModelRef:
         """Return the input of this role, which must be a model."""
+        return self._input(role, ModelRef)
+
+    def _input(self, role: str, kind: type[Ref]) -> Ref:
         value = self.inputs[role]
-        if not isinstance(value, ModelRef):
-            raise TypeError(f"job {self.name}: input {role} must be a model, not {value}")
+        if not isinstance(value, kind):
+            raise TypeError(f"job {self.name}: input {role} must be of type {kind.__name__}, not {value}")
         return value
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "stage": self.stage,
-            "config": self.config,
-            "seed": self.seed,
-            "inputs": {role: _input_to_json(value) for role, value in self.inputs.items()},
-            "options": self.options.to_json(),
-        }
+        inputs = {role: _input_to_json(value) for role, value in self.inputs.items()}
+        return vars(self) | {"inputs": inputs, "options": self.options.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Job":
-        return cls(
-            name=data["name"],
-            stage=data["stage"],
-            config=data["config"],
-            seed=data["seed"],
-            inputs={role: _input_from_json(value) for role, value in data["inputs"].items()},
-            options=JobOptions.from_json(data["options"]),
-        )
+        inputs = {role: _input_from_json(value) for role, value in data["inputs"].items()}
+        return cls(**{**data, "inputs": inputs, "options": JobOptions.from_json(data["options"])})
 
 
 @dataclass(frozen=True)

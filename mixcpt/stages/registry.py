@@ -1,14 +1,61 @@
-"""The table of stages, in the order in which an adaptation runs them.
+"""The table of stages, in the order in which an adaptation runs them, and the lookup of results in the store.
 
 A new stage is an entry here, or an entry point of an installed package in the group `mixcpt.stages` that refers to a
 `Stage`.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 
 from mixcpt.errors import ConfigError
-from mixcpt.stages.stage import Stage
+from mixcpt.stages.jobs import Job, Output
+from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
+from mixcpt.store.spool import Tracker
+
+KeyFunction = Callable[[Job], StageKey]
+RunFunction = Callable[[Job, ArtifactStore, Tracker], ArtifactRef]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Definition of a kind of work.
+
+    The two functions are import strings, so that the table imports no package of a stage. This keeps it cheap to read
+    and avoids import cycles.
+    """
+
+    name: str
+    """Name in jobs and MLflow: `pretrain`."""
+    role: str
+    """Name of its artifact in a run's record and in reports: `pretrained`."""
+    title: str
+    """Name in sentences and headings: `pre-training`."""
+    kind: str
+    """Kind of artifact that it publishes: `model`."""
+    inputs: tuple[str, ...]
+    """Roles of the inputs that a job must have; their digests are part of the key."""
+    needs_gpu: bool = True
+    """Whether it computes on a GPU if the machine has one."""
+    needs_torch: bool = True
+    """Whether it imports torch, which takes seconds."""
+    key: str
+    """`module:function` that maps a job to its `StageKey`; must import neither torch nor transformers."""
+    run: str
+    """`module:function` that maps a job, a store and a tracker to the published artifact."""
+
+    def key_of(self, job: Job) -> StageKey:
+        """Return the identity of a job's result; cheap enough for a lookup."""
+        compute_key: KeyFunction = resolve_name(self.key)
+        return compute_key(job)
+
+    def run_job(self, job: Job, store: ArtifactStore, tracker: Tracker) -> ArtifactRef:
+        """Run a job, or find its result in the store, and return its reference."""
+        run: RunFunction = resolve_name(self.run)
+        return run(job, store, tracker)
+
 
 ENTRY_POINTS = "mixcpt.stages"
 
@@ -50,7 +97,6 @@ STAGES = (
         title="teacher cache",
         kind="teacher",
         inputs=("mixture", "base"),
-        needs_gpu=True,
         key="mixcpt.distill.stage:job_key",
         run="mixcpt.distill.stage:run_job",
     ),
@@ -60,7 +106,6 @@ STAGES = (
         title="probe",
         kind="probe",
         inputs=("base", "corpus"),
-        needs_gpu=True,
         key="mixcpt.evaluate.probe:job_key",
         run="mixcpt.evaluate.probe:run_job",
     ),
@@ -70,7 +115,6 @@ STAGES = (
         title="pre-training",
         kind="model",
         inputs=("mixture", "base"),
-        needs_gpu=True,
         key="mixcpt.train.stage:job_key",
         run="mixcpt.evaluate.probed_training:run_job",
     ),
@@ -80,7 +124,6 @@ STAGES = (
         title="selection",
         kind="selection",
         inputs=("corpus", "model"),
-        needs_gpu=True,
         key="mixcpt.align.stage:select_job_key",
         run="mixcpt.align.stage:run_select_job",
     ),
@@ -90,9 +133,8 @@ STAGES = (
         title="SFT",
         kind="model",
         inputs=("selection", "model"),
-        needs_gpu=True,
-        key="mixcpt.align.stage:sft_job_key",
-        run="mixcpt.align.stage:run_sft_job",
+        key="mixcpt.align.stage:finetuning_job_key",
+        run="mixcpt.align.stage:run_finetuning_job",
     ),
     Stage(
         name="dpo",
@@ -100,9 +142,8 @@ STAGES = (
         title="DPO",
         kind="model",
         inputs=("selection", "model"),
-        needs_gpu=True,
-        key="mixcpt.align.stage:dpo_job_key",
-        run="mixcpt.align.stage:run_dpo_job",
+        key="mixcpt.align.stage:finetuning_job_key",
+        run="mixcpt.align.stage:run_finetuning_job",
     ),
     Stage(
         name="evaluate",
@@ -110,7 +151,6 @@ STAGES = (
         title="evaluation",
         kind="evaluation",
         inputs=("model", "corpus"),
-        needs_gpu=True,
         key="mixcpt.evaluate.stage:job_key",
         run="mixcpt.evaluate.stage:run_job",
     ),
@@ -120,7 +160,6 @@ STAGES = (
         title="smoke test",
         kind="smoke",
         inputs=("model", "recorded", "corpus"),
-        needs_gpu=True,
         key="mixcpt.evaluate.smoke:job_key",
         run="mixcpt.evaluate.smoke:run_job",
     ),
@@ -165,3 +204,23 @@ def title_of(role: str) -> str:
     """Return the title of the stage that publishes the artifact of a role; the role itself if there is none."""
     stage = stage_of(role)
     return stage.title if stage else role
+
+
+def lookup(job: Job, store: ArtifactStore) -> ArtifactRef | StageKey:
+    """Return the artifact of a job whose inputs are known, or the key under which it would be published."""
+    key = find_stage(job.stage).key_of(job)
+    return store.find(key.kind, key.fingerprint) or key
+
+
+def split_finished(jobs: Sequence[Job], store: ArtifactStore) -> tuple[dict[str, ArtifactRef], list[Job]]:
+    """Return the artifacts of finished jobs by name, and the other jobs with all known inputs filled in."""
+    results: dict[str, ArtifactRef] = {}
+    missing: list[Job] = []
+    for job in jobs:
+        known = job.resolve(results)
+        has_all_inputs = not any(isinstance(value, Output) for value in known.inputs.values())
+        if has_all_inputs and isinstance(ref := lookup(known, store), ArtifactRef):
+            results[job.name] = ref
+        else:
+            missing.append(known)
+    return results, missing

@@ -19,7 +19,7 @@ from mixcpt.stages.worker_pool import EXIT_CODE
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.spool import NullTracker, Tracker, spool_of
 
-_PASSING = ("OSError", "DistError", "AcceleratorError")
+_PASSING = {"OSError", "DistError", "AcceleratorError"}
 """Errors that a retry may avoid: disk, network, lost peers, a lost device. They are given by name, because importing
 their classes from torch would take seconds."""
 _PRELOADED = (
@@ -30,7 +30,7 @@ _PRELOADED = (
     "scipy.stats",
 )
 """Modules that import torch, transformers, lm-eval, trl and scipy, which takes seconds."""
-_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+_OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
 
 
 def run_batch(batch: Batch) -> None:
@@ -85,9 +85,9 @@ def _explain(error: BaseException, job: Job) -> tuple[str, str, str]:
         return type(error).__name__, error.problem, error.hint
     text = f"{job.name}: {type(error).__name__}: {error}"
     ancestors = {ancestor.__name__ for ancestor in type(error).__mro__}
-    if ancestors & {*_OUT_OF_MEMORY}:
+    if ancestors & _OUT_OF_MEMORY:
         return MixcptError.__name__, text, "lower the batch (micro_batch_rows, batch_size) or the row length"
-    if ancestors & {*_PASSING} or not isinstance(error, Exception):
+    if ancestors & _PASSING or not isinstance(error, Exception):
         return StageInterrupted.__name__, text, "the next try continues from the last checkpoint"
     return MixcptError.__name__, text, "a retry would end the same way; the log has the traceback"
 
@@ -113,17 +113,13 @@ def stay(requests: int, codes: int) -> None:
         for line in paths:
             path = Path(line.strip())
             with _output_to(path.parent / LOG):
-                code = _run_and_explain(str(path))
+                try:
+                    code = main(str(path))
+                except Exception:  # noqa: BLE001 the worker stays for the next batch
+                    traceback.print_exc()
+                    code = 1
             _release_memory()
             os.write(codes, EXIT_CODE.pack(code))
-
-
-def _run_and_explain(path: str) -> int:
-    try:
-        return main(path)
-    except Exception:  # noqa: BLE001 the worker stays for the next batch
-        traceback.print_exc()
-        return 1
 
 
 @contextmanager

@@ -51,7 +51,6 @@ class StayingWorker:
 
     @property
     def pid(self) -> int:
-        """Process id of the supervisor."""
         return self._supervisor.pid
 
     @property

@@ -32,7 +32,7 @@ import json
 import pyarrow.parquet as parquet
 
 from mixcpt.config import Settings
-from mixcpt.stages.stage import Stage
+from mixcpt.stages.registry import Stage
 from mixcpt.store.artifacts import StageKey
 
 

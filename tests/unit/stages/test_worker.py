@@ -24,9 +24,7 @@ from mixcpt.stages.jobs import (
     read_events,
 )
 from mixcpt.stages.launching import worker_environment, worker_process
-from mixcpt.stages.lookup import lookup
-from mixcpt.stages.registry import STAGES, find_stage
-from mixcpt.stages.stage import Stage
+from mixcpt.stages.registry import STAGES, Stage, find_stage, lookup
 from mixcpt.stages.worker import run_batch
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from tasks.pace import Pace, remaining_text
+from tasks.progress import Pace, remaining_text
 
 
 def paced(*points: tuple[int, float], window_seconds: float = 300.0) -> Pace:

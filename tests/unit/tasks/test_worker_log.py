@@ -7,7 +7,7 @@ import pytest
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.logging.loggers import PrefectLogAdapter
 
-from tasks.worker_log import WorkerLog, parse, run_log
+from tasks.watching import WorkerLog, parse, run_log
 
 STAMP = "2026-03-01 14:00:00,123"
 
@@ -83,7 +83,7 @@ def test_forwarded_lines_reach_the_run_but_not_the_terminal(monkeypatch: pytest.
     elsewhere.emit = reached.append  # type: ignore[method-assign]
     logger = logging.getLogger("prefect.test_worker_log")
     monkeypatch.setattr(logging.getLogger("prefect"), "handlers", [console, elsewhere])
-    monkeypatch.setattr("tasks.worker_log.get_run_logger", lambda: PrefectLogAdapter(logger))
+    monkeypatch.setattr("tasks.watching.get_run_logger", lambda: PrefectLogAdapter(logger))
     run_log()(logging.WARNING, "of the worker")
     logger.warning("of the flow")
     assert [record.getMessage() for record in reached] == ["of the worker", "of the flow"]
