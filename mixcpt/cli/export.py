@@ -48,7 +48,7 @@ def export(
         raise ConfigError("--public pushes nothing by itself", "name the repository: --push-to OWNER/NAME --public")
     if push_to:  # first: a refused login must not waste an export
         print_note(f"logged in to the hub as {require_login(push_to)}")
-    from mixcpt.report.cards.choice import card_of
+    from mixcpt.report.cards import card_of
     from mixcpt.serving.export import export_model, require_empty
 
     require_empty(output)

@@ -199,7 +199,7 @@ def _print_stored(*configs: AdaptConfig, started: float | None = None) -> bool:
     with suppress(MixcptError):  # `preflight` lists all problems
         results = [find_stored_run(config) for config in configs]
         if all(results):
-            from mixcpt.report.terminal import print_results
+            from mixcpt.report.page import print_results
 
             print("every stage is already in the store; nothing was computed", file=sys.stderr)
             print_results([result for result in results if result], started)

@@ -1,7 +1,7 @@
 """Ancestry trees of models, down to the source files, and traces of documents to the models trained on them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -60,13 +60,9 @@ def _artifact_node(catalogue: Catalogue, ref: ArtifactRef, role: str, expanded: 
     if ref.kind == "corpus":
         children += _source_nodes(catalogue, ref)
     if "base" in record["inputs"] and "base" not in parents:
-        children.insert(0, _foreign_base_node(record))
+        name = record["lineage"].get("base", "base model")
+        children.insert(0, Node(kind="base", text=f"base model {name}", digest=record["inputs"]["base"]))
     return Node(kind=ref.kind, text=text, digest=ref.digest, path=ref.path, children=tuple(children))
-
-
-def _foreign_base_node(record: Mapping[str, Any]) -> Node:
-    name = record["lineage"].get("base", "base model")
-    return Node(kind="base", text=f"base model {name}", digest=record["inputs"]["base"])
 
 
 def _source_nodes(catalogue: Catalogue, corpus: ArtifactRef) -> list[Node]:
@@ -98,13 +94,9 @@ def _registration_node(catalogue: Catalogue, ref: ArtifactRef) -> Node:
     )
 
 
-def _file_nodes(files: Iterator[SourceFile] | Sequence[SourceFile]) -> list[Node]:
+def _file_nodes(files: Iterable[SourceFile]) -> list[Node]:
     return [
-        Node(
-            kind="file",
-            text=f"{file.name} ({words.size(file.bytes)}, sha256 {file.sha256[:12]})",
-            digest=file.sha256,
-        )
+        Node(kind="file", text=f"{file.name} ({words.size(file.bytes)}, sha256 {file.sha256[:12]})", digest=file.sha256)
         for file in files
     ]
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mixcpt.records.round import Judgement, Round, load_rounds
 from mixcpt.report import words
-from mixcpt.report.page import environment, write_page
+from mixcpt.report.html import render_page, write_page
 from mixcpt.report.table import markdown_rows
 from mixcpt.rounds.matrix import GENERAL, Column, Matrix, Row, matrix
 from mixcpt.store.artifacts import ArtifactStore
@@ -54,7 +54,8 @@ def write_rounds(history: Sequence[Round], output: Path) -> Path:
         ArtifactError: If the page cannot be written.
     """
     table = matrix(history)
-    page = environment().get_template("rounds.html.j2").render(
+    page = render_page(
+        "rounds.html.j2",
         rounds=history,
         matrix=table,
         lead=round_verdict(history[-1]),
@@ -63,7 +64,7 @@ def write_rounds(history: Sequence[Round], output: Path) -> Path:
         row_name=row_name,
         heading=_heading,
         rule=gate_rule,
-    )  # fmt: skip
+    )
     return write_page(page, output)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from mixcpt.errors import ConfigError, DataError
@@ -10,11 +11,11 @@ from mixcpt.evaluate import Drift, PriorKnowledge, Retention, TaskDelta, compare
 from mixcpt.evaluate.statistics.deltas import Measure
 from mixcpt.evaluate.statistics.estimates import Resampling
 from mixcpt.evaluate.statistics.outcomes import retention
-from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.records.run import RunResult
-from mixcpt.report.sections.costs import Cost, Planned, plan_of_run, planned_and_measured, stage_costs, total
-from mixcpt.report.sections.promise import Promise, promises
+from mixcpt.report.sections.provenance import Cost, Planned, planned_and_measured, stage_costs, total
 from mixcpt.store.artifacts import ArtifactRef, from_fields
+from mixcpt.train.metrics import TrainingMetrics
 
 _RESERVED = ("base", "seconds")
 _MEASURES: tuple[Measure, ...] = ("value", "gold")
@@ -51,6 +52,25 @@ class ModelSummary:
     """Change in bits per byte of the correct answers, by task."""
     drift: Mapping[str, Drift] = field(default_factory=dict)
     """Divergence of the predictions from the base's, by task; empty if not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """Promise that the loss on one task is at most `max_loss`, with the measured change."""
+
+    task: str
+    max_loss: float
+    """Maximum loss as a fraction of the questions."""
+    change: TaskDelta
+    """Change from the base, of the pre-trained or the final model."""
+    after: str
+    """`pre-training`, which enforces the promise, or `alignment`, which does not."""
+    share_of_change: float
+    """Fraction of the trained weight change that was kept to fulfil the promise; 1 means all of it."""
+
+    @property
+    def is_kept(self) -> bool:
+        return is_kept(self.change.delta, self.max_loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +137,17 @@ def summarise(runs: Sequence[RunResult]) -> Summary:
     )
 
 
+def is_kept(delta: float, max_loss: float) -> bool:
+    """Return whether a change in accuracy loses at most `max_loss`, up to rounding errors."""
+    return -delta <= max_loss + 1e-9
+
+
 def result_line(summary: Summary, seconds: float) -> str:
     """Return `RESULT ` and a JSON object with the headline values of the base and every final model."""
 
     def headline(model: ModelSummary) -> dict[str, float]:
-        return {
-            "domain": round(model.tasks[summary.headline_domain].value, 4),
-            "general": round(model.tasks[summary.headline_general].value, 4),
-        }
+        tasks = {"domain": summary.headline_domain, "general": summary.headline_general}
+        return {name: round(model.tasks[task].value, 4) for name, task in tasks.items()}
 
     result: dict[str, Any] = {"base": headline(summary.base)}
     result |= {run.name: headline(run.final) for run in summary.runs}
@@ -159,7 +182,6 @@ def _check_comparable(first: RunResult, other: RunResult) -> None:
 
 def _run(run: RunResult) -> RunSummary:
     stages = stage_costs(run)
-    plan = plan_of_run(run)
     has_pretrained = "pretrained" in run.evaluations and run.final != "pretrained"
     roles = ("pretrained", "final") if has_pretrained else ("final",)
     models = {role: _compared(run, role) for role in roles}
@@ -171,13 +193,23 @@ def _run(run: RunResult) -> RunSummary:
         stages=stages,
         cost=total(stages),
         prior_knowledge=_prior_knowledge(run),
-        promises=promises(run, {role: _changes(model) for role, model in models.items()}),
-        planned=planned_and_measured(plan, stages) if plan else [],
+        promises=_promises(run, models),
+        planned=planned_and_measured(run, stages),
     )
 
 
-def _changes(model: ModelSummary) -> dict[str, TaskDelta]:
-    return {name: value.change for name, value in model.tasks.items() if value.change}
+def _promises(run: RunResult, models: Mapping[str, ModelSummary]) -> list[Promise]:
+    training = TrainingMetrics.of(run.refs["pretrained"]).retention if run.config.promised_tasks else None
+    if training is None:
+        return []
+    after = {"pretrained": "pre-training", "final": "pre-training" if run.final == "pretrained" else "alignment"}
+    promises = []
+    for task, role in product(run.config.promised_tasks, models):
+        if change := models[role].tasks[task].change:
+            limit, share = run.config.pretrain.retention.max_loss, training.share_of_change
+            promise = Promise(task=task, max_loss=limit, change=change, after=after[role], share_of_change=share)
+            promises.append(promise)
+    return promises
 
 
 def _prior_knowledge(run: RunResult) -> list[PriorKnowledge]:
@@ -224,18 +256,15 @@ def _model(
 ) -> ModelSummary:
     summary = EvaluationSummary.of(evaluation)
     change_of = {change.task: change for change in changes}
-    domain_first = sorted(summary.tasks, key=lambda score: score.group)
-    values = {score.task: _value(score, change_of.get(score.task)) for score in domain_first}
+    tasks = {}
+    for score in sorted(summary.tasks, key=lambda score: score.group):  # domain first
+        tasks[score.task] = from_fields(TaskValue, vars(score), change=change_of.get(score.task))
     return ModelSummary(
         run=run,
         role=role,
         form=summary.form,
-        tasks=values,
+        tasks=tasks,
         retention=retention(changes) if changes else None,
         gold={change.task: change for change in gold},
         drift={divergence.task: divergence for divergence in drift(evaluation)},
     )
-
-
-def _value(score: TaskScore, change: TaskDelta | None) -> TaskValue:
-    return from_fields(TaskValue, vars(score), change=change)

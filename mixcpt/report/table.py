@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixcpt.report import words
-from mixcpt.report.sections.costs import Cost
+from mixcpt.report.sections.provenance import Cost
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
 from mixcpt.report.verdict import MARKS, Direction, direction
 
@@ -19,7 +19,8 @@ _STYLES = {Direction.BETTER: "green", Direction.WORSE: "red", Direction.UNSURE: 
 
 def result_table(summary: Summary) -> Table:
     """Return the table for a terminal; arrows repeat the meaning of the colours."""
-    table = Table(title=Text(_title(summary)), caption=Text(legend(summary)), caption_justify="left")
+    title = f"{words.listing([run.name for run in summary.runs])} against {words.printable(summary.base_name)}"
+    table = Table(title=Text(title), caption=Text(legend(summary)), caption_justify="left")
     table.add_column("task", overflow="fold")
     for model in _models(summary):
         table.add_column(Text(_heading(summary, model)), justify="right")
@@ -28,7 +29,9 @@ def result_table(summary: Summary) -> Table:
         if group and base.group != group:
             table.add_section()
         group = base.group
-        table.add_row(_task_cell(summary, task, base), *_terminal_cells(summary, task))
+        is_headline = task in (summary.headline_domain, summary.headline_general)
+        task_cell = Text(words.title(task), style="bold" if is_headline else "")
+        table.add_row(task_cell, *_terminal_cells(summary, task))
     table.add_section()
     for name, cells in _cost_rows([run.cost for run in summary.runs]):
         table.add_row(name, "", *cells)
@@ -72,21 +75,12 @@ def legend(summary: Summary) -> str:
     )
 
 
-def _title(summary: Summary) -> str:
-    return f"{words.listing([run.name for run in summary.runs])} against {words.printable(summary.base_name)}"
-
-
 def _models(summary: Summary) -> list[ModelSummary]:
     return [summary.base, *(run.final for run in summary.runs)]
 
 
 def _heading(summary: Summary, model: ModelSummary) -> str:
     return f"{words.printable(model.run or 'base')}\n({model.form})"
-
-
-def _task_cell(summary: Summary, task: str, base: TaskValue) -> Text:
-    headline = task in (summary.headline_domain, summary.headline_general)
-    return Text(words.title(task), style="bold" if headline else "")
 
 
 def _terminal_cells(summary: Summary, task: str) -> list[Text]:

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from mixcpt.evaluate import PriorKnowledge, TaskDelta
 from mixcpt.report import words
-from mixcpt.report.summary import PairComparison, RunSummary, Summary, TaskValue
+from mixcpt.report.summary import PairComparison, Promise, RunSummary, Summary, TaskValue
 
 
 class Direction(Enum):
@@ -67,6 +67,19 @@ def prior_knowledge_verdict(known: PriorKnowledge, confidence: float) -> str:
     else:
         conclusion = "prompting or retrieval may be as good"
     return f"{base}; after training it answers {trained} without a document ({interval}): {conclusion}."
+
+
+def promise_verdict(promise: Promise, confidence: float) -> str:
+    """Return the promise and its result as one sentence."""
+    change, limit = promise.change, words.change("accuracy", -promise.max_loss)
+    sentence = (
+        f"{words.title(promise.task)} after {promise.after}: {words.change('accuracy', change.delta)} points "
+        f"({words.level(confidence)} interval {words.interval('accuracy', change.low, change.high)}), "
+        f"promised at least {limit}: {'kept' if promise.is_kept else 'broken'}"
+    )
+    if promise.share_of_change < 1:
+        sentence += f"; {words.percent(promise.share_of_change)} of the trained weight change was kept to fulfil it"
+    return f"{sentence}."
 
 
 def pair_verdict(comparison: PairComparison, confidence: float) -> str:

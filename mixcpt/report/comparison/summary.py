@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import mean, stdev
+from typing import Literal
 
+from mixcpt.config import Claim
 from mixcpt.evaluate.statistics.across_seeds import SeedsDelta, across_seeds
+from mixcpt.evaluate.statistics.estimates import holm
 from mixcpt.evaluate.statistics.outcomes import gain, selection_score
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue
-from mixcpt.records.run import RunResult
-from mixcpt.report.comparison.claims import ClaimResult, check_claims
-from mixcpt.report.sections.costs import Cost, stage_costs, total
-from mixcpt.report.sections.promise import is_kept
+from mixcpt.report.sections.provenance import Cost, stage_costs, total
+from mixcpt.report.summary import is_kept
 from mixcpt.stages.registry import trained_roles
+
+Verdict = Literal["holds", "does not hold", "not shown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,19 @@ class Choice:
     """Mean over the seeds, see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
     spread: float
     """Standard deviation over the seeds; NaN for one seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimResult:
+    """A claim with its verdict."""
+
+    claim: Claim
+    change: SeedsDelta
+    """Difference between the contender and the other contender, or the base, on the claim's task."""
+    verdict: Verdict
+    """`holds` or `does not hold` if the whole interval agrees, otherwise `not shown`."""
+    p_holm: float
+    """p-value of no difference, corrected for the number of claims by Holm's method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +134,7 @@ def summarise_comparison(comparison: Comparison) -> ComparisonSummary:
         rows=[replace(row, is_on_front=not _is_dominated(row, rows)) for row in rows],
         tried=comparison.tried,
         choice=_choice(comparison),
-        claims=check_claims(comparison),
+        claims=_claims(comparison),
         promises=_promises(comparison, rows),
     )
 
@@ -158,7 +174,7 @@ def _is_dominated(row: Row, rows: Sequence[Row]) -> bool:
 
 
 def _mean_cost(result: ContenderResult) -> Cost:
-    totals = [_training_cost(run) for run in result.runs]
+    totals = [total(cost for cost in stage_costs(run) if cost.stage in trained_roles()) for run in result.runs]
     peaks = [cost.peak_memory_bytes or 0 for cost in totals]
     return Cost(
         stage="training",
@@ -169,23 +185,19 @@ def _mean_cost(result: ContenderResult) -> Cost:
     )
 
 
-def _training_cost(run: RunResult) -> Cost:
-    return total(cost for cost in stage_costs(run) if cost.stage in trained_roles())
-
-
 def _promises(comparison: Comparison, rows: Sequence[Row]) -> list[PromiseResult]:
     """Return the results of every contender for every promised task.
 
     A contender that did not promise a task is held to the strictest promise of the others.
     """
     limits: dict[tuple[str, str], float] = {}
+    strictest: dict[str, float] = {}
     for result in comparison.results:
         config = result.runs[0].config
+        limit = config.pretrain.retention.max_loss
         for task in config.promised_tasks:
-            limits[result.contender, task] = config.pretrain.retention.max_loss
-    strictest: dict[str, float] = {}
-    for (_, task), limit in limits.items():
-        strictest[task] = min(limit, strictest.get(task, limit))
+            limits[result.contender, task] = limit
+            strictest[task] = min(limit, strictest.get(task, limit))
     results = []
     for (task, shared_limit), row in product(strictest.items(), rows):
         max_loss = limits.get((row.contender, task), shared_limit)
@@ -201,6 +213,34 @@ def _promises(comparison: Comparison, rows: Sequence[Row]) -> list[PromiseResult
         )
         results.append(promise)
     return results
+
+
+def _claims(comparison: Comparison) -> list[ClaimResult]:
+    """Return the results of a comparison's claims in their order."""
+    results = [_claim_result(claim, comparison) for claim in comparison.config.claims]
+    adjusted = holm([result.change.p_value for result in results]) if results else []
+    return [replace(result, p_holm=p_value) for result, p_value in zip(results, adjusted, strict=True)]
+
+
+def _claim_result(claim: Claim, comparison: Comparison) -> ClaimResult:
+    runs = {result.contender: result.runs for result in comparison.results}
+    confidence = runs[claim.contender][0].config.evaluate.confidence
+    after = [run.evaluations["final"] for run in runs[claim.contender]]
+    if claim.against:
+        before = [run.evaluations["final"] for run in runs[claim.against]]
+    else:
+        before = [run.evaluations["base"] for run in runs[claim.contender]]
+    # the base is evaluated in plain form, a contender possibly in chat form
+    changes = across_seeds(before, after, confidence=confidence, across_forms=not claim.against)
+    change = next(change for change in changes if change.task == claim.task)
+    return ClaimResult(claim=claim, change=change, verdict=_verdict(claim, change), p_holm=change.p_value)
+
+
+def _verdict(claim: Claim, change: SeedsDelta) -> Verdict:
+    low, high = (change.low, change.high) if change.higher_is_better else (-change.high, -change.low)
+    if low > claim.by:
+        return "holds"
+    return "does not hold" if high < claim.by else "not shown"
 
 
 def _choice(comparison: Comparison) -> list[Choice]:

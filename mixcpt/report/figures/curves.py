@@ -1,10 +1,8 @@
-"""Training metrics over the steps, as series by source and as figures."""
+"""Figures of training metrics over the steps, by source."""
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,40 +10,14 @@ from matplotlib.lines import Line2D
 
 from mixcpt.report import words
 from mixcpt.report.figures import palette, svg
-
-Series = Mapping[str, Sequence[tuple[int, float]]]
-"""(step, value) pairs by source; the source `""` means all sources together."""
+from mixcpt.report.sections.training import Series
 
 Style: TypeAlias = tuple[str, str | tuple[int, tuple[float, ...]]]
 """Colour and line style."""
 
-_NAME = re.compile(r"train/(?:(?P<source>[^/]+)/)?(?P<metric>\w+)")
 _MAX_POINTS = 300
 _LEGEND_ROWS = 12
 _LINES: Sequence[str | tuple[int, tuple[float, ...]]] = ("-", (0, (5.0, 2.0)), (0, (1.0, 1.5)))
-
-
-def by_source(history: Sequence[Mapping[str, Any]], metric: str) -> Series:
-    """Return the finite values of one metric by source, in the order in which the sources first appear."""
-    series: dict[str, list[tuple[int, float]]] = {}
-    for entry in history:
-        for name, value in entry.items():
-            match = _NAME.fullmatch(name)
-            if match and match["metric"] == metric and math.isfinite(value):
-                series.setdefault(match["source"] or "", []).append((int(entry["step"]), float(value)))
-    if len(series) == 2:
-        series.pop("", None)  # with a single source the total repeats it
-    return series
-
-
-def last_values(history: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """Return the last value of a metric by source."""
-    return {source: points[-1][1] for source, points in by_source(history, metric).items()}
-
-
-def highest(series: Series) -> float:
-    """Return the greatest value of all sources."""
-    return max(value for _, value in chain.from_iterable(series.values()))
 
 
 def draw_curves(series: Series, title: str, unit: str, *, top: float, sources: Sequence[str]) -> Figure:
@@ -88,8 +60,8 @@ def _style(sources: Sequence[str], source: str) -> Style:
     """Return the style of a source; after the last colour they repeat with the next line style."""
     if not source:
         return palette.BASE.light, "-"
-    index = sources.index(source)
-    return palette.source(index).light, _LINES[index // len(palette.SOURCES) % len(_LINES)]
+    repetition, index = divmod(sources.index(source), len(palette.SOURCES))
+    return palette.SOURCES[index].light, _LINES[repetition % len(_LINES)]
 
 
 def _draw_line(axes: Axes, source: str, style: Style, points: Sequence[tuple[int, float]]) -> Line2D:

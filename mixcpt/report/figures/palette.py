@@ -61,11 +61,6 @@ def run_marks(num_runs: int) -> list[Mark]:
     return [Mark(ACCENTS[place % len(ACCENTS)], *_SHAPES[place % len(_SHAPES)]) for place in reversed(range(num_runs))]
 
 
-def source(index: int) -> Colour:
-    """Return the colour of the source at `index`; colours repeat after the last."""
-    return SOURCES[index % len(SOURCES)]
-
-
 def variables(form: str) -> str:
     """Return the CSS declarations of all colours; `form` is `light` or `dark`."""
     return "".join(f"--{colour.name}:{getattr(colour, form)};" for colour in COLOURS)

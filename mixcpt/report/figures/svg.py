@@ -6,6 +6,7 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ _REFERENCE = re.compile(r"url\(#|^#")
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An inline figure with its caption, which is also its text alternative."""
+
+    svg: Markup
+    caption: str
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """Use the project's style for all drawing inside the context."""
@@ -65,6 +74,11 @@ def new_figure(width: float, height: float) -> Figure:
 def inline(figure: Figure, name: str, description: str) -> Markup:
     """Return the figure as an `<svg>` element for a page; `name` makes its ids unique on the page."""
     return Markup(ElementTree.tostring(_element(figure, name, description), encoding="unicode"))
+
+
+def picture(figure: Figure, name: str, caption: str) -> Picture:
+    """Return the figure with a caption that is also its text alternative."""
+    return Picture(inline(figure, name, caption), caption)
 
 
 def standalone(figure: Figure, name: str, description: str) -> str:

@@ -1,10 +1,10 @@
 """Learned-against-forgotten figure: headline task of the domain against the general headline task."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -13,35 +13,27 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
 from mixcpt.report import words
-from mixcpt.report.figures import labels, palette, scales, svg
+from mixcpt.report.figures import palette, points, svg
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
 
+Range: TypeAlias = tuple[float, float]
+
+_WHOLE: Range = (-0.14, 1.14)
+"""Range of all accuracies, with a margin for labels."""
+
+_WHOLE_FROM = 0.5
+"""Span of accuracies above which the axis shows the whole range."""
+_MIN_SPAN = 0.08
+"""Smallest span of an axis before the margin."""
+_MARGIN = 1.6
+"""Length of an axis as a multiple of the span of its values."""
+_NAME_CHARACTERS = 28
 _CORNERS = (
     (0.0, 1.0, "learned, but forgot"),
     (1.0, 1.0, "learned and kept"),
     (0.0, 0.0, "learned nothing, and forgot"),
     (1.0, 0.0, "kept, learned nothing"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One model in the figure."""
-
-    name: str
-    kept: TaskValue
-    learned: TaskValue
-    mark: palette.Mark
-    is_final: bool
-
-    @property
-    def colour(self) -> str:
-        return self.mark.colour.light
-
-    @property
-    def place(self) -> tuple[float, float]:
-        """Position in data coordinates."""
-        return self.kept.value, self.learned.value
 
 
 def save_tradeoff(summary: Summary, path: Path) -> None:
@@ -52,37 +44,41 @@ def save_tradeoff(summary: Summary, path: Path) -> None:
 def draw_tradeoff(summary: Summary) -> Figure:
     """Return the figure; right means kept and up means learned, for every metric."""
     paths = _paths(summary)
-    points = list(chain.from_iterable(paths))
     with svg.drawing():
         figure = svg.new_figure(5.8, 4.9)
         axes = figure.subplots()
-        _draw_axes(axes, points)
+        _draw_axes(axes, summary)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         obstacles = _draw_corners(axes)
         for path in paths:
             _draw_path(axes, path)
             for start, end in pairwise(path):
-                obstacles += labels.line_boxes(axes, start.place, end.place)
-        for point in points:
-            obstacles += labels.cross_boxes(axes, _with_interval(point.kept), _with_interval(point.learned))
-        labels.place_labels(axes, _labels(points), obstacles)
+                obstacles += points.line_boxes(axes, start.place, end.place)
+        points.label_points(axes, list(chain.from_iterable(paths)), obstacles)
     return figure
 
 
 def describe_tradeoff(summary: Summary) -> str:
     """Return the figure in words."""
-    points = {point.name: point for point in chain.from_iterable(_paths(summary)) if point.is_final}
-    values = [
-        f"{point.name}: learned {words.value(point.learned.metric, point.learned.value)}, "
-        f"kept {words.value(point.kept.metric, point.kept.value)}"
-        for point in points.values()
-    ]
-    learned, kept = words.title(summary.headline_domain), words.title(summary.headline_general)
-    return f"Learned ({learned}) against kept ({kept}). {'; '.join(values)}."
+    values = []
+    models = {"base": summary.base} | {run.name: run.final for run in summary.runs}
+    for name, model in models.items():
+        learned, kept = _headlines(summary, model)
+        values.append(
+            f"{words.shortened(name, _NAME_CHARACTERS)}: learned {words.value(learned.metric, learned.value)}, "
+            f"kept {words.value(kept.metric, kept.value)}"
+        )
+    learned_title, kept_title = words.title(summary.headline_domain), words.title(summary.headline_general)
+    return f"Learned ({learned_title}) against kept ({kept_title}). {'; '.join(values)}."
 
 
-def _paths(summary: Summary) -> list[list[Point]]:
+def _headlines(summary: Summary, model: ModelSummary) -> tuple[TaskValue, TaskValue]:
+    """Return the results of a model on the domain's and on the general headline task."""
+    return model.tasks[summary.headline_domain], model.tasks[summary.headline_general]
+
+
+def _paths(summary: Summary) -> list[list[points.Point]]:
     """Return one path per run: base, pre-trained model if evaluated, final model."""
     base = _point(summary, summary.base, "base", palette.BASE_MARK)
     paths = []
@@ -94,24 +90,24 @@ def _paths(summary: Summary) -> list[list[Point]]:
     return paths
 
 
-def _point(summary: Summary, model: ModelSummary, name: str, mark: palette.Mark) -> Point:
-    return Point(
-        name=words.shortened(name, 28),
-        kept=model.tasks[summary.headline_general],
-        learned=model.tasks[summary.headline_domain],
+def _point(summary: Summary, model: ModelSummary, name: str, mark: palette.Mark) -> points.Point:
+    learned, kept = _headlines(summary, model)
+    return points.Point(
+        name=words.shortened(name, _NAME_CHARACTERS),
+        x=(kept.value, *_ends(kept)),
+        y=(learned.value, *_ends(learned)),
         mark=mark,
-        is_final=model.role != "pretrained",
+        is_main=model.role != "pretrained",
     )
 
 
-def _with_interval(value: TaskValue) -> tuple[float, float, float]:
-    return (value.value, *scales.ends(value))
-
-
-def _draw_axes(axes: Axes, points: Sequence[Point]) -> None:
+def _draw_axes(axes: Axes, summary: Summary) -> None:
     axes.set_title("Learned against forgotten")
-    kept, learned = [point.kept for point in points], [point.learned for point in points]
-    x_range, y_range = scales.ranges(kept, learned)
+    models = [summary.base]
+    for run in summary.runs:
+        models += [model for model in (run.pretrained, run.final) if model]
+    learned, kept = zip(*(_headlines(summary, model) for model in models), strict=True)
+    x_range, y_range = _ranges(kept, learned)
     axes.set_xlim(*_oriented(kept[0], x_range))
     axes.set_ylim(*_oriented(learned[0], y_range))
     axes.set_xlabel(f"Kept: {_axis_title(kept[0])}")
@@ -123,7 +119,7 @@ def _draw_axes(axes: Axes, points: Sequence[Point]) -> None:
     axes.axhline(learned[0].value, color=palette.RULE.light, linewidth=1.2, zorder=1)
 
 
-def _oriented(value: TaskValue, limits: scales.Range) -> scales.Range:
+def _oriented(value: TaskValue, limits: Range) -> Range:
     """Return the limits so that better values are right or up."""
     low, high = limits
     return (low, high) if value.higher_is_better else (high, low)
@@ -137,9 +133,9 @@ def _axis_title(value: TaskValue) -> str:
     return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
 
 
-def _show_percent(axis: Axis, limits: scales.Range) -> None:
+def _show_percent(axis: Axis, limits: Range) -> None:
     low, high = limits
-    ticks = [0, 0.25, 0.5, 0.75, 1] if limits == scales.WHOLE else axis.get_ticklocs()
+    ticks = [0, 0.25, 0.5, 0.75, 1] if limits == _WHOLE else axis.get_ticklocs()
     axis.set_ticks([tick for tick in ticks if max(0, low) <= tick <= min(1, high)])
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
 
@@ -164,7 +160,7 @@ def _draw_corners(axes: Axes) -> list[Bbox]:
     return boxes
 
 
-def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
+def _draw_path(axes: Axes, path: Sequence[points.Point]) -> None:
     for start, end in pairwise(path):
         axes.annotate(
             "",
@@ -172,9 +168,9 @@ def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
             xytext=start.place,
             arrowprops={
                 "arrowstyle": "-|>",
-                "color": end.colour,
+                "color": end.mark.colour.light,
                 "linewidth": 1.1,
-                "linestyle": "-" if end.is_final else (0, (3, 2)),
+                "linestyle": "-" if end.is_main else (0, (3, 2)),
                 "shrinkA": 5,
                 "shrinkB": 6,
                 "alpha": 0.55,
@@ -182,37 +178,40 @@ def _draw_path(axes: Axes, path: Sequence[Point]) -> None:
             zorder=2,
         )
     for point in path:
-        _draw_point(axes, point)
+        points.draw_point(axes, point)
 
 
-def _draw_point(axes: Axes, point: Point) -> None:
-    x, y = point.place
-    line: dict[str, Any] = {"color": point.colour, "linewidth": 1.6 if point.is_final else 1.0, "zorder": 3}
-    axes.plot(scales.ends(point.kept), [y, y], **line)
-    axes.plot([x, x], scales.ends(point.learned), **line)
-    axes.plot(
-        [x],
-        [y],
-        marker=point.mark.shape,
-        markersize=9 if point.is_final else 7,
-        color=point.colour,
-        markerfacecolor=point.colour if point.is_final else palette.PAGE.light,
-        markeredgewidth=1.5,
-        linestyle="none",
-        zorder=4,
-    )
+def _ranges(kept: Sequence[TaskValue], learned: Sequence[TaskValue]) -> tuple[Range, Range]:
+    """Return the ranges of the two axes.
+
+    If the metrics are the same, both ranges have the same length, so that a loss looks as large as an equal gain.
+    """
+    spans = _span(kept), _span(learned)
+    if kept[0].metric == learned[0].metric:
+        spans = max(spans), max(spans)
+    return _range(kept, spans[0]), _range(learned, spans[1])
 
 
-def _labels(points: Sequence[Point]) -> list[labels.Label]:
-    """Return the labels of all points, final models first."""
-    return [
-        labels.Label(
-            text=point.name,
-            x=point.kept.value,
-            y=point.learned.value,
-            colour=point.colour,
-            is_bold=point.is_final,
-            size=11.0 if point.is_final else 9.5,
-        )
-        for point in sorted(dict.fromkeys(points), key=lambda point: not point.is_final)
-    ]
+def _ends(value: TaskValue) -> Range:
+    """Return the base's value plus the interval of the change; the value twice if there is no interval."""
+    if not value.change or math.isnan(value.change.low):
+        return value.value, value.value
+    return value.change.base + value.change.low, value.change.base + value.change.high
+
+
+def _range(values: Sequence[TaskValue], span: float) -> Range:
+    if values[0].metric == "accuracy" and span > _WHOLE_FROM:
+        return _WHOLE
+    low, high = _extremes(values)
+    middle = (low + high) / 2
+    return middle - _MARGIN * span / 2, middle + _MARGIN * span / 2
+
+
+def _span(values: Sequence[TaskValue]) -> float:
+    low, high = _extremes(values)
+    return max(high - low, _MIN_SPAN)
+
+
+def _extremes(values: Sequence[TaskValue]) -> Range:
+    all_ends = list(chain.from_iterable(_ends(value) for value in values))
+    return min(all_ends), max(all_ends)

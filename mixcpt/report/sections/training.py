@@ -1,5 +1,7 @@
 """Training curves and teacher diagnostics of the runs."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -7,24 +9,22 @@ from typing import Any
 
 from mixcpt.records.run import RunResult
 from mixcpt.report import words
-from mixcpt.report.figures.curves import Series, by_source, highest, last_values
 from mixcpt.report.view import read_json
 from mixcpt.stages.registry import title_of, trained_roles
+
+Series = Mapping[str, Sequence[tuple[int, float]]]
+"""(step, value) pairs by source; the source `""` means all sources together."""
 
 DIAGNOSTICS = ("ce", "kl", "swap_rate", "teacher_accuracy", "teacher_gap")
 """Metrics of pre-training that are shown by source if they were measured."""
 
-_CURVES: dict[str, dict[str, str]] = {
-    "pretrained": {"ce": "cross-entropy", "kl": "KL to the teacher"},
-    "sft": {"loss": "loss"},
-    "dpo": {"loss": "loss"},
+_NAME = re.compile(r"train/(?:(?P<source>[^/]+)/)?(?P<metric>\w+)")
+_CURVES = {
+    "pretrained": {"ce": ("cross-entropy", "nats per token"), "kl": ("KL to the teacher", "nats per token")},
+    "sft": {"loss": ("loss", "nats per token")},
+    "dpo": {"loss": ("loss", "nats per pair")},
 }
-_UNITS = {
-    ("pretrained", "ce"): "nats per token",
-    ("pretrained", "kl"): "nats per token",
-    ("sft", "loss"): "nats per token",
-    ("dpo", "loss"): "nats per pair",
-}
+"""Title and unit of the shown metrics, by role and metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,8 @@ def trainings(runs: Sequence[RunResult]) -> list[TrainingView]:
     named_sources = [source for source in sources if source]
     tops: dict[str, float] = {}
     for curve in curves:
-        tops[curve.metric] = max(tops.get(curve.metric, 0.0), highest(curve.series))
+        highest = max(value for _, value in chain.from_iterable(curve.series.values()))
+        tops[curve.metric] = max(tops.get(curve.metric, 0.0), highest)
     comparable = []
     for view in views:
         scaled = [replace(curve, top=tops[curve.metric], sources=named_sources) for curve in view.curves]
@@ -74,13 +75,13 @@ def _training(index: int, run: RunResult) -> TrainingView:
     histories = {role: read_json(run.refs[role], "history.json") for role in trained_roles() if role in run.refs}
     curves = []
     for role, history in histories.items():
-        for metric, title in _CURVES.get(role, {}).items():
+        for metric, (title, unit) in _CURVES.get(role, {}).items():
             if series := by_source(history, metric):
                 curve = Curve(
                     name=f"run{index}-{role}-{metric}",
                     metric=f"{role}/{metric}",
                     title=f"{run.name}: {title_of(role)}, {title}",
-                    unit=_UNITS[role, metric],
+                    unit=unit,
                     series=series,
                 )
                 curves.append(curve)
@@ -90,6 +91,19 @@ def _training(index: int, run: RunResult) -> TrainingView:
 def _diagnostics(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for metric in DIAGNOSTICS:
-        for source, value in last_values(history, metric).items():
-            table.setdefault(words.printable(source), {})[metric] = value
+        for source, points in by_source(history, metric).items():
+            table.setdefault(words.printable(source), {})[metric] = points[-1][1]
     return table
+
+
+def by_source(history: Sequence[Mapping[str, Any]], metric: str) -> Series:
+    """Return the finite values of one metric by source, in the order in which the sources first appear."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            match = _NAME.fullmatch(name)
+            if match and match["metric"] == metric and math.isfinite(value):
+                series.setdefault(match["source"] or "", []).append((int(entry["step"]), float(value)))
+    if len(series) == 2:
+        series.pop("", None)  # with a single source the total repeats it
+    return series

@@ -13,9 +13,8 @@ from mixcpt.config import AdaptConfig, AdviseConfig, load_settings
 from mixcpt.errors import ConfigError
 from mixcpt.records.comparison import Advice, Attempt, Comparison, ContenderResult, save_advice
 from mixcpt.records.run import RunResult
-from mixcpt.report.comparison.advice import markdown_advice, recommended, recommended_settings
-from mixcpt.report.comparison.advice_page import write_advice
-from mixcpt.report.figures.search import front
+from mixcpt.report.comparison.advice import markdown_advice, recommended, recommended_settings, write_advice
+from mixcpt.report.comparison.figures import front
 from mixcpt.store.artifacts import ArtifactStore
 from tasks.advice import Search
 from tests.unit.report_artifacts import hits, run

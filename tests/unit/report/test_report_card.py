@@ -10,9 +10,7 @@ from markdown_it import MarkdownIt
 from mixcpt.config import AverageConfig, CurationConfig, FilesSource, HuggingFaceSource
 from mixcpt.merge import average
 from mixcpt.records.run import RunResult
-from mixcpt.report.cards.card import foreign_card, model_card, shortened
-from mixcpt.report.cards.choice import card_of
-from mixcpt.report.cards.header import header, hub_datasets, hub_id
+from mixcpt.report.cards import card_of, foreign_card, header, hub_datasets, hub_id, model_card, shortened
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import ModelRef
 from tests.unit.merge_models import moved_model

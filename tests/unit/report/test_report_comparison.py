@@ -13,9 +13,8 @@ from mixcpt.config import AdaptConfig, CompareConfig
 from mixcpt.config.compare import merged
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, load_comparison, save_comparison
 from mixcpt.records.run import RunResult
-from mixcpt.report.comparison.page import write_comparison
+from mixcpt.report.comparison.page import comparison_rows, markdown_comparison, recommendation, write_comparison
 from mixcpt.report.comparison.summary import summarise_comparison
-from mixcpt.report.comparison.text import comparison_rows, markdown_comparison, recommendation
 from mixcpt.store.artifacts import ArtifactStore
 from tests.unit.report_artifacts import hits, run
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixcpt.records.run import RunResult
-from mixcpt.report.sections.facts import MAX_ROWS, facts
+from mixcpt.report.sections.answers import MAX_ROWS, facts
 from mixcpt.store.artifacts import ArtifactStore
 from tests.unit.report_artifacts import BASE, accuracy_items, evaluation, hits, run
 

@@ -14,9 +14,10 @@ from matplotlib.text import Text
 from mixcpt.evaluate import TaskDelta
 from mixcpt.report.figures import palette, svg
 from mixcpt.report.figures.bars import draw_bars
-from mixcpt.report.figures.curves import by_source, describe_curves, draw_curves
+from mixcpt.report.figures.curves import describe_curves, draw_curves
 from mixcpt.report.figures.tradeoff import draw_tradeoff, save_tradeoff
-from mixcpt.report.sections.costs import Cost
+from mixcpt.report.sections.provenance import Cost
+from mixcpt.report.sections.training import by_source
 from mixcpt.report.summary import ModelSummary, RunSummary, Summary, TaskValue
 
 HOSTILE = "<script>alert('$x$')</script>"

@@ -13,9 +13,8 @@ import pytest
 from mixcpt.errors import ArtifactError, ConfigError, DataError
 from mixcpt.records.run import RunResult, TrackingRef
 from mixcpt.report.figures.bars import value_interval
-from mixcpt.report.sections.costs import stage_costs, total
-from mixcpt.report.sections.examples import choose
-from mixcpt.report.sections.provenance import differences, tracked
+from mixcpt.report.sections.answers import choose
+from mixcpt.report.sections.provenance import differences, stage_costs, total, tracked
 from mixcpt.report.summary import Summary, TaskValue, result_line, summarise
 from mixcpt.report.verdict import Direction, direction, pair_verdict, run_verdict
 from mixcpt.report.view import located, sample_rows

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixcpt.curation.corpus_report import CorpusReport, PoolReport, RemovedRecords, SourceReport
+from mixcpt.curation.corpus_report import CorpusReport, RemovedRecords, SourceReport
 from mixcpt.mixture.account import MixtureAccount
 from mixcpt.records.run import RunResult
 from mixcpt.report.view import first_rows, read_json, sample_rows, shared
@@ -16,27 +16,17 @@ _SELECTED_SHOWN = 5
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Examples of the removed or quarantined records of one source."""
-
-    source: str
-    cause: str
-    """Step that removed the records, or reason of the quarantine."""
-    rows: Sequence[Row]
-
-
 @dataclass(frozen=True, kw_only=True)
 class CorpusView:
     """One corpus and the runs that use it."""
 
     runs: Sequence[str]
-    ref: ArtifactRef
-    pools: Mapping[str, PoolReport]
     sources: Mapping[str, SourceReport]
     removals: Sequence[RemovedRecords]
-    removed: Sequence[Examples]
-    quarantined: Sequence[Examples]
+    removed: Mapping[tuple[str, str], Sequence[Row]]
+    """Examples of removed records by source and step."""
+    quarantined: Mapping[tuple[str, str], Sequence[Row]]
+    """Examples of quarantined records by source and reason."""
 
     @property
     def num_quarantined(self) -> int:
@@ -79,26 +69,14 @@ def selections(runs: Sequence[RunResult]) -> list[SelectionView]:
 
 def _corpus(ref: ArtifactRef, names: Sequence[str]) -> CorpusView:
     report = CorpusReport.of(ref)
-    removed = sample_rows(
-        ref.file("removed.parquet"), lambda row: (row["source"], row["step"]), per_group=_EXAMPLES_PER_GROUP
-    )
-    quarantined = sample_rows(
-        ref.file("quarantine.parquet"), lambda row: (row["source"], row["reason"]), per_group=_EXAMPLES_PER_GROUP
-    )
-    removals = sorted(report.removed, key=lambda entry: -entry.records)
+    removed, quarantine = ref.file("removed.parquet"), ref.file("quarantine.parquet")
     return CorpusView(
         runs=names,
-        ref=ref,
-        pools=report.pools,
         sources=report.sources,
-        removals=removals,
-        removed=_examples(removed),
-        quarantined=_examples(quarantined),
+        removals=sorted(report.removed, key=lambda entry: -entry.records),
+        removed=sample_rows(removed, lambda row: (row["source"], row["step"]), _EXAMPLES_PER_GROUP),
+        quarantined=sample_rows(quarantine, lambda row: (row["source"], row["reason"]), _EXAMPLES_PER_GROUP),
     )
-
-
-def _examples(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Examples]:
-    return [Examples(source, cause, rows) for (source, cause), rows in groups.items()]
 
 
 def _selection(ref: ArtifactRef, names: Sequence[str]) -> SelectionView:

@@ -1,4 +1,4 @@
-"""Figure of a search: learned against kept, and the score against each setting."""
+"""Figures of comparisons and searches: learned against kept, and the score against each searched setting."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,10 +8,69 @@ from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
 from mixcpt.records.comparison import Advice, Attempt
 from mixcpt.report import words
 from mixcpt.report.comparison.summary import ComparisonSummary
-from mixcpt.report.figures import palette, svg
+from mixcpt.report.figures import palette, points, svg
 
+_MARGIN = 0.08
 _LOGARITHMIC = ("learning_rate",)
 _MOST_TICKS = 4
+
+
+def draw_comparison(summary: ComparisonSummary) -> Figure:
+    """Return the figure; right means kept and up means learned, for every metric."""
+    with svg.drawing():
+        figure = svg.new_figure(7.2, 5.2)
+        axes = figure.subplots()
+        axes.set_title("Learned against kept, all seeds")
+        axes.set_xlabel(_change_title(summary, summary.headline_general))
+        axes.set_ylabel(_change_title(summary, summary.headline_domain))
+        axes.axvline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
+        axes.axhline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
+        contenders = _points(summary)
+        for contender in contenders:
+            points.draw_point(axes, contender)
+        axes.margins(_MARGIN)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        points.label_points(axes, contenders)
+    return figure
+
+
+def describe_comparison(summary: ComparisonSummary) -> str:
+    """Return the figure in words."""
+    parts = []
+    for row in summary.rows:
+        learned, kept = row.changes[summary.headline_domain], row.changes[summary.headline_general]
+        parts.append(
+            f"{words.printable(row.contender)}: learned {words.change(learned.metric, learned.delta)}, "
+            f"kept {words.change(kept.metric, kept.delta)}"
+        )
+    return f"Change from the base in what each contender learned and kept. {'; '.join(parts)}."
+
+
+def _points(summary: ComparisonSummary) -> list[points.Point]:
+    return [
+        points.Point(
+            name=words.shortened(row.contender, 30),
+            x=_scaled(row.changes[summary.headline_general]),
+            y=_scaled(row.changes[summary.headline_domain]),
+            mark=mark,
+            is_main=row.is_on_front,
+        )
+        for row, mark in zip(summary.rows, palette.run_marks(len(summary.rows)), strict=True)
+    ]
+
+
+def _scaled(change: SeedsDelta) -> tuple[float, float, float]:
+    """Return value, low and high so that more is better, accuracy in points."""
+    sign = (100 if change.metric == "accuracy" else 1) * (1 if change.higher_is_better else -1)
+    low, high = sorted((sign * change.low, sign * change.high))
+    return sign * change.delta, low, high
+
+
+def _change_title(summary: ComparisonSummary, task: str) -> str:
+    change = summary.rows[0].changes[task]
+    unit = words.unit(change.metric) + ("" if change.higher_is_better else " saved")
+    return f"{words.shortened(words.title(task), 40)}: change from the base, {unit}"
 
 
 def draw_advice(advice: Advice, summary: ComparisonSummary) -> Figure:
@@ -20,7 +79,7 @@ def draw_advice(advice: Advice, summary: ComparisonSummary) -> Figure:
     with svg.drawing():
         figure = svg.new_figure(8.4, 5.6)
         grid = figure.add_gridspec(2, len(settings), height_ratios=(3, 2))
-        _draw_tradeoff(figure.add_subplot(grid[0, :]), advice, summary)
+        _draw_attempts(figure.add_subplot(grid[0, :]), advice, summary)
         slices = [figure.add_subplot(grid[1, column]) for column in range(len(settings))]
         for axes, name in zip(slices, settings, strict=True):
             _draw_slice(axes, advice, name)
@@ -50,12 +109,12 @@ def front(attempts: tuple[Attempt, ...], learns: int, keeps: int) -> list[Attemp
     return best
 
 
-def _draw_tradeoff(axes: Axes, advice: Advice, summary: ComparisonSummary) -> None:
+def _draw_attempts(axes: Axes, advice: Advice, summary: ComparisonSummary) -> None:
     changes = summary.rows[0].changes
     domain, general = changes[summary.headline_domain], changes[summary.headline_general]
     axes.set_title("Learned against kept, selection questions")
-    axes.set_xlabel(_axis_title(general))
-    axes.set_ylabel(_axis_title(domain))
+    axes.set_xlabel(_value_title(general))
+    axes.set_ylabel(_value_title(domain))
     line = front(advice.attempts, *(1 if change.higher_is_better else -1 for change in (domain, general)))
     scale = [100 if change.metric == "accuracy" else 1 for change in (general, domain)]
     axes.plot(
@@ -67,7 +126,7 @@ def _draw_tradeoff(axes: Axes, advice: Advice, summary: ComparisonSummary) -> No
     )
     for number, attempt in enumerate(advice.attempts):
         x, y = scale[0] * attempt.general, scale[1] * attempt.domain
-        _mark(axes, x, y, is_given=number == 0, is_best=attempt is advice.best)
+        _draw_mark(axes, x, y, is_given=number == 0, is_best=attempt is advice.best)
 
 
 def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
@@ -80,10 +139,10 @@ def _draw_slice(axes: Axes, advice: Advice, name: str) -> None:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
     for number, attempt in enumerate(advice.attempts):
-        _mark(axes, attempt.point[name], attempt.score, is_given=number == 0, is_best=attempt is advice.best)
+        _draw_mark(axes, attempt.point[name], attempt.score, is_given=number == 0, is_best=attempt is advice.best)
 
 
-def _mark(axes: Axes, x: float, y: float, *, is_given: bool, is_best: bool) -> None:
+def _draw_mark(axes: Axes, x: float, y: float, *, is_given: bool, is_best: bool) -> None:
     mark = palette.BASE_MARK if is_given else palette.run_marks(1)[0]
     face = mark.colour.light if is_best or is_given else palette.PAGE.light
     axes.plot(
@@ -91,6 +150,6 @@ def _mark(axes: Axes, x: float, y: float, *, is_given: bool, is_best: bool) -> N
     )
 
 
-def _axis_title(change: SeedsDelta) -> str:
+def _value_title(change: SeedsDelta) -> str:
     unit = "%" if change.metric == "accuracy" else words.unit(change.metric)
     return f"{words.shortened(words.title(change.task), 40)}, {unit}"
