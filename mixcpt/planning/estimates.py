@@ -87,21 +87,16 @@ def estimate_disk(load: Load, free_bytes: int) -> Disk:
     checkpoint = trained_weights + optimizer_bytes(shape, config.pretrain.optimizer.state)
     num_alignment_stages = len(load.alignment.stages) if load.alignment else 0
     alignment_checkpoint = weights + 8 * shape.num_base if num_alignment_stages else 0
+    teacher, teacher_cache = config.pretrain.teacher, 0
+    if teacher.kind == "cached" and config.pretrain.uses_cache:
+        teacher_cache = cache_bytes(load.workload.cached_tokens, min(teacher.top_k, shape.vocab), shape.vocab)
     return Disk(
         mixture=load.workload.tokens * _MIXTURE_BYTES_PER_TOKEN,
         checkpoints=_NUM_CHECKPOINTS_AT_ONCE * max(checkpoint, alignment_checkpoint),
         models=weights * (1 + num_alignment_stages),
-        teacher_cache=_teacher_cache_bytes(load),
+        teacher_cache=teacher_cache,
         free=free_bytes,
     )
-
-
-def _teacher_cache_bytes(load: Load) -> int:
-    teacher = load.config.pretrain.teacher
-    if teacher.kind != "cached" or not load.config.pretrain.uses_cache:
-        return 0
-    vocab = load.student.vocab
-    return cache_bytes(load.workload.cached_tokens, min(teacher.top_k, vocab), vocab)
 
 
 def estimate_host_memory(load: Load, device: Device, pretraining: Memory) -> int:

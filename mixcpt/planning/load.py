@@ -131,6 +131,7 @@ def count_load(config: AdaptConfig, base: ModelRef, store: ArtifactStore, *, cor
         workload = workload_of_mixture(config, mixture)
     else:
         workload = workload_of_samples(config, samples, base)
+    tokenizer: Any = load_tokenizer(base)
     full_training = PretrainConfig(scope=FullScopeConfig())
     row_tokens = config.mixture.row_tokens
     return Load(
@@ -140,7 +141,7 @@ def count_load(config: AdaptConfig, base: ModelRef, store: ArtifactStore, *, cor
         corpus=corpus_or_key,
         workload=workload,
         alignment=_alignment_load(config, samples, base),
-        tasks=tuple(_task_loads(config.evaluate, samples, base)),
+        tasks=tuple(_task_load(task, config.evaluate, samples, tokenizer) for task in config.evaluate.tasks),
         student=model_shape(base, config.pretrain),
         full_model=model_shape(base, full_training),
         student_activations=activation_bytes(base, config.pretrain, row_tokens),
@@ -197,13 +198,8 @@ def _usable(config: AdaptConfig, samples: Sequence[Sample], base: ModelRef, pool
     )
 
 
-def _task_loads(config: EvaluateConfig, samples: Sequence[Sample], base: ModelRef) -> list[TaskLoad]:
-    """Return the loads of all tasks; numbers and lengths of held-out documents are estimated from the samples."""
-    tokenizer: Any = load_tokenizer(base)
-    return [_task_load(task, config, samples, tokenizer) for task in config.tasks]
-
-
 def _task_load(task: Task, config: EvaluateConfig, samples: Sequence[Sample], tokenizer: Any) -> TaskLoad:
+    """Return the load of a task; number and lengths of held-out documents are estimated from the samples."""
     if isinstance(task, BitsPerByteTask) and task.heldout_pool != "none":
         pool = [sample for sample in samples if sample.pool == task.heldout_pool and task.source in ("", sample.name)]
         num_items = round(sum(sample.num_heldout for sample in pool) * _split_fraction(config.split, config.splits))

@@ -148,14 +148,10 @@ def pretraining_memory(
     Weights are kept in fp32: 4 bytes per parameter, 4 of gradient and 8 of AdamW's means per trained parameter.
 
     Args:
-        shape: Shape of the student.
         activations: Activations of one row, in the precision and with the recomputation that `config` sets.
-        config: Settings of the training.
         row_tokens: Length of a row in tokens.
         student_rows_per_row: Ratio of the student's rows to the mixture's; below 1 if the student reads less than the
             teacher.
-        sharing: Numbers of devices that share student and teacher.
-        device: Kind of the devices.
     """
     rows = max(1.0, config.micro_batch_rows * student_rows_per_row)
     return Memory(
@@ -187,11 +183,9 @@ def alignment_memory(
         stage: Name of the stage; DPO reads two answers per sample.
         shape: Shape of the model with all parameters trained.
         activations: Activations of a row of `row_tokens` tokens in fp32.
-        config: Settings of the stage.
         longest_tokens: Length to which a batch is padded.
         row_tokens: Length of the rows of `activations`.
         scored_tokens: Tokens of the candidates that selection scores before in the same process.
-        device: Kind of the device.
     """
     sequences = config.batch_size * (2 if stage == "dpo" else 1)
     rows = sequences * longest_tokens / row_tokens

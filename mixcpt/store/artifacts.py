@@ -135,7 +135,6 @@ class ArtifactStore:
         """Build and publish the artifact of a key, if the store has none, and return its reference.
 
         Args:
-            key: Identity of the artifact.
             build: Writes the files into the given folder and returns the metrics to record.
             lineage: Source paths and names to record; they are not part of the identity.
 

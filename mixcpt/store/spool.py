@@ -78,13 +78,19 @@ class Spool:
 
         An incomplete last line is left for the next call.
         """
-        if not self.path.exists():
-            return [], offset
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        return list(_measurements(whole)), offset + len(whole)
+        lines, offset = complete_lines(self.path, offset)
+        return list(_measurements(lines)), offset
+
+
+def complete_lines(path: Path, offset: int) -> tuple[bytes, int]:
+    """Return the complete lines of a file after byte `offset`, and the offset of the next read."""
+    if not path.exists():
+        return b"", offset
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read()
+    lines = data[: data.rfind(b"\n") + 1]
+    return lines, offset + len(lines)
 
 
 def spool_of(root: Path, kind: str, fingerprint: str) -> Spool:
