@@ -15,5 +15,5 @@ def evaluate_model(config: EvaluateModelConfig = EvaluateModelConfig()) -> list[
     Use it for an external model, a merged model, or a champion and new questions. Evaluations that are already in the
     store are not repeated.
     """
-    evaluation = open_evaluation(config)
-    return evaluate_any(evaluation, curate(evaluation.adaptation), config.form)
+    adaptation, model = open_evaluation(config)
+    return evaluate_any(adaptation, model, curate(adaptation), form=config.form)

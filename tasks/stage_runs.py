@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _opening = threading.Lock()
 """Lock for opening runs, because stage groups in threads may share a stage and must then share its run."""
-
 DIGEST = "mixcpt.digest"
 WEIGHTS = "mixcpt.weights"
 """Tags of a logged model and of a registered version, with the digest and the address of the weights."""
@@ -96,16 +95,8 @@ def record_stage(
 ) -> str:
     """Finish the run of a stage whose artifact is published, remove its spools, and return the id of the run.
 
-    A run that is finished already stays as it is; a missing one is created.
-
-    Args:
-        tracking: Connection to MLflow.
-        job: Job of the stage.
-        ref: Artifact of the stage.
-        spool: Measurements of the stage.
-        parent: Run of the adaptation; empty if there is none.
-        tags: Tags of the run.
-        begun: Run that this process opened for the stage; None to look it up in MLflow.
+    A run that is finished already stays as it is; a missing one is created. `parent` is the run of the adaptation,
+    empty if there is none; `begun` is the run that this process opened, without which it is looked up in MLflow.
     """
     with _opening:
         run_id = "" if begun else tracking.finished_run(STAGE_KEY, ref.fingerprint)

@@ -1,7 +1,7 @@
 """The tasks that compute the stages of an adaptation, or evaluate any model, in worker processes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -97,48 +97,37 @@ def evaluate(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRe
     return by_role(run_stage_group(adaptation, evaluation_jobs(adaptation, corpus, pretrained, final)))
 
 
-@dataclass(frozen=True)
-class OpenEvaluation:
-    """An evaluation in progress."""
-
-    model: ModelRef
-    adaptation: Adaptation
-    """Settings of the evaluation, as an adaptation that trains nothing."""
-
-
-def open_evaluation(config: EvaluateModelConfig) -> OpenEvaluation:
-    """Find the model, open the MLflow run of its evaluation, and return the evaluation.
+def open_evaluation(config: EvaluateModelConfig) -> tuple[Adaptation, ModelRef]:
+    """Open the MLflow run of an evaluation, as an adaptation that trains nothing, and return it and the model.
 
     Raises:
         ConfigError: If no model has that name.
     """
     adaptation = open_adaptation(config.settings.model_copy(update={"name": config.name}))
-    registry = Registry(config.settings.runtime)
-    model = first_known(
-        lambda: find_model(adaptation.store, config.model), lambda: registry.version(config.model).model
-    )
+    name, registry = config.model, Registry(config.settings.runtime)
+    model = first_known(lambda: find_model(adaptation.store, name), lambda: registry.version(name).model)
     key = fingerprint({"asked": model.digest, "form": config.form, "as": adaptation.key})
-    return OpenEvaluation(model, track(replace(adaptation, key=key)))
+    return track(replace(adaptation, key=key)), model
 
 
-@task(name="evaluate the model", retry_condition_fn=worth_retrying, retry_delay_seconds=5)
-def evaluate_any(evaluation: OpenEvaluation, corpus: ArtifactRef, form: Literal["plain", "chat"]) -> list[TaskDelta]:
+@stage_task("evaluate the model")
+def evaluate_any(
+    adaptation: Adaptation, model: ModelRef, corpus: ArtifactRef, *, form: Literal["plain", "chat"]
+) -> list[TaskDelta]:
     """Evaluate the model and the base, publish a table of the differences by task, and return the differences."""
-    adaptation, settings = evaluation.adaptation, evaluation.adaptation.config
-    jobs = [
-        evaluation_job(adaptation, corpus, "base", adaptation.base),
-        evaluation_job(adaptation, corpus, "model", evaluation.model, options=JobOptions(form=form)),
-    ]
-    refs = by_role(run_stage_group(adaptation, jobs))
+    settings, options = adaptation.config.evaluate, JobOptions(form=form)
+    base_job = evaluation_job(adaptation, corpus, "base", adaptation.base)
+    model_job = evaluation_job(adaptation, corpus, "model", model, options=options)
+    refs = by_role(run_stage_group(adaptation, [base_job, model_job]))
     changes = compare(
         refs["base"],
         refs["model"],
-        confidence=settings.evaluate.confidence,
-        num_resamples=settings.evaluate.num_resamples,
-        seed=settings.seed,
+        confidence=settings.confidence,
+        num_resamples=settings.num_resamples,
+        seed=adaptation.config.seed,
         across_forms=True,
     )
-    create_table_artifact([_row(change) for change in changes], key="evaluation", description=evaluation.model.name)
+    create_table_artifact([_row(change) for change in changes], key="evaluation", description=model.name)
     wait_until_recorded(adaptation)
     if adaptation.run_id:
         close_run(adaptation.tracking, adaptation.run_id, "FINISHED")

@@ -15,7 +15,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from mixcpt.process.metrics import PREFIX, ProcessMetrics
 from mixcpt.stages.jobs import Batch, Failed, Finished, Job, Started, read_events
 from mixcpt.store.artifacts import ArtifactRef
-from mixcpt.store.spool import Measurement, Spool, spool_of
+from mixcpt.store.spool import Measurement, Spool, complete_lines, spool_of
 from tasks.adaptation import Adaptation
 from tasks.progress import ProgressReport
 from tasks.stage_runs import StageRun, begin_stage, close_run, forward, record_stage
@@ -47,7 +47,8 @@ class WorkerLog:
         now = self.clock()
         self.allowed = min(_BURST, self.allowed + _LINES_PER_SECOND * (now - self.refilled_at))
         self.refilled_at = now
-        for line in self._fresh_lines():
+        lines, self.offset = complete_lines(self.path, self.offset)
+        for line in lines.decode(errors="replace").splitlines():
             if (parsed := parse(line)) and self.allowed < 1:
                 self.num_skipped += 1
             elif parsed:
@@ -59,16 +60,6 @@ class WorkerLog:
         """Forward the remaining lines and report the number of skipped ones."""
         self.forward()
         self._report_skipped()
-
-    def _fresh_lines(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            data = stream.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        return whole.decode(errors="replace").splitlines()
 
     def _report_skipped(self) -> None:
         if self.num_skipped:

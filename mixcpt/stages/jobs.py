@@ -14,6 +14,7 @@ from mixcpt.config import Sharding
 from mixcpt.errors import BY_NAME, MixcptError
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
+from mixcpt.store.spool import complete_lines
 
 LOCK = "lock"
 """File in the folder of a batch that is locked while a process works on the batch."""
@@ -199,11 +200,8 @@ def append_event(path: Path, event: Event) -> None:
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
     """Return the events whose lines are complete after byte `offset`, and the offset of the next read."""
-    if not path.exists():
-        return [], offset
-    data = path.read_bytes()[offset:]
-    whole = data[: data.rfind(b"\n") + 1]
-    return [_parse_event(json.loads(line)) for line in whole.splitlines()], offset + len(whole)
+    lines, offset = complete_lines(path, offset)
+    return [_parse_event(json.loads(line)) for line in lines.splitlines()], offset
 
 
 def _parse_event(data: dict[str, Any]) -> Event:

@@ -195,15 +195,9 @@ def trained_roles() -> tuple[str, ...]:
     return tuple(stage.role for stage in all_stages() if stage.kind == "model")
 
 
-def stage_of(role: str) -> Stage | None:
-    """Return the stage that publishes the artifact of a role; None if there is none."""
-    return next((stage for stage in all_stages() if stage.role == role), None)
-
-
 def title_of(role: str) -> str:
     """Return the title of the stage that publishes the artifact of a role; the role itself if there is none."""
-    stage = stage_of(role)
-    return stage.title if stage else role
+    return next((stage.title for stage in all_stages() if stage.role == role), role)
 
 
 def lookup(job: Job, store: ArtifactStore) -> ArtifactRef | StageKey:

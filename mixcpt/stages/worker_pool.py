@@ -42,10 +42,9 @@ class StayingWorker:
             keep_open=(requests, codes),
         )
         self._supervisor = self._stack.enter_context(process)
-        os.close(requests)
-        os.close(codes)
-        self._stack.callback(os.close, self._codes)
-        self._stack.callback(os.close, self._requests)
+        for inherited, own in ((requests, self._requests), (codes, self._codes)):
+            os.close(inherited)
+            self._stack.callback(os.close, own)
         self._code: int | None = 0
         self._has_died = False
 
