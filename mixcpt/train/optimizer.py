@@ -100,6 +100,7 @@ class ScheduledTrainer(Trainer):
         """Create the schedule, whose state is part of the checkpoints, and return it."""
         if self.lr_scheduler is None:
             factor = partial(rate_factor, total_steps=num_training_steps, optimizer=self.schedule)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            scheduled: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(scheduled, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
