@@ -15,6 +15,8 @@ from mixcpt.errors import MixcptError
 from tasks.stage_runs import close_flow_run
 from tasks.tracking import PROCESS, Place, open_tracking, process_identity
 
+_RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
+
 
 def label_process(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
     """Write the identity of this process into the flow run's labels, for `mixcpt reconcile`."""
@@ -43,9 +45,6 @@ def _runtime(config: Mapping[str, Any]) -> RuntimeConfig:
     """Return the runtime settings of a flow: its own, or the runtime settings of its adaptation."""
     nodes = (config, config.get("settings") or {}, config.get("adapt") or {})
     return RuntimeConfig.model_validate(next((node["runtime"] for node in nodes if "runtime" in node), {}))
-
-
-_RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
 def filter_run_logs() -> None:

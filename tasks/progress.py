@@ -17,6 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from mixcpt.report.words import duration
 from mixcpt.store.spool import Measurement
 
+_ARTIFACT_SECONDS = 10.0
+_LINE_SECONDS = 30.0
+_SHOWN = ("train/loss", "train/tokens_per_second")
+_WAITING = "waiting-for-gpus"
+"""Key of the artifact of a waiting run; equal in all runs, so that Prefect lists all waiting runs on one page."""
 _WINDOW_SECONDS = 300.0
 
 
@@ -52,13 +57,6 @@ def remaining_text(seconds_left: float | None, now: float | None = None) -> str:
     end = datetime.fromtimestamp(begin.timestamp() + seconds_left).astimezone()
     day = "" if end.date() == begin.date() else f"{end:%d %b }"
     return f"{duration(seconds_left)} left, until {day}{end:%H:%M %Z}".replace("\u00a0", " ")
-
-
-_ARTIFACT_SECONDS = 10.0
-_LINE_SECONDS = 30.0
-_SHOWN = ("train/loss", "train/tokens_per_second")
-_WAITING = "waiting-for-gpus"
-"""Key of the artifact of a waiting run; equal in all runs, so that Prefect lists all waiting runs on one page."""
 
 
 class ProgressReport:

@@ -32,76 +32,6 @@ from tasks.watching import BatchWatch, Results, record
 FLOW = "stage-group"
 """Name of the flow that runs the stages; its deployment is named after the work pool."""
 _POLL_SECONDS = 2.0
-
-
-def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
-    """Run jobs in a flow run on the GPU pool of the settings, wait for its end, and return the artifacts by name.
-
-    Raises:
-        ConfigError: If the pool has no deployment of the flow `stage-group`.
-        StageInterrupted: If that flow run crashed; a retry resumes it.
-        MixcptError: If that flow run failed, with its message, or used another store.
-    """
-    pool, cancelled = adaptation.config.runtime.gpu_pool, _CancelCheck(adaptation.root_flow_run_id)
-    group = StageGroupConfig(
-        adapt=adaptation.config,
-        base=adaptation.base.to_json(),
-        run_id=adaptation.run_id,
-        root_flow_run_id=adaptation.root_flow_run_id,
-        jobs=tuple(job.to_json() for job in jobs),
-        distributed=distributed,
-    )
-    name = f"{adaptation.config.name}: {', '.join(job.name for job in jobs)}"
-    try:
-        parameters = {"config": group.model_dump(mode="json")}
-        started = run_deployment(f"{FLOW}/{pool}", flow_run_name=name, parameters=parameters, timeout=0)
-    except ObjectNotFound:
-        hint = f"create it: mixcpt deploy --gpu-pool {pool}"
-        raise ConfigError(f"runtime.gpu_pool is {pool!r}, but there is no deployment {FLOW}/{pool}", hint) from None
-    state = _wait(cast(FlowRun, started), cancelled)  # a coroutine only in an asynchronous flow
-    if not state.is_completed():
-        error = StageInterrupted if state.is_crashed() else MixcptError
-        raise error(f"{name}, on the work pool {pool}, ended as {state.name}: {state.message or 'no message'}")
-    results, missing = split_finished(jobs, adaptation.store)
-    if missing:
-        problem = f"the work pool {pool} has computed {missing[0].name}, but its artifact is not in the store"
-        raise MixcptError(problem, f"{adaptation.store.root} must be the same folder on both machines")
-    return results
-
-
-def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
-    """Wait for the end of a flow run and return its final state; cancel it if the waiting run is cancelled."""
-    try:
-        while not cancelled():
-            state = state_of(flow_run.id)
-            if state and state.is_final():
-                return state
-            time.sleep(_POLL_SECONDS)
-    except BaseException:
-        _cancel(flow_run.id)
-        raise
-    _cancel(flow_run.id)
-    raise MixcptError(f"{flow_run.name} was stopped with the flow run that waited for it")
-
-
-def state_of(flow_run: UUID) -> "State[object] | None":
-    """Return the state of a flow run; None if the server is unreachable.
-
-    Raises:
-        ObjectNotFound: If the server has no such flow run.
-    """
-    try:
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(flow_run).state
-    except httpx.HTTPError:
-        return None
-
-
-def _cancel(flow_run: UUID) -> None:
-    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # keep the first error
-        client.set_flow_run_state(flow_run, Cancelling())
-
-
 _CANCEL_POLL_SECONDS = 15.0
 _stopping = threading.Event()
 """Set if a flow with stage groups in threads is interrupted, because only the main thread receives the signal."""
@@ -200,6 +130,74 @@ def _claimed(
         yield claim
 
 
+def _run_in_pool(adaptation: Adaptation, jobs: Sequence[Job], distributed: bool) -> Results:
+    """Run jobs in a flow run on the GPU pool of the settings, wait for its end, and return the artifacts by name.
+
+    Raises:
+        ConfigError: If the pool has no deployment of the flow `stage-group`.
+        StageInterrupted: If that flow run crashed; a retry resumes it.
+        MixcptError: If that flow run failed, with its message, or used another store.
+    """
+    pool, cancelled = adaptation.config.runtime.gpu_pool, _CancelCheck(adaptation.root_flow_run_id)
+    group = StageGroupConfig(
+        adapt=adaptation.config,
+        base=adaptation.base.to_json(),
+        run_id=adaptation.run_id,
+        root_flow_run_id=adaptation.root_flow_run_id,
+        jobs=tuple(job.to_json() for job in jobs),
+        distributed=distributed,
+    )
+    name = f"{adaptation.config.name}: {', '.join(job.name for job in jobs)}"
+    try:
+        parameters = {"config": group.model_dump(mode="json")}
+        started = run_deployment(f"{FLOW}/{pool}", flow_run_name=name, parameters=parameters, timeout=0)
+    except ObjectNotFound:
+        hint = f"create it: mixcpt deploy --gpu-pool {pool}"
+        raise ConfigError(f"runtime.gpu_pool is {pool!r}, but there is no deployment {FLOW}/{pool}", hint) from None
+    state = _wait(cast(FlowRun, started), cancelled)  # a coroutine only in an asynchronous flow
+    if not state.is_completed():
+        error = StageInterrupted if state.is_crashed() else MixcptError
+        raise error(f"{name}, on the work pool {pool}, ended as {state.name}: {state.message or 'no message'}")
+    results, missing = split_finished(jobs, adaptation.store)
+    if missing:
+        problem = f"the work pool {pool} has computed {missing[0].name}, but its artifact is not in the store"
+        raise MixcptError(problem, f"{adaptation.store.root} must be the same folder on both machines")
+    return results
+
+
+def _wait(flow_run: FlowRun, cancelled: Callable[[], bool]) -> State[object]:
+    """Wait for the end of a flow run and return its final state; cancel it if the waiting run is cancelled."""
+    try:
+        while not cancelled():
+            state = _state_of(flow_run.id)
+            if state and state.is_final():
+                return state
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        _cancel(flow_run.id)
+        raise
+    _cancel(flow_run.id)
+    raise MixcptError(f"{flow_run.name} was stopped with the flow run that waited for it")
+
+
+def _state_of(flow_run: UUID) -> "State[object] | None":
+    """Return the state of a flow run; None if the server is unreachable.
+
+    Raises:
+        ObjectNotFound: If the server has no such flow run.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run).state
+    except httpx.HTTPError:
+        return None
+
+
+def _cancel(flow_run: UUID) -> None:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # keep the first error
+        client.set_flow_run_state(flow_run, Cancelling())
+
+
 class _CancelCheck:
     """Checks from time to time whether the flow run was cancelled; an unreachable server does not count as that."""
 
@@ -222,7 +220,7 @@ class _CancelCheck:
 
     def _end(self) -> str:
         try:
-            state = state_of(UUID(self.flow_run_id))
+            state = _state_of(UUID(self.flow_run_id))
         except ObjectNotFound:
             return ""
         return f"became {state.name} elsewhere" if state and (state.is_final() or state.is_cancelling()) else ""
