@@ -132,18 +132,10 @@ class DocumentTrace:
     """Identifier of the document in the corpus, or name of the file."""
     corpus: ArtifactRef
     part: str
-    """`read` if training could read the document; otherwise `held out`, `removed` or `quarantined`."""
+    """`read` if training could read the document; otherwise `held out` or `removed`."""
     reason: str
     models: tuple[ArtifactRef, ...]
     """Models made of the corpus; empty if training could not read the document."""
-
-    @property
-    def text(self) -> str:
-        """Description as one sentence."""
-        reason = f" ({self.reason})" if self.reason else ""
-        is_waiting = self.corpus.kind == "registration"
-        place = "the registered corpus, which waits for its round," if is_waiting else "corpus"
-        return f"{self.document}: {self.part}{reason} in {place} {self.corpus.digest[:12]}"
 
     def to_json(self, catalogue: Catalogue) -> dict[str, Any]:
         models = [{"digest": ref.digest, "path": ref.path, "runs": runs_of(catalogue, ref)} for ref in self.models]
@@ -151,7 +143,11 @@ class DocumentTrace:
 
     def to_tree(self, catalogue: Catalogue) -> Tree:
         """Return the tree for a terminal: the models with their runs."""
-        tree = Tree(Text(words.printable(self.text)))
+        reason = f" ({self.reason})" if self.reason else ""
+        is_waiting = self.corpus.kind == "registration"
+        place = "the registered corpus, which waits for its round," if is_waiting else "corpus"
+        text = f"{self.document}: {self.part}{reason} in {place} {self.corpus.digest[:12]}"
+        tree = Tree(Text(words.printable(text)))
         for ref in self.models:
             description = _description(ref, catalogue.record(ref), "")
             runs = words.listing(runs_of(catalogue, ref)) or "no run"

@@ -3,7 +3,6 @@
 import base64
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -26,19 +25,6 @@ from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.lineage import Catalogue
 
 _HEAD_CHARACTERS = 2000
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of one run as a file that repeats it."""
-
-    run: str
-    file_name: str
-    yaml: str
-
-    @property
-    def link(self) -> str:
-        return "data:application/yaml;base64," + base64.b64encode(self.yaml.encode()).decode()
 
 
 def print_results(results: Sequence[RunResult], started: float | None = None) -> None:
@@ -122,9 +108,14 @@ def _page(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | No
         links=provenance.links(runs),
         tracked={run.name: provenance.tracked(run) for run in runs},
         differences=provenance.differences(runs),
-        settings=[Settings(run.name, f"{run.name}.yaml", to_yaml(run.config, comments=False)) for run in runs],
+        settings={run.name: to_yaml(run.config, comments=False) for run in runs},
+        data_link=_data_link,
         libraries=provenance.libraries(),
     )
+
+
+def _data_link(yaml: str) -> str:
+    return "data:application/yaml;base64," + base64.b64encode(yaml.encode()).decode()
 
 
 def _lead(summary: Summary) -> list[str]:

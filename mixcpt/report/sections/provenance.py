@@ -20,6 +20,7 @@ _LIBRARIES = (
     "mixcpt", "torch", "transformers", "tokenizers", "trl", "datasets", "accelerate", "lm-eval", "numpy", "pandas",
     "pyarrow", "scipy",
 )  # fmt: skip
+_PLANNED_COSTS = ("seconds", "tokens", "flops", "peak_memory_bytes")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -37,24 +38,13 @@ class Cost:
     steps: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Planned:
-    """Planned and measured cost of one stage or of a whole run, as (planned, measured) pairs.
-
-    A pair is None if the stage was not planned or not measured in that respect.
-    """
+    """Planned and measured cost of one stage or of a whole run."""
 
     stage: str
-    seconds: tuple[Number, Number]
-    tokens: tuple[int, int] | None = None
-    flops: tuple[Number, Number] | None = None
-    peak_memory_bytes: tuple[int, int] | None = None
-
-    @property
-    def pairs(self) -> dict[str, tuple[Number, Number]]:
-        """Existing pairs by name."""
-        names = ("seconds", "tokens", "flops", "peak_memory_bytes")
-        return {name: pair for name in names if (pair := getattr(self, name))}
+    pairs: Mapping[str, tuple[Number, Number]]
+    """Planned and measured number by name of the cost; `seconds`, and any other cost that was planned and measured."""
 
 
 def planned_and_measured(run: RunResult, costs: Iterable[Cost]) -> list[Planned]:
@@ -72,18 +62,12 @@ def planned_and_measured(run: RunResult, costs: Iterable[Cost]) -> list[Planned]
         peak_memory_bytes=max(planned.peak_memory_bytes for planned, _ in stages),
     )
     measured_total = total(cost for _, cost in stages)
-    return [_pairs(planned, cost) for planned, cost in [*stages, (planned_total, measured_total)]]
+    return [_planned(planned, cost) for planned, cost in [*stages, (planned_total, measured_total)]]
 
 
-def _pairs(plan: StagePlan, cost: Cost) -> Planned:
-    has_memory = plan.peak_memory_bytes and cost.peak_memory_bytes
-    return Planned(
-        stage=cost.stage,
-        seconds=(plan.seconds, cost.seconds),
-        tokens=(plan.tokens, cost.tokens) if plan.tokens and cost.tokens else None,
-        flops=(plan.flops, cost.flops) if plan.flops and cost.flops else None,
-        peak_memory_bytes=(plan.peak_memory_bytes, cost.peak_memory_bytes or 0) if has_memory else None,
-    )
+def _planned(plan: StagePlan, cost: Cost) -> Planned:
+    pairs = {name: (getattr(plan, name), getattr(cost, name)) for name in _PLANNED_COSTS}
+    return Planned(cost.stage, {name: pair for name, pair in pairs.items() if all(pair) or name == "seconds"})
 
 
 def stage_costs(run: RunResult) -> list[Cost]:

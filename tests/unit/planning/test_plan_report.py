@@ -98,10 +98,10 @@ def test_run_with_a_plan_shows_it_beside_what_was_measured(
     keep(store, result, made())
     (summary,) = summarise([result]).runs
     stage, total = summary.planned
-    assert stage.tokens == (1_300_000, 1_300_000)
-    assert stage.seconds == (236.4, 118.2)
-    assert stage.peak_memory_bytes == (725_000_000, 1_450_000_000)
-    assert total.seconds == (236.4, 118.2)
+    assert stage.pairs["tokens"] == (1_300_000, 1_300_000)
+    assert stage.pairs["seconds"] == (236.4, 118.2)
+    assert stage.pairs["peak_memory_bytes"] == (725_000_000, 1_450_000_000)
+    assert total.pairs["seconds"] == (236.4, 118.2)
     page = write_report([result], store, tmp_path / "page.html").read_text()
     assert "planned and measured" in page
     assert "(200.0" in page and "(50.0" in page  # of the planned memory and time
