@@ -58,7 +58,6 @@ class RemovedRecords:
 
     step: str
     reason: str
-    """Reason that the step gives."""
     source: str
     records: int
     bytes: int

@@ -35,8 +35,6 @@ class TaskScore:
     """Number of prompts cut to the model's context length."""
     quarantined: int = 0
     """Number of records that could not be used."""
-    accuracy_normalised: float | None = None
-    """Accuracy with log-probabilities divided by the length of the answer; None for tasks without choices."""
 
     @property
     def gain(self) -> float:
