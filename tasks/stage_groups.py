@@ -90,7 +90,7 @@ def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -
                     process,
                     on_start=watch.begin,
                     on_tick=watch.tick,
-                    timeout_seconds=runtime.timeout_seconds,
+                    timeout_seconds=float(runtime.timeout_seconds),
                     should_stop=cancelled,
                 )
         except BaseException:
