@@ -15,7 +15,7 @@ from mixcpt.report import words
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
-    from mixcpt.merge import SweepReport
+    from mixcpt.merge.sweep import SweepReport
 
 _MODELS = (
     "A model is a folder, closed-world, a hub id (owner/model), a finished run (its final model), "

@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from mixcpt.cli.rounds import corpus
 from mixcpt.cli.inspect import lineage
+from mixcpt.cli.rounds import corpus
 from mixcpt.store.artifacts import ArtifactStore
 
 

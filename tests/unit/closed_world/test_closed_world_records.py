@@ -14,9 +14,9 @@ import pytest
 
 from mixcpt.closed_world import items, records
 from mixcpt.closed_world.base_data import BaseDataSize, base_documents
-from mixcpt.closed_world.records import write_benchmark
 from mixcpt.closed_world.dice import Dice
 from mixcpt.closed_world.documents import stranger_documents
+from mixcpt.closed_world.records import write_benchmark
 from mixcpt.closed_world.templates import STATEMENTS
 from mixcpt.closed_world.words import NUM_DOMAIN_BLOCKS, VALUES, names
 from mixcpt.closed_world.world import Fact, facts_of, world

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixcpt.config import AverageConfig, InterpolateConfig, ResidualConfig
 from mixcpt.errors import ModelError
-from mixcpt.merge import average, interpolate, residual
+from mixcpt.merge.methods import average, interpolate, residual
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from tests.unit.merge_models import moved_model, other_model, resolve, weights_of

@@ -6,7 +6,8 @@ import pytest
 
 from mixcpt.config import AdaptConfig, AverageConfig
 from mixcpt.errors import ConfigError, ModelError
-from mixcpt.merge import average, find_model
+from mixcpt.merge.methods import average
+from mixcpt.merge.names import find_model
 from mixcpt.records.run import RunResult, save_run
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from mixcpt.config import AverageConfig, InterpolateConfig
 from mixcpt.errors import ModelError
-from mixcpt.merge import average, interpolate
 from mixcpt.merge.checkpoint import open_checkpoint
+from mixcpt.merge.methods import average, interpolate
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from tests.unit.merge_models import moved_model, other_model, resolve, weights_of

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from mixcpt.config import BitsPerByteTask, EvaluateConfig, MultipleChoiceTask, SweepConfig
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.summary import TaskScore
-from mixcpt.merge import SweepReport, sweep
-from mixcpt.merge.sweep import SweepPoint
+from mixcpt.merge.sweep import SweepPoint, SweepReport, sweep
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker

@@ -8,7 +8,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from mixcpt.config import AverageConfig, CurationConfig, FilesSource, HuggingFaceSource
-from mixcpt.merge import average
+from mixcpt.merge.methods import average
 from mixcpt.records.run import RunResult
 from mixcpt.report.cards import card_of, foreign_card, header, hub_datasets, hub_id, model_card, shortened
 from mixcpt.store.artifacts import ArtifactStore
