@@ -54,7 +54,7 @@ class AdaptConfig(Settings):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), json_schema_extra={"position": 8})
     """Tasks, and the statistics of their results."""
     runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 9})
-    """Places and processes; no setting here changes a result."""
+    """Store, tracking, processes and devices of the run; no setting here changes a result."""
 
     @property
     def promised_tasks(self) -> tuple[str, ...]:

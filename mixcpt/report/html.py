@@ -9,6 +9,7 @@ import jinja2
 from mixcpt.errors import ArtifactError
 from mixcpt.report import words
 from mixcpt.report.figures import palette
+from mixcpt.stages.registry import title_of
 
 _FILTERS = ("chance", "change", "count", "duration", "interval", "level", "listing", "magnitude", "percent", "score",
             "shortened")  # fmt: skip
@@ -24,7 +25,7 @@ def template_environment(**options: Any) -> jinja2.Environment:
         **options,
     )
     environment.filters |= {name: getattr(words, name) for name in _FILTERS}
-    environment.filters |= {"filesize": words.size, "words": words.title}
+    environment.filters |= {"filesize": words.size, "words": words.title, "stage_title": title_of}
     environment.globals["value"] = words.value
     return environment
 

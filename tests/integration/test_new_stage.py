@@ -125,4 +125,4 @@ def test_new_stage_runs_through_store_worker_flow_mlflow_and_report(
     finished = find_run(store, adapted.name)
     extended = RunResult(**{**vars(finished), "refs": {**finished.refs, "count": ref}})
     page = write_report([extended], store, tmp_path / "page.html").read_text()
-    assert '<th scope="row">count</th>' in page  # its cost
+    assert '<th scope="row">word count</th>' in page  # its cost

@@ -67,7 +67,7 @@ def test_card_lists_results_and_cost(final_card: str) -> None:
     assert "| general questions unasked | 50 | 100.0 % | 40.0 % | ▼ −60.0 \\[" in body
     assert "anatomy-run gained in the domain (domain questions 10.0 % → 90.0 %" in body
     assert "It is significantly worse than its base on: general questions unasked (▼ −60.0" in body
-    assert "| pretrained | 1 min 58 s | 1,300,000 | 20.8 TFLOP | 1.35 GiB |" in body
+    assert "| pre-training | 1 min 58 s | 1,300,000 | 20.8 TFLOP | 1.35 GiB |" in body
     assert body.count("| total |") == 1
     assert "with seed 0" in body
 

@@ -206,7 +206,7 @@ def test_page_says_what_went_in_and_what_was_removed(page: Page) -> None:
 
 
 def test_page_says_what_each_stage_cost(page: Page, runs: list[RunResult]) -> None:
-    row = page.cells("pretrained", "300", "1,300,000")
+    row = page.cells("pre-training", "300", "1,300,000")
     assert row[3] == "20.8 TFLOP" and row[6] == "1.35 GiB"
     assert page.cells("total")[2:4] == ["1,360,000", "21.8 TFLOP"]
 
@@ -287,7 +287,7 @@ def test_page_of_a_run_without_alignment_says_so(bare: Page) -> None:
     assert "No sample was selected: the run ends after pre-training." in bare.text
     assert "No record was removed." in bare.text and "No record was quarantined." in bare.text
     with pytest.raises(StopIteration):
-        bare.cells("sft")
+        bare.cells("SFT")
 
 
 def test_page_is_the_same_for_the_same_runs(
