@@ -54,12 +54,13 @@ def interpolate(
     mixcpt merge interpolate my-run@base my-run@pretrained --weight 0.7 --name softer
     ```
     """
-    from mixcpt import merge as library
+    from mixcpt.merge.methods import interpolate as interpolate_models
+    from mixcpt.merge.names import find_model
 
     artifacts = ArtifactStore(store)
     config = InterpolateConfig(weight=weight, files_of=files_of, max_shard_bytes=max_shard_bytes)
-    models = library.find_model(artifacts, base), library.find_model(artifacts, tuned)
-    _print_result(library.interpolate(config, *models, store=artifacts, name=name), name)
+    models = find_model(artifacts, base), find_model(artifacts, tuned)
+    _print_result(interpolate_models(config, *models, store=artifacts, name=name), name)
 
 
 @merge.command()
@@ -82,12 +83,13 @@ def residual(
     mixcpt merge residual my-run@pretrained ./instruct ./base --name my-chat
     ```
     """
-    from mixcpt import merge as library
+    from mixcpt.merge.methods import residual as residual_models
+    from mixcpt.merge.names import find_model
 
     artifacts = ArtifactStore(store)
     config = ResidualConfig(scale=scale, max_shard_bytes=max_shard_bytes)
-    models = [library.find_model(artifacts, model) for model in (adapted, instruct, base)]
-    _print_result(library.residual(config, *models, store=artifacts, name=name), name)
+    models = [find_model(artifacts, model) for model in (adapted, instruct, base)]
+    _print_result(residual_models(config, *models, store=artifacts, name=name), name)
 
 
 @merge.command()
@@ -107,12 +109,13 @@ def average(
     mixcpt merge average seed-0 seed-1 seed-2 --name soup
     ```
     """
-    from mixcpt import merge as library
+    from mixcpt.merge.methods import average as average_models
+    from mixcpt.merge.names import find_model
 
     artifacts = ArtifactStore(store)
-    refs = [library.find_model(artifacts, model) for model in models]
+    refs = [find_model(artifacts, model) for model in models]
     config = AverageConfig(max_shard_bytes=max_shard_bytes)
-    _print_result(library.average(config, *refs, store=artifacts, name=name), name)
+    _print_result(average_models(config, *refs, store=artifacts, name=name), name)
 
 
 @merge.command()
@@ -143,17 +146,18 @@ def sweep(
     mixcpt merge sweep my-run@base my-run@pretrained --config my.yaml --weights 0.5,0.75,1
     ```
     """
-    from mixcpt import merge as library
     from mixcpt.curation.pipeline import curate
+    from mixcpt.merge.names import find_model
+    from mixcpt.merge.sweep import sweep as measure_sweep
     from mixcpt.store.spool import NullTracker
 
     settings = load_config(config, overrides or ())
     sweep_settings = _sweep_settings(weights, max_domain_loss, files_of=files_of, max_shard_bytes=max_shard_bytes)
     artifacts = ArtifactStore(settings.runtime.store)
-    ends = library.find_model(artifacts, base), library.find_model(artifacts, tuned)
+    ends = find_model(artifacts, base), find_model(artifacts, tuned)
     with err.status("measuring every weight"):
         corpus = curate(settings.curation, seed=settings.data_seed, store=artifacts)
-        report = library.sweep(
+        report = measure_sweep(
             sweep_settings,
             *ends,
             corpus,
