@@ -136,7 +136,7 @@ def teacher_of(
         tracker=NullTracker(),
     )
     speed = cache.record["metrics"]["tokens"] / (time.perf_counter() - started)
-    digest = MixtureAccount.read(mixture.directory).tokens_digest
+    digest = MixtureAccount.of(mixture).tokens_digest
     vocab = student.get_output_embeddings().weight.shape[0]
     opened = TeacherCache.open(cache, tokens_digest=digest, teacher_digest=base.digest, vocab_size=vocab)
     return teachers.CachedTeacher(opened), speed

@@ -18,7 +18,7 @@ def teacher_key(
         kind="teacher",
         version=_VERSION,
         settings={"stage": "cache", "top_k": config.top_k, "precision": precision, "window": window},
-        inputs={"tokens": MixtureAccount.read(mixture.directory).tokens_digest, "teacher": teacher.digest},
+        inputs={"tokens": MixtureAccount.of(mixture).tokens_digest, "teacher": teacher.digest},
     )
 
 

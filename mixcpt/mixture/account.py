@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixcpt.config import Form
-from mixcpt.store.artifacts import from_fields
+from mixcpt.store.artifacts import ArtifactRef, from_fields
 
 if TYPE_CHECKING:
     from mixcpt.mixture.packing import Packing
@@ -105,6 +105,11 @@ class MixtureAccount:
     pools: Mapping[str, PoolAccount] = field(default_factory=dict)
     streams: tuple[StreamAccount, ...] = ()
     """Accounts of the streams, in the order of the method; empty in artifacts of earlier versions."""
+
+    @classmethod
+    def of(cls, mixture: ArtifactRef) -> MixtureAccount:
+        """Return the account of a mixture."""
+        return cls.read(mixture.directory)
 
     @classmethod
     def read(cls, folder: Path) -> MixtureAccount:

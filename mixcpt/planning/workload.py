@@ -90,7 +90,7 @@ class _TokenCount:
 
 def workload_of_mixture(config: AdaptConfig, mixture: ArtifactRef) -> Workload:
     """Return the exact workload of a published mixture."""
-    account = MixtureAccount.read(mixture.directory)
+    account = MixtureAccount.of(mixture)
     settings = config.pretrain.method.streams()
     pairs = zip(settings, account.streams, strict=True)
     streams = tuple(_stored_stream(stream, stored, account.row_tokens) for stream, stored in pairs)

@@ -197,7 +197,7 @@ def _lost(measured: ModelSummary | None) -> list[str]:
 
 def _ingredients(run: RunResult) -> list[dict[str, Any]]:
     """Return the table of sources: records, tokens of pre-training with repetitions, and digests of the files."""
-    trained = MixtureAccount.read(run.refs["mixture"].directory).sources if "mixture" in run.refs else ()
+    trained = MixtureAccount.of(run.refs["mixture"]).sources if "mixture" in run.refs else ()
     rows = []
     for name, source in CorpusReport.of(run.refs["corpus"]).sources.items():
         parts = [part for part in trained if part.name == name]

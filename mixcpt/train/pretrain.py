@@ -186,7 +186,7 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
         return FrozenTeacher(frozen if work.sharding == "none" else shard_over_all(frozen))
     if work.cache is None:
         raise ConfigError("the teacher `cached` needs a cache of this mixture", "create it: `cache_teacher`")
-    tokens, vocab = MixtureAccount.read(work.mixture.directory).tokens_digest, len(head_of(student).weight)
+    tokens, vocab = MixtureAccount.of(work.mixture).tokens_digest, len(head_of(student).weight)
     cache = TeacherCache.open(work.cache, tokens_digest=tokens, teacher_digest=work.base.digest, vocab_size=vocab)
     return CachedTeacher(cache)
 

@@ -59,7 +59,7 @@ def corpora(runs: Sequence[RunResult]) -> list[CorpusView]:
 
 def mixtures(runs: Sequence[RunResult]) -> list[MixtureView]:
     """Return the distinct mixtures of the runs."""
-    return [MixtureView(names, MixtureAccount.read(ref.directory)) for ref, names in shared(runs, "mixture")]
+    return [MixtureView(names, MixtureAccount.of(ref)) for ref, names in shared(runs, "mixture")]
 
 
 def selections(runs: Sequence[RunResult]) -> list[SelectionView]:
