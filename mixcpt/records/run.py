@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -200,8 +200,8 @@ def find_stored_run(config: AdaptConfig, base: ModelRef | None = None) -> RunRes
     final = final_role(chain.refs)
     result = RunResult(config=config, base=adapting.base, refs=chain.refs, final=final, evaluations=chain.evaluations)
     record = store.find(_KIND, _key(result).fingerprint)
-    run = load_run(record) if record else None
-    return run if run and _is_tracked(run, config.runtime) else None
+    tracking = load_run(record).tracking if record else TrackingRef()
+    return replace(result, tracking=tracking) if _is_tracked(tracking, config.runtime) else None
 
 
 def _has_record_of(store: ArtifactStore, config: AdaptConfig) -> bool:
@@ -211,11 +211,11 @@ def _has_record_of(store: ArtifactStore, config: AdaptConfig) -> bool:
     return any(json.loads(path.read_text())["settings"] == settings for path in paths)
 
 
-def _is_tracked(run: RunResult, runtime: RuntimeConfig) -> bool:
+def _is_tracked(tracking: TrackingRef, runtime: RuntimeConfig) -> bool:
     uri = tracking_uri(runtime)
     database = uri.removeprefix("sqlite:///")
     has_database = database == uri or Path(database).is_file()
-    return run.tracking.uri == uri and bool(run.tracking.run_id) and has_database
+    return tracking.uri == uri and bool(tracking.run_id) and has_database
 
 
 def _key(result: RunResult) -> StageKey:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
@@ -28,22 +28,44 @@ _HEAD_CHARACTERS = 2000
 
 
 def print_results(results: Sequence[RunResult], started: float | None = None) -> None:
-    """Print the table of results and the path of their page, which is written if it shows other runs.
+    """Print the table of results and the path of their page; both are made if the page shows other runs.
 
     Args:
         results: Finished runs with the same base model.
         started: Unix time at which the command started; if given, a last line for programs is printed.
     """
     store = ArtifactStore(results[0].config.runtime.store)
-    summary = summarise(results)
-    console = Console()
-    console.print(table.result_table(summary))
-    output = store.root / "report.html"
-    if not _shows(output, results):
-        write_report(results, store, output, summary)
+    output, console = store.root / "report.html", Console()
+    kept_table = _KeptTable(output.with_suffix(".txt"), _identity(results))
+    if started is None and kept_table.text and _shows(output, results):  # statistics take seconds
+        console.print(kept_table.text, markup=False, highlight=False, soft_wrap=True, end="")
+    else:
+        summary = summarise(results)
+        console.print(table.result_table(summary))
+        if not (kept_table.text and _shows(output, results)):
+            write_report(results, store, output, summary)
+            kept_table.write(table.result_table(summary), console.width)
     console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)
     if started is not None:
         print(result_line(summary, time.time() - started), flush=True)
+
+
+class _KeptTable:
+    """The table of the last printed results in a file, below the identity of its runs."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path, self._identity = path, identity
+
+    @property
+    def text(self) -> str:
+        """Text of the table; empty if there is none of these runs."""
+        first, _, rest = self._path.read_text().partition("\n") if self._path.is_file() else ("", "", "")
+        return rest if first == self._identity else ""
+
+    def write(self, shown: RenderableType, width: int) -> None:
+        with self._path.open("w") as file:
+            file.write(f"{self._identity}\n")
+            Console(file=file, width=width).print(shown)
 
 
 def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path, summary: Summary | None = None) -> Path:

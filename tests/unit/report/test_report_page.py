@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from mixcpt.config import load_config
 from mixcpt.errors import ArtifactError
 from mixcpt.records.run import RunResult
-from mixcpt.report.page import write_report
+from mixcpt.report.page import print_results, write_report
 from mixcpt.store.artifacts import ArtifactStore
 from tests.unit.report_artifacts import hits, run
 
@@ -329,3 +330,21 @@ def test_report_import_loads_neither_torch_nor_pyplot() -> None:
 def test_page_shows_the_ancestry_of_a_model(page: Page) -> None:
     for part in ("mixture of 1,300,000 tokens", "domain anatomy: 1,840 read, 97 held out", "anatomy.jsonl (996 KiB"):
         assert part in page.text
+
+
+def test_printed_results_are_kept_and_belong_to_their_runs(
+    runs: list[RunResult], store: ArtifactStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = runs[0].config.runtime.model_copy(update={"store": str(store.root)})
+    first, second = ([replace(run, config=run.config.model_copy(update={"runtime": runtime}))] for run in runs[:2])
+    print_results(first)
+    printed = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr("mixcpt.report.page.summarise", lambda runs: pytest.fail("the statistics were computed again"))
+        print_results(first)
+    assert capsys.readouterr().out.split() == printed.split()
+    write_report(second, store, store.root / "report.html")  # as `mixcpt report` does
+    print_results(second)
+    assert second[0].name in capsys.readouterr().out
+    print_results(first)
+    assert capsys.readouterr().out.split() == printed.split()
