@@ -1,24 +1,15 @@
 """The main job from Python: all stages in this process, without Prefect and MLflow."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mixcpt.config import AdaptConfig
 from mixcpt.planning.preflight import preflight
-from mixcpt.records.run import RunResult
-from mixcpt.stages.chain import final_role, run_chain
+from mixcpt.records.run import Adapting, RunResult, run_to_result
 from mixcpt.stages.jobs import Job
 from mixcpt.stages.registry import find_stage
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
-from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker, Tracker
-
-
-@dataclass(frozen=True)
-class _Adapting:
-    config: AdaptConfig
-    base: ModelRef
 
 
 def adapt(
@@ -40,7 +31,7 @@ def adapt(
     Raises:
         ConfigError: If the settings, sources, tasks or the base model have problems; lists all of them.
     """
-    adapting = _Adapting(config, preflight(config))
+    adapting = Adapting(config, preflight(config))
     store = ArtifactStore(config.runtime.store)
 
     def run(jobs: Sequence[Job]) -> dict[str, ArtifactRef]:
@@ -50,14 +41,7 @@ def adapt(
             results[job.name] = find_stage(job.stage).run_job(job.resolve(results), store, tracker)
         return results
 
-    chain = run_chain(adapting, run)
-    return RunResult(
-        config=config,
-        base=adapting.base,
-        refs=chain.refs,
-        final=final_role(chain.refs),
-        evaluations=chain.evaluations,
-    )
+    return run_to_result(adapting, run)
 
 
 def results_table(*runs: RunResult) -> str:

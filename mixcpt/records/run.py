@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_serial
 
 from mixcpt.config import AdaptConfig, RuntimeConfig, read_stored
 from mixcpt.errors import ConfigError
-from mixcpt.stages.chain import final_role, run_chain
+from mixcpt.stages.chain import RunJobs, final_role, run_chain
 from mixcpt.stages.jobs import Job
 from mixcpt.stages.registry import split_finished
 from mixcpt.store.artifacts import RECORD, ArtifactRef, ArtifactStore, StageKey, read_object
@@ -174,6 +174,13 @@ def tracking_uri(runtime: RuntimeConfig) -> str:
     return os.environ.get(TRACKING_URI, "") or f"sqlite:///{store / 'mlflow.db'}"
 
 
+def run_to_result(adapting: Adapting, run: RunJobs) -> RunResult:
+    """Run all jobs of an adaptation in order and return its result, which MLflow does not have."""
+    chain = run_chain(adapting, run)
+    refs, final = chain.refs, final_role(chain.refs)
+    return RunResult(config=adapting.config, base=adapting.base, refs=refs, final=final, evaluations=chain.evaluations)
+
+
 def find_stored_run(config: AdaptConfig, base: ModelRef | None = None) -> RunResult | None:
     """Return the recorded run of these settings if the store has all its stages and MLflow has it.
 
@@ -194,11 +201,9 @@ def find_stored_run(config: AdaptConfig, base: ModelRef | None = None) -> RunRes
 
     adapting = Adapting(config, base or resolve_model(config.base))
     try:
-        chain = run_chain(adapting, find)
+        result = run_to_result(adapting, find)
     except _NotStored:
         return None
-    final = final_role(chain.refs)
-    result = RunResult(config=config, base=adapting.base, refs=chain.refs, final=final, evaluations=chain.evaluations)
     record = store.find(_KIND, _key(result).fingerprint)
     tracking = load_run(record).tracking if record else TrackingRef()
     return replace(result, tracking=tracking) if _is_tracked(tracking, config.runtime) else None

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
@@ -35,37 +35,28 @@ def print_results(results: Sequence[RunResult], started: float | None = None) ->
         started: Unix time at which the command started; if given, a last line for programs is printed.
     """
     store = ArtifactStore(results[0].config.runtime.store)
-    output, console = store.root / "report.html", Console()
-    kept_table = _KeptTable(output.with_suffix(".txt"), _identity(results))
-    if started is None and kept_table.text and _shows(output, results):  # statistics take seconds
-        console.print(kept_table.text, markup=False, highlight=False, soft_wrap=True, end="")
+    output, console, identity = store.root / "report.html", Console(), _identity(results)
+    table_path = output.with_suffix(".txt")
+    kept_table = _kept_table(table_path, identity) if _shows(output, identity) else ""
+    if kept_table and started is None:  # statistics take seconds
+        console.print(kept_table, markup=False, highlight=False, soft_wrap=True, end="")
     else:
         summary = summarise(results)
         console.print(table.result_table(summary))
-        if not (kept_table.text and _shows(output, results)):
+        if not kept_table:
             write_report(results, store, output, summary)
-            kept_table.write(table.result_table(summary), console.width)
+            with table_path.open("w") as file:
+                file.write(f"{identity}\n")
+                Console(file=file, width=console.width).print(table.result_table(summary))
     console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)
     if started is not None:
         print(result_line(summary, time.time() - started), flush=True)
 
 
-class _KeptTable:
-    """The table of the last printed results in a file, below the identity of its runs."""
-
-    def __init__(self, path: Path, identity: str) -> None:
-        self._path, self._identity = path, identity
-
-    @property
-    def text(self) -> str:
-        """Text of the table; empty if there is none of these runs."""
-        first, _, rest = self._path.read_text().partition("\n") if self._path.is_file() else ("", "", "")
-        return rest if first == self._identity else ""
-
-    def write(self, shown: RenderableType, width: int) -> None:
-        with self._path.open("w") as file:
-            file.write(f"{self._identity}\n")
-            Console(file=file, width=width).print(shown)
+def _kept_table(path: Path, identity: str) -> str:
+    """Return the table in a file whose first line is the identity of its runs; empty if it shows other runs."""
+    first, _, rest = path.read_text().partition("\n") if path.is_file() else ("", "", "")
+    return rest if first == identity else ""
 
 
 def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path, summary: Summary | None = None) -> Path:
@@ -86,11 +77,11 @@ def write_report(runs: Sequence[RunResult], store: ArtifactStore, output: Path, 
     return write_page(_page([located(run, store) for run in runs], store, summary), output)
 
 
-def _shows(output: Path, runs: Sequence[RunResult]) -> bool:
-    """Return whether a file is the page of exactly these runs, written by this version of mixcpt."""
+def _shows(output: Path, identity: str) -> bool:
+    """Return whether a file is the page of exactly the runs with this identity."""
     try:
         with output.open(encoding="utf-8", errors="replace") as page:
-            return f'content="{_identity(runs)}"' in page.read(_HEAD_CHARACTERS)
+            return f'content="{identity}"' in page.read(_HEAD_CHARACTERS)
     except OSError:
         return False
 
