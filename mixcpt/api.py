@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mixcpt.config import AdaptConfig
-from mixcpt.planning.preflight import preflight
+from mixcpt.checks.preflight import preflight
 from mixcpt.records.run import Adapting, RunResult, run_to_result
 from mixcpt.stages.jobs import Job
 from mixcpt.stages.registry import find_stage
@@ -31,7 +31,7 @@ def adapt(
     Raises:
         ConfigError: If the settings, sources, tasks or the base model have problems; lists all of them.
     """
-    adapting = Adapting(config, preflight(config))
+    adapting = Adapting(config, preflight(config).base)
     store = ArtifactStore(config.runtime.store)
 
     def run(jobs: Sequence[Job]) -> dict[str, ArtifactRef]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, explain_errors, print_line, print_note
+from mixcpt.cli.console import Overrides, explain_errors, print_line, print_note, print_warnings
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
@@ -28,7 +28,7 @@ from mixcpt.config import (
 )
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
-from mixcpt.planning.preflight import preflight, preflight_corpus
+from mixcpt.checks.preflight import preflight, preflight_corpus
 from mixcpt.store.models import resolve_model
 
 PathList = list[str] | None
@@ -105,7 +105,9 @@ def _checked(config: Settings) -> str:
 
 
 def _checked_base(config: AdaptConfig) -> str:
-    base = preflight(config)
+    checked = preflight(config)
+    print_warnings(checked)
+    base = checked.base
     return f"{base.name} ({base.digest[:12]})"
 
 

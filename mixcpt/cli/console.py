@@ -2,13 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from typer import Option
 
 from mixcpt.errors import MixcptError
+
+if TYPE_CHECKING:
+    from mixcpt.checks.preflight import Checked
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -31,6 +34,12 @@ def print_line(text: str, *, style: str | None = None) -> None:
 def print_note(text: str, *, style: str | None = None) -> None:
     """Print a line about the command to stderr, exactly as it is."""
     err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_warnings(checked: "Checked") -> None:
+    """Print the warnings about a run that can start."""
+    for warning in checked.warnings:
+        print_note(f"warning: {warning}", style="yellow")
 
 
 def explain_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, Store, err, explain_errors, print_line, print_note
+from mixcpt.cli.console import Overrides, Store, err, explain_errors, print_line, print_note, print_warnings
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
@@ -22,7 +22,7 @@ from mixcpt.config import (
     load_settings,
 )
 from mixcpt.errors import ConfigError, MixcptError
-from mixcpt.planning.preflight import preflight
+from mixcpt.checks.preflight import preflight
 from mixcpt.records.run import find_stored_run
 from mixcpt.servers.deployment import POOL, PROJECT_ROOT, UPKEEP_POOL, Pools, module_path
 from mixcpt.store.fingerprint import fingerprint
@@ -47,7 +47,7 @@ def run(path: Annotated[Path, Argument(help="YAML file of the run.")], overrides
     """
     config = load_config(path, overrides or ())
     if not _print_stored(config):
-        preflight(config)
+        print_warnings(preflight(config))
         become("adapt", config, store=config.runtime.store)
 
 
@@ -85,7 +85,7 @@ def compare(
     ```
     """
     config = _load_study(CompareConfig, path, jobs, store)
-    preflight(config.first)
+    print_warnings(preflight(config.first))
     become("compare", config, store=config.runtime.store)
 
 
@@ -105,7 +105,7 @@ def advise(
     ```
     """
     config = _load_study(AdviseConfig, path, jobs, store)
-    preflight(config.given)
+    print_warnings(preflight(config.given))
     become("advise", config, store=config.runtime.store)
 
 

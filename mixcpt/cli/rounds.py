@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, Store, explain_errors, out, print_line, print_note
+from mixcpt.cli.console import Overrides, Store, explain_errors, out, print_line, print_note, print_warnings
 from mixcpt.cli.launch import become
 from mixcpt.config import (
     CorpusConfig,
@@ -21,7 +21,7 @@ from mixcpt.config import (
     load_settings,
 )
 from mixcpt.errors import ConfigError
-from mixcpt.planning.preflight import preflight
+from mixcpt.checks.preflight import preflight
 from mixcpt.store.artifacts import ArtifactStore
 
 Because = Annotated[str, Option(help="Reason, stored in MLflow.")]
@@ -119,7 +119,7 @@ def readapt(
     ```
     """
     config = load_settings(ReadaptConfig, path, overrides or ())
-    preflight(config.adapt)
+    print_warnings(preflight(config.adapt))
     become("readapt", config, store=config.adapt.runtime.store)
 
 

@@ -60,9 +60,9 @@ def test_deployment_edited_form_runs_through_the_worker(
     upkeep_run = wait(client, start(client, "reconcile/reconcile", upkeep))
     edited = wait(client, flow_run)
     assert edited.state_type == StateType.COMPLETED, edited.state
-    # upkeep has its own worker, and so did not wait for the adaptation
     assert upkeep_run.state_type == StateType.COMPLETED, upkeep_run.state
-    assert upkeep_run.end_time and edited.end_time and upkeep_run.end_time < edited.end_time
+    # upkeep has its own worker, and so does not wait for adaptations
+    assert upkeep_run.work_pool_name and upkeep_run.work_pool_name != edited.work_pool_name
 
     tracking = MlflowClient(site.stack.mlflow)
     experiment = tracking.get_experiment_by_name(adapted.runtime.experiment)
