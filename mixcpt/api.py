@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mixcpt.config import AdaptConfig
 from mixcpt.checks.preflight import preflight
+from mixcpt.config import AdaptConfig
 from mixcpt.records.run import Adapting, RunResult, run_to_result
 from mixcpt.stages.jobs import Job
 from mixcpt.stages.registry import find_stage

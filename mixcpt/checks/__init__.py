@@ -1,1 +1,1 @@
-"""Checks of a run before any work: model folder, tokenizer, template, packing, sources, samples, questions, settings."""
+"""Checks before any work: model, tokenizer, template, packing, sources, samples, questions and settings."""

@@ -15,7 +15,7 @@ class Finding:
     """Problem or warning about one setting or file."""
 
     problem: str
-    """Actual and expected state; starts with the key of the setting, and names file, line and field if there are any."""
+    """Actual and expected state; starts with the key of the setting, and names file, line and field."""
     remedy: str = ""
     """Action that solves the problem."""
     is_warning: bool = False

@@ -3,7 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mixcpt.checks import chat_template, model_folder, names, packing, questions, rates, samples, sources, tokens
+from mixcpt.checks import (
+    chat_template,
+    coverage,
+    model_folder,
+    names,
+    packing,
+    questions,
+    rates,
+    samples,
+    sources,
+    tokens,
+)
 from mixcpt.checks.findings import Check, Finding, Subject
 from mixcpt.config import AdaptConfig, CorpusConfig, CurationConfig, EvaluateConfig
 from mixcpt.curation.sources import check_sources
@@ -18,6 +29,7 @@ _CHECKS: tuple[Check, ...] = (
     chat_template.check,
     sources.check,
     samples.check,
+    coverage.check,
     questions.check,
     packing.check,
     rates.check,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from mixcpt.checks.preflight import preflight, preflight_corpus
 from mixcpt.cli.console import Overrides, explain_errors, print_line, print_note, print_warnings
 from mixcpt.config import (
     AdaptConfig,
@@ -28,7 +29,6 @@ from mixcpt.config import (
 )
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
-from mixcpt.checks.preflight import preflight, preflight_corpus
 from mixcpt.store.models import resolve_model
 
 PathList = list[str] | None

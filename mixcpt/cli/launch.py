@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 from typer import Argument, Option
 
+from mixcpt.checks.preflight import preflight
 from mixcpt.cli.console import Overrides, Store, err, explain_errors, print_line, print_note, print_warnings
 from mixcpt.config import (
     AdaptConfig,
@@ -22,7 +23,6 @@ from mixcpt.config import (
     load_settings,
 )
 from mixcpt.errors import ConfigError, MixcptError
-from mixcpt.checks.preflight import preflight
 from mixcpt.records.run import find_stored_run
 from mixcpt.servers.deployment import POOL, PROJECT_ROOT, UPKEEP_POOL, Pools, module_path
 from mixcpt.store.fingerprint import fingerprint

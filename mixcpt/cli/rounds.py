@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
+from mixcpt.checks.preflight import preflight
 from mixcpt.cli.console import Overrides, Store, explain_errors, out, print_line, print_note, print_warnings
 from mixcpt.cli.launch import become
 from mixcpt.config import (
@@ -21,7 +22,6 @@ from mixcpt.config import (
     load_settings,
 )
 from mixcpt.errors import ConfigError
-from mixcpt.checks.preflight import preflight
 from mixcpt.store.artifacts import ArtifactStore
 
 Because = Annotated[str, Option(help="Reason, stored in MLflow.")]
