@@ -1,7 +1,8 @@
 """Settings as commented YAML: the help text of a field stands above its key."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -11,44 +12,60 @@ _WIDTH = 110
 _INDENT = "  "
 
 
-def to_yaml(config: BaseModel, *, only_set: bool = False, comments: bool = True) -> str:
+def to_yaml(
+    config: BaseModel, *, only_set: bool = False, comments: bool = True, reasons: Mapping[str, str] | None = None
+) -> str:
     """Return the settings as YAML that loads back into an equal object.
 
     Args:
         config: Any settings object.
         only_set: Whether to leave out settings that were not given explicitly.
         comments: Whether to write the help text of a field above its key.
+        reasons: Reasons for values by key path, such as `pretrain.precision`; written below the help text.
     """
-    return "\n".join(_mapping(config, "", only_set, comments)) + "\n"
+    style = _Style(only_set=only_set, comments=comments, reasons=reasons or {})
+    return "\n".join(_mapping(config, "", style)) + "\n"
 
 
-def _mapping(config: BaseModel, indent: str, only_set: bool, comments: bool) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class _Style:
+    only_set: bool
+    comments: bool
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    path: str = ""
+    """Key path of the section that is written, with a dot at its end."""
+
+
+def _mapping(config: BaseModel, indent: str, style: _Style) -> Iterator[str]:
     fields = type(config).model_fields
     for name in sorted(fields, key=lambda name: name != "kind"):  # the choice comes first
-        field = fields[name]
-        if only_set and name not in config.model_fields_set and name != "kind":
+        description = fields[name].description
+        if style.only_set and name not in config.model_fields_set and name != "kind":
             continue
-        if comments and field.description and name != "kind":
-            yield from textwrap.wrap(
-                " ".join(field.description.split()),
-                _WIDTH,
-                initial_indent=f"{indent}# ",
-                subsequent_indent=f"{indent}# ",
-            )
-        yield from _entry(f"{indent}{name}:", getattr(config, name), indent, only_set, comments)
+        if style.comments and description and name != "kind":
+            yield from _comment(description, indent)
+        if reason := style.reasons.get(style.path + name):
+            yield from _comment(f"-> {reason}", indent)
+        deeper = replace(style, path=f"{style.path}{name}.")
+        yield from _entry(f"{indent}{name}:", getattr(config, name), indent, deeper)
 
 
-def _entry(key: str, value: Any, indent: str, only_set: bool, comments: bool) -> Iterator[str]:
+def _comment(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+
+
+def _entry(key: str, value: Any, indent: str, style: _Style) -> Iterator[str]:
     deeper = indent + _INDENT
     if isinstance(value, BaseModel):
-        lines = list(_mapping(value, deeper, only_set, comments))
+        lines = list(_mapping(value, deeper, style))
         yield key if lines else f"{key} {{}}"
         yield from lines
     elif isinstance(value, tuple) and value and all(isinstance(item, BaseModel) for item in value):
         yield key
         for index, item in enumerate(value):
             # The first item of a list is explained; the others have the same fields.
-            lines = list(_mapping(item, deeper + _INDENT, only_set, comments and index == 0))
+            of_item = replace(style, comments=style.comments and index == 0, path=f"{style.path}{index}.")
+            lines = list(_mapping(item, deeper + _INDENT, of_item))
             first = next(number for number, line in enumerate(lines) if not line.lstrip().startswith("#"))
             lines[first] = f"{deeper}- {lines[first].lstrip()}"
             yield from lines

@@ -58,20 +58,27 @@ def named_device(name: str, runtime: RuntimeConfig, precision: str) -> Device:
     Raises:
         ConfigError: If the table has no device with this name.
     """
-    sheet = DEVICES.get(name.lower().replace("_", "-").replace(" ", ""))
-    if sheet is None:
-        raise ConfigError(f"--device {name!r} is unknown", f"use one of: cpu, {', '.join(DEVICES)}")
+    sheet = _data_sheet(name)
     peak_tflops = sheet.bf16_tflops if precision == "bf16" else sheet.fp32_tflops
     return Device(
         name=name.lower(),
         count=runtime.num_processes,
-        memory_bytes=round(sheet.memory_gib * _GIB),
+        memory_bytes=named_device_memory(name),
         peak_flops=peak_tflops * 1e12,
         fp32_flops=sheet.fp32_tflops * 1e12,
         bytes_per_second=sheet.gb_per_second * 1e9,
         utilisation=GPU_UTILISATION,
         is_here=False,
     )
+
+
+def named_device_memory(name: str) -> int:
+    """Return the memory of a device of the table in bytes.
+
+    Raises:
+        ConfigError: If the table has no device with this name.
+    """
+    return round(_data_sheet(name).memory_gib * _GIB)
 
 
 def this_machine(runtime: RuntimeConfig, precision: str, *, kind: Literal["any", "cpu"] = "any") -> Device:
@@ -117,6 +124,13 @@ def free_disk_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def _data_sheet(name: str) -> _DataSheet:
+    sheet = DEVICES.get(name.lower().replace("_", "-").replace(" ", ""))
+    if sheet is None:
+        raise ConfigError(f"--device {name!r} is unknown", f"use one of: cpu, {', '.join(DEVICES)}")
+    return sheet
 
 
 def _matrix_flops(dtype: "torch.dtype", *, threads: int, device: str = "cpu", size: int = _BENCH_SIZE) -> float:
