@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CLOSED_WORLD_PATH = Path(__file__).parents[1] / "closed_world" / "base"
 _TEMPLATES = Path(__file__).parents[1] / "align" / "templates"
 _USED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_OTHER_WEIGHTS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx"]
+_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+"""Roles of tokens that training and generation use."""
 _LEAST_USED_FRACTION = 0.75
 """Smallest ratio of tokenizer size to vocabulary size. Models pad their vocabulary by a few percent; if the ratio is
 smaller, the tokenizer belongs to another model."""
@@ -42,8 +45,8 @@ class ModelRef:
     @property
     def max_tokens(self) -> int:
         """Context length of the model in tokens; 0 if its configuration states none."""
-        config = json.loads((self.directory / "config.json").read_text())
-        return int(config.get("max_position_embeddings") or 0)
+        limit = json.loads((self.directory / "config.json").read_text()).get("max_position_embeddings")
+        return limit if isinstance(limit, int) else 0
 
     def to_json(self) -> dict[str, str]:
         return {"name": self.name, "path": self.path, "digest": self.digest}
@@ -65,9 +68,12 @@ def resolve_model(config: BaseModelConfig) -> ModelRef:
         ModelError: If the model does not exist, has no safetensors or no tokenizer, or the tokenizer does not match it.
     """
     path = _locate(config)
-    _check_folder(path)
-    files = sorted(set(chain.from_iterable(map(path.glob, _USED_FILES))))
-    digest = fingerprint({file.name: file_digest(file) for file in files})
+    try:
+        _check_folder(path)
+        files = sorted(set(chain.from_iterable(map(path.glob, _USED_FILES))))
+        digest = fingerprint({file.name: file_digest(file) for file in files})
+    except OSError as error:
+        raise ModelError(f"a file of {path} cannot be read: {error}", "check the files of the model") from error
     return ModelRef(Path(config.model).name, str(path), digest)
 
 
@@ -82,13 +88,23 @@ def digest_as_base(artifact: ArtifactRef) -> str:
 
 
 def load_tokenizer(model: ModelRef, chat_template: str = "") -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model and return it; an empty `chat_template` keeps the model's own template."""
+    """Load the tokenizer of a model and return it; an empty `chat_template` keeps the model's own template.
+
+    Added tokens without a row in the embeddings are left out: text that contains one is read as ordinary text.
+
+    Raises:
+        ModelError: If the tokenizer cannot be loaded, or a token with a role, such as EOS, has no row.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer of {model.path} cannot be loaded: {error}") from error
+    except Exception as error:  # damaged files raise errors of any kind
+        raise ModelError(
+            f"the tokenizer of {model.path} cannot be loaded: {first_line(error)}",
+            "download the files of its tokenizer again",
+        ) from error
+    _use_embedded_tokens(tokenizer, model.directory)
     if chat_template:
         tokenizer.chat_template = read_chat_template(chat_template)
     if tokenizer.pad_token_id is None:
@@ -97,14 +113,86 @@ def load_tokenizer(model: ModelRef, chat_template: str = "") -> PreTrainedTokeni
 
 
 def load_model(model: ModelRef, *, dtype: str = "float32") -> PreTrainedModel:
-    """Load a model and return it in evaluation mode, without a key-value cache, which packed rows cannot use."""
-    from transformers import AutoModelForCausalLM
+    """Load a model and return it in evaluation mode, without a key-value cache, which packed rows cannot use.
 
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model.path, dtype=dtype, trust_remote_code=False, use_safetensors=True
-    )
+    Raises:
+        ModelError: If the files are damaged, or contain no weights for a part of the model.
+    """
+    loaded = load_weights(model, dtype=dtype)
     loaded.config.use_cache = False
     return loaded.eval()  # type: ignore[no-any-return]
+
+
+def load_weights(model: ModelRef, *, dtype: str = "float32", **options: Any) -> PreTrainedModel:
+    """Load a model as transformers does, and return it; `options` are passed to `from_pretrained`.
+
+    Raises:
+        ModelError: If the files are damaged, or contain no weights for a part of the model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            model.path,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # damaged files raise errors of any kind
+        raise ModelError(
+            f"the model in {model.path} cannot be loaded: {first_line(error)}",
+            "check its config.json and its weights, or download it again",
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"the weights in {model.path} lack {len(missing)} tensors of {type(loaded).__name__}, such as {missing[0]}",
+            "download all weight files again; config.json must describe the same model",
+        )
+    return loaded  # type: ignore[no-any-return]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def num_embeddings(folder: Path) -> int:
+    """Return the number of rows of the input embeddings, by config.json; 0 if it does not state it."""
+    config = _read_json(folder / "config.json", f"{folder} has no readable config.json")
+    text = config.get("text_config")
+    for part in (text if isinstance(text, dict) else {}, config):
+        if isinstance(size := part.get("vocab_size"), int):
+            return size
+    return 0
+
+
+def _use_embedded_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Remove added tokens past the end of the embeddings from a tokenizer; refuse them in a role."""
+    rows = num_embeddings(folder)
+    past_end = {token for token, index in tokenizer.get_added_vocab().items() if index >= rows > 0}
+    if not past_end:
+        return
+    roles = {role: str(token) for role, token in tokenizer.special_tokens_map.items() if role in _ROLES}
+    if used := {role: token for role, token in roles.items() if token in past_end}:
+        ids = [f"{role} {token!r} has id {tokenizer.convert_tokens_to_ids(token)}" for role, token in used.items()]
+        raise ModelError(
+            f"the tokenizer of {folder} has tokens past the end of the embeddings, which have {rows} rows: "
+            f"{', '.join(ids)}",
+            f"set {' and '.join(used)} in its tokenizer_config.json to tokens with an id below {rows}",
+        )
+    if tokenizer.is_fast:
+        _remove_added(tokenizer, past_end)
+
+
+def _remove_added(tokenizer: PreTrainedTokenizerBase, removed: Set[str]) -> None:
+    from tokenizers import Tokenizer
+
+    data = json.loads(tokenizer.backend_tokenizer.to_str())
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] not in removed]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(data))
+    tokenizer._extra_special_tokens = [token for token in tokenizer._extra_special_tokens if str(token) not in removed]
 
 
 def read_chat_template(name: str) -> str:
@@ -113,7 +201,7 @@ def read_chat_template(name: str) -> str:
     path = shipped if shipped.is_file() else Path(name)
     try:
         return path.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, ValueError):
         known = ", ".join(sorted(file.stem for file in _TEMPLATES.glob("*.jinja")))
         raise ConfigError(
             f"base.chat_template {name!r} is neither a template of mixcpt ({known}) nor a readable file"
@@ -132,11 +220,21 @@ def require_chat_template(model: ModelRef, chat_template: str) -> None:
 def _locate(config: BaseModelConfig) -> Path:
     if config.model == CLOSED_WORLD_BASE:
         return CLOSED_WORLD_PATH
-    folder = Path(config.model).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
+    try:
+        folder = Path(config.model).expanduser()
+        if folder.is_dir():
+            return folder.resolve()
+        is_file = folder.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a home folder that does not exist
+        raise ModelError(f"base.model: {config.model[:200]} is not a path: {error}", "check the path") from error
+    if is_file:
+        raise ModelError(f"base.model: {config.model} is a file", "name the folder of the model")
     if folder.is_absolute() or config.model.startswith((".", "~")):
         raise ModelError(f"base.model: there is no folder {config.model}", "check the path")
+    return _download(config)
+
+
+def _download(config: BaseModelConfig) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -150,42 +248,69 @@ def _locate(config: BaseModelConfig) -> Path:
 
 
 def _check_folder(path: Path) -> None:
-    config = _read_json(path / "config.json", f"{path} is not a model folder: it has no readable config.json")
-    if not list(path.glob("*.safetensors")):
+    if (path / "adapter_config.json").is_file():
         raise ModelError(
-            f"{path} has no .safetensors weights", "convert the model to safetensors; pickled weights are not loaded"
+            f"{path} is an adapter (adapter_config.json), not a model",
+            "load it with peft, call merge_and_unload(), save the result with its tokenizer, and name that folder",
         )
+    _read_json(path / "config.json", f"{path} is not a model folder: it has no readable config.json")
+    _check_weights(path)
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{path} has no tokenizer (tokenizer.json)", "save the tokenizer in the folder of the model")
-    vocab_size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0)
-    largest = _largest_token_id(path)
+    _check_vocabulary(path)
+
+
+def _check_weights(path: Path) -> None:
+    if any(path.glob("*.safetensors")) or (path / "model.safetensors.index.json").is_file():
+        return
+    others = sorted(file.name for file in chain.from_iterable(map(path.glob, _OTHER_WEIGHTS)))
+    if not others:
+        raise ModelError(f"{path} has no weights (model.safetensors)", "download all files of the model")
+    raise ModelError(
+        f"{path} has {others[0]} but no .safetensors weights",
+        "convert the model to safetensors with from_pretrained and save_pretrained; no other format is loaded",
+    )
+
+
+def _check_vocabulary(path: Path) -> None:
+    vocab_size = num_embeddings(path)
+    if not vocab_size:
+        return  # transformers knows the default of the model's family
+    largest = _largest_token_id(path, vocab_size)
     if not _LEAST_USED_FRACTION * vocab_size <= largest + 1 <= vocab_size:
         raise ModelError(
             f"tokenizer and model of {path} do not match: "
             f"token ids go up to {largest}, the vocabulary has {vocab_size}",
-            "use the tokenizer that the model was trained with",
+            "use the tokenizer that the model was trained with; if you added tokens to it, call "
+            "model.resize_token_embeddings and save the model",
         )
 
 
-def _largest_token_id(path: Path) -> int:
-    """Return the largest token id. It is read from tokenizer.json if that exists, because the import of transformers
-    takes seconds before every run."""
+def _largest_token_id(path: Path, vocab_size: int) -> int:
+    """Return the largest id of a token that text can contain.
+
+    It is read from tokenizer.json if that exists, because the import of transformers takes seconds before every run.
+    Special tokens past the end of the embeddings are not counted, because no text produces them.
+    """
     file = path / "tokenizer.json"
     if not file.is_file():
         return max(load_tokenizer(ModelRef(path.name, str(path), "")).get_vocab().values())
     problem = f"the tokenizer of {path} cannot be loaded"
     tokenizer = _read_json(file, problem)
     try:
-        vocab, added = tokenizer["model"]["vocab"], tokenizer.get("added_tokens", ())
+        vocab, added = tokenizer["model"]["vocab"], tokenizer.get("added_tokens") or ()
         ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))  # unigram models have a list
-        return int(max([*ids, *(token["id"] for token in added)]))
-    except (KeyError, TypeError, ValueError) as error:
+        used = [token["id"] for token in added if token["id"] < vocab_size or not token.get("special")]
+        return int(max([*ids, *used]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(problem, "check its tokenizer.json") from error
 
 
 def _read_json(path: Path, problem: str) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(problem, "check base.model") from error
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{problem} ({path.name}: {first_line(error)})", "check base.model") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{problem} ({path.name} is not a JSON object)", "check base.model")
     return data
