@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +28,9 @@ class Checkpoint:
     model: ModelRef
     config: PretrainedConfig
     files: Mapping[str, Path]
-    """File of every tensor, sorted by tensor name; tied weights appear once."""
+    """File of every tensor, sorted by tensor name; tied weights appear once, under the name of their source."""
+    stored_names: Mapping[str, str] = field(default_factory=dict)
+    """Names in the file by tensor name, for tied weights that the file holds only under the name of the copy."""
 
     def tensor(self, name: str) -> Tensor:
         """Read a tensor in the number format of its file. It is memory-mapped: treat it as read-only.
@@ -36,7 +38,7 @@ class Checkpoint:
         Every call opens the file again: while a file is open, all pages read from it count as memory of this process.
         """
         with _open(self.files[name]) as file:
-            return cast(Tensor, file.get_tensor(name))
+            return cast(Tensor, file.get_tensor(self.stored_names.get(name, name)))
 
 
 def open_checkpoint(model: ModelRef) -> Checkpoint:
@@ -47,15 +49,18 @@ def open_checkpoint(model: ModelRef) -> Checkpoint:
     """
     config, tied = _describe(model)
     files = _tensor_files(model.directory)
-    whole = Checkpoint(model, config, files)
-    copies = {copy: source for copy, source in tied.items() if copy in files and source in files}
+    copies = {copy: source for copy, source in tied.items() if copy in files}
+    stored_names = {source: copy for copy, source in copies.items() if source not in files}
+    sources = {source: files[copy] for source, copy in stored_names.items()}
+    whole = Checkpoint(model, config, files | sources, stored_names)
     for copy, source in copies.items():
         if not torch.equal(whole.tensor(copy), whole.tensor(source)):
             raise ModelError(
                 f"the configuration of {model.path} ties {copy!r} and {source!r}, but their values differ",
                 "set tie_word_embeddings to false in its config.json",
             )
-    return Checkpoint(model, config, {name: file for name, file in sorted(files.items()) if name not in copies})
+    once = {name: file for name, file in sorted(whole.files.items()) if name not in copies}
+    return Checkpoint(model, config, once, stored_names)
 
 
 def _describe(model: ModelRef) -> tuple[PretrainedConfig, dict[str, str]]:

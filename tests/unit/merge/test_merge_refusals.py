@@ -141,6 +141,18 @@ def test_merge_takes_a_tied_head_that_is_written_twice_as_one(tiny_model: ModelR
     assert all(torch.equal(value, base[name]) for name, value in weights_of(merged).items())
 
 
+def test_merge_reads_a_tied_head_that_is_written_under_the_name_of_its_copy(tiny_model: ModelRef, folder: Path) -> None:
+    def write_the_copy(weights: dict[str, torch.Tensor]) -> None:
+        weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+
+    changed = change_weights(folder, write_the_copy)
+    base = weights_of(tiny_model.path)
+    for models in ((tiny_model, changed), (changed, tiny_model), (changed, changed)):
+        merged = weights_of(merge(*models, folder.parent).file("model"))
+        assert merged.keys() == base.keys()
+        assert all(torch.equal(value, base[name]) for name, value in merged.items())
+
+
 def test_merge_refuses_a_tied_head_with_different_values(tiny_model: ModelRef, folder: Path) -> None:
     def untie(weights: dict[str, torch.Tensor]) -> None:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
