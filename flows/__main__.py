@@ -28,11 +28,21 @@ AnyConfig = TypeVar("AnyConfig", bound=Settings)
 
 
 def run_adapt(path: str) -> int:
-    """Run one adaptation."""
+    """Run one adaptation, with the traditional chain if its settings say so."""
     from flows.adapt import adapt
 
     config = read_config(AdaptConfig, path)
+    if config.runtime.with_traditional:
+        return run_with_traditional(path)
     return run_locally(lambda: [adapt(config)], config.runtime)
+
+
+def run_with_traditional(path: str) -> int:
+    """Run the traditional chain and one adaptation, and print a last line for programs."""
+    from flows.adapt import with_traditional
+
+    config = read_config(AdaptConfig, path)
+    return run_locally(lambda: with_traditional(config), config.runtime, _started())
 
 
 def run_demo(*paths: str) -> int:
@@ -40,8 +50,7 @@ def run_demo(*paths: str) -> int:
     from flows.demo import demo
 
     configs = [read_config(AdaptConfig, path) for path in paths]
-    started = float(os.environ.get("MIXCPT_STARTED_AT", time.time()))
-    return run_locally(lambda: demo(configs), configs[0].runtime, started)
+    return run_locally(lambda: demo(configs), configs[0].runtime, _started())
 
 
 def run_compare(path: str) -> int:
@@ -99,6 +108,7 @@ def run_reconcile(path: str) -> int:
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "adapt": run_adapt,
+    "with_traditional": run_with_traditional,
     "demo": run_demo,
     "compare": run_compare,
     "advise": run_advise,
@@ -107,6 +117,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "rollback": run_rollback,
     "reconcile": run_reconcile,
 }
+
+
+def _started() -> float:
+    return float(os.environ.get("MIXCPT_STARTED_AT", time.time()))
 
 
 def read_config(kind: type[AnyConfig], path: str) -> AnyConfig:

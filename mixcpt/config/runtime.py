@@ -39,6 +39,9 @@ class RuntimeConfig(Settings):
     retries: int = Field(2, ge=0)
     """Maximum number of restarts of an interrupted stage; training continues from its last checkpoint. 0 never
     restarts."""
+    with_traditional: bool = False
+    """Whether the traditional chain runs first, with the same data and number of tokens, and both are shown on one
+    page."""
     timeout_seconds: int = Field(0, ge=0)
     """Maximum duration of a stage in seconds, after which it is stopped and its checkpoints are kept; 0 means no
     limit."""
