@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixcpt.errors import ModelError
+from mixcpt.store.control_tokens import acts_unbidden, dialogue, ends_answer, guarded, token_ids
 from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import ModelRef, load_tokenizer, read_chat_template, require_chat_template
 
@@ -26,6 +28,8 @@ class Encoded:
     prompt_ids: list[int]
     response_ids: list[int]
     """Answer with its end: end-of-turn markers in the chat form, the end-of-text token in the plain form."""
+    has_control: bool = False
+    """Whether a control token in the words of the sample cannot be encoded as text, so that it would act."""
 
     @property
     def input_ids(self) -> list[int]:
@@ -34,11 +38,6 @@ class Encoded:
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
-
-
-def _dialogue(prompt: str, *response: str) -> list[dict[str, str]]:
-    """Return the question as a user turn and the answer, if there is one, as an assistant turn."""
-    return [{"role": "user", "content": prompt}, *({"role": "assistant", "content": text} for text in response)]
 
 
 def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokenizerBase:
@@ -58,8 +57,8 @@ def load_chat_tokenizer(model: ModelRef, chat_template: str) -> PreTrainedTokeni
         )
     prompt, response = _PROBE
     try:
-        text = tokenizer.apply_chat_template(_dialogue(prompt, response), tokenize=False)
-        tokenizer.apply_chat_template(_dialogue(prompt), tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(dialogue(prompt, response), tokenize=False)
+        tokenizer.apply_chat_template(dialogue(prompt), tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise ModelError(
             f"the chat template of {model.path} cannot be rendered: {error}", "check base.chat_template"
@@ -105,11 +104,27 @@ def context_tokens(model: ModelRef, max_tokens: int) -> int:
     return min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
 
 
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False
+) -> str:
+    """Return a conversation with the chat template, as a guarded text for `token_ids`.
+
+    Control tokens of the template act. Those in the contents of the messages are text.
+    """
+    turns = [{**message, "content": guarded(tokenizer, message["content"])} for message in messages]
+    rendered = tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)
+    return str(rendered)
+
+
 def encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
-    """Return a sample in the chat form; its prompt is exactly the prompt of a model that generates the answer."""
-    before = tokenizer.apply_chat_template(_dialogue(prompt), add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(_dialogue(prompt, response), tokenize=False)
-    return _cut(tokenizer, str(before), str(whole))
+    """Return a sample in the chat form; its prompt is exactly the prompt of a model that generates the answer.
+
+    If the template ends no answer, the end-of-text token does.
+    """
+    before = render_chat(tokenizer, dialogue(prompt), add_generation_prompt=True)
+    whole = render_chat(tokenizer, dialogue(prompt, response))
+    end = [] if ends_answer(tokenizer) or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return _cut(tokenizer, before, whole, end=end)
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
@@ -117,24 +132,25 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     question = prompt + PLAIN_SEPARATOR
-    encoded = _cut(tokenizer, question, question + response)
-    return Encoded(start + encoded.prompt_ids, encoded.response_ids + end)
+    whole = guarded(tokenizer, question + response)
+    return _cut(tokenizer, guarded(tokenizer, question), whole, start=start, end=end)
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, prompt: str, whole: str) -> Encoded:
-    """Return the tokens of `whole`, divided after `prompt`.
+def _cut(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, whole: str, *, start: Sequence[int] = (), end: Sequence[int] = ()
+) -> Encoded:
+    """Return the tokens of the guarded text `whole`, divided after `prompt`, between `start` and `end`.
 
     If the ids of the prompt are not a prefix of the ids of the whole, because a token spans the boundary or the
     template renders the prompt differently, the rest is tokenised separately: training needs the same prompt as
     generation.
     """
-    prompt_ids, whole_ids = _ids(tokenizer, prompt), _ids(tokenizer, whole)
+    prompt_ids, whole_ids = token_ids(tokenizer, prompt), token_ids(tokenizer, whole)
+    has_control = any(acts_unbidden(tokenizer, text, ids) for text, ids in ((prompt, prompt_ids), (whole, whole_ids)))
     if whole_ids[: len(prompt_ids)] == prompt_ids:
-        return Encoded(prompt_ids, whole_ids[len(prompt_ids) :])
-    characters = enumerate(zip(prompt, whole, strict=False))
-    num_shared = next((index for index, (ours, theirs) in characters if ours != theirs), len(prompt))
-    return Encoded(prompt_ids, _ids(tokenizer, whole[num_shared:]))
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        response_ids = whole_ids[len(prompt_ids) :]
+    else:
+        characters = enumerate(zip(prompt, whole, strict=False))
+        num_shared = next((index for index, (ours, theirs) in characters if ours != theirs), len(prompt))
+        response_ids = token_ids(tokenizer, whole[num_shared:])
+    return Encoded([*start, *prompt_ids], [*response_ids, *end], has_control)

@@ -189,6 +189,8 @@ def unusable(answers: Sequence[str], chats: Sequence[Encoded], max_tokens: int) 
     """Return the reason why a sample is unusable for training, or an empty text; `chats` are its answers as chats."""
     if not all(text.strip() and chat.response_ids for text, chat in zip(answers, chats, strict=True)):
         return "empty_answer"
+    if any(chat.has_control for chat in chats):
+        return "control_token"
     if any(chat.num_tokens > max_tokens for chat in chats):
         return "too_long"
     if len({text.strip() for text in answers}) < len(answers):

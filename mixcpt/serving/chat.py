@@ -9,8 +9,9 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
-from mixcpt.align.chat import PLAIN_SEPARATOR
+from mixcpt.align.chat import PLAIN_SEPARATOR, render_chat
 from mixcpt.errors import DataError, ModelError
+from mixcpt.store.control_tokens import plain_ids, token_ids
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 
 CONTINUE = "\\"
@@ -129,11 +130,11 @@ class Chat:
 
     def _prompt_ids(self, messages: Sequence[dict[str, str]], question: str) -> list[int]:
         if not self.is_plain:
-            text, start = self._render(messages, question), []
+            ids = token_ids(self.tokenizer, self._render(messages, question))
         else:
             text = question.removesuffix(CONTINUE) if question.endswith(CONTINUE) else question + PLAIN_SEPARATOR
             start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        ids = [*start, *self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+            ids = [*start, *plain_ids(self.tokenizer, text)]
         if not ids:
             raise DataError(f"the question {question!r} has no tokens", "write at least one word")
         return ids
@@ -142,7 +143,7 @@ class Chat:
         system = [{"role": "system", "content": self.system}] if self.system else []
         messages = [*system, *messages, {"role": "user", "content": question}]
         try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return render_chat(self.tokenizer, messages, add_generation_prompt=True)
         except TemplateError as error:
             raise ModelError(f"the chat template of {self.name} refuses this conversation: {error}") from error
 

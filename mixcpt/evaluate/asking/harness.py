@@ -37,6 +37,7 @@ from mixcpt.evaluate.asking.definitions import Definition, Form, define, gold_de
 from mixcpt.evaluate.asking.gold import GoldScore, score_gold
 from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest, TaskManifest
 from mixcpt.evaluate.asking.tasks import TaskItems
+from mixcpt.store.control_tokens import guarded, plain_ids, readable, token_ids
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 from mixcpt.store.spool import Tracker
 
@@ -99,14 +100,16 @@ def ask(
             task_form = prompt_form(task.config, form)
             # a template contains its own BOS, and lm-eval adds one to a text scored in bits per byte
             starts_with_bos = task_form == "plain" and task.metric != "bits_per_byte"
-            language_model = _LanguageModel(network, tokenizer, batch_size, starts_with_bos=starts_with_bos)
+            language_model = _LanguageModel(
+                network, tokenizer, batch_size, starts_with_bos=starts_with_bos, is_chat=task_form == "chat"
+            )
             language_model.set_cache_hook(progress)
             samples = _run(language_model, definition, task_form)
             task_answers = [_answer(task.config, sample, language_model) for sample in samples]
             if not isinstance(task.config, BitsPerByteTask) and has_one_answer(task.config):
                 gold_texts = [gold_delimiter(task.config, task_form, delimiter) + item.gold for item in task.items]
                 task_answers = _with_gold(task_answers, gold_texts, language_model, reference_network)
-            answers.append(task_answers)
+            answers.append([replace(answer, prompt=readable(tokenizer, answer.prompt)) for answer in task_answers])
             logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.name, task_form)
     return answers
 
@@ -161,19 +164,40 @@ class _Progress:
 
 
 class _LanguageModel(HFLM):
-    """An lm-eval model with this project's rule for the first token and a bound on the memory of a batch."""
+    """An lm-eval model with this project's rule for the first token and a bound on the memory of a batch.
+
+    Control tokens act only if the chat template writes them. In the chat form, prompts are guarded texts.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, *, starts_with_bos: bool
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        *,
+        starts_with_bos: bool,
+        is_chat: bool,
     ) -> None:
         super().__init__(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=batch_size)
         self.batch_size_per_gpu = batch_size
         self._bos = tokenizer.bos_token_id if starts_with_bos else None
+        self._is_chat = is_chat
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        messages = [{**message, "content": guarded(self.tokenizer, message["content"])} for message in chat_history]
+        return str(super().apply_chat_template(messages, add_generation_prompt))
+
+    def guard(self, answer: str) -> str:
+        """Return an answer as it follows a prompt of this form."""
+        return guarded(self.tokenizer, answer) if self._is_chat else answer
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return super()._encode_pair(context, self.guard(continuation))  # type: ignore[no-any-return]
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None
     ) -> list[int]:
-        input_ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False)
+        input_ids = (token_ids if self._is_chat else plain_ids)(self.tokenizer, string)
         if self._bos is not None and add_special_tokens is not False:
             input_ids = [self._bos, *input_ids]
         return input_ids[-left_truncate_len:] if left_truncate_len else input_ids
@@ -194,7 +218,9 @@ class _LanguageModel(HFLM):
         context, answer = arguments if len(arguments) == 2 else ("", arguments[0])
         if isinstance(answer, dict):
             return len(self.tok_encode(context)) + int(answer["max_gen_toks"])
-        return len(self.tok_encode(f"{context}{answer}")) - 1  # the last token is predicted, but never an input
+        return (
+            len(self.tok_encode(f"{context}{self.guard(answer)}")) - 1
+        )  # the last token is predicted, but never an input
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(self._batched(requests), disable_tqdm)  # type: ignore[no-any-return]
@@ -284,6 +310,7 @@ def _with_gold(
     answers: list[Answer], gold_texts: list[str], model: _LanguageModel, reference: PreTrainedModel | None
 ) -> list[Answer]:
     """Return the answers with the scores of the correct ones."""
+    gold_texts = [model.guard(text) for text in gold_texts]
     scores = score_gold(
         model.model,
         lambda text, starts: model.tok_encode(text, add_special_tokens=None if starts else False),

@@ -1,0 +1,211 @@
+"""Control tokens act only if a chat template writes them; in the text of a sample or a question they are text.
+
+A guarded text has a placeholder for every control token in a sample's own words, so a template can be rendered with it.
+Placeholders and stand-ins for the template's tokens are characters of the two private planes of Unicode.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PLACEHOLDERS, _STAND_INS = 0x100000, 0xF0000
+"""First characters of the two private planes; each has 65,534."""
+_BREAK = chr(_STAND_INS + 0xFFFD)
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+_PROBE = ("ping", "pong")
+"""Question and answer of the dialogue that shows which tokens a template writes."""
+
+
+def guarded(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return a sample's own words with placeholders in place of control tokens."""
+    return _control(tokenizer).guard(text)
+
+
+def readable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return a guarded text without placeholders."""
+    return text.translate(_control(tokenizer).restored)
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a guarded text: control tokens act, and placeholders become the text that they replace.
+
+    Without a placeholder these are the tokens of the plain text.
+    """
+    control = _control(tokenizer)
+    if control.placeholders.search(text):
+        if tokenizer.is_fast:
+            return control.split_ids(text)
+        text = text.translate(control.restored)  # `acts_unbidden` finds what acts
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a text in which no control token acts, as in the mixture."""
+    return token_ids(tokenizer, guarded(tokenizer, text))
+
+
+def acts_unbidden(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int]) -> bool:
+    """Return whether the tokens of a guarded text have more control tokens than the text itself."""
+    control = _control(tokenizer)
+    return sum(token in control.ids for token in ids) > len(control.literals.findall(text))
+
+
+def dialogue(prompt: str, *response: str) -> list[dict[str, str]]:
+    """Return the question as a user turn and the answer, if there is one, as an assistant turn."""
+    return [{"role": "user", "content": prompt}, *({"role": "assistant", "content": text} for text in response)]
+
+
+def ends_answer(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the chat template writes a control token after an answer, so that generation stops there."""
+    return _control(tokenizer).ends_answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Control:
+    """Control tokens of a tokenizer: the special tokens, and the added tokens that its chat template writes."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tokens: tuple[Any, ...]
+    """Control tokens with their flags."""
+    ends_answer: bool
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [token.content for token in self.tokens]
+
+    @cached_property
+    def ids(self) -> frozenset[int]:
+        """Ids of the tokens, except the one that stands for unknown text."""
+        return frozenset(self.tokenizer.convert_tokens_to_ids(self.names)) - {self.tokenizer.unk_token_id}
+
+    @cached_property
+    def literals(self) -> re.Pattern[str]:
+        longest_first = sorted(self.names, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    @cached_property
+    def placeholders(self) -> re.Pattern[str]:
+        last = _PLACEHOLDERS + max(len(self.tokens) - 1, 0)
+        return re.compile(f"[{chr(_PLACEHOLDERS)}-{chr(last)}]")
+
+    @cached_property
+    def restored(self) -> dict[int, str]:
+        """Text of every placeholder."""
+        return {_PLACEHOLDERS + index: name for index, name in enumerate(self.names)}
+
+    def guard(self, text: str) -> str:
+        return self._marked(text, _PLACEHOLDERS)
+
+    @cached_property
+    def broken(self) -> dict[int, str]:
+        """Text of every placeholder, with a break after its first character."""
+        return {mark: f"{name[0]}{_BREAK}{name[1:]}" for mark, name in self.restored.items()}
+
+    def split_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text with placeholders, by a copy of the tokenizer that splits control tokens.
+
+        The template's tokens have stand-ins, which the copy does not split. If the vocabulary has a control token of
+        the sample as an ordinary piece, as Unigram models do, it is broken in two.
+        """
+        splitter = self._splitter
+        text = self._marked(text.translate(dict.fromkeys(splitter.private, _UNKNOWN)), _STAND_INS)
+        ids = splitter.split(text.translate(self.restored))
+        if not self.ids.isdisjoint(ids):
+            ids = splitter.split(text.translate(self.broken))
+        return splitter.without_stand_ins(ids)
+
+    def _marked(self, text: str, first: int) -> str:
+        """Return the text with characters from `first` on in place of the control tokens."""
+        return self.literals.sub(lambda match: chr(first + self.names.index(match.group())), text)
+
+    @cached_property
+    def _splitter(self) -> _Splitter:
+        return _Splitter.of(self.tokenizer, self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class _Splitter:
+    """Copy of a tokenizer that splits control tokens and knows their stand-ins."""
+
+    tokenizer: PreTrainedTokenizerBase
+    private: tuple[int, ...]
+    """Characters of the stand-ins and of the break."""
+    originals: dict[int, int | None]
+    """Control token of every stand-in; None for the break."""
+
+    @classmethod
+    def of(cls, original: PreTrainedTokenizerBase, tokens: Sequence[Any]) -> _Splitter:
+        from tokenizers import AddedToken
+
+        tokenizer = copy.deepcopy(original)
+        names = [token.content for token in tokens]
+        # only special tokens are split, and a template may write others
+        tokenizer.backend_tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
+        stand_ins = [chr(_STAND_INS + index) for index in range(len(tokens))]
+        # matched before normalisation, which may remove private characters
+        flags = [{flag: getattr(token, flag) for flag in ("single_word", "lstrip", "rstrip")} for token in tokens]
+        added = zip((*stand_ins, _BREAK), (*flags, {}), strict=True)
+        tokenizer.add_tokens([AddedToken(text, special=False, normalized=False, **options) for text, options in added])
+        ids = dict(zip(tokenizer.convert_tokens_to_ids(stand_ins), original.convert_tokens_to_ids(names), strict=True))
+        ids[tokenizer.convert_tokens_to_ids(_BREAK)] = None
+        return cls(tokenizer, tuple(map(ord, (*stand_ins, _BREAK))), ids)
+
+    def split(self, text: str) -> list[int]:
+        return list(
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        )
+
+    def without_stand_ins(self, ids: Sequence[int]) -> list[int]:
+        originals = (self.originals.get(token, token) for token in ids)
+        return [token for token in originals if token is not None]
+
+
+_known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, _Control]] = WeakKeyDictionary()
+"""Control tokens of the loaded tokenizers, with the state of the tokenizer for which they hold."""
+
+
+def _control(tokenizer: PreTrainedTokenizerBase) -> _Control:
+    """Return the control tokens of a tokenizer; they change with its chat template."""
+    state = (str(tokenizer.chat_template), tokenizer.eos_token, tokenizer.bos_token, len(tokenizer))
+    known_state, control = _known.get(tokenizer, (None, None))
+    if control is None or known_state != state:
+        control = _read(tokenizer)
+        _known[tokenizer] = state, control
+    return control
+
+
+def _read(tokenizer: PreTrainedTokenizerBase) -> _Control:
+    frame, closing = _frame(tokenizer)
+    added = tokenizer.added_tokens_decoder.values()
+    special = set(tokenizer.all_special_tokens)
+    tokens = [
+        token
+        for token in added
+        if token.content.strip() and (token.special or token.content in special or token.content in frame)
+    ]
+    return _Control(tokenizer, tuple(tokens), any(token.content in closing for token in tokens))
+
+
+def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """Return the text that the chat template writes around a short dialogue, and its part after the answer."""
+    if not tokenizer.chat_template:
+        return "", ""
+    from jinja2 import TemplateError
+
+    question, answer = _PROBE
+    try:
+        whole = str(tokenizer.apply_chat_template(dialogue(question, answer), tokenize=False))
+        before = str(tokenizer.apply_chat_template(dialogue(question), tokenize=False, add_generation_prompt=True))
+    except TemplateError:
+        return "", ""
+    start, _, closing = whole.rpartition(answer)
+    return "\n".join((before.replace(question, "\n"), start.replace(question, "\n"), closing)), closing
