@@ -1,13 +1,18 @@
 """Findings of the checks, and the run that is checked."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mixcpt.config import AdaptConfig
 from mixcpt.errors import MixcptError
-from mixcpt.store.models import ModelRef
+from mixcpt.store.models import ModelRef, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Finding:
     """Whether the run can start all the same."""
 
     @classmethod
-    def of(cls, error: MixcptError) -> "Finding":
+    def of(cls, error: MixcptError) -> Finding:
         return cls(problem=error.problem, remedy=error.hint)
 
     def __str__(self) -> str:
@@ -42,6 +47,27 @@ class Subject:
         """Whether the run uses a chat template."""
         selection = self.config.align.selection
         return bool(selection.num_instructions or selection.num_preferences or self.config.base.chat_template)
+
+    @cached_property
+    def architecture(self) -> PretrainedConfig | None:
+        """Settings of the architecture of the base model; None if they cannot be read."""
+        from mixcpt.checks.loading import load_architecture
+
+        try:
+            return load_architecture(self.base) if self.base else None
+        except MixcptError:
+            return None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Tokenizer of the base model with its own chat template; None if it cannot be used."""
+        from mixcpt.checks.loading import quiet
+
+        try:
+            with quiet():
+                return load_tokenizer(self.base) if self.base else None
+        except MixcptError:
+            return None
 
 
 class Check(Protocol):

@@ -1,0 +1,60 @@
+"""Load the parts of a model that the checks look at, without its weights and without messages of transformers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mixcpt.errors import ModelError
+from mixcpt.store.models import ModelRef, first_line, load_weights
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def load_architecture(base: ModelRef) -> PretrainedConfig:
+    """Return the settings of a model's architecture.
+
+    Raises:
+        ModelError: If transformers cannot read config.json.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(base.path, trust_remote_code=False)
+    except Exception as error:  # damaged files raise errors of any kind
+        raise ModelError(
+            f"base.model: {base.directory / 'config.json'} is refused by transformers: {first_line(error)}",
+            "correct the field, or download the file again",
+        ) from error
+
+
+def load_skeleton(base: ModelRef) -> PreTrainedModel:
+    """Return a model with the shapes of its weights but no values; its files are opened and compared with config.json.
+
+    Raises:
+        ModelError: If weights are missing or have another shape.
+    """
+    with quiet():
+        return load_weights(base, device_map="meta")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars and warnings of transformers within the context."""
+    from transformers.utils import logging
+
+    shows_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()
