@@ -5,35 +5,20 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mixcpt.checks.preflight import preflight, preflight_corpus
-from mixcpt.cli.console import Overrides, explain_errors, print_line, print_note, print_warnings
+from mixcpt.cli.console import Overrides, StoreOfFile, explain_errors, print_line, print_note, print_warnings
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
-    AlignConfig,
-    BaseModelConfig,
-    BitsPerByteTask,
     CompareConfig,
     CorpusConfig,
-    CptMethod,
-    CurationConfig,
-    EvaluateConfig,
-    FilesSource,
-    MixtureConfig,
-    PoolWeights,
-    PretrainConfig,
     ReadaptConfig,
-    SelectionConfig,
     Settings,
     load_any,
 )
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
-from mixcpt.store.models import resolve_model
 
 PathList = list[str] | None
-_ROW_TOKENS = 512
-"""Row length of a starter configuration; shorter if the model's context is."""
 
 
 @explain_errors
@@ -41,34 +26,101 @@ def init(
     path: Annotated[Path, Argument(help="YAML file to write.")] = Path("mixcpt.yaml"),
     documents: Annotated[PathList, Option(help="Domain documents: a file, folder or glob; repeatable.")] = None,
     instructions: Annotated[
-        PathList, Option(help="General instructions (jsonl: prompt, response); repeatable.")
+        PathList, Option(help="General instructions: records with a prompt and a response; repeatable.")
     ] = None,
     preferences: Annotated[
-        PathList, Option(help="General preferences (jsonl: prompt, chosen, rejected); repeatable.")
+        PathList, Option(help="General preferences: records with a prompt, chosen and rejected answer; repeatable.")
     ] = None,
     model: Annotated[str, Option(help="Model to adapt: a folder or a hub id (owner/model).")] = "",
+    questions: Annotated[
+        list[Path] | None,
+        Option(help="Multiple-choice questions about the documents: jsonl, json, csv or tsv; repeatable."),
+    ] = None,
+    benchmark: Annotated[
+        PathList, Option(metavar="NAME", help="Benchmark of lm-eval to measure prior knowledge, e.g. sciq; repeatable.")
+    ] = None,
+    device: Annotated[
+        str, Option(help="Device of the training: cpu or a name that `mixcpt plan --device` knows. Default: detected.")
+    ] = "",
+    for_compare: Annotated[
+        bool, Option("--compare", help="Write a comparison with the traditional chain, for `mixcpt compare`.")
+    ] = False,
+    for_advise: Annotated[bool, Option("--advise", help="Write a search for the mixture, for `mixcpt advise`.")] = False,
+    store: Annotated[str, Option(help="Folder of the artifact store, written into the file.")] = "",
     reference: Annotated[bool, Option("--reference", help="Write all settings, with default and explanation.")] = False,
     force: Annotated[bool, Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a configuration that explains its settings.
 
-    With `--documents` and `--model` it is a run on your own files; without them it is the closed-world demo.
-    General instructions protect the model's other abilities. Without any, the run is plain continual pre-training,
-    which forgets prior knowledge.
+    With `--documents` and `--model` it is a run on your own files: learning rate, trained parameters, precision, batch
+    and length follow the size of the model, the device and the amount of text, and the file gives the reason for each.
+    Without them it is the closed-world demo. General instructions protect the model's other abilities. Without any,
+    the run is plain continual pre-training, which forgets prior knowledge.
 
     ```
     mixcpt init my.yaml --documents ./docs --instructions general.jsonl --model ./model
     ```
     """
+    from mixcpt.cli.starter import Wanted, starter
+    from mixcpt.cli.studies import comparison_yaml, search_yaml
+
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already", "choose another name, or overwrite it with --force")
+    if for_compare and for_advise:
+        raise ConfigError("--compare and --advise write different files", "give one of the two")
+    wanted = Wanted(
+        name=path.stem,
+        model=model,
+        documents=documents or (),
+        instructions=instructions or (),
+        preferences=preferences or (),
+        questions=questions or (),
+        benchmarks=benchmark or (),
+        device=device,
+        store=store,
+    )
     if not documents:
-        config, only_set = AdaptConfig(), False
+        _require_no_files(wanted, for_study=for_compare or for_advise)
+        runtime = {"runtime": {"store": store}} if store else {}
+        text, command = to_yaml(AdaptConfig.model_validate(runtime)), "run"
+    elif not model:
+        raise ConfigError("--documents needs --model", "name the model to adapt with --model: a folder or a hub id")
     else:
-        config = _own_run(path.stem, documents, instructions or [], preferences or [], model)
-        only_set = not reference
-    path.write_text(to_yaml(config, only_set=only_set), encoding="utf-8")
-    print_line(f"wrote {path}; next: mixcpt validate {path}")
+        begun = starter(wanted)
+        if for_compare:
+            text, command = comparison_yaml(begun), "compare"
+        elif for_advise:
+            text, command = search_yaml(begun), "advise"
+        else:
+            text, command = to_yaml(begun.config, only_set=not reference, reasons=begun.reasons), "run"
+        if not wanted.instructions and not wanted.preferences:
+            problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
+            print_note(problem, style="yellow")
+    _write(path, text)
+    steps = [f"mixcpt validate {path}", f"mixcpt {command} {path}"]
+    print_line(f"wrote {path}; next: {', then '.join(steps)}")
+
+
+def _require_no_files(wanted: "Wanted", *, for_study: bool) -> None:
+    """Raise `ConfigError` if the user gave files or a model but no documents."""
+    given = [name for name in ("model", "instructions", "preferences", "questions") if getattr(wanted, name)]
+    given += ["benchmark"] * bool(wanted.benchmarks) + ["compare or --advise"] * for_study
+    if given:
+        problem = f"--{given[0]} needs --documents: without documents there is nothing new to learn"
+        raise ConfigError(problem, "name the documents of your domain with --documents: a file, a folder or a glob")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a configuration; a file that cannot be loaded is never left behind."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        load_any(draft)
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", "choose another place") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @explain_errors
@@ -109,36 +161,3 @@ def _checked_base(config: AdaptConfig) -> str:
     print_warnings(checked)
     base = checked.base
     return f"{base.name} ({base.digest[:12]})"
-
-
-def _own_run(
-    name: str, documents: list[str], instructions: list[str], preferences: list[str], model: str
-) -> AdaptConfig:
-    """Make settings for a user's own files that can run without further edits."""
-    if not model:
-        raise ConfigError("--documents needs --model", "name the model to adapt with --model: a folder or a hub id")
-    paths = {"domain": documents, "instructions": instructions, "preferences": preferences}
-    sources = [FilesSource(name=pool, pool=pool, paths=tuple(files)) for pool, files in paths.items() if files]
-    if not instructions and not preferences:
-        problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
-        print_note(problem, style="yellow")
-    weights = PoolWeights(
-        domain=0.5, instructions=0.4 * bool(instructions), preferences=0.1 * bool(preferences), general=0.0
-    )
-    selection = SelectionConfig(num_instructions=200 * bool(instructions), num_preferences=100 * bool(preferences))
-    bits = BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain")
-    return AdaptConfig(
-        name=name,
-        base=BaseModelConfig(model=model, chat_template=""),
-        curation=CurationConfig(sources=tuple(sources)),
-        mixture=MixtureConfig(weights=weights, total_tokens=2_000_000, row_tokens=_row_tokens(model)),
-        pretrain=PretrainConfig() if instructions or preferences else PretrainConfig(method=CptMethod()),
-        align=AlignConfig(selection=selection),
-        evaluate=EvaluateConfig(tasks=(bits,), headline_domain=bits.name, headline_general=bits.name),
-    )
-
-
-def _row_tokens(model: str) -> int:
-    """Return a row length that fits the model's context; the context of a model on the hub is not looked up."""
-    context = resolve_model(BaseModelConfig(model=model)).max_tokens if Path(model).expanduser().is_dir() else 0
-    return min(_ROW_TOKENS, context) if context else _ROW_TOKENS

@@ -14,6 +14,8 @@ from mixcpt.config.curation import (
     Source,
 )
 from mixcpt.config.evaluate import (
+    SHIPPED_TEXT,
+    BenchmarkTask,
     BitsPerByteTask,
     ClosedWorldTask,
     EvaluateConfig,
@@ -23,6 +25,7 @@ from mixcpt.config.evaluate import (
     Task,
     WorldForm,
     has_one_answer,
+    headline_problems,
     is_question,
 )
 from mixcpt.config.flows import EvaluateModelConfig, PromoteConfig, ReconcileConfig, RollbackConfig, StageGroupConfig

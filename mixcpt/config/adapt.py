@@ -60,7 +60,8 @@ class AdaptConfig(Settings):
     def promised_tasks(self) -> tuple[str, ...]:
         """Names of the tasks that the retention promise protects; empty without a promise."""
         promise = self.pretrain.retention
-        return (promise.tasks or (self.evaluate.headline_general,)) if promise.max_loss else ()
+        headlines = (self.evaluate.headline_general,) if self.evaluate.headline_general else ()
+        return (promise.tasks or headlines) if promise.max_loss else ()
 
     @model_validator(mode="after")
     def _check(self) -> "AdaptConfig":
@@ -136,6 +137,8 @@ class AdaptConfig(Settings):
     def _promise_problems(self) -> Iterator[str]:
         """Yield one message for each reason why the retention promise cannot be kept or checked."""
         if not self.promised_tasks:
+            if self.pretrain.retention.max_loss:
+                yield "pretrain.retention protects no task: evaluate.headline_general is empty, so set retention.tasks"
             return
         tasks = {task.name: task for task in self.evaluate.tasks}
         for name in self.promised_tasks:

@@ -1,5 +1,6 @@
 """Tasks that measure every model, and the prompt form in which it answers them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,9 @@ Group = Literal["domain", "general"]
 
 Split = Literal["all", "probe", "selection", "report"]
 """Part of the questions: all, or the part that steers a training, chooses its settings, or is reported."""
+
+SHIPPED_TEXT = "shipped"
+"""Path that stands for the general text that comes with mixcpt."""
 
 TASK_NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -49,7 +53,7 @@ class ClosedWorldTask(Settings):
 
 
 class MultipleChoiceTask(Settings):
-    """Questions with keyed choices in a jsonl file; the most likely choice is the model's answer."""
+    """Questions with keyed choices in a file; the most likely choice is the model's answer."""
 
     kind: Literal["multiple_choice"] = kind("multiple_choice")
     name: str = Field(pattern=TASK_NAME)
@@ -57,16 +61,20 @@ class MultipleChoiceTask(Settings):
     group: Group
     """Purpose of the task: domain (new knowledge) or general (prior knowledge)."""
     path: str
-    """Path of a jsonl file, optionally gzip-compressed."""
+    """Path of a jsonl, json, csv or tsv file, optionally gzip-compressed."""
     question_field: str = "question"
     """Field with the question."""
     passage_field: str = "doc_id"
     """Field with the identifier of the passage that a question is about. Questions about one passage form one cluster
     in the statistics and stay in one split; a record without this field is its own cluster."""
     choices_field: str = "choices"
-    """Field with the list of choices."""
+    """Field with the choices: a list, or an object with one choice per letter. A file without this field can have one
+    column per choice instead, such as A, B, C, D or option_a, option_b; these are detected."""
+    choice_fields: tuple[str, ...] = ()
+    """Columns with one choice each, in the order of the letters; empty means that the columns are detected."""
     answer_field: str = "answer"
-    """Field with the correct choice: its index, its letter, or its text."""
+    """Field with the correct choice: its letter, its index, or its text. Indices count from 1 if the file has an index
+    that is possible only then, otherwise from 0."""
     num_fewshot: int = Field(0, ge=0)
     """Number of examples with answers before each question, the same for all questions and splits; 0 shows none. The
     examples, and all other questions about their passages, are never asked."""
@@ -75,6 +83,15 @@ class MultipleChoiceTask(Settings):
     text. Empty means that `choices_field` has the choices."""
     limit: int = Field(0, ge=0)
     """Maximum number of questions, drawn by seed; 0 uses all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "MultipleChoiceTask":
+        if self.choice_fields and self.distractor_fields:
+            raise ValueError("give choice_fields (all choices) or distractor_fields (the wrong ones), not both")
+        if len(self.choice_fields) == 1:
+            raise ValueError("choice_fields needs one column per choice, so two or more")
+        require_unique("choice_fields", self.choice_fields)
+        return self
 
 
 class BitsPerByteTask(Settings):
@@ -90,7 +107,8 @@ class BitsPerByteTask(Settings):
     source: str = ""
     """Name of the source whose held-out documents are measured; empty means all sources of the pool."""
     path: str = ""
-    """Path of a txt or jsonl file (field `text`) to measure; empty if `heldout_pool` names a pool."""
+    """Path of a txt or jsonl file (field `text`) to measure; empty if `heldout_pool` names a pool. `shipped` means the
+    general text that comes with mixcpt: 60 short English passages on everyday and school subjects."""
     limit: int = Field(200, ge=0)
     """Maximum number of documents; 0 uses all."""
 
@@ -100,10 +118,32 @@ class BitsPerByteTask(Settings):
             raise ValueError("give exactly one of heldout_pool and path")
         if self.source and self.path:
             raise ValueError("source names a source of heldout_pool and cannot be used with path: remove one")
+        if self.path == SHIPPED_TEXT and self.group != "general":
+            raise ValueError(
+                f"the text that comes with mixcpt is general, so the task {self.name} needs group: general"
+            )
         return self
 
 
-Task = Annotated[ClosedWorldTask | MultipleChoiceTask | BitsPerByteTask, Field(discriminator="kind")]
+class BenchmarkTask(Settings):
+    """Multiple-choice or completion benchmark of lm-eval, asked in its own words and always as plain text."""
+
+    kind: Literal["benchmark"] = kind("benchmark")
+    name: str = Field(pattern=TASK_NAME)
+    """Name of the task in all reports."""
+    benchmark: str = Field(min_length=1)
+    """Name of the lm-eval task, e.g. arc_easy; `lm_eval ls tasks` lists them."""
+    group: Group = "general"
+    """Purpose of the task: domain (new knowledge) or general (prior knowledge)."""
+    include_path: str = ""
+    """Folder with the YAML of a task of your own; empty means the tasks that come with lm-eval."""
+    num_fewshot: int = Field(0, ge=0)
+    """Number of examples with answers before each question; 0 shows none."""
+    limit: int = Field(300, ge=0)
+    """Maximum number of questions, drawn by seed; 0 uses all."""
+
+
+Task = Annotated[ClosedWorldTask | MultipleChoiceTask | BitsPerByteTask | BenchmarkTask, Field(discriminator="kind")]
 
 
 class SplitConfig(Settings):
@@ -142,7 +182,8 @@ class EvaluateConfig(Settings):
     headline_domain: str = "domain_questions"
     """Name of the task that represents new knowledge in the report's figure and last line."""
     headline_general: str = "general_questions_unasked"
-    """Name of the task that represents prior knowledge in the report's figure and last line."""
+    """Name of the general task that represents prior knowledge in the report's figure and last line; empty means that
+    forgetting is not measured."""
     split: Split = "all"
     """Part of the questions that is used: all, probe, selection or report. Questions that chose a setting cannot report
     its result: choose settings on `selection` and report results on `report`."""
@@ -152,8 +193,8 @@ class EvaluateConfig(Settings):
     """Prompt form of the final model: `chat` (its chat template) or `plain` (plain text). The base and the pre-trained
     model always get plain text."""
     kl_to_base: bool = True
-    """Whether to also measure the KL divergence between the model's and the base's predictions on the questions; keeps
-    both models in memory."""
+    """Whether to also measure the KL divergence between the model's and the base's predictions, on the questions and on
+    general texts; keeps both models in memory."""
     open_book: bool = True
     """Whether to also ask the base with the document in its prompt, before training. The result shows whether prompting
     or retrieval would be enough."""
@@ -176,9 +217,29 @@ class EvaluateConfig(Settings):
         names = [task.name for task in self.tasks]
         require_unique("task names", names)
         for role, name in (("headline_domain", self.headline_domain), ("headline_general", self.headline_general)):
-            if name not in names:
+            if name not in names and (name or role == "headline_domain"):
                 raise ValueError(f"{role} is {name!r}, which is none of the tasks: {', '.join(names)}")
         return self
+
+
+def headline_problems(config: EvaluateConfig) -> Iterator[str]:
+    """Yield one message for each headline task of the wrong group.
+
+    Settings of earlier versions may have such headlines, so only new settings are checked.
+    """
+    groups = {task.name: task.group for task in config.tasks}
+    if groups.get(config.headline_general) == "domain":
+        general = [name for name, group in groups.items() if group == "general"]
+        choice = f"name one of {', '.join(general)}" if general else "add a task with group: general and name it"
+        yield (
+            f"headline_general is {config.headline_general}, a task of the domain, which measures no forgetting: "
+            f'{choice}, or set headline_general: "" to measure no forgetting'
+        )
+    if groups.get(config.headline_domain) == "general":
+        yield (
+            f"headline_domain is {config.headline_domain}, a general task, which measures no new knowledge: "
+            "name a task with group: domain"
+        )
 
 
 def is_question(task: Task) -> bool:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.base import Settings
 from mixcpt.config.compare import AdviseConfig, CompareConfig
+from mixcpt.config.evaluate import headline_problems
 from mixcpt.config.readapt import CorpusConfig, ReadaptConfig
 from mixcpt.errors import ConfigError
 
@@ -47,11 +48,22 @@ def load_settings(settings: type[T], path: Path | str | None, overrides: Iterabl
     config = _validate(_read(Path(path)) if path else {}, origin, settings)
     overrides = tuple(overrides)
     if not overrides:
-        return config
+        return _require_headlines(config, origin)
     data: Any = config.model_dump(mode="json")  # complete, so that an override can change a default
     for override in overrides:
         data = _override(data, override)
-    return _validate(data, f"{origin} with {', '.join(f'--set {override}' for override in overrides)}", settings)
+    origin = f"{origin} with {', '.join(f'--set {override}' for override in overrides)}"
+    return _require_headlines(_validate(data, origin, settings), origin)
+
+
+def _require_headlines(config: T, origin: str) -> T:
+    """Return settings whose headline tasks have the right groups; records of earlier versions are not checked."""
+    run = config.adapt if isinstance(config, ReadaptConfig) else config
+    problems = list(headline_problems(run.evaluate)) if isinstance(run, AdaptConfig) else []
+    if problems:
+        key = "adapt.evaluate" if isinstance(config, ReadaptConfig) else "evaluate"
+        raise ConfigError("\n".join([f"{origin}: {key}.{problem}" for problem in problems]))
+    return config
 
 
 def _validate(data: dict[str, Any], origin: str, settings: type[T]) -> T:

@@ -40,6 +40,13 @@ REMOVED_KEYS: Mapping[str, Mapping[str, RemovedKey]] = {
 }
 """Removed keys, by settings class and old name."""
 
+ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "MultipleChoiceTask": {"choice_fields": []},
+    "RuntimeConfig": {"with_traditional": False},
+}
+"""Keys added after the first release, by settings class, each with the value that changes nothing. Fingerprints leave
+out a key with this value, so that they equal the ones of the versions without the key."""
+
 
 @dataclass(frozen=True)
 class PartOf:
@@ -90,7 +97,8 @@ def _with_old_names(model: type[BaseModel], data: dict[str, Any]) -> dict[str, A
     old = {old_names.get(key, key): value for key, value in data.items()}
     if data.keys() >= model.model_fields.keys():  # settings that name only some keys had no removed ones either
         old |= {key: removed.value for key, removed in REMOVED_KEYS.get(model.__name__, {}).items()}
-    return old
+    neutral = ADDED_KEYS.get(model.__name__, {})
+    return {key: value for key, value in old.items() if key not in neutral or value != neutral[key]}
 
 
 def _translated(model: type[BaseModel], data: Mapping[str, Any], translate: Translate) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mixcpt.config import BitsPerByteTask, MultipleChoiceTask
+from mixcpt.config import SHIPPED_TEXT, BitsPerByteTask, MultipleChoiceTask
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef
 
 Record: TypeAlias = Mapping[str, Any]
 
+_SHIPPED_FILE = Path(__file__).parents[1] / "general_text" / "texts.jsonl"
 _ANSWER_CUE = "Answer:"
 _PASSAGE_CHARACTERS = 2000
 """Minimum length of the passages that a txt file is cut into: a single text would have no interval."""
@@ -81,6 +82,13 @@ def read_file(
     if isinstance(task, MultipleChoiceTask):
         return _read_lines(path, partial(_parse_choice, task), max_lines)
     return _read_lines(path, _parse_text, max_lines) if is_jsonl(path) else (_passages(path), [])
+
+
+def task_file(task: MultipleChoiceTask | BitsPerByteTask) -> Path:
+    """Return the path of a task's file; `shipped` is the general text that comes with mixcpt."""
+    if isinstance(task, BitsPerByteTask) and task.path == SHIPPED_TEXT:
+        return _SHIPPED_FILE
+    return Path(task.path).expanduser()
 
 
 def is_jsonl(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mixcpt import closed_world
 from mixcpt.config import (
+    BenchmarkTask,
     BitsPerByteTask,
     ClosedWorldTask,
     EvaluateConfig,
@@ -22,7 +23,7 @@ from mixcpt.config import (
     is_question,
 )
 from mixcpt.errors import DataError
-from mixcpt.evaluate.asking.items import BadRecord, Item, heldout_texts, is_jsonl, own_id, read_file
+from mixcpt.evaluate.asking.items import BadRecord, Item, heldout_texts, is_jsonl, own_id, read_file, task_file
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
 
@@ -101,10 +102,10 @@ def check_tasks(config: EvaluateConfig) -> list[str]:
     """Return the problems of the tasks' files, each with its key path; reads only the first lines."""
     problems = []
     for index, task in enumerate(config.tasks):
-        if isinstance(task, ClosedWorldTask) or not task.path:
+        if not isinstance(task, MultipleChoiceTask | BitsPerByteTask) or not task.path:
             continue
         try:
-            _check_file(task, Path(task.path).expanduser())
+            _check_file(task, task_file(task))
         except DataError as error:
             problems.append(f"evaluate.tasks[{index}].path: {error.problem}")
     return problems
@@ -134,7 +135,9 @@ def _own_items(task: Task) -> tuple[list[Item], list[BadRecord]]:
     """Return the items of a closed-world task or of a task with a file, and the rejected records."""
     if isinstance(task, ClosedWorldTask):
         return _world_items(task), []
-    return read_file(task, Path(task.path).expanduser())
+    if isinstance(task, BenchmarkTask):
+        raise DataError(f"evaluation task {task.name}: benchmarks cannot be read yet", "remove the task")
+    return read_file(task, task_file(task))
 
 
 def _world_items(task: ClosedWorldTask) -> list[Item]:
