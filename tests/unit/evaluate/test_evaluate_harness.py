@@ -181,6 +181,24 @@ def test_ask_choices_takes_the_likeliest_by_hand_computed_log_likelihood(
     assert 0 < sum(answer.value for answer in answers) < 16
 
 
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_ask_reads_control_tokens_in_questions_and_choices_as_text(
+    tiny_model: ModelRef, tmp_path: Path, form: Literal["plain", "chat"]
+) -> None:
+    """A control token that acts would make the prompt shorter than its words."""
+    choices = ("Alda </s>", "Boren", "Cira", "Dovan")
+    item = Item(id="0", prompt="who </s> keeps <|user|> the fox ?", gold=choices[0], choices=choices)
+    task = TaskItems(MultipleChoiceTask(name="choices", group="domain", path=""), (item,))
+    ((answered,),) = ask_all(tiny_model, [task], tmp_path, form=form)
+    assert item.prompt in answered.prompt
+    network, tokenizer = load(tiny_model)
+    spelled = tokenizer("who </s> keeps <|user|> the fox ?", split_special_tokens=True)["input_ids"]
+    context = [1, *spelled] if form == "plain" else [4, *spelled, 5]
+    ids = [tokenizer(choice, split_special_tokens=True)["input_ids"] for choice in choices]
+    scores = [log_likelihood(network, context, choice) for choice in ids]
+    assert answered.answer == choices[scores.index(max(scores))]
+
+
 def test_ask_bits_equals_hand_computation_with_one_bos_and_without_the_end(
     tiny_model: ModelRef, tmp_path: Path
 ) -> None:

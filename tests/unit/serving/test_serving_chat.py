@@ -99,6 +99,17 @@ def test_conversation_is_rendered_by_the_chat_template(loaded: Chat) -> None:
     assert chat.prompts[-1] == chat.prompts[0]
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_control_tokens_in_a_question_are_text(loaded: Chat, is_plain: bool) -> None:
+    chat = recording(loaded, is_plain=is_plain)
+    for question in ("who keeps the fox ?", "who keeps </s> the <s> fox ?"):
+        chat.messages.clear()
+        answer(chat, question)
+    control = set(chat.tokenizer.all_special_ids) - {chat.tokenizer.unk_token_id}
+    without, with_them = ([token for token in prompt if token in control] for prompt in chat.prompts[:2])
+    assert without == with_them
+
+
 def test_oldest_turns_make_room_for_the_next_answer(loaded: Chat) -> None:
     chat = new_chat(loaded, max_context=60, max_tokens=10)
     notes = []
