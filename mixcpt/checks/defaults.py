@@ -117,7 +117,7 @@ def choose(size: ModelSize, machine: Machine, *, domain_tokens: int, domain_shar
     scope = _scope(parameters, machine)
     total = _total_tokens(parameters, machine, domain_tokens, domain_share)
     row = _row_tokens(parameters, machine, size.context_tokens)
-    batch = _batch_rows(total.value, row.value)
+    batch = batch_rows(total.value, row.value)
     micro = min(batch.value, _micro_rows(parameters))
     method = "adapters" if scope.value == "lora" else "full training"
     return {
@@ -185,7 +185,7 @@ def _total_tokens(parameters: int, machine: Machine, domain_tokens: int, share: 
     return Choice(total, f"{text}, limited to about {hours}" if limit < wanted else text)
 
 
-def _batch_rows(total_tokens: int, row_tokens: int) -> Choice:
+def batch_rows(total_tokens: int, row_tokens: int) -> Choice:
     """Return the largest power of two between 8 and 64 with about a hundred steps or more."""
     rows = total_tokens / row_tokens
     batch = min(64, max(8, 2 ** math.floor(math.log2(max(rows / 100, 1)))))
