@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from mixcpt.cli.console import explain_errors, print_line, print_note
+from mixcpt.cli.console import StoreOfFile, explain_errors, print_line, print_note, with_store
 from mixcpt.config import load_config
 from mixcpt.errors import ConfigError, ModelError
 from mixcpt.store.artifacts import ArtifactStore
@@ -108,6 +108,7 @@ def new_base(
     layers: Annotated[int, Option(min=1, help="Number of layers.")] = 6,
     heads: Annotated[int, Option(min=1, help="Number of attention heads; must divide the width.")] = 4,
     context: Annotated[int, Option(min=64, help="Maximum length of a text, in tokens.")] = 1024,
+    store: StoreOfFile = "",
 ) -> None:
     """Write a small untrained model with a tokenizer learned from a run's documents; `mixcpt run` then trains it.
 
@@ -120,7 +121,7 @@ def new_base(
     from mixcpt.bases.new_base import Shape, write_new_base
     from mixcpt.curation.pipeline import curate
 
-    settings = load_config(config)
+    settings = load_config(config, with_store(None, store))
     folder = Path(settings.base.model).expanduser()
     corpus = curate(settings.curation, seed=settings.data_seed, store=ArtifactStore(settings.runtime.store))
     shape = Shape(hidden=hidden, layers=layers, heads=heads, context=context)

@@ -1,11 +1,11 @@
 """`mixcpt init` and `mixcpt validate`: write a configuration, check a configuration."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, StoreOfFile, explain_errors, print_line, print_note, print_warnings
+from mixcpt.cli.console import Overrides, checked, explain_errors, print_line, print_note
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
@@ -18,7 +18,11 @@ from mixcpt.config import (
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
 
+if TYPE_CHECKING:
+    from mixcpt.cli.starter import Wanted
+
 PathList = list[str] | None
+_REASONS = "# Lines with -> give the reason for a value that `mixcpt init` chose for this model, device and text."
 
 
 @explain_errors
@@ -45,7 +49,9 @@ def init(
     for_compare: Annotated[
         bool, Option("--compare", help="Write a comparison with the traditional chain, for `mixcpt compare`.")
     ] = False,
-    for_advise: Annotated[bool, Option("--advise", help="Write a search for the mixture, for `mixcpt advise`.")] = False,
+    for_advise: Annotated[
+        bool, Option("--advise", help="Write a search for the mixture, for `mixcpt advise`.")
+    ] = False,
     store: Annotated[str, Option(help="Folder of the artifact store, written into the file.")] = "",
     reference: Annotated[bool, Option("--reference", help="Write all settings, with default and explanation.")] = False,
     force: Annotated[bool, Option("--force", help="Overwrite an existing file.")] = False,
@@ -61,8 +67,7 @@ def init(
     mixcpt init my.yaml --documents ./docs --instructions general.jsonl --model ./model
     ```
     """
-    from mixcpt.cli.starter import Wanted, starter
-    from mixcpt.cli.studies import comparison_yaml, search_yaml
+    from mixcpt.cli.starter import Wanted
 
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already", "choose another name, or overwrite it with --force")
@@ -79,32 +84,39 @@ def init(
         device=device,
         store=store,
     )
-    if not documents:
-        _require_no_files(wanted, for_study=for_compare or for_advise)
-        runtime = {"runtime": {"store": store}} if store else {}
-        text, command = to_yaml(AdaptConfig.model_validate(runtime)), "run"
-    elif not model:
-        raise ConfigError("--documents needs --model", "name the model to adapt with --model: a folder or a hub id")
+    command = "compare" if for_compare else "advise" if for_advise else "run"
+    if documents:
+        text = _own_settings(wanted, command, only_set=not reference)
     else:
-        begun = starter(wanted)
-        if for_compare:
-            text, command = comparison_yaml(begun), "compare"
-        elif for_advise:
-            text, command = search_yaml(begun), "advise"
-        else:
-            text, command = to_yaml(begun.config, only_set=not reference, reasons=begun.reasons), "run"
-        if not wanted.instructions and not wanted.preferences:
-            problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
-            print_note(problem, style="yellow")
-    _write(path, text)
-    steps = [f"mixcpt validate {path}", f"mixcpt {command} {path}"]
-    print_line(f"wrote {path}; next: {', then '.join(steps)}")
+        _require_no_files(wanted, command)
+        runtime = {"runtime": {"store": store}} if store else {}
+        text = to_yaml(AdaptConfig.model_validate(runtime))
+    _write(path, f"{_REASONS}\n{text}" if documents else text)
+    print_line(f"wrote {path}; next: mixcpt validate {path}, then mixcpt {command} {path}")
 
 
-def _require_no_files(wanted: "Wanted", *, for_study: bool) -> None:
+def _own_settings(wanted: "Wanted", command: str, *, only_set: bool) -> str:
+    """Return the YAML of a run, a comparison or a search on the user's own files."""
+    from mixcpt.cli.starter import starter
+    from mixcpt.cli.studies import comparison_yaml, search_yaml
+
+    if not wanted.model:
+        raise ConfigError("--documents needs --model", "name the model to adapt with --model: a folder or a hub id")
+    begun = starter(wanted)
+    if not wanted.instructions and not wanted.preferences:
+        problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
+        print_note(problem, style="yellow")
+    if command == "compare":
+        return comparison_yaml(begun)
+    if command == "advise":
+        return search_yaml(begun)
+    return to_yaml(begun.config, only_set=only_set, reasons=begun.reasons)
+
+
+def _require_no_files(wanted: "Wanted", command: str) -> None:
     """Raise `ConfigError` if the user gave files or a model but no documents."""
     given = [name for name in ("model", "instructions", "preferences", "questions") if getattr(wanted, name)]
-    given += ["benchmark"] * bool(wanted.benchmarks) + ["compare or --advise"] * for_study
+    given += ["benchmark"] * bool(wanted.benchmarks) + [command] * (command != "run")
     if given:
         problem = f"--{given[0]} needs --documents: without documents there is nothing new to learn"
         raise ConfigError(problem, "name the documents of your domain with --documents: a file, a folder or a glob")
@@ -136,28 +148,29 @@ def validate(path: Annotated[Path, Argument(help="YAML file to check.")], overri
     ```
     """
     config = load_any(path, overrides or ())
-    print_line(f"{path} is valid: {_checked(config)}")
+    print_line(f"{path} is valid: {_checked(config, path)}")
 
 
-def _checked(config: Settings) -> str:
+def _checked(config: Settings, path: Path) -> str:
     """Check a configuration and return one sentence about it, or raise its problems."""
     match config:
         case CorpusConfig():
+            from mixcpt.checks.preflight import preflight_corpus
+
             preflight_corpus(config)
             return f"the corpus {config.name} with {len(config.tasks)} task{'' if len(config.tasks) == 1 else 's'}"
         case CompareConfig():
-            return f"{config.name} compares {len(config.contenders)} contenders on {_checked_base(config.first)}"
+            return f"{config.name} compares {len(config.contenders)} contenders on {_base(config.first, path)}"
         case AdviseConfig():
-            return f"{config.name} searches in {config.num_trials} trainings of {_checked_base(config.given)}"
+            return f"{config.name} searches in {config.num_trials} trainings of {_base(config.given, path)}"
         case ReadaptConfig():
-            return f"{config.name} re-adapts, in rounds, {_checked_base(config.adapt)}"
+            return f"{config.name} re-adapts, in rounds, {_base(config.adapt, path)}"
         case AdaptConfig():
-            return f"{config.name} adapts {_checked_base(config)}"
+            return f"{config.name} adapts {_base(config, path)}"
     raise TypeError(type(config).__name__)
 
 
-def _checked_base(config: AdaptConfig) -> str:
-    checked = preflight(config)
-    print_warnings(checked)
-    base = checked.base
+def _base(config: AdaptConfig, path: Path) -> str:
+    """Check a run and return its base model in words."""
+    base = checked(config, path).base
     return f"{base.name} ({base.digest[:12]})"

@@ -1,13 +1,18 @@
 """Output of the command line: results to stdout, everything else to stderr, mixcpt's own errors without a traceback."""
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer import Option
 
+from mixcpt.config import AdaptConfig
 from mixcpt.errors import MixcptError
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ Overrides = Annotated[
     Option("--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. pretrain.method.alpha=0.3; repeatable."),
 ]
 Store = Annotated[str, Option("--store", help="Folder of the artifact store.")]
+StoreOfFile = Annotated[str, Option("--store", help="Folder of the artifact store. Default: the store of the file.")]
 
 
 def print_line(text: str, *, style: str | None = None) -> None:
@@ -34,6 +40,32 @@ def print_line(text: str, *, style: str | None = None) -> None:
 def print_note(text: str, *, style: str | None = None) -> None:
     """Print a line about the command to stderr, exactly as it is."""
     err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Show a text while the command works: a spinner on a terminal, otherwise a line."""
+    if err.is_terminal:
+        with err.status(Text(text)):
+            yield
+    else:
+        print_note(text)
+        yield
+
+
+def with_store(overrides: list[str] | None, store: str, key: str = "runtime.store") -> list[str]:
+    """Return the overrides of a command with the store of its option, if it is given."""
+    return [*(overrides or ()), *([f"{key}={json.dumps(store)}"] if store else ())]
+
+
+def checked(config: AdaptConfig, origin: Path) -> "Checked":
+    """Check a run, print its warnings and return the result; the modules of the checks take a moment to import."""
+    with working(f"checking {origin} ..."):
+        from mixcpt.checks.preflight import preflight
+
+        result = preflight(config)
+    print_warnings(result)
+    return result
 
 
 def print_warnings(checked: "Checked") -> None:

@@ -10,8 +10,18 @@ from typing import Annotated, NoReturn, TypeVar
 
 from typer import Argument, Option
 
-from mixcpt.checks.preflight import preflight
-from mixcpt.cli.console import Overrides, Store, err, explain_errors, print_line, print_note, print_warnings
+from mixcpt.cli.console import (
+    Overrides,
+    Store,
+    StoreOfFile,
+    checked,
+    err,
+    explain_errors,
+    print_line,
+    print_note,
+    with_store,
+    working,
+)
 from mixcpt.config import (
     AdaptConfig,
     AdviseConfig,
@@ -22,6 +32,7 @@ from mixcpt.config import (
     load_config,
     load_settings,
 )
+from mixcpt.config.traditional import traditional_chain
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.records.run import find_stored_run
 from mixcpt.servers.deployment import POOL, PROJECT_ROOT, UPKEEP_POOL, Pools, module_path
@@ -31,24 +42,45 @@ _DEMO = ("demo-traditional.yaml", "demo-mixcpt.yaml")
 
 Study = TypeVar("Study", CompareConfig, AdviseConfig)
 Jobs = Annotated[int, Option(help="Number of trainings at the same time; 0 uses the value of the file.")]
-StudyStore = Annotated[str, Option(help="Folder of the artifact store. Default: the store of the file.")]
 
 
 @explain_errors
-def run(path: Annotated[Path, Argument(help="YAML file of the run.")], overrides: Overrides = None) -> None:
+def run(
+    path: Annotated[Path, Argument(help="YAML file of the run.")],
+    with_traditional: Annotated[
+        bool,
+        Option(
+            "--with-traditional", help="Also run the traditional chain on the same data, and show both on one page."
+        ),
+    ] = False,
+    overrides: Overrides = None,
+    store: StoreOfFile = "",
+) -> None:
     """Adapt a model: curate, mix, pre-train, align, evaluate, register, report.
 
     Run the same command again after a stop or a crash: finished stages are loaded from the store, and a training
     resumes from its last checkpoint.
 
     ```
+    mixcpt run my.yaml --with-traditional
     mixcpt run my.yaml --set runtime.num_processes=2
     ```
     """
-    config = load_config(path, overrides or ())
-    if not _print_stored(config):
-        print_warnings(preflight(config))
-        become("adapt", config, store=config.runtime.store)
+    added = ["runtime.with_traditional=true"] if with_traditional else []
+    config = load_config(path, [*with_store(overrides, store), *added])
+    with working(f"reading {path} ..."):
+        is_stored = _print_stored(*_chains(config))
+    if not is_stored:
+        checked(config, path)
+        become("adapt", config, store=config.runtime.store, are_checked=True)
+
+
+def _chains(config: AdaptConfig) -> list[AdaptConfig]:
+    """Return the runs of a configuration: itself, after the traditional chain if the settings say so."""
+    if not config.runtime.with_traditional:
+        return [config]
+    chain = traditional_chain(config)
+    return [chain, config.model_copy(update={"runtime": chain.runtime})]
 
 
 @explain_errors
@@ -73,7 +105,7 @@ def demo(store: Store = ".mixcpt", overrides: Overrides = None) -> None:
 def compare(
     path: Annotated[Path, Argument(help="YAML file with the contenders, the seeds and the search ranges.")],
     jobs: Jobs = 0,
-    store: StudyStore = "",
+    store: StoreOfFile = "",
 ) -> None:
     """Compare methods with equal tuning and several seeds; write one page with a recommendation.
 
@@ -85,15 +117,15 @@ def compare(
     ```
     """
     config = _load_study(CompareConfig, path, jobs, store)
-    print_warnings(preflight(config.first))
-    become("compare", config, store=config.runtime.store)
+    checked(config.first, path)
+    become("compare", config, store=config.runtime.store, are_checked=True)
 
 
 @explain_errors
 def advise(
     path: Annotated[Path, Argument(help="YAML file with the initial settings and the search ranges.")],
     jobs: Jobs = 0,
-    store: StudyStore = "",
+    store: StoreOfFile = "",
 ) -> None:
     """Search the domain share, alpha and learning rate for a corpus, then confirm the best settings.
 
@@ -105,8 +137,8 @@ def advise(
     ```
     """
     config = _load_study(AdviseConfig, path, jobs, store)
-    print_warnings(preflight(config.given))
-    become("advise", config, store=config.runtime.store)
+    checked(config.given, path)
+    become("advise", config, store=config.runtime.store, are_checked=True)
 
 
 @explain_errors
@@ -215,14 +247,16 @@ def _load_study(settings: type[Study], path: Path, jobs: int, store: str) -> Stu
     return config.placed(store) if store else config
 
 
-def become(flow: str, *configs: Settings, store: str) -> NoReturn:
+def become(flow: str, *configs: Settings, store: str, are_checked: bool = False) -> NoReturn:
     """Write the settings of a flow into the store, and replace this process by the flow's.
 
-    A signal to the command is then a signal to the flow.
+    A signal to the command is then a signal to the flow. The flow does not repeat checks that this command has made.
     """
     requests = [_write_request(getattr(config, "name", flow), config, store) for config in configs]
     command = [sys.executable, "-P", "-m", "flows", flow, *map(str, requests)]
+    print_note("starting Prefect and MLflow ...")
     changes = {"PYTHONPATH": module_path(), "MIXCPT_STARTED_AT": repr(time.time())}
+    changes["MIXCPT_CHECKED"] = " ".join(map(fingerprint, configs)) if are_checked else ""
     sys.stdout.flush()
     os.execve(sys.executable, command, {**os.environ, **changes})
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from mixcpt.cli.console import Overrides, err, explain_errors, out, print_note
+from mixcpt.cli.console import Overrides, StoreOfFile, err, explain_errors, out, print_note, with_store
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
@@ -43,6 +43,7 @@ def plan(
     price_per_hour: Annotated[float, Option(min=0, help="Price of one device per hour.")] = 0.0,
     overrides: Overrides = None,
     as_json: Annotated[bool, Option("--json", help="Print a JSON object instead of tables.")] = False,
+    store: StoreOfFile = "",
 ) -> None:
     """Estimate the tokens, steps, operations, memory, disk space, time and cost of a run before it starts.
 
@@ -62,7 +63,7 @@ def plan(
     """
     if trial is not None:
         raise ConfigError("--trial and --no-trial have been renamed", "use --dry-run or --no-dry-run")
-    config = load_config(path, overrides or ())
+    config = load_config(path, with_store(overrides, store))
     if dry_run and device:
         problem = f"--dry-run measures this machine, but --device {device} names another one"
         raise ConfigError(problem, "leave out one of the two")

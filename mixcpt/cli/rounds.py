@@ -8,8 +8,17 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from mixcpt.checks.preflight import preflight
-from mixcpt.cli.console import Overrides, Store, explain_errors, out, print_line, print_note, print_warnings
+from mixcpt.cli.console import (
+    Overrides,
+    Store,
+    StoreOfFile,
+    checked,
+    explain_errors,
+    out,
+    print_line,
+    print_note,
+    with_store,
+)
 from mixcpt.cli.launch import become
 from mixcpt.config import (
     CorpusConfig,
@@ -107,6 +116,7 @@ def list_corpora(store: Store = ".mixcpt") -> None:
 def readapt(
     path: Annotated[Path, Argument(help="YAML file of the rounds; the settings of a run are in its section adapt.")],
     overrides: Overrides = None,
+    store: StoreOfFile = "",
 ) -> None:
     """Train on the corpora registered since the champion, and promote the result if it passes the gates.
 
@@ -118,9 +128,9 @@ def readapt(
     mixcpt readapt rounds.yaml
     ```
     """
-    config = load_settings(ReadaptConfig, path, overrides or ())
-    print_warnings(preflight(config.adapt))
-    become("readapt", config, store=config.adapt.runtime.store)
+    config = load_settings(ReadaptConfig, path, with_store(overrides, store, "adapt.runtime.store"))
+    checked(config.adapt, path)
+    become("readapt", config, store=config.adapt.runtime.store, are_checked=True)
 
 
 @explain_errors

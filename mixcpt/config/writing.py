@@ -13,7 +13,12 @@ _INDENT = "  "
 
 
 def to_yaml(
-    config: BaseModel, *, only_set: bool = False, comments: bool = True, reasons: Mapping[str, str] | None = None
+    config: BaseModel,
+    *,
+    only_set: bool = False,
+    comments: bool = True,
+    reasons: Mapping[str, str] | None = None,
+    sections: Mapping[str, BaseModel] | None = None,
 ) -> str:
     """Return the settings as YAML that loads back into an equal object.
 
@@ -22,8 +27,9 @@ def to_yaml(
         only_set: Whether to leave out settings that were not given explicitly.
         comments: Whether to write the help text of a field above its key.
         reasons: Reasons for values by key path, such as `pretrain.precision`; written below the help text.
+        sections: Settings objects, by key path, to write with their help texts in place of plain mappings.
     """
-    style = _Style(only_set=only_set, comments=comments, reasons=reasons or {})
+    style = _Style(only_set=only_set, comments=comments, reasons=reasons or {}, sections=sections or {})
     return "\n".join(_mapping(config, "", style)) + "\n"
 
 
@@ -32,6 +38,7 @@ class _Style:
     only_set: bool
     comments: bool
     reasons: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, BaseModel] = field(default_factory=dict)
     path: str = ""
     """Key path of the section that is written, with a dot at its end."""
 
@@ -47,7 +54,8 @@ def _mapping(config: BaseModel, indent: str, style: _Style) -> Iterator[str]:
         if reason := style.reasons.get(style.path + name):
             yield from _comment(f"-> {reason}", indent)
         deeper = replace(style, path=f"{style.path}{name}.")
-        yield from _entry(f"{indent}{name}:", getattr(config, name), indent, deeper)
+        value = style.sections.get(style.path + name, getattr(config, name))
+        yield from _entry(f"{indent}{name}:", value, indent, deeper)
 
 
 def _comment(text: str, indent: str) -> list[str]:
