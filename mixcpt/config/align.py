@@ -6,7 +6,9 @@ from pydantic import Field
 
 from mixcpt.config.base import PositiveFloat, PositiveInt, Settings
 from mixcpt.config.optimizer import OptimizerConfig
+from mixcpt.config.pretrain import FullScopeConfig, Scope
 
+AlignPrecision = Literal["pretrain", "fp32", "bf16"]
 Strategy = Literal["known_gap", "gap", "ppl_low", "ppl_low_plain", "random"]
 
 
@@ -26,6 +28,8 @@ class SelectionConfig(Settings):
     max_tokens: PositiveInt = 512
     """Maximum length of a candidate in the chat form, in tokens; should not exceed `sft.max_tokens` and
     `dpo.max_tokens`."""
+    precision: AlignPrecision = "pretrain"
+    """Number format of the model that scores the candidates on a GPU. `pretrain`: as in `pretrain.precision`."""
 
 
 class SftConfig(Settings):
@@ -36,9 +40,16 @@ class SftConfig(Settings):
     epochs: PositiveInt = 3
     """Number of passes over the selected instructions."""
     batch_size: PositiveInt = 16
-    """Samples per optimiser step."""
+    """Samples per optimiser step, summed over all devices."""
     max_tokens: PositiveInt = 512
     """Maximum length of a sample in tokens; longer samples are removed and counted."""
+    scope: Scope = FullScopeConfig()
+    """Trained parameters: full (all of them) or lora (adapters, merged into the published model)."""
+    precision: AlignPrecision = "pretrain"
+    """Number format of the computation. `pretrain`: as in `pretrain.precision`. With bf16 and scope lora, a GPU holds
+    the frozen weights in bf16 too."""
+    gradient_checkpointing: bool = False
+    """Whether the backward pass recomputes activations: saves memory and takes about a third more time."""
 
 
 class DpoConfig(Settings):
@@ -49,11 +60,19 @@ class DpoConfig(Settings):
     epochs: PositiveInt = 1
     """Number of passes over the selected pairs."""
     batch_size: PositiveInt = 16
-    """Pairs per optimiser step."""
+    """Pairs per optimiser step, summed over all devices."""
     beta: PositiveFloat = 0.1
     """Strength of the regularisation towards the reference model; higher stays closer to it."""
     max_tokens: PositiveInt = 512
     """Maximum length of a pair in tokens; longer pairs are removed and counted."""
+    scope: Scope = FullScopeConfig()
+    """Trained parameters: full (all of them) or lora (adapters, merged into the published model). With lora,
+    the reference is the model without its adapters."""
+    precision: AlignPrecision = "pretrain"
+    """Number format of the computation. `pretrain`: as in `pretrain.precision`. With bf16 and scope lora, a GPU holds
+    the frozen weights in bf16 too."""
+    gradient_checkpointing: bool = False
+    """Whether the backward pass recomputes activations: saves memory and takes about a third more time."""
 
 
 class AlignConfig(Settings):

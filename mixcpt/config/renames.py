@@ -40,9 +40,17 @@ REMOVED_KEYS: Mapping[str, Mapping[str, RemovedKey]] = {
 }
 """Removed keys, by settings class and old name."""
 
+_ADDED_TO_ALIGNMENT: Mapping[str, Any] = {
+    "scope": {"kind": "full"},
+    "precision": "pretrain",
+    "gradient_checkpointing": False,
+}
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "DpoConfig": _ADDED_TO_ALIGNMENT,
     "MultipleChoiceTask": {"choice_fields": []},
     "RuntimeConfig": {"with_traditional": False},
+    "SelectionConfig": {"precision": "pretrain"},
+    "SftConfig": _ADDED_TO_ALIGNMENT,
 }
 """Keys added after the first release, by settings class, each with the value that changes nothing. Fingerprints leave
 out a key with this value, so that they equal the ones of the versions without the key."""

@@ -1,10 +1,10 @@
 """The jobs of an adaptation: the order of the stages, with their settings and inputs; runs nothing itself."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-from mixcpt.config import AdaptConfig, Split
+from mixcpt.config import AdaptConfig, DpoConfig, SelectionConfig, SftConfig, Split
 from mixcpt.stages.jobs import Input, Job, JobOptions, Output
 from mixcpt.stages.registry import find_stage, trained_roles
 from mixcpt.store.artifacts import ArtifactRef
@@ -115,19 +115,28 @@ def alignment_jobs(adaptation: Adapting, corpus: Input, model: Input) -> list[Jo
     if not (align.selection.num_instructions or align.selection.num_preferences):
         return []
     selection: dict[str, Input] = {"corpus": corpus, "model": model}
-    settings = align.selection.model_dump(mode="json")
+    settings = _alignment_settings(adaptation.config, align.selection)
     jobs = [Job(name="select", stage="select", config=settings, seed=seed, inputs=selection, options=options)]
+    training_options = replace(options, sharding=adaptation.config.runtime.sharding)
 
-    def add(name: str, settings: dict[str, object], model: Input) -> None:
+    def add(name: str, config: SftConfig | DpoConfig, model: Input) -> None:
         inputs: dict[str, Input] = {"selection": Output("select"), "model": model}
-        jobs.append(Job(name=name, stage=name, config=settings, seed=seed, inputs=inputs, options=options))
+        settings = _alignment_settings(adaptation.config, config)
+        jobs.append(Job(name=name, stage=name, config=settings, seed=seed, inputs=inputs, options=training_options))
 
     if align.selection.num_instructions:
-        add("sft", align.sft.model_dump(mode="json"), model)
+        add("sft", align.sft, model)
         model = Output("sft", as_model=True)
     if align.selection.num_preferences:
-        add("dpo", align.dpo.model_dump(mode="json"), model)
+        add("dpo", align.dpo, model)
     return jobs
+
+
+def _alignment_settings(config: AdaptConfig, stage: SelectionConfig | SftConfig | DpoConfig) -> dict[str, object]:
+    """Return the settings of a stage of alignment; fp32 keeps the name `pretrain`, as the keys of old results have it."""
+    settings = stage.model_dump(mode="json")
+    precision = config.pretrain.precision if stage.precision == "pretrain" else stage.precision
+    return settings | {"precision": "bf16" if precision == "bf16" else "pretrain"}
 
 
 def preview_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
