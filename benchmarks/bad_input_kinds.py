@@ -63,7 +63,7 @@ def damage(content: bytes, rng: random.Random) -> bytes:
         elif change == 5:
             content = content.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"\x00", b"")))
         elif change == 6:
-            content = gzip.compress(content)
+            content = gzip.compress(content, compresslevel=1)
         elif change == 7:
             content = (
                 content[:place] + rng.choice((b"\x00", b"\xff\xfe", b'"', b"{", b"}", b"\xf0\x9f")) + content[place:]
