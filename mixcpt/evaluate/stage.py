@@ -146,10 +146,10 @@ def _item_row(task: TaskItems, item: Item, answer: "Answer") -> dict[str, Any]:
         "prompt": answer.prompt,
         "answer": answer.answer,
         "gold": item.gold,
-        "chance": 1 / len(item.choices) if item.choices else 0.0,
+        "chance": item.chance,
         "gold_log_prob": answer.gold.log_prob if answer.gold else None,
         "gold_bytes": answer.gold.num_bytes if answer.gold else None,
-        "kl_to_reference": answer.gold.kl_to_reference if answer.gold else None,
+        "kl_to_reference": answer.drift,
     }
 
 
@@ -183,11 +183,19 @@ def _score(task: TaskItems, answers: Sequence["Answer"], form: Form) -> dict[str
         "prompt_form": prompt_form(task.config, form),
         "truncated": sum(answer.truncated for answer in answers),
         "quarantined": len(task.quarantined),
+        "chance": None if task.metric == "bits_per_byte" else float(np.mean([item.chance for item in task.items])),
+        "kl_to_base": _drift(answers),
     }
     normalised = [answer.value_normalised for answer in answers if answer.value_normalised is not None]
     if normalised:
         score["accuracy_normalised"] = float(np.mean(normalised))
     return score
+
+
+def _drift(answers: Sequence["Answer"]) -> float | None:
+    """Return the mean divergence from the reference; None if it was not measured."""
+    measured = [answer.drift for answer in answers if answer.drift is not None]
+    return sum(measured) / len(measured) if measured else None
 
 
 def job_key(job: Job) -> StageKey:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mixcpt.evaluate.guessing import MIN_PASSAGES, is_at_chance
 from mixcpt.store.artifacts import ArtifactRef, from_fields, read_object
 
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ class TaskScore:
     """Number of prompts cut to the model's context length."""
     quarantined: int = 0
     """Number of records that could not be used."""
+    chance: float | None = None
+    """Expected accuracy of a random choice: the mean of 1 / number of choices, and 0 for free answers; None for bits
+    per byte, and in artifacts of earlier versions."""
+    kl_to_base: float | None = None
+    """Drift: mean KL(base || model) in nats per token, on questions or on general text; None if it was not measured."""
+
+    @property
+    def has_few_passages(self) -> bool:
+        """Whether the items are about too few passages for an interval."""
+        return (self.n if self.passages is None else self.passages) < MIN_PASSAGES
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether the score does not differ from guessing."""
+        return is_at_chance(self.metric, self.value, self.passages or self.n, self.chance)
 
     @property
     def gain(self) -> float:

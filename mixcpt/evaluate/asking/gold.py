@@ -1,4 +1,4 @@
-"""Log-probability of the correct answers, and the distance of a model's predictions from a reference model's.
+"""Log-probability of correct answers, and the distance of predictions from a reference model's, also on whole texts.
 
 Accuracy hides how close a wrong answer is; the log-probability of the correct one shows it. The distance on general
 prompts shows drift before any answer changes (docs/algorithms.md#drift).
@@ -70,6 +70,36 @@ def score_gold(
             num_bytes = len(answers[row.place].strip().encode())
             scores[row.place] = GoldScore(log_prob, num_bytes, is_likeliest, kl_to_reference=kl)
     return [scores[place] for place in range(len(rows))]
+
+
+def text_divergences(
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    texts: Sequence[list[int]],
+    *,
+    batch_size: int,
+    max_tokens: int,
+) -> list[float | None]:
+    """Return the mean KL(reference || model) of every text, in nats per token; None for a text of less than two tokens.
+
+    Args:
+        texts: Tokens of the texts, each with the token that starts it.
+        batch_size: Maximum windows per forward pass; fewer if their logits would exceed `MAX_BATCH_LOGITS`.
+        max_tokens: Context length of the models; a longer text is cut into windows that overlap by one token.
+    """
+    windows = []
+    for place, text in enumerate(texts):
+        starts = range(0, len(text) - 1, max_tokens - 1)
+        windows += [_Encoded(place, text[start : start + max_tokens], 1) for start in starts]
+    longest_first = sorted(windows, key=lambda window: -len(window.input_ids))
+    sums, counts = [0.0] * len(texts), [0] * len(texts)
+    vocab_size = int(model.config.get_text_config().vocab_size)
+    for batch in _batches(longest_first, batch_size, vocab_size):
+        for window, (_, _, kl) in zip(batch, _score(model, reference, batch), strict=True):
+            predicted = len(window.input_ids) - 1
+            sums[window.place] += (kl or 0.0) * predicted
+            counts[window.place] += predicted
+    return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
 
 
 def _encoded(place: int, encode: Encode, prompt: str, *, answer: str, max_tokens: int) -> _Encoded:

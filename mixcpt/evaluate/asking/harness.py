@@ -34,7 +34,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task, has_one_answer
 from mixcpt.errors import ModelError
 from mixcpt.evaluate.asking.definitions import Definition, Form, define, gold_delimiter, prompt_form, write_definition
-from mixcpt.evaluate.asking.gold import GoldScore, score_gold
+from mixcpt.evaluate.asking.gold import GoldScore, score_gold, text_divergences
 from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest, TaskManifest
 from mixcpt.evaluate.asking.tasks import TaskItems
 from mixcpt.store.control_tokens import guarded, plain_ids, readable, token_ids
@@ -66,6 +66,13 @@ class Answer:
     """Whether the prompt exceeded the model's context and lost its beginning."""
     gold: GoldScore | None = None
     """The score of the correct answer; None if the item has no single correct text."""
+    kl_to_reference: float | None = None
+    """Mean KL(reference || model) of a general text, in nats per token; None for a question or without a reference."""
+
+    @property
+    def drift(self) -> float | None:
+        """Mean KL(reference || model) of the question with its correct answer or of the text, in nats per token."""
+        return self.gold.kl_to_reference if self.gold else self.kl_to_reference
 
 
 def ask(
@@ -109,6 +116,8 @@ def ask(
             if not isinstance(task.config, BitsPerByteTask) and has_one_answer(task.config):
                 gold_texts = [gold_delimiter(task.config, task_form, delimiter) + item.gold for item in task.items]
                 task_answers = _with_gold(task_answers, gold_texts, language_model, reference_network)
+            elif reference_network is not None and task.metric == "bits_per_byte" and task.config.group == "general":
+                task_answers = _with_divergence(task, task_answers, language_model, reference_network)
             answers.append([replace(answer, prompt=readable(tokenizer, answer.prompt)) for answer in task_answers])
             logger.info("%s answered %d items of %s (%s form)", model.name, len(samples), task.name, task_form)
     return answers
@@ -321,6 +330,20 @@ def _with_gold(
         reference=reference,
     )
     return [replace(answer, gold=score) for answer, score in zip(answers, scores, strict=True)]
+
+
+def _with_divergence(
+    task: TaskItems, answers: list[Answer], model: _LanguageModel, reference: PreTrainedModel
+) -> list[Answer]:
+    """Return the answers with the divergence of the model's predictions on every text from the reference's."""
+    divergences = text_divergences(
+        model.model,
+        reference,
+        [[model.prefix_token_id, *model.tok_encode(item.prompt, add_special_tokens=False)] for item in task.items],
+        batch_size=model.batch_size_per_gpu,
+        max_tokens=model.max_length,
+    )
+    return [replace(answer, kl_to_reference=kl) for answer, kl in zip(answers, divergences, strict=True)]
 
 
 @contextmanager

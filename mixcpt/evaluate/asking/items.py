@@ -49,6 +49,11 @@ class Item:
         """Name of the passage; the item's own id if it is independent."""
         return self.passage or self.id
 
+    @property
+    def chance(self) -> float:
+        """Probability that a random choice is correct; 0 without choices."""
+        return 1 / len(self.choices) if self.choices else 0.0
+
 
 @dataclass(frozen=True)
 class BadRecord:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from mixcpt.evaluate.guessing import MIN_PASSAGES, is_at_chance
 from mixcpt.evaluate.statistics.deltas import Paired, paired
 from mixcpt.evaluate.statistics.estimates import POWER, holm, passage_sums, unseen_interval
 from mixcpt.store.artifacts import ArtifactRef
@@ -35,13 +36,27 @@ class SeedsDelta:
     delta: float
     low: float
     high: float
-    """Upper end of the interval of `delta` for new seeds and passages; with one seed, for new passages only."""
+    """Upper end of the interval of `delta` for new seeds and passages; with one seed, for new passages only. NaN for
+    fewer than `MIN_PASSAGES`, like the p-values and `detectable`."""
     p_value: float
     p_holm: float
     detectable: float
     """True change that such a comparison detects in 80 of 100 cases."""
     between_seeds: float
     """Standard deviation of the change between seeds; NaN for one seed."""
+    chance: float = 0.0
+    """Expected accuracy of a random choice; 0 without choices."""
+
+    @property
+    def has_few_passages(self) -> bool:
+        """Whether the items are about too few passages for an interval."""
+        return self.passages < MIN_PASSAGES
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether neither side differs from guessing, in the mean of its seeds."""
+        values = (self.base, self.value)
+        return all(is_at_chance(self.metric, value, self.passages, self.chance) for value in values)
 
     @property
     def base(self) -> float:
@@ -118,6 +133,9 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
             low, high = unseen_interval(mean_base, len(weights), confidence)
         # base + change must be within [0, 1]
         low, high = max(low, -mean_base), min(high, 1 - mean_base)
+    p_value, detectable = change.p_value, change.detectable
+    if len(weights) < MIN_PASSAGES:
+        low = high = p_value = detectable = math.nan
     return SeedsDelta(
         task=first.task,
         group=first.group,
@@ -130,10 +148,11 @@ def _change(pairs: Sequence[Paired], confidence: float) -> SeedsDelta:
         delta=change.mean,
         low=low,
         high=high,
-        p_value=change.p_value,
-        p_holm=change.p_value,
-        detectable=change.detectable,
+        p_value=p_value,
+        p_holm=p_value,
+        detectable=detectable,
         between_seeds=change.between_seeds,
+        chance=first.chance,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.manifest import require_equal
+from mixcpt.evaluate.guessing import MIN_PASSAGES, is_at_chance
 from mixcpt.evaluate.statistics import estimates
 from mixcpt.evaluate.statistics.estimates import Passages, Resampling, Values, paired_stderr, passage_sums
 from mixcpt.evaluate.summary import EvaluationSummary, TaskScore, read_answers
@@ -44,10 +45,10 @@ class TaskDelta:
     """The difference `value` - `base`, whatever the direction of the metric."""
     low: float
     high: float
-    """Upper end of the interval of `delta`, a paired bootstrap over passages; NaN for fewer than two passages."""
+    """Upper end of the interval of `delta`, a paired bootstrap over passages; NaN for fewer than `MIN_PASSAGES`."""
     p_value: float
-    """P-value of no difference. For accuracy, an exact McNemar test, or a sign-flip test over passages if a passage has
-    several items; for bits per byte, Wilcoxon's signed-rank test over passages."""
+    """P-value of no difference; NaN for fewer than `MIN_PASSAGES`. For accuracy, an exact McNemar test, or a sign-flip
+    test over passages if a passage has several items; for bits per byte, Wilcoxon's signed-rank test over passages."""
     p_holm: float
     """The p-value adjusted for all tasks of the comparison (Holm)."""
     detectable: float
@@ -56,6 +57,17 @@ class TaskDelta:
     """Number of items that only the model answers correctly; 0 for bits per byte."""
     lost: int
     """Number of items that only the base answers correctly; 0 for bits per byte."""
+
+    @property
+    def has_few_passages(self) -> bool:
+        """Whether the items are about too few passages for an interval."""
+        return self.passages < MIN_PASSAGES
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether neither model differs from guessing."""
+        values = (self.base, self.value)
+        return all(is_at_chance(self.metric, value, self.passages, self.chance) for value in values)
 
 
 def compare(
@@ -143,11 +155,14 @@ def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> Ta
     answers = pair.before, pair.after, pair.weights, pair.passages
     base = estimates.estimate(pair.before, pair.weights, pair.passages)[0]
     value = estimates.estimate(pair.after, pair.weights, pair.passages)[0]
-    low, high = estimates.paired_interval(*answers, resampling, rng)
     is_accuracy = pair.metric == "accuracy"
     num_passages = int(pair.passages.max()) + 1
-    if is_accuracy and np.array_equal(pair.before, pair.after):
-        low, high = estimates.unseen_interval(base, num_passages, resampling.confidence)
+    low = high = p_value = math.nan
+    if num_passages >= MIN_PASSAGES:
+        low, high = estimates.paired_interval(*answers, resampling, rng)
+        p_value = _p_value(pair, num_passages, rng)
+        if is_accuracy and np.array_equal(pair.before, pair.after):
+            low, high = estimates.unseen_interval(base, num_passages, resampling.confidence)
     return TaskDelta(
         task=pair.task,
         group=pair.group,
@@ -161,7 +176,7 @@ def _delta(pair: Paired, resampling: Resampling, rng: np.random.Generator) -> Ta
         delta=value - base,
         low=low,
         high=high,
-        p_value=_p_value(pair, num_passages, rng),
+        p_value=p_value,
         p_holm=math.nan,
         detectable=estimates.minimum_detectable_effect(paired_stderr(*answers), confidence=resampling.confidence),
         gained=int(np.sum(pair.after > pair.before)) if is_accuracy else 0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixcpt.evaluate.guessing import MIN_PASSAGES
 from mixcpt.evaluate.statistics.deltas import TaskDelta
 from mixcpt.evaluate.statistics.estimates import Resampling, estimate, number_passages, paired_interval, unseen_interval
 from mixcpt.evaluate.summary import EvaluationSummary, read_answers
@@ -49,21 +50,20 @@ def _mean(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Drift:
-    """Distance of a model's predictions on one task's questions from the base's: mean KL(base || model)."""
+    """Distance of a model's predictions from the base's on the questions or texts of a task: mean KL(base || model)."""
 
     task: str
     group: str
     nats: float
-    """Mean KL per token over question and correct answer, in nats."""
+    """Mean KL per token over question and correct answer, or over a general text, in nats."""
     stderr: float
 
 
 def drift(evaluation: ArtifactRef) -> list[Drift]:
     """Return the drift per task; empty if the evaluation had no reference."""
     drifts = []
-    for name, rows in read_answers(evaluation).groupby("task", sort=False):
-        if rows["kl_to_reference"].isna().any():
-            continue
+    answers = read_answers(evaluation)
+    for name, rows in answers[answers["kl_to_reference"].notna()].groupby("task", sort=False):
         values = rows["kl_to_reference"].to_numpy(dtype=float)
         nats, stderr = estimate(values, values * 0 + 1, number_passages(rows["passage"].tolist()))
         drifts.append(Drift(str(name), str(rows["group"].iloc[0]), nats, stderr=stderr))
@@ -85,7 +85,8 @@ class PriorKnowledge:
     """Fraction that the trained model answers without the document."""
     low: float
     high: float
-    """Upper end of the interval of trained - open_book, a paired bootstrap over passages."""
+    """Upper end of the interval of trained - open_book, a paired bootstrap over passages; NaN for fewer than
+    `MIN_PASSAGES`."""
     truncated: int
     """Number of questions whose document exceeded the base's context and lost its beginning."""
 
@@ -102,9 +103,12 @@ def prior_knowledge(
         without, reading, after = (frame.loc[questions.index]["value"].to_numpy(dtype=float) for frame in items)
         passages = number_passages(questions["passage"].tolist())
         rng = np.random.default_rng([seed, zlib.crc32(score.task.encode())])  # independent of the other tasks
+        num_passages = int(passages.max()) + 1
         low, high = paired_interval(reading, after, np.ones(len(reading)), passages, resampling, rng)
-        if not np.any(after - reading):
-            low, high = unseen_interval(float(reading.mean()), int(passages.max()) + 1, resampling.confidence)
+        if num_passages < MIN_PASSAGES:
+            low = high = math.nan
+        elif not np.any(after - reading):
+            low, high = unseen_interval(float(reading.mean()), num_passages, resampling.confidence)
         comparison = PriorKnowledge(
             task=score.task,
             n=len(reading),

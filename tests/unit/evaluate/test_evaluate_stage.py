@@ -7,15 +7,26 @@ from typing import Any, Literal
 
 import pandas as pd
 import pytest
+import torch
 
-from mixcpt.config import BitsPerByteTask, EvaluateConfig, MultipleChoiceTask, Task
-from mixcpt.evaluate import evaluate
+from mixcpt.config import (
+    SHIPPED_TEXT,
+    BitsPerByteTask,
+    ClosedWorldTask,
+    EvaluateConfig,
+    MultipleChoiceTask,
+    Task,
+)
+from mixcpt.evaluate import drift, evaluate
 from mixcpt.evaluate.asking.manifest import Manifest
 from mixcpt.evaluate.asking.tasks import read_tasks
+from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker
-from tests.unit.planted_models import load, log_likelihood, plant, sentence
+from tests.unit.planted_models import CONTEXT_TOKENS, load, log_likelihood, plant, sentence
+
+NO_CORPUS = ArtifactRef("corpus", "0" * 64, "0" * 64, "/nowhere")
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +73,68 @@ def test_evaluate_right_choice_has_the_log_probability_that_lm_eval_gives_it(
 def test_evaluate_against_a_reference_measures_the_drift(
     tiny_model: ModelRef, planted_model: ModelRef, tmp_path: Path
 ) -> None:
-    def drift(model: ModelRef, reference: ModelRef | None) -> pd.Series:
+    def drift_of(model: ModelRef, reference: ModelRef | None) -> pd.Series:
         found = run(model, tmp_path, [choices_task(tmp_path), heldout_task()], reference=reference)
         items = pd.read_parquet(found.file("items.parquet"))
         return items[items["task"] == "keyed"]["kl_to_reference"]
 
-    assert drift(tiny_model, None).isna().all()
-    assert (drift(tiny_model, tiny_model).abs() < 1e-6).all()
-    assert (drift(planted_model, tiny_model) > 0.1).all()
+    assert drift_of(tiny_model, None).isna().all()
+    assert (drift_of(tiny_model, tiny_model).abs() < 1e-6).all()
+    assert (drift_of(planted_model, tiny_model) > 0.1).all()
+
+
+def test_evaluate_against_a_reference_measures_the_drift_on_general_texts(
+    tiny_model: ModelRef, planted_model: ModelRef, tmp_path: Path
+) -> None:
+    texts = [sentence(1), " ".join(sentence(n) for n in range(80))]  # the second exceeds the context
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    general = BitsPerByteTask(name="general", group="general", path=str(path))
+    ref = run(planted_model, tmp_path, [general, heldout_task()], form="chat", reference=tiny_model)
+    items = pd.read_parquet(ref.file("items.parquet")).set_index("task")["kl_to_reference"]
+    assert items["texts"].isna().all()
+    (model, tokenizer), (reference, _) = load(planted_model), load(tiny_model)
+    expected = [mean_kl(reference, model, [1, *tokenizer.encode(text, add_special_tokens=False)]) for text in texts]
+    assert list(items["general"]) == pytest.approx(expected, rel=1e-4)
+    score = EvaluationSummary.of(ref).by_task["general"]
+    assert score.kl_to_base == pytest.approx(sum(expected) / 2, rel=1e-4)
+    assert [(found.task, found.nats) for found in drift(ref)] == [("general", pytest.approx(score.kl_to_base))]
+    assert EvaluationSummary.of(run(planted_model, tmp_path, [general])).by_task["general"].kl_to_base is None
+
+
+def test_evaluate_summary_has_the_chance_level(tiny_model: ModelRef, tmp_path: Path) -> None:
+    world = ClosedWorldTask(name="world", limit=3)
+    tasks = EvaluationSummary.of(run(tiny_model, tmp_path, [choices_task(tmp_path), heldout_task(), world])).by_task
+    assert {name: score.chance for name, score in tasks.items()} == {
+        "keyed": pytest.approx(1 / 3),
+        "texts": None,
+        "world": 0,
+    }
+    assert not tasks["texts"].is_at_chance
+    assert not tasks["world"].is_at_chance
+
+
+def test_evaluate_shipped_text_is_general_prose_with_enough_passages(tiny_model: ModelRef, tmp_path: Path) -> None:
+    shipped = BitsPerByteTask(name="general", group="general", path=SHIPPED_TEXT, limit=0)
+    (task,) = read_tasks(
+        EvaluateConfig(tasks=(shipped,), headline_domain="general", headline_general="general"), NO_CORPUS, seed=0
+    )
+    assert len(task.items) == 60
+    assert all(400 <= len(item.prompt) <= 900 for item in task.items)
+    assert len({item.prompt for item in task.items}) == 60
+    assert not task.quarantined
+
+
+def mean_kl(reference: Any, model: Any, tokens: list[int]) -> float:
+    """Return the mean KL(reference || model) over all predicted tokens, in windows that overlap by one token."""
+    sums, count = 0.0, 0
+    for start in range(0, len(tokens) - 1, CONTEXT_TOKENS - 1):
+        window = torch.tensor([tokens[start : start + CONTEXT_TOKENS]])
+        with torch.no_grad():
+            q, p = (network(window).logits[0, :-1].double().log_softmax(-1) for network in (reference, model))
+        sums += float((q.exp() * (q - p)).sum())
+        count += len(q)
+    return sums / count
 
 
 @pytest.mark.parametrize("form", ["plain", "chat"])

@@ -9,6 +9,7 @@ import pytest
 
 from mixcpt.errors import DataError
 from mixcpt.evaluate import TaskDelta, compare, drift
+from mixcpt.evaluate.statistics.across_seeds import across_seeds
 from mixcpt.evaluate.statistics.estimates import mcnemar_p_value
 from mixcpt.evaluate.statistics.outcomes import retention
 from tests.unit.evaluation_artifacts import Row, evaluation
@@ -19,8 +20,7 @@ def test_compare_counts_flips_and_pairs_by_item_whatever_the_order(tmp_path: Pat
     model = evaluation(tmp_path, "model", {"t": [("d", 1, 1), ("c", 1, 1), ("b", 1, 1), ("a", 0, 1)]})
     (delta,) = compare(base, model, confidence=0.95, num_resamples=200, seed=0)
     assert (delta.n, delta.base, delta.value, delta.delta) == (4, 0.5, 0.75, 0.25)
-    assert (delta.gained, delta.lost, delta.p_value) == (2, 1, 1.0)
-    assert delta.low <= delta.delta <= delta.high
+    assert (delta.gained, delta.lost) == (2, 1)
 
 
 def test_compare_of_bits_weighs_texts_by_their_bytes(tmp_path: Path) -> None:
@@ -70,15 +70,32 @@ def test_compare_of_several_questions_about_a_passage_is_less_sure(tmp_path: Pat
 
 
 def test_compare_corrects_for_the_number_of_tasks(tmp_path: Path) -> None:
-    right, wrong = ([(f"i{n}", value, 1) for n in range(8)] for value in (1.0, 0.0))
+    right, wrong = ([(f"i{n}", value, 1) for n in range(12)] for value in (1.0, 0.0))
     tasks = {"a": (wrong, right), "b": (right, right), "c": (wrong[:4] + right[4:], right)}
     base, model = (
         evaluation(tmp_path, name, {task: rows[place] for task, rows in tasks.items()})
         for place, name in enumerate(("base", "model"))
     )
     found = compare(base, model, confidence=0.95, num_resamples=100, seed=0)
-    assert [change.p_value for change in found] == [2 / 2**8, 1.0, 2 / 2**4]
-    assert [change.p_holm for change in found] == [3 * 2 / 2**8, 1.0, 2 * 2 / 2**4]
+    assert [change.p_value for change in found] == [2 / 2**12, 1.0, 2 / 2**4]
+    assert [change.p_holm for change in found] == [3 * 2 / 2**12, 1.0, 2 * 2 / 2**4]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "bits_per_byte"])
+@pytest.mark.parametrize(("passages", "is_few"), [(1, True), (9, True), (10, False)])
+def test_compare_of_few_passages_has_no_interval_and_no_p_value(
+    tmp_path: Path, metric: str, passages: int, is_few: bool
+) -> None:
+    wrong, right = ([(f"i{n}", value, 1) for n in range(passages)] for value in (0.0, 1.0))
+    base, model = (
+        evaluation(tmp_path, name, {"t": rows}, metric=metric) for name, rows in (("b", wrong), ("m", right))
+    )
+    (change,) = compare(base, model, confidence=0.95, num_resamples=100, seed=0)
+    (crossed,) = across_seeds([base], [model, model], confidence=0.95)
+    assert change.has_few_passages == crossed.has_few_passages == is_few
+    for number in (change.low, change.high, change.p_value, change.p_holm, crossed.low, crossed.high, crossed.p_holm):
+        assert math.isnan(number) == is_few
+    assert change.delta == crossed.delta == 1
 
 
 def test_compare_of_equal_answers_still_has_an_interval(tmp_path: Path) -> None:
