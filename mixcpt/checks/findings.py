@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from mixcpt.config import AdaptConfig
+from mixcpt.curation.sampling import SourceSample, sample_sources
 from mixcpt.errors import MixcptError
 from mixcpt.store.models import ModelRef, load_tokenizer
 
@@ -68,6 +69,11 @@ class Subject:
                 return load_tokenizer(self.base) if self.base else None
         except MixcptError:
             return None
+
+    @cached_property
+    def samples(self) -> list[SourceSample]:
+        """Some of the records of every source."""
+        return sample_sources(self.config.curation)
 
 
 class Check(Protocol):

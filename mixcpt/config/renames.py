@@ -46,6 +46,7 @@ _ADDED_TO_ALIGNMENT: Mapping[str, Any] = {
     "gradient_checkpointing": False,
 }
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "CurationConfig": {"max_lost_fraction": 0.01},
     "DpoConfig": _ADDED_TO_ALIGNMENT,
     "MultipleChoiceTask": {"choice_fields": []},
     "RuntimeConfig": {"with_traditional": False},

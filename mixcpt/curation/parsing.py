@@ -9,11 +9,23 @@ from mixcpt.curation.records import DOCUMENT_POOLS, Defect, RawRecord, Record, f
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _MAX_NAMED_FIELDS = 12
-_JSON_NAMES = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+_KIND_NAMES = {
+    dict: "an object",
+    list: "a list",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    bytes: "bytes (a binary column)",
+    type(None): "null",
+}
 
 
 class _Unusable(Exception):
     """Raised with field and reason if a field of the current record cannot be used."""
+
+
+class _Missing(_Unusable):
+    """Raised with the field that the current record lacks."""
 
 
 class NotADialogue(ValueError):
@@ -33,6 +45,10 @@ class RecordParser:
         """Return the record, or a defect with the reason if it cannot be used."""
         try:
             texts = self._texts(raw.values)
+        except _Missing as problem:
+            present = islice(raw.columns or raw.values, _MAX_NAMED_FIELDS)
+            names = printable(", ".join(map(str, present))) or "no field at all"
+            return raw.defect(*problem.args, f"is missing; the record has: {names}")
         except _Unusable as problem:
             return raw.defect(*problem.args)
         title = raw.values.get("title")
@@ -90,8 +106,10 @@ def split_dialogue(text: str) -> tuple[str, str]:
     """Return prompt and last answer of a dialogue of `Human:` and `Assistant:` turns, the form of the HH-RLHF data.
 
     A single question becomes plain text. Prompts of several turns keep their role names, because the speakers cannot
-    be distinguished without them.
+    be distinguished without them. Turns may also be separated by the line ends of Windows.
     """
+    if "\r\n\r\nAssistant:" in text:
+        text = text.replace("\r\n", "\n")
     before, marker, answer = ("\n\n" + text.lstrip()).rpartition(_ASSISTANT)
     if not marker:
         raise NotADialogue("has no 'Assistant:' turn")
@@ -116,11 +134,10 @@ def _split(values: Mapping[str, Any], field: str) -> tuple[str, str]:
 
 def _text(values: Mapping[str, Any], field: str, *, may_be_blank: bool = False) -> str:
     if field not in values:
-        present = printable(", ".join(map(str, islice(values, _MAX_NAMED_FIELDS)))) or "no field at all"
-        raise _Unusable(field, f"is missing; the record has: {present}")
+        raise _Missing(field)
     value = values[field]
     if not isinstance(value, str):
-        raise _Unusable(field, f"is {_JSON_NAMES.get(type(value), 'a number')} where text was expected")
+        raise _Unusable(field, f"is {_kind_name(value)} where text was expected")
     if not may_be_blank and not value.strip():
         raise _Unusable(field, "is empty")
     try:
@@ -130,3 +147,7 @@ def _text(values: Mapping[str, Any], field: str, *, may_be_blank: bool = False) 
             field, f"holds bytes that are no valid UTF-8, or half a character, at position {error.start}"
         ) from None
     return value
+
+
+def _kind_name(value: Any) -> str:
+    return _KIND_NAMES.get(type(value), f"a value of the type {type(value).__name__}")

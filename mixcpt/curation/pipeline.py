@@ -27,16 +27,20 @@ def curate(config: CurationConfig, *, seed: int, store: ArtifactStore) -> Artifa
         DataError: If no document of the domain is usable.
     """
     sources = open_sources(config)
+    built: list[Corpus] = []
 
     def build(folder: Path) -> Metrics:
         corpus = clean(config, sources, seed)
         require_domain(corpus)
-        report = asdict(corpus.write(folder))
-        _log.info("kept %d records, removed %d", len(corpus.kept), len(corpus.removed))
-        return report | {"removed": len(corpus.removed)}
+        built.append(corpus)
+        return asdict(corpus.write(folder)) | {"removed": len(corpus.removed)}
 
     places = {source.config.name: list(source.places) for source in sources}
-    return store.produce(curation_key(config, sources, seed), build, lineage={"sources": places})
+    ref = store.produce(curation_key(config, sources, seed), build, lineage={"sources": places})
+    for corpus in built:
+        for line in corpus.lines(ref.directory):
+            _log.log(logging.WARNING if line.is_loss else logging.INFO, "%s", line.text)
+    return ref
 
 
 def clean(
@@ -80,9 +84,6 @@ def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Reco
                 corpus.quarantined.append((name, record))
             else:
                 pools[record.pool].append(record)
-        num_quarantined = sum(defect_source == name for defect_source, _ in corpus.quarantined)
-        level = logging.WARNING if num_quarantined else logging.INFO
-        _log.log(level, "%s: %d records, %d quarantined", name, corpus.num_read[name], num_quarantined)
     return pools
 
 

@@ -29,11 +29,13 @@ class RawRecord:
     line: int
     """Line in a text file or number of the record otherwise, counted from 1."""
     values: Mapping[str, Any]
+    columns: tuple[str, ...] = ()
+    """Names of all fields in the file; empty if `values` has all of them."""
 
     def defect(self, field: str, reason: str) -> "Defect":
         """Return the defect of this record: the reason why it cannot be used."""
         raw = json.dumps(self.values, ensure_ascii=False, default=str)
-        return Defect(file=self.file, line=self.line, field=field, reason=reason, raw=raw)
+        return Defect(file=self.file, line=self.line, field=field, reason=reason, raw=raw[:_MAX_RAW_CHARACTERS])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

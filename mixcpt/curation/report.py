@@ -20,7 +20,18 @@ _TABLES: dict[Pool, str] = {"instructions": "instructions.parquet", "preferences
 _DOCUMENT_COLUMNS = ("doc_id", "source", "pool", "title", "text")
 _REMOVED_COLUMNS = ("pool", "source", "id", "step", "reason", "text")
 _QUARANTINE_COLUMNS = ("source", "file", "line", "field", "reason", "raw")
+_NUM_KINDS = 5
+"""Number of kinds of unknown files that are named."""
 Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceLine:
+    """Line about the curation of one source."""
+
+    text: str
+    is_loss: bool
+    """Whether records could not be used."""
 
 
 @dataclass(kw_only=True)
@@ -68,6 +79,34 @@ class Corpus:
         report = self.report()
         (folder / FILE).write_text(json.dumps(asdict(report), indent=2), encoding="utf-8")
         return report
+
+    def lines(self, folder: Path) -> list[SourceLine]:
+        """Return one line per source with its counts and the first reason of a loss; `folder` has the whole lists."""
+        return [
+            SourceLine(text=self._counts(source, report, folder), is_loss=bool(report.quarantined or not report.kept))
+            for source, report in zip(self.sources, self._source_reports().values(), strict=True)
+        ]
+
+    def _counts(self, source: OpenSource, report: SourceReport, folder: Path) -> str:
+        name = source.config.name
+        parts = [f"{name}: {report.read} records read", f"{report.kept} kept"]
+        if report.heldout:
+            parts.append(f"{report.heldout} held out for measuring")
+        if report.quarantined:
+            first = next(defect for defect_source, defect in self.quarantined if defect_source == name)
+            parts.append(
+                f"{report.quarantined} unusable, listed in {folder / 'quarantine.parquet'}; the first: {first}"
+            )
+        if report.removed:
+            of_source = (removal for removal in self.removed if removal.verdict.record.source == name)
+            parts.append(
+                f"{report.removed} removed, listed in {folder / 'removed.parquet'}; the first: {next(of_source)}"
+            )
+        if source.ignored:
+            kinds = Counter(Path(file).suffix.lower() or "no suffix" for file in source.ignored)
+            counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(_NUM_KINDS))
+            parts.append(f"{len(source.ignored)} files of unknown kinds left out ({counts})")
+        return "; ".join(parts)
 
     def _source_reports(self) -> dict[str, SourceReport]:
         kept, num_bytes = _count((record.source, record) for record in self.kept)

@@ -20,7 +20,7 @@ from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import StageKey
 from mixcpt.store.fingerprint import file_digest, fingerprint
 
-_log = logging.getLogger("mixcpt.curation")
+_log = logging.getLogger("mixcpt.curation.reading")
 _LOG_EVERY = 50_000
 _VERSION = 1
 
@@ -34,6 +34,8 @@ class OpenSource:
     places: tuple[str, ...]
     """Paths or addresses, for the record only; they do not change any fingerprint."""
     items: Callable[[], Iterator[Item]]
+    ignored: tuple[str, ...] = ()
+    """Names of the files in folders that have no known kind."""
 
     @property
     def digest(self) -> str:
@@ -78,7 +80,8 @@ def open_sources(config: CurationConfig) -> list[OpenSource]:
 
 def curation_key(config: CurationConfig, sources: Sequence[OpenSource], seed: int) -> StageKey:
     """Return the key of the corpus of some open sources: their content decides it, not their paths."""
-    settings = config.model_dump(mode="json", exclude={"sources": {"__all__": {"path", "paths"}}})
+    without = {"sources": {"__all__": {"path", "paths"}}, "max_lost_fraction": True}
+    settings = config.model_dump(mode="json", exclude=without)
     return StageKey(
         kind="corpus",
         version=_VERSION,
@@ -88,19 +91,15 @@ def curation_key(config: CurationConfig, sources: Sequence[OpenSource], seed: in
 
 
 def _open(source: Source, key: str) -> OpenSource:
-    _log.info("%s: opening", source.name)
     if isinstance(source, FilesSource):
         return _open_files(source, find_files(source, key))
     if isinstance(source, HuggingFaceSource):
-        name = _folder(source).name if _folder(source).is_dir() else source.path
-        return _from_rows(source, name, _load_huggingface(source, key), (source.path,))
-    return _from_rows(source, f"closed-world-{source.seed}", list(closed_world.records(source)), ())
+        return _open_huggingface(source, key)
+    rows = list(closed_world.records(source))
+    return _from_rows(source, rows, name=f"closed-world-{source.seed}", places=())
 
 
 def _open_files(source: FilesSource, search: FileSearch) -> OpenSource:
-    if search.ignored:
-        ignored = ", ".join(path.name for path in search.ignored)
-        _log.warning("%s: leaving out files of no known kind: %s", source.name, ignored)
     named = list(zip(search.files, search.names(), strict=True))
     return OpenSource(
         config=source,
@@ -109,11 +108,19 @@ def _open_files(source: FilesSource, search: FileSearch) -> OpenSource:
         ),
         places=tuple(str(path.resolve()) for path in search.files),
         items=lambda: chain.from_iterable(read_file(path, name, source) for path, name in named),
+        ignored=tuple(path.name for path in search.ignored),
     )
 
 
-def _from_rows(source: Source, name: str, rows: Iterable[Mapping[str, Any]], places: tuple[str, ...]) -> OpenSource:
-    """Return a source of rows without files; the rows are its content."""
+def _from_rows(
+    source: Source,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    name: str,
+    places: tuple[str, ...],
+    columns: tuple[str, ...] = (),
+) -> OpenSource:
+    """Return a source of rows without files; the rows are its content. `columns` as in `RawRecord`."""
     digest, size = sha256(), 0
     for row in islice(rows, source.limit or None):
         line = json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
@@ -123,11 +130,24 @@ def _from_rows(source: Source, name: str, rows: Iterable[Mapping[str, Any]], pla
         config=source,
         contents=(SourceFile(name=name, sha256=digest.hexdigest(), bytes=size),),
         places=places,
-        items=lambda: (RawRecord(name, number, row) for number, row in enumerate(rows, start=1)),
+        items=lambda: (RawRecord(name, number, row, columns) for number, row in enumerate(rows, start=1)),
     )
 
 
-def _load_huggingface(source: HuggingFaceSource, key: str) -> Iterable[Mapping[str, Any]]:
+def _open_huggingface(source: HuggingFaceSource, key: str) -> OpenSource:
+    name = _folder(source).name if _folder(source).is_dir() else source.path
+    dataset = load_huggingface(source, key)
+    wanted = [column for column in dataset.column_names if column in wanted_fields(source)]
+    rows = dataset.select_columns(wanted) if wanted else dataset
+    return _from_rows(source, rows, name=name, places=(source.path,), columns=tuple(dataset.column_names))
+
+
+def load_huggingface(source: HuggingFaceSource, key: str, *, streaming: bool = False) -> Any:
+    """Return a dataset; `streaming` reads the files of a local folder only as far as they are needed.
+
+    Raises:
+        ConfigError: If the dataset cannot be loaded.
+    """
     from datasets import DatasetDict, load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
@@ -139,14 +159,19 @@ def _load_huggingface(source: HuggingFaceSource, key: str) -> Iterable[Mapping[s
                 dataset = dataset[source.split]
         else:
             path = str(folder) if folder.is_dir() else source.path
-            dataset = load_dataset(path, source.subset or None, split=source.split, revision=source.revision or None)
+            dataset = load_dataset(
+                path,
+                source.subset or None,
+                split=source.split,
+                revision=source.revision or None,
+                streaming=streaming,
+            )
     except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(
             f"{key}: the dataset {source.path!r} (split {source.split!r}) cannot be loaded: {error}",
             "check path, subset and split; a hub dataset needs the network once and, for gated datasets, HF_TOKEN",
         ) from error
-    wanted = [column for column in dataset.column_names if column in wanted_fields(source)]
-    return dataset.select_columns(wanted) if wanted else dataset  # type: ignore[no-any-return]
+    return dataset
 
 
 def _folder(source: HuggingFaceSource) -> Path:

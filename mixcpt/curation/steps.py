@@ -12,7 +12,6 @@ from mixcpt.curation.records import DOCUMENT_POOLS, Record
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufff9-\ufffb]")
 _LINE_END = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
-_TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
 """Markers that exported datasets leave at the end of a text."""
 _MIN_POOL = 20
@@ -164,10 +163,17 @@ def clean_text(text: str) -> str:
     if not text.isascii():
         text = _fixer()(text)
     text = unicodedata.normalize("NFC", _CONTROL.sub("", _LINE_END.sub("\n", text)))
-    text = _TRAILING_SPACE.sub("", text).strip()
-    while text.endswith(_END_MARKS):
-        text = text[: text.rindex("<|")].rstrip()
-    return text
+    text = "\n".join(line.rstrip() for line in text.split("\n")).strip()
+    end = len(text)
+    while text.endswith(_END_MARKS, 0, end):
+        end = _end_without_space(text, text.rindex("<|", 0, end))
+    return text[:end]
+
+
+def _end_without_space(text: str, end: int) -> int:
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 @cache

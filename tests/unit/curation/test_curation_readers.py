@@ -153,7 +153,10 @@ def test_text_file_in_another_encoding_is_quarantined_with_its_line(tmp_path: Pa
     (tmp_path / "latin.txt").write_bytes("eins\nzwei\nfünf".encode("latin-1"))
     records, defects = read(tmp_path / "latin.txt")
     assert records == []
-    assert (defects[0].line, defects[0].reason) == (3, "is no valid UTF-8 at byte 11")
+    assert (defects[0].line, defects[0].reason) == (
+        3,
+        "is no valid UTF-8 at byte 11; convert the file, e.g. from Latin-1: iconv -f LATIN1 -t UTF-8",
+    )
 
 
 BROKEN_LISTS = [
@@ -209,17 +212,15 @@ def test_records_without_or_with_repeated_id_get_names_of_their_own(tmp_path: Pa
     assert [record.id for record in records] == ["s/7", "s/7#2", "s/7#2#2", "s/r.jsonl:4", "s/r.jsonl:5", "s/7#3"]
 
 
-def test_folder_is_searched_through_in_order_and_unknown_files_are_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folder_is_searched_through_in_order_and_unknown_files_are_listed(tmp_path: Path) -> None:
     (tmp_path / "b" / "deep").mkdir(parents=True)
     (tmp_path / ".git").mkdir()
     for name in ["b/two.md", "b/deep/one.txt", "a.jsonl", ".hidden.txt", ".git/config.txt", "b/image.png"]:
         (tmp_path / name).write_text('{"text": "x"}' if name == "a.jsonl" else name)
-    with caplog.at_level("WARNING", logger="mixcpt.curation"):
-        records, _ = read(tmp_path)
+    source = opened(tmp_path)
+    records = [item for item in source.records() if isinstance(item, Record)]
     assert [record.id for record in records] == ["s/a.jsonl:1", "s/b/deep/one.txt", "s/b/two.md"]
-    assert "image.png" in caplog.text
+    assert source.ignored == ("image.png",)
 
 
 def test_folder_of_instructions_leaves_plain_documents_out(tmp_path: Path) -> None:
