@@ -35,7 +35,7 @@ ALLOWED_FRACTION, ALLOWED_SECONDS = 0.05, 10.0
 
 def orchestrated(topology: Topology, config: AdaptConfig) -> dict[str, float]:
     """Run the deployment, and return the seconds of the run, of its stages as recorded, and before its start."""
-    run = topology.run_to_its_end("adapt", config)
+    run = topology.run_to_its_end("adapt/adapt-advanced", config)
     if run.state_type != StateType.COMPLETED:
         raise SystemExit(f"the run became {run.state}")
     seconds, waited = run.total_run_time.total_seconds(), run.estimated_start_time_delta.total_seconds()

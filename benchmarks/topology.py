@@ -121,10 +121,10 @@ class Topology:
         """Return a client of Prefect's API; an empty password means the administrator's."""
         return SyncPrefectClient(self.stack.api, auth_string=f"admin:{password or self.secrets['PREFECT_PASSWORD']}")
 
-    def run_to_its_end(self, name: str, settings: Settings) -> FlowRun:
-        """Run a deployment with these settings, wait until the run ends in any state, and return it."""
+    def run_to_its_end(self, deployment: str, settings: Settings) -> FlowRun:
+        """Run the deployment "flow/name" with these settings, wait until the run ends in any state, and return it."""
         with self.prefect() as client:
-            run = flow_runs.start(client, f"{name}/{name}", settings.model_dump(mode="json"))
+            run = flow_runs.start(client, deployment, settings.model_dump(mode="json"))
             return flow_runs.wait(client, run)
 
     def database(

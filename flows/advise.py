@@ -7,6 +7,7 @@ from flows.trials import run_trials
 from mixcpt.config import AdviseConfig
 from mixcpt.records.comparison import Advice
 from tasks.advice import begin_search, publish_advice
+from tasks.checking import check, count_as_checked
 from tasks.hooks import HOOKS
 
 
@@ -17,9 +18,12 @@ def advise(config: AdviseConfig) -> Advice:
     The search uses only the selection split. The recommended and the original settings are then trained with every
     seed and compared on the report split. Trainings that are already in the store are not repeated.
     """
+    check(config.given, config)
     search = begin_search(config)
     retries = config.runtime.retries
     while drawn := search.draw():
         name = f"{config.name}: trial {len(search.attempts) + 1} of {config.num_trials}"
         search.learn(run_trials(name, drawn, parent=search.run_id, retries=retries, jobs=config.jobs))
-    return publish_advice(search, compare(config.confirmation(search.best.point)))
+    confirmation = config.confirmation(search.best.point)
+    count_as_checked(confirmation)
+    return publish_advice(search, compare(confirmation))

@@ -6,6 +6,7 @@ from flows.trials import run_trials
 from mixcpt.config import CompareConfig
 from mixcpt.records.comparison import Comparison
 from mixcpt.records.run import RunResult
+from tasks.checking import check
 from tasks.comparison import (
     OpenComparison,
     Trial,
@@ -28,6 +29,7 @@ def compare(config: CompareConfig) -> Comparison:
     value and evaluated on the report split, which was not used for any choice. Trainings that are already in the
     store are not repeated.
     """
+    check(config.first, config)
     opened = open_comparison(config)
     searched = search_trials(config)
     runs = _run(opened, "search", searched)

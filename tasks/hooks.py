@@ -43,6 +43,8 @@ HOOKS: dict[str, Any] = {
 
 def _runtime(config: Mapping[str, Any]) -> RuntimeConfig:
     """Return the runtime settings of a flow: its own, or the runtime settings of its adaptation."""
+    if "store" in config:  # the short form
+        return RuntimeConfig(store=config["store"])
     nodes = (config, config.get("settings") or {}, config.get("adapt") or {})
     return RuntimeConfig.model_validate(next((node["runtime"] for node in nodes if "runtime" in node), {}))
 

@@ -28,7 +28,14 @@ from mixcpt.config.evaluate import (
     headline_problems,
     is_question,
 )
-from mixcpt.config.flows import EvaluateModelConfig, PromoteConfig, ReconcileConfig, RollbackConfig, StageGroupConfig
+from mixcpt.config.flows import (
+    EvaluateModelConfig,
+    PromoteConfig,
+    QuickRun,
+    ReconcileConfig,
+    RollbackConfig,
+    StageGroupConfig,
+)
 from mixcpt.config.loading import load_any, load_config, load_settings
 from mixcpt.config.merge import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig
 from mixcpt.config.methods import (

@@ -1,12 +1,66 @@
-"""Settings of the flows that train nothing by themselves: evaluation, promotion, clean-up, stage groups."""
+"""Settings of the short form, and of flows that train nothing: evaluation, promotion, clean-up, stage groups."""
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.base import NAME, Settings
+from mixcpt.config.presets import AUTOMATIC, preset_names
 from mixcpt.config.runtime import RuntimeConfig
+
+
+def _own_settings(schema: dict[str, Any]) -> None:
+    """Require a model and documents in the schema of a form, unless a preset has them."""
+    chosen = {"properties": {"preset": {"const": AUTOMATIC}}}
+    given = {"model": {"minLength": 1}, "documents": {"minItems": 1}}
+    schema |= {"if": chosen, "then": {"properties": given, "required": list(given)}}
+
+
+def _list_presets(schema: dict[str, Any]) -> None:
+    schema["enum"] = preset_names()
+    schema["position"] = 1
+
+
+class QuickRun(Settings):
+    """Short form of a run: a model and documents of your own. Other settings come from a preset."""
+
+    model_config = ConfigDict(json_schema_extra=_own_settings)
+
+    name: str = Field("my-model", pattern=NAME, title="Name", json_schema_extra={"position": 0})
+    """Name of the run in Prefect, MLflow and the report."""
+    preset: str = Field(AUTOMATIC, title="Preset", json_schema_extra=_list_presets)
+    """Source of all other settings. `automatic`: they follow from the model, the documents and the machine. Every
+    other name is a file: yours in the folder presets of the store, or one that ships with mixcpt."""
+    model: str = Field("", title="Model", json_schema_extra={"position": 2})
+    """Model to adapt: a folder on the worker's machine, or a hub id such as HuggingFaceTB/SmolLM2-135M. `automatic`
+    needs one; otherwise empty means the preset's model."""
+    documents: list[str] = Field([], title="Documents", json_schema_extra={"position": 3})
+    """Files, folders or globs with the new knowledge (txt, md, jsonl, parquet), as absolute paths on the worker's
+    machine. `automatic` needs some; otherwise empty means the preset's documents."""
+    questions: list[str] = Field([], title="Questions", json_schema_extra={"position": 4})
+    """Files with multiple-choice questions about the documents (jsonl, json, csv, tsv). Without any, the prediction of
+    held-out documents is measured."""
+    instructions: list[str] = Field([], title="General instructions", json_schema_extra={"position": 5})
+    """Files with general instructions and answers, which protect prior knowledge and teach the chat form. Empty: the
+    preset's instructions."""
+    preferences: list[str] = Field([], title="General preferences", json_schema_extra={"position": 6})
+    """Files with general prompts, each with a better and a worse answer. Empty: the preset's preferences."""
+    total_tokens: int = Field(0, ge=0, title="Size of the run, in tokens", json_schema_extra={"position": 7})
+    """Length of the training. 0: the preset's length."""
+    with_traditional: bool = Field(False, title="With the traditional chain", json_schema_extra={"position": 8})
+    """Whether the traditional chain (plain continued training, SFT, DPO) also runs on the same data, for comparison."""
+    store: str = Field(".mixcpt", title="Store", json_schema_extra={"position": 9})
+    """Folder of the artifact store."""
+    gpu_pool: str = Field("", title="GPU pool", json_schema_extra={"position": 10})
+    """Prefect work pool of the stages that use a GPU. Empty: the machine of the run."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "QuickRun":
+        missing = [name for name in ("model", "documents") if not getattr(self, name)]
+        if self.preset == AUTOMATIC and missing:
+            raise ValueError(f"preset {AUTOMATIC} needs {' and '.join(missing)}: the settings follow from them")
+        return self
 
 
 class EvaluateModelConfig(Settings):

@@ -26,21 +26,15 @@ from mixcpt.config import (
     load_config,
     load_settings,
 )
+from mixcpt.config.presets import OWN_PRESETS, SHIPPED_PRESETS, own_presets, preset_names
+from mixcpt.config.presets import PROJECT_ROOT as PROJECT_ROOT
 from mixcpt.errors import MixcptError
 from mixcpt.process.supervisor import quoted_tail
 
 POOL = "mixcpt"
 UPKEEP_POOL = "mixcpt-upkeep"
 """Work pool of short flows that must not wait for a training: reconcile, promote, rollback."""
-_BUNDLED = Path(__file__).parents[1] / "_project"
-PROJECT_ROOT = _BUNDLED if _BUNDLED.is_dir() else Path(__file__).parents[2]
-"""Folder with `flows/`, `tasks/` and `deployments/`: the checkout, or the copy inside an installed wheel.
-
-A wheel ships the three folders below `mixcpt/_project`, so that it installs no top-level package with a name as common
-as `tasks`.
-"""
 _FILE = PROJECT_ROOT / "deployments" / "prefect.yaml"
-_PRESETS = PROJECT_ROOT / "deployments" / "configs"
 _COMPARISONS = PROJECT_ROOT / "deployments" / "comparisons"
 _ROUNDS = ("readapt", "readapt-on-corpus")
 
@@ -106,7 +100,8 @@ def deploy(
     described = deployments(store, pools=pools, rounds=rounds or ReadaptConfig(), cron=cron, presets=presets)
     pool_of = {item["name"]: str(item["work_pool"]["name"]) for item in described["deployments"]}
     locations = {"PREFECT_API_URL": api, "PWD": str(PROJECT_ROOT), "PYTHONPATH": module_path()}
-    python_environment = {**os.environ, **environment, **locations}
+    listed = {OWN_PRESETS: str(own_presets(store))}  # for the form, whose schema Prefect builds in its own process
+    python_environment = {**os.environ, **environment, **locations, **listed}
 
     def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *arguments]
@@ -136,16 +131,23 @@ def deployments(
     by_name = {item["name"]: item for item in described["deployments"]}
     for name, config in _filled(rounds):
         by_name[name]["parameters"] = {"config": _placed(config, store, pools.of_stage_groups)}
+    by_name["adapt"]["parameters"] = {"config": _short_form(store, pools.of_stage_groups)}
+    full = by_name["adapt-advanced"]
     if cron:
         by_name["readapt"]["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
-    files = sorted(_PRESETS.glob("*.yaml")) if presets else []
-    described["deployments"] += [_preset(by_name["adapt"], path, store, pools.of_stage_groups) for path in files]
+    files = sorted(SHIPPED_PRESETS.glob("*.yaml")) if presets else []
+    described["deployments"] += [_preset(full, path, store, pools.of_stage_groups) for path in files]
     pool_names = {POOL: pools.runs, UPKEEP_POOL: pools.upkeep}
     for item in described["deployments"]:
         item["work_pool"] = item["work_pool"] | {"name": pool_names[item["work_pool"]["name"]]}
     if pools.of_stage_groups:
-        described["deployments"].append(_stage_group(by_name["adapt"], pools.of_stage_groups))
+        described["deployments"].append(_stage_group(full, pools.of_stage_groups))
     return described
+
+
+def _short_form(store: Path, gpu_pool: str) -> dict[str, Any]:
+    """Return the initial values of the short form; the first of the user's presets is chosen if there is any."""
+    return {"preset": preset_names(own_presets(store))[0], "store": str(store), "gpu_pool": gpu_pool}
 
 
 def _stage_group(adapt: Mapping[str, Any], pool: str) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def _stage_group(adapt: Mapping[str, Any], pool: str) -> dict[str, Any]:
 
 def _filled(rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
     """Yield the names of deployments with the initial values of their forms."""
-    yield "adapt", AdaptConfig()
+    yield "adapt-advanced", AdaptConfig()
     yield "evaluate-model", EvaluateModelConfig()
     yield "reconcile", ReconcileConfig()
     yield "promote", PromoteConfig()
@@ -173,12 +175,12 @@ def _filled(rounds: ReadaptConfig) -> Iterator[tuple[str, Settings]]:
         yield name, rounds
 
 
-def _preset(adapt: Mapping[str, Any], path: Path, store: Path, gpu_pool: str) -> dict[str, Any]:
-    """Return the deployment `adapt` with the settings of a preset; its first comment becomes the description."""
+def _preset(full: Mapping[str, Any], path: Path, store: Path, gpu_pool: str) -> dict[str, Any]:
+    """Return the full form with the settings of a preset; its first comment becomes the description."""
     lines = path.read_text(encoding="utf-8").splitlines()
     head = [line.lstrip("# ").rstrip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     config = _placed(load_config(path), store, gpu_pool)
-    return {**adapt, "name": f"adapt-{path.stem}", "description": "\n".join(head), "parameters": {"config": config}}
+    return {**full, "name": f"adapt-{path.stem}", "description": "\n".join(head), "parameters": {"config": config}}
 
 
 def _placed(config: Settings, store: Path, gpu_pool: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def client(site: Any) -> Iterator[SyncPrefectClient]:
 
 
 def test_deployment_form_explains_every_field_and_has_defaults(client: SyncPrefectClient) -> None:
-    schema = client.read_deployment_by_name("adapt/adapt").parameter_openapi_schema
+    schema = client.read_deployment_by_name("adapt/adapt-advanced").parameter_openapi_schema
     fields = {
         f"{name}.{field}": description
         for name, definition in schema["definitions"].items()
@@ -44,7 +44,7 @@ def test_deployment_bad_value_is_refused_before_start(
     config = json.loads(site.config.model_dump_json())
     config[section][field] = value
     with pytest.raises(PrefectHTTPStatusError, match=field) as refused:
-        start(client, "adapt/adapt", config)
+        start(client, "adapt/adapt-advanced", config)
     assert refused.value.response.status_code == httpx.codes.CONFLICT
 
 
@@ -54,7 +54,7 @@ def test_deployment_edited_form_runs_through_the_worker(
     config = json.loads(adapted.model_dump_json())
     config["name"] = "edited"
     config["align"]["selection"]["num_preferences"] = 0
-    flow_run = start(client, "adapt/adapt", config)
+    flow_run = start(client, "adapt/adapt-advanced", config)
     wait_until(lambda: client.read_flow_run(flow_run).state_type == StateType.RUNNING)
     upkeep = client.read_deployment_by_name("reconcile/reconcile").parameters["config"] | {"dry_run": True}
     upkeep_run = wait(client, start(client, "reconcile/reconcile", upkeep))

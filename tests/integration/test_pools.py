@@ -42,7 +42,7 @@ def stack(store: Path) -> Iterator[Stack]:
 
 def settings_on_stack(client: SyncPrefectClient, config: AdaptConfig) -> dict[str, Any]:
     """Return settings for a run on the stack with its own folders and one thread."""
-    parameters = client.read_deployment_by_name("adapt/adapt").parameters["config"]
+    parameters = client.read_deployment_by_name("adapt/adapt-advanced").parameters["config"]
     return config.model_dump(mode="json") | {"runtime": parameters["runtime"] | {"num_threads": 1}}
 
 
@@ -54,7 +54,7 @@ def test_gpu_stages_run_on_their_pool_and_resume_after_a_kill(
     stack: Stack, store: Path, site: Any, wait_until: Callable[..., None]
 ) -> None:
     with SyncPrefectClient(stack.api) as client:
-        flow_run = start(client, "adapt/adapt", settings_on_stack(client, site.config))
+        flow_run = start(client, "adapt/adapt-advanced", settings_on_stack(client, site.config))
         wait_until(lambda: any(store.glob("work/spools/model-*.jsonl")))
         (training,) = [run for run in stage_groups(client) if run.state_type == StateType.RUNNING]
         os.kill(int(str(training.labels[PROCESS]).split()[1]), signal.SIGKILL)

@@ -60,7 +60,7 @@ def finished(topology: Topology, tracking: MlflowClient) -> Finished:
     few += ["align.selection.num_preferences=8", *(f"evaluate.tasks.{number}.limit=6" for number in range(10))]
     place = ["pretrain.log_steps=1", "runtime.num_threads=1", f"runtime.store={topology.folder / 'store'}"]
     config = load_config(ROOT / "deployments" / "configs" / "demo-mixcpt.yaml", [*few, *place])
-    run = topology.run_to_its_end("adapt", config)
+    run = topology.run_to_its_end("adapt/adapt-advanced", config)
     with topology.prefect() as client:
         logs = "\n".join(line.message for line in client.read_logs())
     experiment = tracking.get_experiment_by_name(config.runtime.experiment)
@@ -147,7 +147,7 @@ def test_deployment_runs_through_the_worker(finished: Finished) -> None:
 def test_upkeep_runs_through_its_own_worker(topology: Topology, finished: Finished) -> None:
     runtime = finished.config.runtime
     settings = ReconcileConfig(store=runtime.store, experiment=runtime.experiment)
-    run = topology.run_to_its_end("reconcile", settings)
+    run = topology.run_to_its_end("reconcile/reconcile", settings)
     assert run.state_type == StateType.COMPLETED, run.state
     assert run.work_pool_name == "mixcpt-upkeep"
 
