@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from mixcpt.store.models import first_line
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+_log = logging.getLogger(__name__)
 _SECONDS = 20.0
 _NUM_TOKENS = 8
 _TOLERANCE = 1e-3
@@ -36,26 +38,31 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def _probe_problems(config: PretrainedConfig) -> Iterator[Finding]:
     """Yield a problem if the architecture cannot be trained on packed rows."""
-    from mixcpt.checks.small_model import small_copy
+    try:
+        with quiet():
+            yield from within(_SECONDS, partial(_first_answer, config))
+    except Exception as error:  # noqa: BLE001 - a copy that cannot be made says nothing about the model
+        _log.debug("no small copy of %s: %s", type(config).__name__, error)
 
-    try:
-        copied = within(_SECONDS, partial(small_copy, config))
-    except Exception:  # noqa: BLE001 - a copy that cannot be made says nothing about the model
-        return
-    if copied is None:
-        return
-    model, is_whole = copied
-    try:
-        within(_SECONDS, partial(_probe, model))
-    except ModelError as error:
-        yield Finding(problem=f"base.model: {error.problem}", remedy=error.hint)
-    except Exception as error:  # noqa: BLE001 - an architecture that fails, with any error
-        yield Finding(
-            problem=f"base.model: {type(model).__name__} does not read packed rows as language models do: "
-            f"{first_line(error)}",
-            remedy=_OTHER_MODEL,
-            is_warning=not is_whole,
-        )
+
+def _first_answer(config: PretrainedConfig) -> list[Finding]:
+    """Return the findings about the first small copy that can be used, else those about the last one."""
+    from mixcpt.checks.small_model import small_copies
+
+    findings: list[Finding] = []
+    for model, is_whole in small_copies(config):
+        try:
+            _probe(model)
+            return []
+        except ModelError as error:
+            return [Finding(problem=f"base.model: {error.problem}", remedy=error.hint)]
+        except Exception as error:  # noqa: BLE001 - an architecture that fails, with any error
+            problem = (
+                f"base.model: {type(model).__name__} does not read packed rows as language models do: "
+                f"{first_line(error)}"
+            )
+            findings = [Finding(problem=problem, remedy=_OTHER_MODEL, is_warning=not is_whole)]
+    return findings
 
 
 def _probe(model: PreTrainedModel) -> None:
