@@ -46,18 +46,22 @@ def check(run: AdaptConfig, settings: Settings | None = None) -> None:
     """
     if fingerprint(settings or run) in _checked | set(os.environ.get(CHECKED, "").split()):
         return
-    answer = _ask(run)
+    answer = ask(run)
     if "problem" in answer:
         error = BY_NAME[answer["error"]](answer["problem"], answer["hint"])
-        create_markdown_artifact(_markdown(error), key="problems", description=f"{run.name} cannot start")
+        create_markdown_artifact(as_markdown(error), key="problems", description=f"{run.name} cannot start")
         raise error
     for warning in answer["warnings"]:
         get_run_logger().warning(warning)
     count_as_checked(settings or run)
 
 
-def _ask(run: AdaptConfig) -> dict[str, Any]:
-    """Run the checks in another process and return its answer."""
+def ask(run: AdaptConfig) -> dict[str, Any]:
+    """Run the checks in another process and return its answer.
+
+    Raises:
+        MixcptError: If the process ends without an answer.
+    """
     command = [sys.executable, "-P", "-m", "tasks.checking"]
     environment = {**os.environ, "PYTHONPATH": module_path()}
     request = run.model_dump_json()
@@ -70,7 +74,8 @@ def _ask(run: AdaptConfig) -> dict[str, Any]:
     return answer
 
 
-def _markdown(error: MixcptError) -> str:
+def as_markdown(error: MixcptError) -> str:
+    """Return an error as text of an artifact, one paragraph per line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "\n\n".join(markdown(line, max_characters=_LINE_CHARACTERS) for line in lines)
 

@@ -29,7 +29,9 @@ from mixcpt.config import (
     SftConfig,
 )
 from mixcpt.servers.stack import Stack, free_port, running_stack
+from mixcpt.store.fingerprint import fingerprint
 from mixcpt.store.models import ModelRef
+from tasks.checking import CHECKED
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("Alda", "Boren", "Cira", "Dovan", "Elin", "Faro")
@@ -61,7 +63,8 @@ class Site:
         request = Path(config.runtime.store) / "request.json"
         request.write_text(config.model_dump_json())
         command = [sys.executable, "-m", "flows", flows[type(config)], str(request)]
-        environment = {**os.environ, "PREFECT_API_URL": self.stack.api, "OMP_NUM_THREADS": "1"}
+        checked = {CHECKED: fingerprint(config)}  # as `mixcpt run` does after its own checks
+        environment = {**os.environ, "PREFECT_API_URL": self.stack.api, "OMP_NUM_THREADS": "1", **checked}
         with request.with_suffix(".log").open("ab") as log:
             self.started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
         return self.started[-1]

@@ -1,8 +1,13 @@
-"""The deployment as the UI uses it: the form, an edited run through a real worker, and a bad value."""
+"""The deployments as the UI uses them: short and full form, runs through a real worker, and refused values."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -13,7 +18,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 
 from benchmarks.flow_runs import start, wait
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, BaseModelConfig
 
 pytestmark = pytest.mark.e2e
 
@@ -48,6 +53,90 @@ def test_deployment_bad_value_is_refused_before_start(
     assert refused.value.response.status_code == httpx.codes.CONFLICT
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model", ""), ("documents", []), ("total_tokens", -1), ("preset", "none-of-them"), ("unknown", 1)],
+)
+def test_deployment_short_form_refuses_bad_values_before_start(
+    client: SyncPrefectClient, field: str, value: Any
+) -> None:
+    given = {"model": "owner/model", "documents": ["/documents"], field: value}
+    with pytest.raises(PrefectHTTPStatusError, match=field) as refused:
+        start(client, "adapt/adapt", given)
+    assert refused.value.response.status_code == httpx.codes.CONFLICT
+
+
+def test_deployment_short_form_runs_through_the_worker(site: Any, client: SyncPrefectClient) -> None:
+    documents, instructions, _ = site.config.curation.sources
+    filled = client.read_deployment_by_name("adapt/adapt").parameters["config"]
+    given = {
+        "name": "short",
+        "model": site.config.base.model,
+        "documents": list(documents.paths),
+        "instructions": list(instructions.paths),
+        "total_tokens": 4000,
+    }
+    finished = wait(client, start(client, "adapt/adapt", {**filled, **given}))
+    assert finished.state_type == StateType.COMPLETED, finished.state
+    artifacts = artifacts_of(client, finished.id)
+    assert "total_tokens: 4000" in artifacts["settings"]
+    groups = {row["task"] for row in json.loads(artifacts["results-table"])}
+    assert {"domain_bits_per_byte", "general_text"} <= groups
+
+
+def test_deployment_run_with_problems_is_refused_before_its_first_stage(site: Any, client: SyncPrefectClient) -> None:
+    config = json.loads(site.config.model_dump_json())
+    config |= {"name": "refused", "base": {"model": "/no/model"}}
+    config["curation"]["sources"][0]["paths"] = ["/no/<documents>*.txt"]
+    refused = wait(client, start(client, "adapt/adapt-advanced", config))
+    assert refused.state_type == StateType.FAILED
+    problems = artifacts_of(client, refused.id)["problems"]
+    for text in ("base.model: there is no folder /no/model", "curation.sources[0].paths[0]"):
+        assert text in str(refused.state and refused.state.message)
+        assert text.replace("[", r"\[").replace("]", r"\]") in problems
+    assert "<documents>" not in problems
+    assert not client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[refused.id])))
+
+
+UNCHECKED = """
+import sys
+from pathlib import Path
+
+import tasks.checking
+from flows.adapt import adapt
+from mixcpt.config import AdaptConfig
+
+tasks.checking.subprocess = None  # a check would fail
+result = adapt(AdaptConfig.model_validate_json(Path(sys.argv[1]).read_text()))
+print(result.name, sorted({"torch", "transformers"} & {*sys.modules}))
+"""
+
+
+def test_finished_run_is_neither_checked_nor_imports_torch(site: Any, adapted: AdaptConfig, tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text(adapted.model_dump_json())
+    command = [sys.executable, "-c", UNCHECKED, str(tmp_path / "request.json")]
+    environment = {**os.environ, "PREFECT_API_URL": site.stack.api}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines()[-1:] == [f"{adapted.name} []"], done.stderr
+
+
+def test_refused_run_in_the_terminal_has_exit_code_2_and_no_traceback(site: Any, tmp_path: Path) -> None:
+    config = site.config.model_copy(update={"base": BaseModelConfig(model="/no/model")})
+    (tmp_path / "request.json").write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "flows", "adapt", str(tmp_path / "request.json")]
+    environment = {**os.environ, "PREFECT_API_URL": site.stack.api}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "base.model: there is no folder /no/model" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def artifacts_of(client: SyncPrefectClient, flow_run: UUID) -> dict[str, str]:
+    """Return the artifacts of a flow run as text, by key."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    return {str(artifact.key): str(artifact.data) for artifact in client.read_artifacts(flow_run_filter=of_run)}
+
+
 def test_deployment_edited_form_runs_through_the_worker(
     site: Any, client: SyncPrefectClient, adapted: AdaptConfig, wait_until: Callable[..., None]
 ) -> None:
@@ -71,8 +160,7 @@ def test_deployment_edited_form_runs_through_the_worker(
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert {"edited", "curate", "mix", "pretrain", "select", "sft"} < set(runs)
     assert "dpo" not in runs
-    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
-    artifacts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts(flow_run_filter=of_run)}
+    artifacts = artifacts_of(client, flow_run)
     assert runs["edited"].info.run_id in artifacts["mlflow-run"]
     (row,) = json.loads(artifacts["results-table"])
     assert row["task"] == "domain_text"

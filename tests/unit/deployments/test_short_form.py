@@ -9,7 +9,7 @@ from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 
 from flows.quick import quick
-from mixcpt.config import AdaptConfig, QuickRun, load_config
+from mixcpt.config import AdaptConfig, QuickRun, ReadaptConfig, load_config
 from mixcpt.config.presets import OWN_PRESETS, SHIPPED_PRESETS, own_presets, preset_names
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ConfigError
@@ -90,16 +90,10 @@ def test_presets_of_the_user_come_first_and_are_the_default(tmp_path: Path, monk
     assert preset_names(own_presets(tmp_path))[:2] == ["ours", "automatic"]
     monkeypatch.setenv(OWN_PRESETS, str(own_presets(tmp_path)))
     assert QuickRun.model_json_schema()["properties"]["preset"]["enum"][:2] == ["ours", "automatic"]
-    described = deployments(tmp_path, pools=Pools(), rounds=load_rounds(), presets=False)["deployments"]
+    described = deployments(tmp_path, pools=Pools(), rounds=ReadaptConfig(), presets=False)["deployments"]
     (values,) = (item["parameters"]["config"] for item in described if item["name"] == "adapt")
     assert values == {"preset": "ours", "store": str(tmp_path), "gpu_pool": ""}
     assert own_run(QuickRun(**values)).config.curation == AdaptConfig().curation
-
-
-def load_rounds() -> Any:
-    from mixcpt.config import ReadaptConfig
-
-    return ReadaptConfig()
 
 
 def test_automatic_settings_measure_questions_and_forgetting(files: dict[str, Any], tmp_path: Path) -> None:
@@ -151,5 +145,5 @@ def test_missing_file_is_named_by_its_field_of_the_form(field: str, files: dict[
 
 
 def test_unknown_preset_names_the_presets() -> None:
-    with pytest.raises(ConfigError, match="no preset 'other'.*automatic, demo-mixcpt"):
+    with pytest.raises(ConfigError, match=r"no preset 'other'.*automatic, demo-mixcpt"):
         own_run(QuickRun(preset="other"))
