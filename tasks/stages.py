@@ -86,9 +86,18 @@ def pretrain(adaptation: Adaptation, corpus: ArtifactRef) -> Results:
 
 @stage_task("select, sft and dpo")
 def align(adaptation: Adaptation, corpus: ArtifactRef, pretrained: ArtifactRef) -> Results:
-    """Align the pre-trained model to the chat form and return the artifacts by role; skipped stages are absent."""
+    """Align the pre-trained model to the chat form and return the artifacts by role; skipped stages are absent.
+
+    With several training processes, another process selects the samples before they start.
+    """
     model = ModelRef.from_artifact(pretrained, "pretrained")
-    return by_role(run_stage_group(adaptation, alignment_jobs(adaptation, corpus, model)))
+    jobs = alignment_jobs(adaptation, corpus, model)
+    if not (adaptation.config.runtime.is_distributed and jobs):
+        return by_role(run_stage_group(adaptation, jobs))
+    selecting, *trainings = jobs
+    selected = run_stage_group(adaptation, [selecting])
+    trainings = [training.resolve(selected) for training in trainings]
+    return by_role(selected | run_stage_group(adaptation, trainings, distributed=True))
 
 
 @stage_task("evaluate")

@@ -34,7 +34,8 @@ def run_finetuning_job(job: Job, store: ArtifactStore, tracker: Tracker) -> Arti
 
     config, template = _finetuning_config(job), job.options.chat_template
     selection, model = job.artifact("selection"), job.model("model")
-    return finetune(config, selection, model, template, seed=job.seed, store=store, tracker=tracker)
+    sharding = job.options.sharding
+    return finetune(config, selection, model, template, seed=job.seed, store=store, tracker=tracker, sharding=sharding)
 
 
 def _finetuning_config(job: Job) -> SftConfig | DpoConfig:
