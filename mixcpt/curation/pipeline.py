@@ -1,12 +1,14 @@
 """Curation from end to end: open the sources, parse, clean, hold out, remove duplicates, publish."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
 from mixcpt.config import CurationConfig, Pool
+from mixcpt.curation.passages import hold_out_passages
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, curation_key, open_sources
@@ -62,7 +64,7 @@ def clean(
     for pool, records in pools.items():
         training[pool] = list(run_steps(records, cleaning, corpus.removed.append))
         if pool in DOCUMENT_POOLS:
-            training[pool], heldout = split_heldout(training[pool], config.heldout_fraction, seed)
+            training[pool], heldout = _hold_out(training[pool], config.heldout_fraction, seed, corpus)
             duplicates = [Duplicates("duplicate of held-out")] if config.deduplicate else []
             corpus.heldout += run_steps(heldout, duplicates, corpus.removed.append)
     heldout_ids = {content_key(record): record.id for record in corpus.heldout}
@@ -85,6 +87,20 @@ def _read(sources: Sequence[OpenSource], corpus: Corpus) -> dict[Pool, list[Reco
             else:
                 pools[record.pool].append(record)
     return pools
+
+
+def _hold_out(records: list[Record], fraction: float, seed: int, corpus: Corpus) -> tuple[list[Record], list[Record]]:
+    """Return the training and the held-out documents of a pool; passages, if it has too few documents.
+
+    A document that is split counts as several records that were read.
+    """
+    training, heldout = split_heldout(records, fraction, seed)
+    if heldout:
+        return training, heldout
+    passages = hold_out_passages(records, fraction, seed)
+    for name, number in Counter(record.source for record in [*passages.training, *passages.heldout]).items():
+        corpus.num_read[name] += number - sum(record.source == name for record in records)
+    return passages.training, passages.heldout
 
 
 def require_domain(corpus: Corpus) -> None:
