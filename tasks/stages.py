@@ -8,6 +8,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from mixcpt.align.usable import require_usable
 from mixcpt.config import EvaluateModelConfig
 from mixcpt.errors import first_known
 from mixcpt.evaluate import TaskDelta, compare
@@ -55,8 +56,14 @@ def stage_task(name: str) -> Callable[[Call[Parameters, Result]], Call[Parameter
 
 @stage_task("curate")
 def curate(adaptation: Adaptation) -> ArtifactRef:
-    """Read the sources and return the corpus: clean records, and every removal with its reason."""
-    return run_stage_group(adaptation, [curation_job(adaptation.config)])["curate"]
+    """Read the sources and return the corpus: clean records, and every removal with its reason.
+
+    Raises:
+        DataError: If alignment has no sample to train on, which it would find out only after pre-training.
+    """
+    corpus = run_stage_group(adaptation, [curation_job(adaptation.config)])["curate"]
+    require_usable(adaptation.config, adaptation.base, corpus)
+    return corpus
 
 
 @stage_task("preview")
