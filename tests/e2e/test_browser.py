@@ -132,6 +132,18 @@ def runs(page: Any, stack: Stack, wait_until: Callable[..., None]) -> dict[str, 
     return started
 
 
+def test_short_form_fits_two_screens_without_json_and_refuses_an_empty_model(page: Any, stack: Stack) -> None:
+    open_form(page, stack, "adapt")
+    heights = "Math.max(...[...document.querySelectorAll('*')].map(element => element.scrollHeight))"
+    assert page.evaluate(heights) <= 2 * page.viewport_size["height"]
+    assert page.locator(".cm-editor").count() == 0  # how Prefect shows raw JSON
+    assert page.get_by_role("button", name="Add item").count() == 4
+    take_picture(page, "short-form")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("config.model").first.wait_for()
+    take_picture(page, "short-form-refuses-an-empty-model")
+
+
 def test_form_with_edited_values_starts_a_run_that_can_be_watched_and_read(
     page: Any, stack: Stack, runs: dict[str, str]
 ) -> None:
