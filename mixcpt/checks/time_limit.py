@@ -28,6 +28,8 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
             results.append(call())
         except Exception as error:  # noqa: BLE001 - raised again below
             errors.append(error)
+        except SystemExit:  # stopped below
+            return
 
     thread = Thread(target=run, daemon=True)
     thread.start()
