@@ -1,25 +1,23 @@
-"""Shows the progress of a stage: a bar on the terminal, a progress artifact and log lines, with the remaining time."""
+"""Shows the progress of a stage: a line on the terminal, a progress artifact and log lines, with the remaining time."""
 
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from mixcpt.report.words import duration
 from mixcpt.store.spool import Measurement
+from tasks.terminal import Row, Terminal, current_terminal
 
 _ARTIFACT_SECONDS = 10.0
 _LINE_SECONDS = 30.0
-_SHOWN = ("train/loss", "train/tokens_per_second")
+_SHOWN = {"train/loss": "loss", "train/tokens_per_second": "tokens/s"}
+"""Figures on the terminal and in the log, with their names."""
 _WAITING = "waiting-for-gpus"
 """Key of the artifact of a waiting run; equal in all runs, so that Prefect lists all waiting runs on one page."""
 _WINDOW_SECONDS = 300.0
@@ -62,36 +60,38 @@ def remaining_text(seconds_left: float | None, now: float | None = None) -> str:
 class ProgressReport:
     """Shows the progress of one stage after another, and the reason if a stage has to wait before it starts."""
 
-    def __init__(self, bar: Progress) -> None:
-        self.bar = bar
+    def __init__(self, run: str = "", terminal: Terminal | None = None) -> None:
+        """Create a report of a run; by default it writes to the terminal of the command."""
+        self.run = run
+        self.terminal = terminal or current_terminal()
         self.stage = ""
-        self.row: TaskID | None = None
+        self.row: Row | None = None
+        self.last: Measurement | None = None
         self.artifact, self.pace = _ProgressArtifact(""), Pace()
         self.next_artifact = self.next_line = 0.0
 
     def wait(self, reason: str) -> None:
         """Show the reason for waiting; may be called repeatedly while the run waits."""
-        if self.row is None:
-            self.row = self.bar.add_task("", total=None, remaining="")
-            self.artifact = _ProgressArtifact(_WAITING)
         if reason != self.stage:
+            if not self.artifact.key:
+                self.artifact = _ProgressArtifact(_WAITING)
             get_run_logger().info(reason)
-            self.bar.update(self.row, description=reason)
+            self.terminal.line(reason)
             self.artifact.publish(0.0, reason)
         self.stage = reason
 
     def end_wait(self, text: str) -> None:
         """Show the end of the wait; nothing if the run did not wait."""
-        if self.row is not None:
+        if self.stage:
             get_run_logger().info(text)
+            self.terminal.line(text)
             self.artifact.publish(100.0, text)
-            self._remove_row()
         self.stage = ""
 
     def start(self, stage: str) -> None:
         get_run_logger().info("%s started", stage)
-        self.stage = stage
-        self.row = self.bar.add_task(stage, total=None, remaining="")
+        self.stage, self.last = stage, None
+        self.row = self.terminal.open_row(self.run, stage)
         self.artifact, self.pace = _ProgressArtifact(stage.lower()), Pace()
         self.next_artifact, self.next_line = 0.0, time.monotonic() + _LINE_SECONDS
 
@@ -100,9 +100,11 @@ class ProgressReport:
         for measurement in measured:
             self.pace.add(measurement.step, measurement.time_seconds)
         last, now = measured[-1], time.monotonic()
-        remaining = remaining_text(self.pace.seconds_left(last.total_steps))
-        if self.row is not None:
-            self.bar.update(self.row, completed=last.step, total=last.total_steps, remaining=remaining)
+        self.last = last
+        is_last = last.step == last.total_steps
+        remaining = "" if is_last else remaining_text(self.pace.seconds_left(last.total_steps))
+        if self.row:
+            self.row.show(last.step, last.total_steps, "  ".join(filter(None, (_figures(last), remaining))))
         if now >= self.next_line:
             get_run_logger().info("%s: %s", self.stage, _line(last, remaining))
             self.next_line = now + _LINE_SECONDS
@@ -113,14 +115,13 @@ class ProgressReport:
     def finish(self, text: str, *, whole: bool = True) -> None:
         """Show the end of the stage; if it is not `whole`, its progress stays unchanged."""
         get_run_logger().info("%s %s", self.stage, text)
-        self._remove_row()
+        if self.row:
+            steps = f"{self.last.step} steps" if self.last and self.last.total_steps else ""
+            details = filter(None, (text, steps, _figures(self.last) if self.last else ""))
+            self.row.close("  ".join(details), "" if whole else "red")
+        self.row = None
         if self.artifact.id:
             self.artifact.publish(100.0 if whole else self.artifact.percent, f"{self.stage} {text}")
-
-    def _remove_row(self) -> None:
-        if self.row is not None:
-            self.bar.remove_task(self.row)
-        self.row = None
 
 
 class _ProgressArtifact:
@@ -142,21 +143,11 @@ class _ProgressArtifact:
 
 
 def _line(measurement: Measurement, remaining: str) -> str:
-    parts = [f"step {measurement.step} of {measurement.total_steps or '?'}"]
-    shown = [name for name in _SHOWN if name in measurement.metrics]
-    parts += [f"{name.removeprefix('train/')} {measurement.metrics[name]:.4g}" for name in shown]
-    return "  ".join([*parts, remaining] if remaining else parts)
+    parts = (f"step {measurement.step} of {measurement.total_steps or '?'}", _figures(measurement), remaining)
+    return "  ".join(filter(None, parts))
 
 
-@contextmanager
-def progress_report() -> Iterator[ProgressReport]:
-    """Yield a report that draws its bar on standard error if that is a terminal."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[remaining]}", markup=False),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
-        yield ProgressReport(bar)
+def _figures(measurement: Measurement) -> str:
+    """Return the loss and the rate of a training; empty for other stages."""
+    shown = {name: measurement.metrics[name] for name in _SHOWN if name in measurement.metrics}
+    return "  ".join(f"{_SHOWN[name]} {value:,.4g}" for name, value in shown.items())

@@ -24,9 +24,10 @@ from mixcpt.stages.jobs import Batch, Failed, Job
 from mixcpt.stages.launching import worker_process
 from mixcpt.stages.registry import find_stage, split_finished
 from tasks.adaptation import Adaptation
-from tasks.progress import ProgressReport, progress_report
+from tasks.progress import ProgressReport
 from tasks.slots import gpus
 from tasks.stage_runs import close_flow_run
+from tasks.terminal import current_terminal
 from tasks.watching import BatchWatch, Results, record
 
 FLOW = "stage-group"
@@ -64,6 +65,7 @@ def run_stage_group(adaptation: Adaptation, jobs: Sequence[Job], *, distributed:
     results, missing = split_finished(jobs, adaptation.store)
     for job in jobs:
         if job.name in results:
+            current_terminal().open_row(adaptation.config.name, job.name).close("from the store", "dim")
             record(adaptation, job.resolve(results), results[job.name])
     if missing and adaptation.config.runtime.gpu_pool and any(find_stage(job.stage).needs_gpu for job in missing):
         results |= _run_in_pool(adaptation, missing, distributed)
@@ -75,9 +77,9 @@ def run_stage_group(adaptation: Adaptation, jobs: Sequence[Job], *, distributed:
 def _compute(adaptation: Adaptation, jobs: tuple[Job, ...], distributed: bool) -> Results:
     batch, runtime = Batch.in_store(jobs, adaptation.store.root), adaptation.config.runtime
     cancelled = _CancelCheck(adaptation.root_flow_run_id)
+    report = ProgressReport(adaptation.config.name)
     with (
         batch.in_use(),
-        progress_report() as report,
         _claimed(adaptation, jobs, report, cancelled=cancelled, distributed=distributed) as claim,
     ):
         watch = BatchWatch(adaptation, batch, report, devices=claim.devices)

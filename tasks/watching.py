@@ -19,6 +19,7 @@ from mixcpt.store.spool import Measurement, Spool, complete_lines, spool_of
 from tasks.adaptation import Adaptation
 from tasks.progress import ProgressReport
 from tasks.stage_runs import StageRun, begin_stage, close_run, forward, record_stage
+from tasks.terminal import FORWARDED
 
 SAMPLE_SECONDS = 15.0
 FORWARD_SECONDS = 10.0
@@ -30,8 +31,6 @@ _recorder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
 """Thread that records finished stages in order while the next ones are computed; the process waits for it at exit."""
 _recordings: defaultdict[str, list[Future[str | None]]] = defaultdict(list)
 """Recordings by parent run, so that an error concerns only its own trial of a comparison."""
-_FORWARDED = "mixcpt_forwarded"
-"""Attribute of records that are hidden on the terminal, which shows a bar instead."""
 _LINE = re.compile(r"^[\d-]{10} [\d:]{8},\d{3} (?P<name>\S+) (?P<level>[A-Z]+) (?P<message>.*)$")
 _LINES_PER_SECOND = 3.0
 _BURST = 20.0
@@ -234,8 +233,8 @@ def run_log() -> Report:
             if isinstance(handler, PrefectConsoleHandler) and _is_for_terminal not in handler.filters:
                 handler.addFilter(_is_for_terminal)
     logger = get_run_logger()
-    return lambda level, text: logger.log(level, "%s", text, extra={_FORWARDED: True})
+    return lambda level, text: logger.log(level, "%s", text, extra={FORWARDED: True})
 
 
 def _is_for_terminal(record: logging.LogRecord) -> bool:
-    return not hasattr(record, _FORWARDED)
+    return not hasattr(record, FORWARDED)
