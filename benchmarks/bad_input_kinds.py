@@ -20,7 +20,7 @@ from mixcpt.config.writing import to_yaml
 from mixcpt.curation.pipeline import clean
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import open_sources
-from mixcpt.evaluate.asking.items import read_file
+from mixcpt.evaluate.asking.files import read_file
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef, load_model, load_tokenizer, resolve_model
 
 Result = tuple[str, str]

@@ -1,12 +1,42 @@
-"""Check of the files of questions and texts that measure a model."""
+"""Check of the tasks that measure a model: files of questions and texts, benchmarks, and headline tasks."""
 
 from collections.abc import Iterator
 
 from mixcpt.checks.findings import Finding, Subject
-from mixcpt.evaluate import check_tasks
+from mixcpt.config import headline_problems
+from mixcpt.evaluate.asking.tasks import check_task
+from mixcpt.evaluate.guessing import MIN_PASSAGES
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Yield the problems of the tasks."""
-    for problem in check_tasks(subject.config.evaluate):
-        yield Finding(problem=problem)
+    """Yield the problems of the tasks; records that cannot be used and few passages are warnings."""
+    config = subject.config.evaluate
+    for problem in headline_problems(config):
+        yield Finding(problem=f"evaluate.{problem}")
+    if not config.headline_general:
+        problem = "evaluate.headline_general is empty, so forgetting is not measured"
+        yield Finding(
+            problem=problem,
+            remedy="add {kind: bits_per_byte, name: general_text, group: general, path: shipped} to evaluate.tasks and "
+            "set evaluate.headline_general: general_text",
+            is_warning=True,
+        )
+    for index, task in enumerate(config.tasks):
+        checked = check_task(task, f"evaluate.tasks[{index}]")
+        if checked.problem:
+            yield Finding.of(checked.problem)
+            continue
+        if bad := checked.rejected:
+            yield Finding(
+                problem=f"evaluate.tasks[{index}]: {len(bad)} of {len(bad) + checked.num_items} records of {task.name} "
+                f"cannot be used; the first, {bad[0].file}, line {bad[0].line}, field {bad[0].field}: {bad[0].reason}",
+                remedy="repair the records; they are left out and listed in the evaluation's quarantine.parquet",
+                is_warning=True,
+            )
+        if 0 < checked.num_passages < MIN_PASSAGES:
+            yield Finding(
+                problem=f"evaluate.tasks[{index}]: {task.name} is about {checked.num_passages} passages, too few "
+                "for an interval, so its change is shown without one",
+                remedy=f"give items about {MIN_PASSAGES} passages or more; items without a passage count as one each",
+                is_warning=True,
+            )

@@ -73,8 +73,10 @@ class MultipleChoiceTask(Settings):
     choice_fields: tuple[str, ...] = ()
     """Columns with one choice each, in the order of the letters; empty means that the columns are detected."""
     answer_field: str = "answer"
-    """Field with the correct choice: its letter, its index, or its text. Indices count from 1 if the file has an index
-    that is possible only then, otherwise from 0."""
+    """Field with the correct choice: its letter, its index, or its text."""
+    indices_from: Literal["detected", "zero", "one"] = "detected"
+    """Number of the first choice, if `answer_field` has an index. `detected`: from 0 if an index of the file is 0, from
+    1 if one equals the number of choices; a file with neither is refused."""
     num_fewshot: int = Field(0, ge=0)
     """Number of examples with answers before each question, the same for all questions and splits; 0 shows none. The
     examples, and all other questions about their passages, are never asked."""

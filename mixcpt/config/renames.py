@@ -48,7 +48,7 @@ _ADDED_TO_ALIGNMENT: Mapping[str, Any] = {
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "CurationConfig": {"max_lost_fraction": 0.01},
     "DpoConfig": _ADDED_TO_ALIGNMENT,
-    "MultipleChoiceTask": {"choice_fields": []},
+    "MultipleChoiceTask": {"choice_fields": [], "indices_from": "detected"},
     "RuntimeConfig": {"with_traditional": False},
     "SelectionConfig": {"precision": "pretrain"},
     "SftConfig": _ADDED_TO_ALIGNMENT,

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 from mixcpt import closed_world
 from mixcpt.config import (
@@ -23,11 +22,11 @@ from mixcpt.config import (
     is_question,
 )
 from mixcpt.errors import DataError
-from mixcpt.evaluate.asking.items import BadRecord, Item, heldout_texts, is_jsonl, own_id, read_file, task_file
+from mixcpt.evaluate.asking.files import read_file, task_file
+from mixcpt.evaluate.asking.items import Item, heldout_texts, own_id
+from mixcpt.evaluate.asking.records import BadRecord
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
-
-_CHECKED_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -98,17 +97,35 @@ def open_book(tasks: Sequence[TaskItems], corpus: ArtifactRef) -> list[TaskItems
     return open_tasks
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckedTask:
+    """Result of reading the items of a task before any work."""
+
+    problem: DataError | None = None
+    """Reason why the task cannot be asked; starts with the key of the setting."""
+    num_items: int = 0
+    """Number of items; 0 if they need no check or, like held-out documents, exist only after curation."""
+    num_passages: int = 0
+    rejected: tuple[BadRecord, ...] = ()
+
+
+def check_task(task: Task, key: str) -> CheckedTask:
+    """Read the items of a task whose settings have the key path `key`."""
+    if isinstance(task, ClosedWorldTask) or (isinstance(task, BitsPerByteTask) and not task.path):
+        return CheckedTask()
+    try:
+        items, rejected = _own_items(task)
+    except DataError as error:
+        place = "benchmark" if isinstance(task, BenchmarkTask) else "path"
+        return CheckedTask(problem=DataError(f"{key}.{place}: {error.problem}", error.hint))
+    passages = {item.cluster for item in items}
+    return CheckedTask(num_items=len(items), num_passages=len(passages), rejected=tuple(rejected))
+
+
 def check_tasks(config: EvaluateConfig) -> list[str]:
-    """Return the problems of the tasks' files, each with its key path; reads only the first lines."""
-    problems = []
-    for index, task in enumerate(config.tasks):
-        if not isinstance(task, MultipleChoiceTask | BitsPerByteTask) or not task.path:
-            continue
-        try:
-            _check_file(task, task_file(task))
-        except DataError as error:
-            problems.append(f"evaluate.tasks[{index}].path: {error.problem}")
-    return problems
+    """Return the problems of the tasks' files, each with its key path and its remedy."""
+    checked = [check_task(task, f"evaluate.tasks[{index}]") for index, task in enumerate(config.tasks)]
+    return [str(task.problem) for task in checked if task.problem]
 
 
 def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> TaskItems:
@@ -185,12 +202,3 @@ def _draw(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
     ranked = sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item.id}".encode()).digest())
     drawn = {item.id for item in ranked[:limit]}
     return [item for item in items if item.id in drawn]
-
-
-def _check_file(task: MultipleChoiceTask | BitsPerByteTask, path: Path) -> None:
-    is_txt = path.name.removesuffix(".gz").endswith(".txt")
-    if not is_jsonl(path) and not (isinstance(task, BitsPerByteTask) and is_txt):
-        raise DataError(
-            f"{path} is not a file type of this task (.jsonl, for bits_per_byte also .txt; each may end in .gz)"
-        )
-    read_file(task, path, max_lines=_CHECKED_LINES)

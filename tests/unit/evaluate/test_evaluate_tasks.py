@@ -23,9 +23,9 @@ NO_CORPUS = ArtifactRef("corpus", "0" * 64, "0" * 64, "/nowhere")
 def test_choices_answer_given_by_index_letter_or_text_finds_the_same_gold(tmp_path: Path) -> None:
     records = [
         {"question": "q", "choices": ["red", "blue", "green"], "answer": answer}
-        for answer in (1, "B", "blue", " blue ")
+        for answer in (1, "B", "blue", " blue ", 0)
     ]
-    assert [item.gold for item in read(write(tmp_path, records)).items] == ["blue"] * 4
+    assert [item.gold for item in read(write(tmp_path, records)).items] == [*["blue"] * 4, "red"]
 
 
 def test_choices_answer_letter_that_is_itself_a_choice_is_taken_as_text(tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_closed_world_asks_one_item_a_fact_with_a_one_word_answer() -> None:
 def test_check_tasks_names_key_path_file_and_field(tmp_path: Path) -> None:
     good = write(tmp_path, [{"question": "q", "choices": ["a", "b"], "answer": 0}])
     wrong = write(tmp_path, [{"query": "q", "choices": ["a", "b"], "answer": 0}], "wrong.jsonl")
-    (tmp_path / "table.csv").write_text("a,b\n")
-    paths = [good, tmp_path / "absent.jsonl", wrong, tmp_path / "table.csv"]
+    (tmp_path / "book.pdf").write_text("a,b\n")
+    paths = [good, tmp_path / "absent.jsonl", wrong, tmp_path / "book.pdf"]
     tasks = [MultipleChoiceTask(name=f"t{n}", group="domain", path=str(path)) for n, path in enumerate(paths)]
     texts = BitsPerByteTask(name="t4", group="domain", path=str(tmp_path / "absent.txt"))
     problems = check_tasks(config_of(*tasks, texts, ClosedWorldTask(name="t5")))
@@ -178,7 +178,7 @@ def test_check_tasks_names_key_path_file_and_field(tmp_path: Path) -> None:
     assert "absent.jsonl" in problems[0]
     assert "wrong.jsonl" in problems[1]
     assert "field question: is missing" in problems[1]
-    assert "table.csv is not a file type" in problems[2]
+    assert "book.pdf is not a file of records" in problems[2]
 
 
 def test_evaluate_package_imports_without_torch() -> None:
