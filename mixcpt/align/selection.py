@@ -209,7 +209,9 @@ def _score(drawn: Sequence[Candidates], config: SelectionConfig, model: ModelRef
 
     from mixcpt.align.scoring import response_losses
 
-    loaded = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    narrow = config.precision == "bf16" and device == "cuda"
+    loaded = load_model(model, dtype="bfloat16" if narrow else "float32").to(device)  # type: ignore[arg-type]
     report_interval = -(-total // _NUM_PROGRESS_REPORTS)
     done = 0
 

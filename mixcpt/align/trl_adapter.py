@@ -148,7 +148,7 @@ def make_trainer(
 
 
 def _shared_dataset(dataset: datasets.Dataset, folder: Path, *, seed: int) -> datasets.Dataset:
-    """Return the dataset from a file that all processes see, because TRL adds columns in a file next to it."""
+    """Save the dataset for all processes and return it as loaded: TRL adds columns in a file in the same folder."""
     if environment("WORLD_SIZE", 1) == 1:
         return dataset
     path = folder / f"samples-{seed}"

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 
+from mixcpt.config import DpoConfig, SelectionConfig, SftConfig
 from mixcpt.distill.teacher_cache import cache_bytes
-from mixcpt.planning.load import Load
+from mixcpt.planning.load import AlignmentLoad, Load
 from mixcpt.planning.memory import (
     DeviceKind,
     Sharing,
     alignment_memory,
     optimizer_bytes,
     pretraining_memory,
+    selection_memory,
     teacher_runs,
 )
 from mixcpt.records.plan import Device, Disk, Memory, StagePlan
@@ -63,20 +65,34 @@ def estimate_memory(load: Load, device: Device) -> tuple[Memory, ...]:
     )
     if alignment is None:
         return (pretraining,)
+    # without a GPU, selection shares the process of SFT and DPO
+    selection = (_selection_memory(load, alignment),) if device_kind(device) == "cuda" else ()
     stages = (
         alignment_memory(
             stage,
-            load.full_model,
-            load.full_model_activations,
-            config.align.sft if stage == "sft" else config.align.dpo,
+            stage_load.shape,
+            stage_load.activations,
+            stage_load.config,
             longest_tokens=stage_load.longest_tokens,
             row_tokens=config.mixture.row_tokens,
             scored_tokens=alignment.candidate_tokens,
+            num_processes=config.runtime.num_processes,
+            sharing=Sharing.of(config.runtime, DEVICES_PER_HOST),
             device=device_kind(device),
         )
         for stage, stage_load in alignment.stages.items()
     )
-    return (pretraining, *stages)
+    return (pretraining, *selection, *stages)
+
+
+def _selection_memory(load: Load, alignment: AlignmentLoad) -> Memory:
+    return selection_memory(
+        load.full_model,
+        alignment.selection,
+        longest_tokens=alignment.longest_tokens,
+        scored_tokens=alignment.candidate_tokens,
+        device="cuda",
+    )
 
 
 def estimate_disk(load: Load, free_bytes: int) -> Disk:
@@ -85,15 +101,18 @@ def estimate_disk(load: Load, free_bytes: int) -> Disk:
     weights = shape.num_base * 4
     trained_weights = shape.num_trained * 4 if config.pretrain.scope.kind == "lora" else weights
     checkpoint = trained_weights + optimizer_bytes(shape, config.pretrain.optimizer.state)
-    num_alignment_stages = len(load.alignment.stages) if load.alignment else 0
-    alignment_checkpoint = weights + 8 * shape.num_base if num_alignment_stages else 0
+    alignment_stages = load.alignment.stages.values() if load.alignment else ()
+    alignment_checkpoints = [
+        4 * stage.shape.num_trained + optimizer_bytes(stage.shape, stage.config.optimizer.state)
+        for stage in alignment_stages
+    ]
     teacher, teacher_cache = config.pretrain.teacher, 0
     if teacher.kind == "cached" and config.pretrain.uses_cache:
         teacher_cache = cache_bytes(load.workload.cached_tokens, min(teacher.top_k, shape.vocab), shape.vocab)
     return Disk(
         mixture=load.workload.tokens * _MIXTURE_BYTES_PER_TOKEN,
-        checkpoints=_NUM_CHECKPOINTS_AT_ONCE * max(checkpoint, alignment_checkpoint),
-        models=weights * (1 + num_alignment_stages),
+        checkpoints=_NUM_CHECKPOINTS_AT_ONCE * max(checkpoint, *alignment_checkpoints, 0),
+        models=weights * (1 + len(alignment_stages)),
         teacher_cache=teacher_cache,
         free=free_bytes,
     )
@@ -188,16 +207,18 @@ def _alignment(load: Load, device: Device) -> Iterator[StagePlan]:
     alignment = load.alignment
     if alignment is None:
         return
-    forward_flops, speed = 2 * load.full_model.multiplied, _fp32_speed(device)
+    forward_flops = 2 * load.full_model.multiplied
     scoring_flops = forward_flops * alignment.candidate_tokens
+    scoring_seconds = scoring_flops / _alignment_speed(device, alignment.selection)
     rendering_seconds = alignment.num_candidates * _CANDIDATE_SECONDS
-    yield StagePlan(stage="selection", seconds=rendering_seconds + scoring_flops / speed, student_flops=scoring_flops)
+    yield StagePlan(stage="selection", seconds=rendering_seconds + scoring_seconds, student_flops=scoring_flops)
     peaks = {memory.stage: memory.total for memory in estimate_memory(load, device)}
     for stage, stage_load in alignment.stages.items():
-        student_flops = 3 * forward_flops * stage_load.tokens
+        student_flops = stage_load.shape.flops_per_token * stage_load.tokens
         # DPO runs the reference model once per sample, SFT has none
         num_epochs = load.config.align.dpo.epochs
         reference_flops = forward_flops * stage_load.tokens // num_epochs if stage == "dpo" else 0
+        speed = _alignment_speed(device, stage_load.config) * device.count
         yield StagePlan(
             stage=stage,
             seconds=_SET_UP_SECONDS + (student_flops + reference_flops) / speed,
@@ -208,6 +229,10 @@ def _alignment(load: Load, device: Device) -> Iterator[StagePlan]:
             teacher_flops=reference_flops,
             peak_memory_bytes=peaks[stage],
         )
+
+
+def _alignment_speed(device: Device, config: SelectionConfig | SftConfig | DpoConfig) -> float:
+    return _speed(device) if config.precision == "bf16" else _fp32_speed(device)
 
 
 def _evaluations(load: Load, device: Device) -> Iterator[StagePlan]:

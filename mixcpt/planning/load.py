@@ -14,6 +14,7 @@ from mixcpt.config import (
     EvaluateConfig,
     FullScopeConfig,
     PretrainConfig,
+    SelectionConfig,
     SftConfig,
     SplitConfig,
     Task,
@@ -24,7 +25,7 @@ from mixcpt.planning.memory import ActivationBytes, AlignmentStage, ModelShape, 
 from mixcpt.planning.samples import Sample, sample_corpus, sample_sources
 from mixcpt.planning.workload import Workload, workload_of_mixture, workload_of_samples
 from mixcpt.records.run import Adapting
-from mixcpt.stages.chain import curation_job, pretraining_jobs
+from mixcpt.stages.chain import curation_job, pretraining_jobs, with_precision
 from mixcpt.stages.registry import lookup
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_tokenizer
@@ -45,6 +46,12 @@ class StageLoad:
     steps: int
     longest_tokens: int
     """Length of the longest answer of the counted samples in tokens."""
+    config: SftConfig | DpoConfig
+    """Settings of the stage, with the precision of pre-training if they follow it."""
+    shape: ModelShape
+    """Shape of the model in the scope of the stage."""
+    activations: ActivationBytes
+    """Activations of one row as long as the mixture's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,13 @@ class AlignmentLoad:
     """Tokens that the model reads to score them, in all forms that the strategy compares."""
     stages: Mapping[AlignmentStage, StageLoad]
     """Loads of SFT and DPO, without skipped stages."""
+    selection: SelectionConfig
+    """Settings of the selection, with the precision of pre-training if they follow it."""
+
+    @property
+    def longest_tokens(self) -> int:
+        """Length of the longest answer of the counted samples in tokens."""
+        return max((stage.longest_tokens for stage in self.stages.values()), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +119,9 @@ class Load:
     student: ModelShape
     """Shape of the student of pre-training."""
     full_model: ModelShape
-    """Shape of the model if all its parameters are trained, as in alignment."""
+    """Shape of the model if all its parameters are trained."""
     student_activations: ActivationBytes
     """Activations of one row in pre-training."""
-    full_model_activations: ActivationBytes
-    """Activations of one row of the same length in alignment."""
 
 
 def count_load(config: AdaptConfig, base: ModelRef, store: ArtifactStore, *, corpus: ArtifactRef | None = None) -> Load:
@@ -145,7 +157,6 @@ def count_load(config: AdaptConfig, base: ModelRef, store: ArtifactStore, *, cor
         student=model_shape(base, config.pretrain),
         full_model=model_shape(base, full_training),
         student_activations=activation_bytes(base, config.pretrain, row_tokens),
-        full_model_activations=activation_bytes(base, full_training, row_tokens),
     )
 
 
@@ -166,14 +177,32 @@ def _alignment_load(config: AdaptConfig, samples: Sequence[Sample], base: ModelR
         num_candidates += num_drawn
         tokens_per_form += round(num_drawn * usable.first_tokens)
         if num_samples := min(max_samples, num_drawn):
+            training = _like_pretraining(with_precision(stage, config.pretrain))
             stages[name] = StageLoad(
                 num_samples=num_samples,
                 tokens=round(num_samples * usable.all_tokens * stage.epochs),
                 steps=-(-num_samples // stage.batch_size) * stage.epochs,
                 longest_tokens=usable.longest_tokens,
+                config=with_precision(stage, config.pretrain),
+                shape=model_shape(base, training),
+                activations=activation_bytes(base, training, config.mixture.row_tokens),
             )
     candidate_tokens = tokens_per_form * len(FORMS[selection.strategy])
-    return AlignmentLoad(num_candidates=num_candidates, candidate_tokens=candidate_tokens, stages=stages)
+    return AlignmentLoad(
+        num_candidates=num_candidates,
+        candidate_tokens=candidate_tokens,
+        stages=stages,
+        selection=with_precision(selection, config.pretrain),
+    )
+
+
+def _like_pretraining(config: SftConfig | DpoConfig) -> PretrainConfig:
+    """Return the settings of a pre-training with the same scope, precision and recomputation."""
+    return PretrainConfig(
+        scope=config.scope,
+        precision="bf16" if config.precision == "bf16" else "fp32",
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
 
 
 def _usable(config: AdaptConfig, samples: Sequence[Sample], base: ModelRef, pool: Pool) -> _UsableSamples:

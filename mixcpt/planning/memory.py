@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mixcpt.align.scoring import MAX_LOGITS
-from mixcpt.config import DpoConfig, PretrainConfig, RuntimeConfig, SftConfig, StreamConfig
+from mixcpt.config import DpoConfig, PretrainConfig, RuntimeConfig, SelectionConfig, SftConfig, StreamConfig
 from mixcpt.distill.buffers import Needs, buffer_bytes
 from mixcpt.distill.model import CausalModel
 from mixcpt.errors import ModelError
@@ -23,7 +23,9 @@ FP32, BF16 = 4, 2
 _MEANS = {"fp32": 8, "int8": 2}
 """Bytes of AdamW's two means per trained parameter."""
 _NUM_LOGITS = 3
-"""Number of full logit matrices that TRL's losses hold at once: logits, softmax, gradient."""
+"""Number of logit matrices that TRL's losses hold at once for a tile: logits, softmax, gradient."""
+_TILE_TOKENS, _TILE_VOCAB = 4096, 32768
+"""Maximum size of a tile of logits in TRL's losses."""
 _NUM_SCORING_LOGITS = 2
 """Number of logit matrices that selection holds for a batch: logits, log-softmax."""
 PROCESS_BYTES = {"cpu": 600 * 2**20, "cuda": 0}
@@ -175,32 +177,60 @@ def alignment_memory(
     longest_tokens: int,
     row_tokens: int,
     scored_tokens: int = 0,
+    num_processes: int = 1,
+    sharing: Sharing = Sharing(),
     device: DeviceKind = "cpu",
 ) -> Memory:
-    """Return the peak memory of SFT or DPO, which train all parameters in fp32 with full logits on one device.
+    """Return the peak memory of SFT or DPO per device. The loss computes logits in tiles, and DPO has no second model.
 
     Args:
         stage: Name of the stage; DPO reads two answers per sample.
-        shape: Shape of the model with all parameters trained.
-        activations: Activations of a row of `row_tokens` tokens in fp32.
+        shape: Shape of the model in the scope of the stage.
+        activations: Activations of a row of `row_tokens` tokens, in the precision and with the recomputation of the
+            stage.
         longest_tokens: Length to which a batch is padded.
         row_tokens: Length of the rows of `activations`.
         scored_tokens: Tokens of the candidates that selection scores before in the same process.
+        num_processes: Number of processes that share a batch.
     """
-    sequences = config.batch_size * (2 if stage == "dpo" else 1)
+    sequences = -(-config.batch_size * (2 if stage == "dpo" else 1) // num_processes)
     rows = sequences * longest_tokens / row_tokens
-    loss_bytes = _NUM_LOGITS * sequences * longest_tokens * shape.vocab * FP32
-    scoring_bytes = _NUM_SCORING_LOGITS * FP32 * min(scored_tokens * shape.vocab, MAX_LOGITS)
+    tile = min(sequences * longest_tokens, _TILE_TOKENS) * min(shape.vocab, _TILE_VOCAB)
+    head_gradient = shape.vocab * shape.hidden * FP32 if shape.head_is_trained else 0
+    is_narrow = config.precision == "bf16" and config.scope.kind == "lora" and device == "cuda" and sharing.student == 1
+    frozen = (shape.num_parameters - shape.num_trained) * (BF16 if is_narrow else FP32)
     return Memory(
         stage=stage,
-        parameters=shape.num_base * FP32,
-        gradients=shape.num_base * FP32,
-        optimizer=optimizer_bytes(shape, config.optimizer.state),
+        parameters=(frozen + shape.num_trained * FP32) // sharing.student,
+        gradients=shape.num_trained * FP32 // sharing.student,
+        optimizer=optimizer_bytes(shape, config.optimizer.state) // sharing.student,
         teacher=0,
-        activations=round(rows * (activations.saved + activations.largest)),
-        head=max(loss_bytes, scoring_bytes),
+        activations=round(rows * (activations.saved + activations.largest)) + (0 if is_narrow else activations.copies),
+        head=max(_NUM_LOGITS * tile * FP32 + head_gradient, _scoring_bytes(scored_tokens, longest_tokens, shape.vocab)),
         process=ALIGNMENT_PROCESS_BYTES[device],
     )
+
+
+def selection_memory(
+    shape: ModelShape, config: SelectionConfig, *, longest_tokens: int, scored_tokens: int, device: DeviceKind = "cpu"
+) -> Memory:
+    """Return the peak memory of the scoring of candidates: the weights and the logits of one batch."""
+    width = BF16 if config.precision == "bf16" and device == "cuda" else FP32
+    return Memory(
+        stage="selection",
+        parameters=shape.num_base * width,
+        gradients=0,
+        optimizer=0,
+        teacher=0,
+        activations=0,
+        head=_scoring_bytes(scored_tokens, longest_tokens, shape.vocab),
+        process=ALIGNMENT_PROCESS_BYTES[device],
+    )
+
+
+def _scoring_bytes(scored_tokens: int, longest_tokens: int, vocab: int) -> int:
+    """Return the bytes of the logits of one batch of candidates, which has at least one whole sample."""
+    return _NUM_SCORING_LOGITS * FP32 * min(scored_tokens * vocab, max(MAX_LOGITS, longest_tokens * vocab))
 
 
 def optimizer_bytes(shape: ModelShape, state: Literal["fp32", "int8"]) -> int:

@@ -79,7 +79,12 @@ def measured_plan(load: Load, device: Device, *, price_per_hour: float = 0.0, on
     dry_run = run_dry_run(load, on_stage)
     stages = extrapolation.extrapolate(estimate.stages, load, dry_run)
     by_stage = {stage.stage: stage for stage in stages}
-    memory = tuple(extrapolation.measured_memory(parts, by_stage[parts.stage], device) for parts in estimate.memory)
+    memory = tuple(
+        extrapolation.measured_memory(parts, by_stage[parts.stage], device)
+        if by_stage[parts.stage].peak_memory_bytes
+        else parts
+        for parts in estimate.memory
+    )
     plan = replace(
         estimate,
         basis="dry run",
@@ -151,8 +156,7 @@ def _host_warnings(plan: Plan, host_bytes: int) -> Iterator[str]:
 def _remedies(load: Load, device: Device, memory: Memory, usable: int) -> str:
     """Return the settings that reduce the memory of a stage, with their estimates; sufficient ones if there are any."""
     if memory.stage != "pretrained":
-        keys = f"align.{memory.stage}.batch_size or align.{memory.stage}.max_tokens"
-        return f"Lower {keys}: alignment trains all parameters on one device"
+        return _alignment_remedy(load, memory.stage)
     # a dry run may have measured more than the estimate
     unexplained = memory.total - estimates.estimate_memory(load, device)[0].total
     estimated = {name: estimates.estimate_memory(other, device)[0].total for name, other in _alternatives(load)}
@@ -165,6 +169,19 @@ def _remedies(load: Load, device: Device, memory: Memory, usable: int) -> str:
     return (
         f"Enough by itself: {listed}" if sufficient else f"No single setting is enough; each of these helps: {listed}"
     )
+
+
+def _alignment_remedy(load: Load, stage: str) -> str:
+    """Return the settings that reduce the memory of a stage of alignment."""
+    if stage == "selection":
+        return "Set align.selection.precision to bf16, or align.selection.strategy to random, which scores nothing"
+    config = load.config.align.sft if stage == "sft" else load.config.align.dpo
+    remedies = [f"lower align.{stage}.batch_size or align.{stage}.max_tokens"]
+    if config.scope.kind == "full":
+        remedies.insert(0, f"set align.{stage}.scope to lora and align.{stage}.precision to bf16")
+    if not config.gradient_checkpointing:
+        remedies.append(f"set align.{stage}.gradient_checkpointing to true")
+    return f"Remedies: {'; '.join(remedies)}"
 
 
 def _alternatives(load: Load) -> Iterator[tuple[str, Load]]:

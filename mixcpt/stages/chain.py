@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
-from mixcpt.config import AdaptConfig, DpoConfig, SelectionConfig, SftConfig, Split
+from mixcpt.config import AdaptConfig, DpoConfig, PretrainConfig, SelectionConfig, SftConfig, Split
 from mixcpt.stages.jobs import Input, Job, JobOptions, Output
 from mixcpt.stages.registry import find_stage, trained_roles
 from mixcpt.store.artifacts import ArtifactRef
@@ -14,6 +14,7 @@ EVALUATE = "evaluate-"
 """Prefix of the names of evaluation jobs; the role of the evaluated model follows."""
 OPEN_BOOK = "open-book"
 """Role of the base model if its prompts contain the documents of the questions."""
+Aligning = TypeVar("Aligning", SelectionConfig, SftConfig, DpoConfig)
 RunJobs = Callable[[Sequence[Job]], dict[str, ArtifactRef]]
 """Runs jobs in order and returns their artifacts by job name."""
 
@@ -115,13 +116,13 @@ def alignment_jobs(adaptation: Adapting, corpus: Input, model: Input) -> list[Jo
     if not (align.selection.num_instructions or align.selection.num_preferences):
         return []
     selection: dict[str, Input] = {"corpus": corpus, "model": model}
-    settings = _alignment_settings(adaptation.config, align.selection)
+    settings = with_precision(align.selection, adaptation.config.pretrain).model_dump(mode="json")
     jobs = [Job(name="select", stage="select", config=settings, seed=seed, inputs=selection, options=options)]
     training_options = replace(options, sharding=adaptation.config.runtime.sharding)
 
     def add(name: str, config: SftConfig | DpoConfig, model: Input) -> None:
         inputs: dict[str, Input] = {"selection": Output("select"), "model": model}
-        settings = _alignment_settings(adaptation.config, config)
+        settings = with_precision(config, adaptation.config.pretrain).model_dump(mode="json")
         jobs.append(Job(name=name, stage=name, config=settings, seed=seed, inputs=inputs, options=training_options))
 
     if align.selection.num_instructions:
@@ -132,11 +133,13 @@ def alignment_jobs(adaptation: Adapting, corpus: Input, model: Input) -> list[Jo
     return jobs
 
 
-def _alignment_settings(config: AdaptConfig, stage: SelectionConfig | SftConfig | DpoConfig) -> dict[str, object]:
-    """Return the settings of a stage of alignment; fp32 keeps the name `pretrain`, as the keys of old results have it."""
-    settings = stage.model_dump(mode="json")
-    precision = config.pretrain.precision if stage.precision == "pretrain" else stage.precision
-    return settings | {"precision": "bf16" if precision == "bf16" else "pretrain"}
+def with_precision(stage: Aligning, pretrain: PretrainConfig) -> Aligning:
+    """Return the settings of a stage of alignment with bf16 if it computes in bf16, else `pretrain`.
+
+    In a job, `pretrain` stands for fp32, so that the keys of results from before this setting stay equal.
+    """
+    precision = pretrain.precision if stage.precision == "pretrain" else stage.precision
+    return stage.model_copy(update={"precision": "bf16" if precision == "bf16" else "pretrain"})
 
 
 def preview_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -9,13 +10,16 @@ from mixcpt.config import (
     AdapterOffTeacherConfig,
     CachedTeacherConfig,
     CptMethod,
+    DpoConfig,
     LoraScopeConfig,
     PretrainConfig,
     RuntimeConfig,
+    SelectionConfig,
     SftConfig,
 )
 from mixcpt.planning.memory import (
     ActivationBytes,
+    DeviceKind,
     ModelShape,
     Sharing,
     activation_bytes,
@@ -23,6 +27,7 @@ from mixcpt.planning.memory import (
     model_shape,
     optimizer_bytes,
     pretraining_memory,
+    selection_memory,
 )
 from mixcpt.store.models import CLOSED_WORLD_PATH, ModelRef
 
@@ -123,13 +128,16 @@ def test_memory_of_hybrid_sharding_spreads_the_student_over_a_host_and_the_teach
     assert Sharing.of(RuntimeConfig(num_processes=16), 8) == Sharing(1, 1)
 
 
-def test_memory_of_sft_is_sixteen_bytes_a_parameter_and_three_times_full_logits() -> None:
+def test_memory_of_sft_is_sixteen_bytes_a_parameter_and_three_times_the_logits_of_a_tile() -> None:
     config = SftConfig(batch_size=4)
-    memory = alignment_memory("sft", shape(), NO_ACTIVATIONS, config, longest_tokens=50, row_tokens=256)
+    of = shape(head_is_trained=False)
+    memory = alignment_memory("sft", of, NO_ACTIVATIONS, config, longest_tokens=50, row_tokens=256)
     assert memory.parameters + memory.gradients + memory.optimizer == 16 * 1_000_000
     assert memory.head == 3 * 4 * 50 * 1000 * 4
-    pairs = alignment_memory("dpo", shape(), NO_ACTIVATIONS, config, longest_tokens=50, row_tokens=256)
+    pairs = alignment_memory("dpo", of, NO_ACTIVATIONS, config, longest_tokens=50, row_tokens=256)
     assert pairs.head == 2 * memory.head
+    large = alignment_memory("sft", shape(vocab=10**6), NO_ACTIVATIONS, config, longest_tokens=10**5, row_tokens=256)
+    assert large.head == 3 * 4096 * 32768 * 4 + 10**6 * 100 * 4  # one tile, and the gradient of the head
 
 
 def test_memory_of_sft_is_at_least_that_of_the_scoring_before_it() -> None:
@@ -139,6 +147,37 @@ def test_memory_of_sft_is_at_least_that_of_the_scoring_before_it() -> None:
     assert after.head == 2 * 10_000 * 1000 * 4
     most = alignment_memory("sft", shape(), NO_ACTIVATIONS, config, scored_tokens=10**6, **few)
     assert most.head == 2 * 4 * 2**25  # no batch has more logits
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "width"), [("bf16", "cuda", 2), ("bf16", "cpu", 4), ("fp32", "cuda", 4)]
+)
+def test_memory_of_alignment_with_adapters_holds_the_frozen_weights_once_in_the_precision_of_the_device(
+    precision: Literal["bf16", "fp32"], device: DeviceKind, width: int
+) -> None:
+    config = DpoConfig(scope=LoraScopeConfig(), precision=precision)
+    of = shape(num_parameters=1_010_000, num_trained=10_000, head_is_trained=False)
+    memory = alignment_memory("dpo", of, NO_ACTIVATIONS, config, longest_tokens=50, row_tokens=256, device=device)
+    assert memory.parameters == width * 1_000_000 + 4 * 10_000
+    assert (memory.gradients, memory.optimizer, memory.teacher) == (40_000, 80_000, 0)
+
+
+def test_memory_of_sharded_alignment_holds_a_share_of_the_model_and_of_the_batch() -> None:
+    rows = ActivationBytes(saved=1000, largest=24)
+    config = SftConfig(batch_size=16)
+    lengths = {"longest_tokens": 256, "row_tokens": 256}
+    one = alignment_memory("sft", shape(), rows, config, **lengths)
+    shared = alignment_memory("sft", shape(), rows, config, num_processes=8, sharing=Sharing(student=8), **lengths)
+    for part in ("parameters", "gradients", "optimizer", "activations"):
+        assert shared.parts[part] * 8 == one.parts[part]
+
+
+def test_memory_of_selection_is_the_weights_and_the_logits_of_a_batch() -> None:
+    fp32 = selection_memory(shape(), SelectionConfig(), longest_tokens=50, scored_tokens=10**6, device="cuda")
+    assert (fp32.parameters, fp32.head) == (4_000_000, 2 * 4 * 2**25)
+    config = SelectionConfig(precision="bf16")
+    bf16 = selection_memory(shape(vocab=10**6), config, longest_tokens=50, scored_tokens=10**6, device="cuda")
+    assert (bf16.parameters, bf16.head) == (2_000_000, 2 * 4 * 50 * 10**6)  # a whole sample at least
 
 
 def test_activations_are_what_a_real_forward_keeps() -> None:
