@@ -15,6 +15,7 @@ from mixcpt.cli.launch import advise, compare, demo, deploy, reconcile, run, up
 from mixcpt.cli.merge import merge
 from mixcpt.cli.plan import plan
 from mixcpt.cli.rounds import corpus, promote, readapt, rollback
+from mixcpt.cli.runs import runs
 
 app = typer.Typer(
     name="mixcpt",
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Adapt a model": (demo, init, validate, plan, run),
-    "Use the result": (report, ledger, lineage, chat, export),
+    "Use the result": (runs, report, ledger, lineage, chat, export),
     "Compare methods and search settings": (compare, advise),
     "Re-adapt in rounds": (corpus, readapt, promote, rollback),
     "Run servers": (up, deploy, reconcile),
