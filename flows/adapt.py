@@ -15,7 +15,7 @@ from tasks.adaptation import Adaptation, assemble, open_adaptation, track
 from tasks.checking import check, count_as_checked
 from tasks.hooks import HOOKS
 from tasks.registry import register
-from tasks.reporting import prepare_report, publish, publish_runs_table
+from tasks.reporting import prepare_report, publish, publish_page, publish_runs_table
 from tasks.stages import align, curate, evaluate, pretrain, preview
 
 
@@ -28,9 +28,7 @@ def adapt(config: AdaptConfig = AdaptConfig()) -> RunResult:  # noqa: B008 the f
     form. The result is evaluated on the same questions and registered in MLflow as challenger. Stages that are
     already in the artifact store are not computed again.
     """
-    if config.runtime.with_traditional:
-        return with_traditional(config)[-1]
-    return run_adaptation(config)
+    return run_either(config)
 
 
 @flow(name="with-traditional", flow_run_name="{config.name} and the traditional chain", **HOOKS)
@@ -44,6 +42,15 @@ def with_traditional(config: AdaptConfig) -> list[RunResult]:
     results = [adapt(traditional), adapt(itself)]
     publish_runs_table(results)
     return results
+
+
+def run_either(config: AdaptConfig) -> RunResult:
+    """Run an adaptation, with the traditional chain and a page of both if the settings say so; return its result."""
+    if not config.runtime.with_traditional:
+        return run_adaptation(config)
+    results = with_traditional(config)
+    publish_page(results)
+    return results[-1]
 
 
 def run_adaptation(config: AdaptConfig) -> RunResult:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.adapt import run_adaptation, with_traditional
+from flows.adapt import run_either
 from mixcpt.config import QuickRun
 from mixcpt.records.run import RunResult
 from tasks.hooks import HOOKS
@@ -16,7 +16,4 @@ def quick(config: QuickRun) -> RunResult:
     The settings follow from the form and its preset; they are an artifact of the run, as a file for `mixcpt run`. They
     are checked before any work starts.
     """
-    settings = settings_of(config)
-    if settings.runtime.with_traditional:
-        return with_traditional(settings)[-1]
-    return run_adaptation(settings)
+    return run_either(settings_of(config))

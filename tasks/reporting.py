@@ -50,6 +50,17 @@ def publish_runs_table(results: Sequence[RunResult]) -> Summary:
     return summary
 
 
+@task(name="page")
+def publish_page(results: Sequence[RunResult]) -> Path:
+    """Write one page about several runs into their store, publish its path in Prefect, and return it."""
+    from mixcpt.report.page import write_report
+
+    store = ArtifactStore(results[0].config.runtime.store)
+    page = write_report(results, store, store.root / f"{results[-1].name}.html")
+    create_markdown_artifact(f"Page of all runs:\n\n    {page}", key="page", description=results[-1].name)
+    return page
+
+
 def result_rows(summary: Summary) -> list[dict[str, Any]]:
     """Return one row per task: base, pre-trained and final model of a run, and the final change with its interval."""
     (run,) = summary.runs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from benchmarks.flow_runs import start, wait
 from mixcpt.config import AdaptConfig, BaseModelConfig
+from mixcpt.store.fingerprint import fingerprint
+from tasks.checking import CHECKED
 
 pytestmark = pytest.mark.e2e
 
@@ -118,6 +121,25 @@ def test_finished_run_is_neither_checked_nor_imports_torch(site: Any, adapted: A
     environment = {**os.environ, "PREFECT_API_URL": site.stack.api}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.splitlines()[-1:] == [f"{adapted.name} []"], done.stderr
+
+
+def test_traditional_chain_runs_on_the_corpus_of_the_run_and_shares_its_page(
+    site: Any, adapted: AdaptConfig, tmp_path: Path
+) -> None:
+    config: AdaptConfig = site.config_at(tmp_path / "both")
+    store = Path(config.runtime.store)
+    shutil.copytree(adapted.runtime.store, store, dirs_exist_ok=True)
+    config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"with_traditional": True})})
+    (tmp_path / "request.json").write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "flows", "adapt", str(tmp_path / "request.json")]
+    environment = {**os.environ, "PREFECT_API_URL": site.stack.api, CHECKED: fingerprint(config)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("RESULT {")
+    page = (store / "report.html").read_text()
+    assert "tiny-traditional" in page
+    assert len([*store.glob("corpus/*/COMPLETE")]) == 1
+    assert len([*store.glob("run/*/COMPLETE")]) == 2
 
 
 def test_refused_run_in_the_terminal_has_exit_code_2_and_no_traceback(site: Any, tmp_path: Path) -> None:
