@@ -113,7 +113,11 @@ def _key(
         "form": form,
         "split": config.split,
         "tasks": [
-            {"group": task.config.group, "form": prompt_form(task.config, form), "definition": define(task.config)}
+            {
+                "group": task.config.group,
+                "form": prompt_form(task.config, form),
+                "definition": define(task.config, has_choices=task.has_choices),
+            }
             for task in tasks
         ],
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -145,7 +149,7 @@ def _item_row(task: TaskItems, item: Item, answer: "Answer") -> dict[str, Any]:
         "weight": float(answer.weight),
         "prompt": answer.prompt,
         "answer": answer.answer,
-        "gold": item.gold,
+        "gold": item.gold.strip(),
         "chance": item.chance,
         "gold_log_prob": answer.gold.log_prob if answer.gold else None,
         "gold_bytes": answer.gold.num_bytes if answer.gold else None,

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import yaml
 
-from mixcpt.config import ClosedWorldTask, MultipleChoiceTask, Task, is_question
+from mixcpt.config import BenchmarkTask, ClosedWorldTask, MultipleChoiceTask, Task, is_question
 from mixcpt.evaluate.asking import marking
 from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.tasks import TaskItems
@@ -43,13 +43,20 @@ def gold_delimiter(task: Task, form: Form, chat_delimiter: str) -> str:
     """Return the white space between prompt and correct answer; the chat template inserts `chat_delimiter`."""
     if form == "chat":
         return chat_delimiter
+    if isinstance(task, BenchmarkTask):
+        return ""  # its answers contain it
     return "" if _ends_in_line_break(task) else " "
 
 
-def define(task: Task) -> Definition:
-    """Return the lm-eval definition of a task, with the path of its data relative to the artifact's folder."""
+def define(task: Task, *, has_choices: bool = True) -> Definition:
+    """Return the lm-eval definition of a task, with the path of its data relative to the artifact's folder.
+
+    `has_choices` is whether the items of a benchmark have choices.
+    """
     if isinstance(task, ClosedWorldTask):
         scoring = _free_answer(task)
+    elif isinstance(task, BenchmarkTask):
+        scoring = _benchmark(has_choices)
     else:
         scoring = _multiple_choice() if isinstance(task, MultipleChoiceTask) else _whole_text()
     return {
@@ -57,7 +64,7 @@ def define(task: Task) -> Definition:
         "dataset_path": "parquet",  # parquet has types: the json reader parses answers such as 2009-01-01 as dates
         "dataset_kwargs": {"data_files": {"test": f"{FOLDER}/{task.name}.parquet"}},
         "test_split": "test",
-        "num_fewshot": task.num_fewshot if isinstance(task, MultipleChoiceTask) else 0,
+        "num_fewshot": task.num_fewshot if isinstance(task, MultipleChoiceTask | BenchmarkTask) else 0,
         **scoring,
     }
 
@@ -71,7 +78,7 @@ def write_definition(task: TaskItems, form: Form, answer_delimiter: str, folder:
 
     directory = folder / FOLDER
     directory.mkdir(exist_ok=True)
-    definition = define(task.config)
+    definition = define(task.config, has_choices=task.has_choices)
     task_form = prompt_form(task.config, form)
     rows = [_row(task.config, item, task_form, answer_delimiter) for item in task.items]
     # no delimiter in examples: the template adds the white space of a complete turn
@@ -132,6 +139,16 @@ def _multiple_choice() -> Definition:
     }
 
 
+def _benchmark(has_choices: bool) -> Definition:
+    """Return the scoring of a benchmark: the likeliest choice, or the answer as the likeliest continuation."""
+    scoring: Definition = {"doc_to_text": "prompt", "doc_to_target": "gold", "target_delimiter": ""}
+    if has_choices:
+        scoring = {"output_type": "multiple_choice", "doc_to_choice": "choices", **scoring}
+    else:
+        scoring = {"output_type": "loglikelihood", **scoring}
+    return {**scoring, "metric_list": [_metric("acc")]}
+
+
 def _whole_text() -> Definition:
     return {
         "output_type": "loglikelihood_rolling",
@@ -149,6 +166,9 @@ def _row(task: Task, item: Item, form: Form, answer_delimiter: str) -> dict[str,
     if isinstance(task, ClosedWorldTask):
         separator = QUESTION_SEPARATOR if _ends_in_line_break(task) and form == "plain" else ""
         return {"prompt": item.prompt + separator, "gold": item.gold, "relation": item.fact.rpartition("/")[2]}
+    if isinstance(task, BenchmarkTask):
+        gold = {"choices": list(item.choices), "gold": item.choices.index(item.gold)} if item.choices else {}
+        return {"prompt": item.prompt, "gold": item.gold} | gold
     if isinstance(task, MultipleChoiceTask):
         delimiter = answer_delimiter if form == "chat" else ""  # lm-eval adds the space of the plain form
         choices = [delimiter + choice for choice in item.choices]

@@ -31,7 +31,7 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixcpt.config import BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task, has_one_answer
+from mixcpt.config import BenchmarkTask, BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task, has_one_answer
 from mixcpt.errors import ModelError
 from mixcpt.evaluate.asking.definitions import Definition, Form, define, gold_delimiter, prompt_form, write_definition
 from mixcpt.evaluate.asking.gold import GoldScore, score_gold, text_divergences
@@ -144,7 +144,7 @@ def manifest(model: ModelRef, tasks: Sequence[TaskItems], *, form: Form, split: 
     for task in tasks:
         task_form = prompt_form(task.config, form)
         task_manifests[task.name] = TaskManifest(
-            definition=define(task.config),
+            definition=define(task.config, has_choices=task.has_choices),
             items=task.digest,
             num_items=len(task.items),
             form=task_form,
@@ -302,17 +302,28 @@ def _answer(task: Task, sample: _Sample, model: _LanguageModel) -> Answer:
         value, answer = float(sample["exact_match"]), sample["filtered_resps"][0]
         return Answer(value=value, weight=1.0, prompt=prompt, answer=answer, truncated=truncated)
     if isinstance(task, MultipleChoiceTask):
-        likeliest = int(np.argmax([log_likelihood for log_likelihood, _ in sample["filtered_resps"]]))
         return Answer(
             value=sample["acc"],
             weight=1.0,
             prompt=prompt,
-            answer=sample["doc"]["choices"][likeliest].strip(),
+            answer=sample["doc"]["choices"][_likeliest(sample)].strip(),
             value_normalised=sample["acc_norm"],
             truncated=truncated,
         )
+    if isinstance(task, BenchmarkTask):
+        doc, answer = sample["doc"], ""
+        if "choices" in doc:
+            answer = doc["choices"][_likeliest(sample)].strip()
+        elif sample["acc"]:
+            answer = doc["gold"].strip()
+        return Answer(value=float(sample["acc"]), weight=1.0, prompt=prompt, answer=answer, truncated=truncated)
     log_likelihood, num_bytes = sample["bits_per_byte"]
     return Answer(value=-log_likelihood / math.log(2), weight=float(num_bytes), prompt=prompt, answer="")
+
+
+def _likeliest(sample: _Sample) -> int:
+    """Return the place of the most likely choice."""
+    return int(np.argmax([log_likelihood for log_likelihood, _ in sample["filtered_resps"]]))
 
 
 def _with_gold(

@@ -22,6 +22,7 @@ from mixcpt.config import (
     is_question,
 )
 from mixcpt.errors import DataError
+from mixcpt.evaluate.asking.benchmarks import read_benchmark, with_description
 from mixcpt.evaluate.asking.files import read_file, task_file
 from mixcpt.evaluate.asking.items import Item, heldout_texts, own_id
 from mixcpt.evaluate.asking.records import BadRecord
@@ -46,6 +47,11 @@ class TaskItems:
     @property
     def metric(self) -> str:
         return "bits_per_byte" if isinstance(self.config, BitsPerByteTask) else "accuracy"
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether the model chooses among given answers."""
+        return bool(self.items and self.items[0].choices)
 
     @property
     def digest(self) -> str:
@@ -134,7 +140,7 @@ def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int)
         items = heldout_texts(task, corpus)
     else:
         items, rejected = _own_items(task)
-    examples = _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
+    examples = _task_examples(task, items)
     # an item about the passage of an example would be answered in its own prompt
     example_passages = {example.cluster for example in examples}
     items = [item for item in items if item.cluster not in example_passages]
@@ -148,12 +154,23 @@ def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int)
     return TaskItems(task, tuple(drawn), quarantined=tuple(rejected), examples=tuple(examples))
 
 
+def _task_examples(task: Task, items: Sequence[Item]) -> list[Item]:
+    """Return the few-shot examples of a task; a benchmark's description stands before the first one."""
+    if isinstance(task, BenchmarkTask):
+        benchmark = read_benchmark(task)
+        examples = _examples(benchmark.examples or items, task.num_fewshot)
+        return [*with_description(benchmark, tuple(examples[:1])), *examples[1:]]
+    return _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
+
+
 def _own_items(task: Task) -> tuple[list[Item], list[BadRecord]]:
     """Return the items of a closed-world task or of a task with a file, and the rejected records."""
     if isinstance(task, ClosedWorldTask):
         return _world_items(task), []
     if isinstance(task, BenchmarkTask):
-        raise DataError(f"evaluation task {task.name}: benchmarks cannot be read yet", "remove the task")
+        benchmark = read_benchmark(task)
+        items = benchmark.items if task.num_fewshot else with_description(benchmark, benchmark.items)
+        return list(items), list(benchmark.rejected)
     return read_file(task, task_file(task))
 
 
