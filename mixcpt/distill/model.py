@@ -1,30 +1,44 @@
 """Body and head of a language model: hidden states of packed rows, and the head apart, so that full logits are never
 computed."""
 
+import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
+from mixcpt.distill.balance import balance_of
+from mixcpt.distill.reading import decode, read_one_document, reads_one_document
 from mixcpt.errors import ModelError
 
+_log = logging.getLogger("mixcpt.distill")
 _SEGMENTS = (6, 4)
 """Tokens of the two documents in the check's packed row."""
 _TOLERANCE = 1e-3
 """Maximum difference of logits. A leak between packed documents changes them by 0.1 to 1, fp32 rounding by 1e-6."""
+_FACTORS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+_SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Settings of the factors and bounds of logits, by the names that architectures give them."""
+_BIAS_COLUMNS = 8
+"""Columns that a bias adds: it and zeros, because products in bf16 need multiples of 8."""
 CausalModel: TypeAlias = PreTrainedModel | PeftModel
 """A causal language model, or one with adapters around it."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """logits = soft_cap * tanh(logit_scale * hidden @ weight.T / soft_cap); without a soft cap, the scaled product."""
+    """logits = soft_cap * tanh(logit_scale * hidden @ weight.T / soft_cap); without a soft cap, the scaled product.
+
+    The bias of a head is one more column of `weight`, and `hidden_states` then appends a one to every state.
+    """
 
     weight: Float[Tensor, "vocab hidden"]
     logit_scale: float = 1.0
@@ -53,69 +67,134 @@ class Head:
 
 
 def head_of(model: CausalModel) -> Head:
-    """Return the head of a causal language model; raise `ModelError` if it has none, or one with a bias."""
+    """Return the head of a causal language model; raise `ModelError` if it has none, or one without a weight."""
     layer = model.get_output_embeddings()
-    if layer is None:
+    if layer is None or not isinstance(getattr(layer, "weight", None), Tensor):
         raise ModelError(f"{type(model).__name__} has no output layer", "only causal language models can be trained")
-    if getattr(layer, "bias", None) is not None:
-        raise ModelError(
-            f"the output layer of {type(model).__name__} has a bias, which the fused loss does not support",
-            "choose a model whose lm_head has no bias",
-        )
     config = model.config.get_text_config()
-    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-    return Head(layer.weight, float(scale), float(getattr(config, "final_logit_softcapping", None) or 0.0))
+    weight, bias = layer.weight, getattr(layer, "bias", None)
+    if bias is not None:
+        weight = torch.cat([weight, functional.pad(bias.unsqueeze(1), (0, _BIAS_COLUMNS - 1))], dim=1)
+    return Head(weight, _logit_scale(config), _soft_cap(config))
+
+
+def _logit_scale(config: Any) -> float:
+    scale = math.prod(float(getattr(config, name, None) or 1.0) for name in _FACTORS)
+    divisor = float(getattr(config, "logits_scaling", None) or 1.0)
+    return scale * divisor if str(config.model_type).startswith("hyperclovax") else scale / divisor
+
+
+def _soft_cap(config: Any) -> float:
+    return next((float(cap) for name in _SOFT_CAPS if (cap := getattr(config, name, None))), 0.0)
+
+
+def decoder_of(model: CausalModel) -> nn.Module:
+    """Return the part of a model that computes the last hidden states of text."""
+    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    decoder = own.get_decoder()
+    if decoder is own or decoder.get_output_embeddings() is not None:  # Llama 4 returns the whole model
+        inner = (getattr(decoder, name, None) for name in (decoder.base_model_prefix, "model"))
+        return next((part for part in inner if isinstance(part, nn.Module)), decoder)
+    return decoder  # type: ignore[no-any-return]
 
 
 def hidden_states(
     model: CausalModel, input_ids: Int[Tensor, "batch seq"], position_ids: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq hidden"]:
-    """Return the last hidden states of packed rows; a document's tokens do not attend to other documents.
+    """Return the last hidden states of packed rows; a document's tokens do not attend to other documents."""
+    return _for_head(model, decode(decoder_of(model), input_ids, position_ids).hidden)
 
-    transformers derives the borders of the documents from restarting `position_ids`, but only without an attention mask
-    and without a key-value cache.
+
+def states_and_balance(
+    model: CausalModel,
+    input_ids: Int[Tensor, "batch seq"],
+    position_ids: Int[Tensor, "batch seq"],
+    is_text: Bool[Tensor, "batch seq"],
+) -> tuple[Float[Tensor, "batch seq hidden"], Float[Tensor, ""] | None]:
+    """Return the hidden states, and the routers' balancing loss over the tokens of `is_text`, with its coefficient.
+
+    The loss is None if the configuration of the model does not turn it on (`output_router_logits`).
     """
-    output = model.get_decoder()(input_ids=input_ids, position_ids=position_ids, use_cache=False)
-    states: Tensor = output.last_hidden_state
-    return states
+    if (balance := balance_of(model)) is None:
+        return hidden_states(model, input_ids, position_ids), None
+    decoded = decode(decoder_of(model), input_ids, position_ids, with_routers=True)
+    mask = is_text.long()
+    if decoded.is_token is not None:
+        mask = torch.zeros_like(decoded.is_token).masked_scatter(decoded.is_token.bool(), mask.flatten())
+    return _for_head(model, decoded.hidden), balance(decoded.router_logits, mask)
+
+
+def _for_head(model: CausalModel, hidden: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq width"]:
+    """Append the ones that a bias of the head needs."""
+    if getattr(model.get_output_embeddings(), "bias", None) is None:
+        return hidden
+    columns = hidden.new_zeros(*hidden.shape[:-1], _BIAS_COLUMNS)
+    columns[..., 0] = 1
+    return torch.cat([hidden, columns], dim=-1)
+
+
+def packing_leaks(model: PreTrainedModel) -> bool:
+    """Return whether the documents of a packed row see each other, or the decoder does not take `position_ids`."""
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None):
+        return True  # chunks begin at the start of the row, not of the document
+    try:
+        with torch.no_grad(), _evaluating(model):
+            ids, positions = _probe_row(model)
+            decoder = decoder_of(model)
+            packed = decoder(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+            parts = zip(ids.split(_SEGMENTS, dim=1), positions.split(_SEGMENTS, dim=1), strict=True)
+            apart = [
+                decoder(input_ids=part, position_ids=position, use_cache=False).last_hidden_state
+                for part, position in parts
+            ]
+            separate = torch.cat(apart, dim=1)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return True
+    return not bool((packed - separate).abs().max() <= _TOLERANCE * max(1.0, packed.abs().max().item()))
 
 
 def check_model(model: PreTrainedModel) -> None:
-    """Raise `ModelError` if the model mixes packed documents, or our head computes other logits than the model.
+    """Raise `ModelError` if our head computes other logits than the model; it would not minimise the intended loss.
 
-    A small packed row shows both. Training such a model would not minimise the intended loss.
+    If the model mixes packed documents, it reads one document per row from now on.
     """
     name = type(model).__name__
+    head_of(model)  # raises if there is none
+    if not reads_one_document(decoder_of(model)) and packing_leaks(model):
+        read_one_document(decoder_of(model))
+        _log.info("%s mixes the documents of a packed row: it reads one document per row, with padding", name)
     try:
         with torch.no_grad(), _evaluating(model):
-            packed, separate, fused, own = _probe(model)
-    except TypeError as error:
-        raise ModelError(f"{name} does not take position_ids, which packed rows need: {error}") from error
-    bound = _TOLERANCE * max(1.0, own.abs().max().item())
-    if (packed - separate).abs().max() > bound:
-        raise ModelError(
-            f"{name} lets the documents of a packed row see each other",
-            "choose an architecture whose attention transformers masks from position_ids, such as Llama or Qwen",
-        )
-    if (fused - own).abs().max() > bound:
+            fused, own = _both_logits(model)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ModelError(f"{name} does not read rows of text alone: {error}", "choose another model") from error
+    if not bool((fused - own).abs().max() <= _TOLERANCE * max(1.0, own.abs().max().item())):
         raise ModelError(
             f"{name} computes its logits in an unsupported way: not a product, scaled or soft-capped",
             "choose another model",
         )
 
 
-def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the hidden states, packed and separate, and the logits by our head and by the model's own head."""
+def read_alike(model: CausalModel, other: CausalModel) -> None:
+    """Make `other` read packed rows as `model` does; both have the same architecture."""
+    if reads_one_document(decoder_of(model)):
+        read_one_document(decoder_of(other))
+
+
+def _probe_row(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Return tokens and positions of a row with two documents."""
     positions = torch.cat([torch.arange(length) for length in _SEGMENTS]).unsqueeze(0).to(model.device)
-    head = head_of(model)
-    vocab = head.weight.shape[0]
+    vocab = model.get_output_embeddings().weight.shape[0]
     ids = (7 * torch.arange(sum(_SEGMENTS), device=model.device).unsqueeze(0) + 5) % vocab
-    packed = hidden_states(model, ids, positions)
-    parts = zip(ids.split(_SEGMENTS, dim=1), positions.split(_SEGMENTS, dim=1), strict=True)
-    separate = torch.cat([hidden_states(model, part, position) for part, position in parts], dim=1)
-    fused = head.logits(packed[0].float(), out=packed.new_empty(sum(_SEGMENTS), vocab, dtype=torch.float32))
-    own = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
-    return packed, separate, fused, own
+    return ids, positions
+
+
+def _both_logits(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Return the logits of one document by our head and by the model's own head."""
+    head, (ids, _) = head_of(model), _probe_row(model)
+    hidden = hidden_states(model, ids, torch.arange(ids.shape[1], device=ids.device).unsqueeze(0))[0]
+    fused = head.logits(hidden.float(), out=hidden.new_empty(*hidden.shape[:1], len(head.weight), dtype=torch.float32))
+    return fused, model(input_ids=ids).logits[0]
 
 
 @contextmanager

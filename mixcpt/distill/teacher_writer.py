@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from mixcpt.config import CachedTeacherConfig
 from mixcpt.distill.buffers import DEFAULT_BUDGET_BYTES
 from mixcpt.distill.keys import teacher_key, teacher_window
-from mixcpt.distill.model import check_model, head_of, hidden_states
+from mixcpt.distill.model import check_model, head_of, hidden_states, read_alike
 from mixcpt.distill.teacher_cache import CacheIdentity, CacheWriter, Entries
 from mixcpt.errors import ArtifactError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
@@ -101,7 +101,8 @@ def _load(teacher: ModelRef, precision: str) -> PreTrainedModel:
     model: PreTrainedModel = load_model(teacher)
     check_model(model)
     if precision == "bf16":
-        model = load_model(teacher, dtype="bfloat16")
+        checked, model = model, load_model(teacher, dtype="bfloat16")
+        read_alike(checked, model)
     torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
     return model
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mixcpt.errors import DataError
@@ -149,7 +149,11 @@ class Collator:
     """Whether the teacher reads other rows than the student: other views, or the rows of some streams only."""
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        """Return the batch; the student's parts of pairs are packed into as few rows as they need."""
+        """Return the batch; the student's parts of pairs are packed into as few rows as they need.
+
+        Padding has the last token of its row: the embedding of a padding token may be zero, which gives a gradient of
+        NaN in some architectures.
+        """
         texts = [row for row in rows if not row.is_pair]
         taught = [row for row in texts if self.needs_teacher[row.stream]]
         pairs = [row for row in rows if row.is_pair]
@@ -160,6 +164,7 @@ class Collator:
         for stream in sorted({row.stream for row in pairs}):
             blocks.append(self._pair_block([row for row in pairs if row.stream == stream], first_token))
         batch = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        batch["input_ids"] = _padded_harmlessly(batch["input_ids"], batch["source_ids"] == NO_SOURCE)
         if self.has_teacher_rows:
             for name in ("input_ids", "position_ids"):
                 batch[f"teacher_{name}"] = np.stack([row.columns[name] for row in teacher_rows])
@@ -197,6 +202,14 @@ def _text_block(rows: Sequence[Row], first_token: Mapping[int, int]) -> Block:
         [first_token[id(row)] + np.arange(width) if id(row) in first_token else unread for row in rows]
     )
     return block | {"stream_ids": np.array([row.stream for row in rows])}
+
+
+def _padded_harmlessly(
+    input_ids: Int[np.ndarray, "rows seq"], is_padding: Bool[np.ndarray, "rows seq"]
+) -> Int[np.ndarray, "rows seq"]:
+    """Return the tokens with padding, which ends the rows, replaced by the last token in front of it."""
+    last = np.maximum((~is_padding).sum(axis=1) - 1, 0)
+    return np.where(is_padding, np.take_along_axis(input_ids, last[:, None], axis=1), input_ids)
 
 
 def _joined(rows: Sequence[Row], name: str) -> Int[np.ndarray, " tokens"]:

@@ -23,17 +23,24 @@ class Diagnostics:
         self._streams = tuple(streams)
         shape = len(self._streams), len(self._names), len(MEASURES)
         self._sums = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._balance: Tensor | None = None
         self._num_tokens = 0
+        self._num_steps = 0
         self._started: float | None = None
 
     def begin(self) -> None:
         """Start the clock unless it is running. Time between two windows (checkpoints) is not counted."""
         if self._started is None:
             self._started = time.perf_counter()
+        self._num_steps += 1
 
     def add(self, stream: int, sums: Float[Tensor, "sources measures"]) -> None:
         """Add the measures of one stream of a micro-batch."""
         self._sums[stream] += sums
+
+    def add_balance(self, loss: Float[Tensor, ""]) -> None:
+        """Add a micro-batch's share of the balancing loss of a mixture of experts."""
+        self._balance = loss if self._balance is None else self._balance + loss
 
     def end_batch(self, num_tokens: int) -> None:
         """Count a micro-batch of `num_tokens` tokens, padding included."""
@@ -53,7 +60,10 @@ class Diagnostics:
             metrics |= {"loss": loss, "scored_tokens": sums[..., 0].sum().item()}
             for stream, part in zip(self._streams, parts, strict=True):
                 metrics |= {f"{stream.name}/{name}": value for name, value in part.items()}
-        self._sums, self._num_tokens, self._started = torch.zeros_like(self._sums), 0, None
+        if self._balance is not None:
+            metrics["balance"] = over_processes(self._balance).item() / self._num_steps
+        self._sums, self._balance, self._num_tokens = torch.zeros_like(self._sums), None, 0
+        self._num_steps, self._started = 0, None
         return metrics
 
     def _of_stream(self, stream: StreamConfig, sums: Float[Tensor, "sources measures"]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from transformers import AutoConfig, TrainingArguments
 
 from mixcpt.config import PretrainConfig, Sharding, StreamConfig
-from mixcpt.distill.model import CausalModel, check_model, head_of
+from mixcpt.distill.model import CausalModel, check_model, head_of, read_alike
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
 from mixcpt.mixture.account import MixtureAccount
@@ -183,6 +183,7 @@ def _teacher(work: _Work, student: CausalModel) -> TeacherSource:
         return AdapterOffTeacher(student, bf16=config.precision == "bf16")
     if config.teacher.kind == "frozen":
         frozen = load_model(work.base, dtype="bfloat16" if config.precision == "bf16" else "float32")
+        read_alike(student, frozen)
         return FrozenTeacher(frozen if work.sharding == "none" else shard_over_all(frozen))
     if work.cache is None:
         raise ConfigError("the teacher `cached` needs a cache of this mixture", "create it: `cache_teacher`")

@@ -17,8 +17,8 @@ from transformers import TrainingArguments
 from mixcpt.config import OptimizerConfig, StreamConfig
 from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.loss import Teacher, distillation_loss, talr_weights, token_cross_entropy
-from mixcpt.distill.model import CausalModel, Head, head_of, hidden_states
-from mixcpt.mixture.rows import IGNORE_INDEX
+from mixcpt.distill.model import CausalModel, Head, head_of, states_and_balance
+from mixcpt.mixture.rows import IGNORE_INDEX, NO_SOURCE
 from mixcpt.train.data import Batch, Collator, MixtureRows
 from mixcpt.train.diagnostics import Diagnostics
 from mixcpt.train.optimizer import ScheduledTrainer
@@ -101,7 +101,8 @@ class DistillationTrainer(ScheduledTrainer):
 
     def _loss(self, student: CausalModel, batch: Batch, normalisers: list[float]) -> Float[Tensor, ""]:
         with self.accelerator.autocast():
-            hidden = hidden_states(student, batch["input_ids"], batch["position_ids"])
+            is_text = batch["source_ids"] != NO_SOURCE
+            hidden, balance = states_and_balance(student, batch["input_ids"], batch["position_ids"], is_text)
         if self.args.bf16:
             hidden = hidden.to(torch.bfloat16)
         predictions = self.teacher.predict(batch) if self.teacher else None
@@ -114,6 +115,11 @@ class DistillationTrainer(ScheduledTrainer):
             normaliser = normalisers[number]
             losses.append(self._stream_loss(number, states, head, batch=part, teacher=teacher, normaliser=normaliser))
         self.diagnostics.end_batch(self.args.per_device_train_batch_size * self.rows.row_tokens)
+        if balance is not None:
+            # every micro-batch counts by its share of the scored tokens of the step
+            share = (_targets(batch["labels"]) != IGNORE_INDEX).sum() / max(sum(normalisers), 1.0)
+            losses.append(share * balance)
+            self.diagnostics.add_balance(share * balance.detach())
         return torch.stack(losses).sum()
 
     def _stream_loss(

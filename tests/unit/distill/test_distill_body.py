@@ -2,22 +2,26 @@
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
     Gemma2Config,
     GPT2Config,
     GPTJConfig,
+    GptOssConfig,
     GraniteConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
+    OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen3Config,
 )
 
-from mixcpt.distill.model import check_model, head_of, hidden_states
+from mixcpt.config import CptMethod
+from mixcpt.distill.loss import distillation_loss
+from mixcpt.distill.model import check_model, decoder_of, head_of, hidden_states, packing_leaks, read_alike
 from mixcpt.errors import ModelError
 
 SMALL = {
@@ -69,28 +73,58 @@ def test_packed_documents_have_the_hidden_states_they_have_alone() -> None:
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_model_that_mixes_packed_documents_is_refused() -> None:
-    model = model_of(KNOWN["llama"])
-    decoder = model.get_decoder()
-    forward = decoder.forward
-
-    def with_mask_of_ones(input_ids: Tensor, **rest: object) -> object:
-        return forward(input_ids=input_ids, **{**rest, "attention_mask": torch.ones_like(input_ids)})
-
-    decoder.forward = with_mask_of_ones
-    with pytest.raises(ModelError, match="see each other"):
-        check_model(model)
-
-
-def test_model_without_positions_is_refused() -> None:
-    config = MambaConfig(vocab_size=40, hidden_size=16, state_size=4, num_hidden_layers=1, pad_token_id=0)
-    with pytest.raises(ModelError, match=r"position_ids|see each other"):
-        check_model(model_of(config))
+LEAKY = {
+    "gpt_oss": GptOssConfig(**SMALL, num_local_experts=2, num_experts_per_tok=1, sliding_window=8),
+    "llama4": Llama4TextConfig(
+        **SMALL, num_local_experts=2, num_experts_per_tok=1, intermediate_size_mlp=32, attention_chunk_size=4
+    ),
+    "mamba": MambaConfig(vocab_size=40, hidden_size=16, state_size=4, num_hidden_layers=1, pad_token_id=0),
+    "opt": OPTConfig(
+        vocab_size=40, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=16
+    ),
+}
 
 
-def test_model_with_a_biased_head_is_refused() -> None:
-    with pytest.raises(ModelError, match="bias"):
-        head_of(model_of(GPTJConfig(vocab_size=40, n_embd=16, n_layer=1, n_head=4, rotary_dim=4)))
+@pytest.mark.parametrize("name", list(LEAKY))
+def test_architecture_that_mixes_packed_documents_reads_one_document_per_row(name: str) -> None:
+    model = model_of(LEAKY[name])
+    assert packing_leaks(model)
+    check_model(model)
+    ids = torch.tensor([[5, 7, 11, 13, 17, 5, 3], [4, 9, 2, 6, 8, 1, 12]])
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]])
+    with torch.no_grad():
+        packed = hidden_states(model, ids, positions)
+        alone = [decoder_of(model)(part).last_hidden_state for part in (*ids[:1].split([3, 2, 2], dim=1), ids[1:])]
+    expected = torch.cat([torch.cat(alone[:3], dim=1), alone[3]])
+    torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_architecture_that_keeps_packed_documents_apart_reads_packed_rows(name: str) -> None:
+    assert not packing_leaks(model_of(KNOWN[name]))
+
+
+def test_teacher_reads_rows_as_its_student_does() -> None:
+    student, teacher = model_of(LEAKY["opt"]), model_of(LEAKY["opt"])
+    check_model(student)
+    read_alike(student, teacher)
+    ids, positions = torch.tensor([[5, 7, 11, 13]]), torch.tensor([[0, 1, 0, 1]])
+    with torch.no_grad():
+        torch.testing.assert_close(hidden_states(student, ids, positions), hidden_states(teacher, ids, positions))
+
+
+def test_head_with_a_bias_gets_its_gradient() -> None:
+    model = model_of(GPTJConfig(vocab_size=40, n_embd=16, n_layer=1, n_head=4, rotary_dim=4))
+    torch.nn.init.normal_(model.lm_head.bias)
+    ids, positions = torch.tensor([[5, 7, 11, 13]]), torch.arange(4).unsqueeze(0)
+    objective = CptMethod().streams()[0]
+    hidden = hidden_states(model, ids, positions)[0, :-1]
+    distillation_loss(hidden, head_of(model), ids[0, 1:], objective, normaliser=3).loss.backward()
+    fused = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:]).backward()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(fused[name], weight.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_model_whose_logits_are_made_otherwise_is_refused() -> None:
