@@ -12,10 +12,39 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mixcpt.cli import app
-from mixcpt.config import AdaptConfig, load_any, load_config
-from mixcpt.store.models import ModelRef
+from mixcpt.config import AdaptConfig, BaseModelConfig, load_any, load_config
+from mixcpt.store.models import ModelRef, resolve_model
 
 WORDS = "The heron stands in the river and waits for a fish near the old mill. "
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """A random Llama of one layer that can read every text, without a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "bytes"
+    names = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    config = LlamaConfig(
+        vocab_size=len(names),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return resolve_model(BaseModelConfig(model=str(folder)))
 
 
 @pytest.fixture
@@ -54,9 +83,9 @@ def documents(form: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("form", ["markdown folder", "one txt", ".jsonl", ".json"])
 def test_documents_in_every_form_give_a_run_that_measures_forgetting(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef, form: str
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, form: str
 ) -> None:
-    done = init("my.yaml", "--documents", documents(form, tmp_path), "--model", tiny_model.path)
+    done = init("my.yaml", "--documents", documents(form, tmp_path), "--model", model.path)
     assert done.exit_code == 0, done.output
     config = load_config("my.yaml")
     groups = {task.name: task.group for task in config.evaluate.tasks}
@@ -88,7 +117,7 @@ SAMPLES = {
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 @pytest.mark.parametrize("form", SAMPLES)
 def test_fields_of_instructions_are_read_from_the_first_record(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef, form: str, suffix: str
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, form: str, suffix: str
 ) -> None:
     record, fields = SAMPLES[form]
     path = tmp_path / f"general{suffix}"
@@ -98,7 +127,7 @@ def test_fields_of_instructions_are_read_from_the_first_record(
     else:
         write_records(path, [record] * 8)
     book = documents(".jsonl", tmp_path)
-    done = init("my.yaml", "--documents", book, "--instructions", path, "--model", tiny_model.path)
+    done = init("my.yaml", "--documents", book, "--instructions", path, "--model", model.path)
     assert done.exit_code == 0, done.output
     _, source = load_config("my.yaml").curation.sources
     found = source.model_dump()["fields"]
@@ -107,13 +136,11 @@ def test_fields_of_instructions_are_read_from_the_first_record(
     assert (found["prompt"], found["response"]) == (expected["prompt"], expected["response"])
 
 
-def test_dialogues_of_preferences_are_recognised(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef
-) -> None:
+def test_dialogues_of_preferences_are_recognised(init: Callable[..., Result], tmp_path: Path, model: ModelRef) -> None:
     pair = {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: no"}
     pairs = write_records(tmp_path / "pairs.jsonl", [pair])
     book = documents(".jsonl", tmp_path)
-    done = init("my.yaml", "--documents", book, "--preferences", pairs, "--model", tiny_model.path)
+    done = init("my.yaml", "--documents", book, "--preferences", pairs, "--model", model.path)
     assert done.exit_code == 0, done.output
     source = load_config("my.yaml").curation.sources[1]
     assert source.model_dump()["dialogue"] == "human_assistant"
@@ -123,11 +150,11 @@ def test_dialogues_of_preferences_are_recognised(
     "record", [{"messages": [{"role": "user", "content": "hi"}]}, {"a": 1}, {"prompt": "who?", "answer": ["Ada"]}]
 )
 def test_instructions_without_usable_fields_are_refused_with_the_fields_that_are_there(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef, record: dict[str, Any]
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, record: dict[str, Any]
 ) -> None:
     path = write_records(tmp_path / "general.jsonl", [record])
     book = documents(".jsonl", tmp_path)
-    done = init("my.yaml", "--documents", book, "--instructions", path, "--model", tiny_model.path)
+    done = init("my.yaml", "--documents", book, "--instructions", path, "--model", model.path)
     assert done.exit_code == 2
     assert "general.jsonl: found no field for" in done.output
     assert ", ".join(record) in done.output
@@ -146,14 +173,14 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("form", QUESTIONS)
 @pytest.mark.parametrize("count", [4, 40])
 def test_questions_become_a_domain_task_that_is_the_headline_if_there_are_enough(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef, form: str, suffix: str, count: int
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, form: str, suffix: str, count: int
 ) -> None:
     if suffix in (".csv", ".tsv") and form != "columns":
         pytest.skip("a table has one text per cell")
     records = [{**QUESTIONS[form], "id": str(number)} for number in range(count)]
     questions = write_records(tmp_path / f"quiz{suffix}", records)
     book = documents(".jsonl", tmp_path)
-    done = init("my.yaml", "--documents", book, "--questions", questions, "--model", tiny_model.path)
+    done = init("my.yaml", "--documents", book, "--questions", questions, "--model", model.path)
     assert done.exit_code == 0, done.output
     evaluate = load_config("my.yaml").evaluate
     assert evaluate.headline_domain == ("quiz" if count == 40 else "domain_bits_per_byte")
@@ -162,10 +189,10 @@ def test_questions_become_a_domain_task_that_is_the_headline_if_there_are_enough
     assert CliRunner().invoke(app, ["validate", "my.yaml"]).exit_code == 0
 
 
-def test_benchmarks_become_general_tasks(init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_benchmarks_become_general_tasks(init: Callable[..., Result], tmp_path: Path, model: ModelRef) -> None:
     book = documents(".jsonl", tmp_path)
     done = init("my.yaml", "--documents", book, "--benchmark", "sciq", "--benchmark", "arc_easy", "--model",
-                tiny_model.path)  # fmt: skip
+                model.path)  # fmt: skip
     assert done.exit_code == 0, done.output
     tasks = [task for task in load_config("my.yaml").evaluate.tasks if task.kind == "benchmark"]
     assert [(task.name, task.group) for task in tasks] == [("sciq", "general"), ("arc_easy", "general")]
@@ -173,11 +200,11 @@ def test_benchmarks_become_general_tasks(init: Callable[..., Result], tmp_path: 
 
 @pytest.mark.parametrize(("study", "key"), [("compare", "contenders"), ("advise", "learning_rate")])
 def test_studies_are_accepted_by_their_commands(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef, study: str, key: str
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, study: str, key: str
 ) -> None:
     book = documents(".jsonl", tmp_path)
     general = write_records(tmp_path / "general.jsonl", [SAMPLES["alpaca"][0]] * 20)
-    files = ("--documents", book, "--instructions", general, "--model", tiny_model.path)
+    files = ("--documents", book, "--instructions", general, "--model", model.path)
     done = init("study.yaml", f"--{study}", *files)
     assert done.exit_code == 0, done.output
     assert init("run.yaml", *files).exit_code == 0
@@ -185,15 +212,14 @@ def test_studies_are_accepted_by_their_commands(
     run = load_config("run.yaml")
     study_run = AdaptConfig.model_validate(written["settings"])
     assert study_run.model_copy(update={"name": run.name}) == run
+    assert study_run.base.chat_template == "plain"
     assert key in written
     checked = CliRunner().invoke(app, ["validate", "study.yaml"])
     assert checked.exit_code == 0, checked.output
 
 
-def test_study_without_general_text_is_refused(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef
-) -> None:
-    done = init("s.yaml", "--compare", "--documents", documents(".jsonl", tmp_path), "--model", tiny_model.path)
+def test_study_without_general_text_is_refused(init: Callable[..., Result], tmp_path: Path, model: ModelRef) -> None:
+    done = init("s.yaml", "--compare", "--documents", documents(".jsonl", tmp_path), "--model", model.path)
     assert done.exit_code == 2
     assert "--compare needs general text" in done.output
 
@@ -210,9 +236,9 @@ def test_study_without_general_text_is_refused(
     ],
 )
 def test_name_of_the_run_is_valid_and_not_reserved(
-    init: Callable[..., Result], tmp_path: Path, tiny_model: ModelRef, stem: str, name: str
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, stem: str, name: str
 ) -> None:
-    done = init(f"{stem}.yaml", "--documents", documents(".jsonl", tmp_path), "--model", tiny_model.path)
+    done = init(f"{stem}.yaml", "--documents", documents(".jsonl", tmp_path), "--model", model.path)
     assert done.exit_code == 0, done.output
     assert load_config(f"{stem}.yaml").name == name
 
