@@ -1,5 +1,6 @@
 """Check of the share of each source's text that the tokenizer can represent."""
 
+import math
 from collections.abc import Iterator
 
 from mixcpt.checks.findings import Finding, Subject
@@ -7,6 +8,8 @@ from mixcpt.curation.sampling import SourceSample
 from mixcpt.mixture.lost_text import LostText, lost_text
 
 _WARNED_SHARE = 0.001
+_MAX_ACCEPTED_SHARE = 0.2
+"""Share of lost characters above which the message does not offer to accept the loss."""
 _WARNED_CHANGED_SHARE = 0.01
 _MAX_CHARACTERS = 400_000
 """Number of characters of a source that are compared."""
@@ -31,8 +34,7 @@ def _findings(sample: SourceSample, compared: LostText, limit: float) -> Iterato
     if compared.share > limit:
         yield Finding(
             problem=f"{problem}; the model would not read them (at most {limit:.1%})",
-            remedy="use a model whose tokenizer knows this script (most new ones know every character), replace the "
-            f"characters, or accept the loss: curation.max_lost_fraction={_rounded_up(compared.share)}",
+            remedy=_remedy(compared),
         )
     elif compared.share > _WARNED_SHARE:
         yield Finding(problem=problem, remedy="the model does not read these characters", is_warning=True)
@@ -55,5 +57,9 @@ def _texts(sample: SourceSample) -> Iterator[str]:
             return
 
 
-def _rounded_up(share: float) -> float:
-    return min(1.0, round(share + 0.005, 2) if share < 0.99 else 1.0)
+def _remedy(compared: LostText) -> str:
+    other_model = "use a model whose tokenizer knows these characters; most new ones know all"
+    if compared.share > _MAX_ACCEPTED_SHARE:
+        return other_model
+    accepted = math.ceil(100 * compared.share) / 100
+    return f"{other_model}; or replace them, or accept the loss: set curation.max_lost_fraction to {accepted}"

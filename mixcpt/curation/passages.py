@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from mixcpt.curation.records import Record
 
-_BORDERS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?])\s+|(?<=[。！？])"))
+_BORDERS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"[.!?]\s+|[。！？]"))
 """Ends of paragraphs, lines and sentences; a document is split at the first kind that it has often enough."""
 _MIN_PIECES = 4
 _MIN_TEXT = 500

@@ -33,9 +33,14 @@ def remedy(source: Source, defects: Sequence[Defect], unparsed: Sequence[RawReco
             _dialogue_remedy(source, unparsed[0].values)
             or _turns_remedy(source, unparsed[0].values, names)
             or _names_remedy(source, defects, names)
+            or _bytes_remedy(defects)
             or "correct the records, or name the right fields in the source's fields"
         )
     return "convert or correct the file" if defects else ""
+
+
+def _bytes_remedy(defects: Sequence[Defect]) -> str:
+    return "store the column as text (string), not as binary" if "binary" in defects[0].reason else ""
 
 
 def _dialogue_remedy(source: Source, values: Mapping[str, Any]) -> str:
