@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mixcpt.checks.findings import Finding, Subject
 from mixcpt.checks.loading import quiet
+from mixcpt.checks.padding import padding_share
 from mixcpt.checks.time_limit import within
 from mixcpt.errors import MixcptError, ModelError
 from mixcpt.mixture.tokens import require_row_fits
@@ -25,6 +26,10 @@ _TOLERANCE = 1e-3
 _OTHER_MODEL = "choose another model, such as Llama or Qwen"
 
 
+class _NotCausal(ModelError):
+    """A model reads text in both directions."""
+
+
 def check(subject: Subject) -> Iterator[Finding]:
     """Yield the problems of packed rows: their length, and a training step on a small copy of the model."""
     if not (subject.base and subject.architecture):
@@ -33,45 +38,61 @@ def check(subject: Subject) -> Iterator[Finding]:
         require_row_fits(subject.config.mixture.row_tokens, subject.base)
     except MixcptError as error:
         yield Finding.of(error)
-    yield from _probe_problems(subject.architecture)
+    yield from _probe_findings(subject, subject.architecture)
 
 
-def _probe_problems(config: PretrainedConfig) -> Iterator[Finding]:
-    """Yield a problem if the architecture cannot be trained on packed rows."""
+def _probe_findings(subject: Subject, config: PretrainedConfig) -> Iterator[Finding]:
+    """Yield the problems or the cost of packed rows in an architecture."""
     try:
         with quiet():
-            yield from within(_SECONDS, partial(_first_answer, config))
+            leaking, findings = within(_SECONDS, partial(_first_answer, config))
     except Exception as error:  # noqa: BLE001 - a copy that cannot be made says nothing about the model
         _log.debug("no small copy of %s: %s", type(config).__name__, error)
+        return
+    yield from findings
+    if leaking:
+        share = padding_share(subject)
+        cost = "" if share is None else f"; about {share:.0%} of what it reads is padding"
+        yield Finding(
+            problem=f"base.model: {leaking} mixes the documents of a packed row, "
+            f"so it reads one document per row{cost}",
+            remedy="a model such as Llama or Qwen reads packed rows without padding",
+            is_warning=True,
+        )
 
 
-def _first_answer(config: PretrainedConfig) -> list[Finding]:
-    """Return the findings about the first small copy that can be used, else those about the last one."""
+def _first_answer(config: PretrainedConfig) -> tuple[str, list[Finding]]:
+    """Return the name of the architecture if it leaks, and its problems, by the first usable small copy."""
     from mixcpt.checks.small_model import small_copies
 
     findings: list[Finding] = []
     for model, is_whole in small_copies(config):
+        name = type(model).__name__
         try:
-            _probe(model)
-            return []
+            return name if _leaks(model) else "", []
+        except _NotCausal as error:
+            return "", [Finding(problem=f"base.model: {error.problem}", remedy=error.hint)]
         except ModelError as error:
-            return [Finding(problem=f"base.model: {error.problem}", remedy=error.hint)]
+            problem, remedy = error.problem, error.hint
         except Exception as error:  # noqa: BLE001 - an architecture that fails, with any error
-            problem = (
-                f"base.model: {type(model).__name__} does not read packed rows as language models do: "
-                f"{first_line(error)}"
-            )
-            findings = [Finding(problem=problem, remedy=_OTHER_MODEL, is_warning=not is_whole)]
-    return findings
+            problem = f"{name} does not read packed rows as language models do: {first_line(error)}"
+            remedy = _OTHER_MODEL
+        findings = [Finding(problem=f"base.model: {problem}", remedy=remedy, is_warning=not is_whole)]
+    return "", findings
 
 
-def _probe(model: PreTrainedModel) -> None:
-    """Raise `ModelError` if documents of a row see each other, or tokens see later tokens."""
-    from mixcpt.distill.model import check_model
+def _leaks(model: PreTrainedModel) -> bool:
+    """Return whether the model reads one document per row, because it mixes the documents of a packed row.
 
-    with quiet():
-        check_model(model)
-        _require_causal(model)
+    Raises:
+        ModelError: If its logits cannot be computed apart from it, or its tokens see later tokens.
+    """
+    from mixcpt.distill.model import check_model, decoder_of
+    from mixcpt.distill.reading import reads_one_document
+
+    check_model(model)
+    _require_causal(model)
+    return reads_one_document(decoder_of(model))
 
 
 def _require_causal(model: PreTrainedModel) -> None:
@@ -86,6 +107,6 @@ def _require_causal(model: PreTrainedModel) -> None:
     with torch.no_grad():
         states, others = (hidden_states(model.eval(), tokens, positions)[0, :-1] for tokens in (ids, changed))
     if (states - others).abs().max() > _TOLERANCE * max(1.0, states.abs().max().item()):
-        raise ModelError(
+        raise _NotCausal(
             f"{type(model).__name__} lets tokens see later tokens, so it cannot learn to continue a text", _OTHER_MODEL
         )
