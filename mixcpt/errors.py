@@ -55,6 +55,10 @@ class ModelError(MixcptError):
     """A model or tokenizer cannot be used."""
 
 
+class TrainingFailed(MixcptError):
+    """A training stopped because its values are not finite or its loss diverged."""
+
+
 class ArtifactError(MixcptError):
     """An artifact of the store is damaged or cannot be written."""
 
@@ -73,6 +77,15 @@ class TrackingAway(MixcptError):
 
 BY_NAME: dict[str, type[MixcptError]] = {
     error.__name__: error
-    for error in (MixcptError, ConfigError, DataError, ModelError, ArtifactError, StageInterrupted, TrackingAway)
+    for error in (
+        MixcptError,
+        ConfigError,
+        DataError,
+        ModelError,
+        TrainingFailed,
+        ArtifactError,
+        StageInterrupted,
+        TrackingAway,
+    )
 }
 """Error classes by name: a worker process reports an error to its parent by the name of its class."""

@@ -107,6 +107,9 @@ class PretrainConfig(Settings):
     """Optimiser steps between two checkpoints; a crash loses at most this many steps."""
     log_steps: PositiveInt = 10
     """Optimiser steps between two logged measurements."""
+    divergence: Literal["stop", "ignore"] = "stop"
+    """Reaction to a cross-entropy that stays far above its start, by more than a nat: `stop` ends the stage with an
+    error and keeps the last checkpoint, `ignore` goes on. Values that are not finite always stop it."""
     retention: RetentionConfig = RetentionConfig()
     """Promise about the maximum loss of existing skills; by default nothing is promised."""
 

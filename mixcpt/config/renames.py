@@ -49,6 +49,7 @@ ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "CurationConfig": {"max_lost_fraction": 0.01},
     "DpoConfig": _ADDED_TO_ALIGNMENT,
     "MultipleChoiceTask": {"choice_fields": [], "indices_from": "detected"},
+    "PretrainConfig": {"divergence": "stop"},
     "RuntimeConfig": {"with_traditional": False},
     "SelectionConfig": {"precision": "pretrain"},
     "SftConfig": _ADDED_TO_ALIGNMENT,

@@ -86,6 +86,10 @@ class MixtureRows:
     def __len__(self) -> int:
         return len(self._stream)
 
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the stream of a row, and its number in the stream's file; -1 for a blank row."""
+        return int(self._stream[index]), int(self._record[index])
+
     def __getitem__(self, index: int) -> Row:
         number, record = int(self._stream[index]), int(self._record[index])
         stream = self.streams[number]

@@ -46,6 +46,13 @@ class Diagnostics:
         """Count a micro-batch of `num_tokens` tokens, padding included."""
         self._num_tokens += num_tokens
 
+    def cross_entropy(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return the mean cross-entropy of every stream that was read in this window."""
+        sums = over_processes(self._sums.sum(dim=1)).cpu()
+        tokens, ce = sums[:, MEASURES.index("tokens")].tolist(), sums[:, MEASURES.index("ce")].tolist()
+        parts = zip(self._streams, tokens, ce, strict=True)
+        return {stream.name: total / count for stream, count, total in parts if count > 0}
+
     def drain(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """End the window and return its metrics; `over_processes` sums a tensor over all processes."""
         seconds = time.perf_counter() - (self._started or 0.0)

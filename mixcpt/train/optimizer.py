@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from mixcpt.config import OptimizerConfig, require_optimizer
+from mixcpt.train.guards import FiniteGuard, not_finite
 
 _OPTIMIZERS = {"fp32": "adamw_torch_fused", "int8": "adamw_8bit"}
 
@@ -94,7 +96,36 @@ class ScheduledTrainer(Trainer):
 
     def __init__(self, *args: Any, schedule: OptimizerConfig, **kwargs: Any) -> None:
         self.schedule = schedule
+        self._finite = FiniteGuard()
         super().__init__(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Add the gradients of a micro-batch and return its loss; raise `TrainingFailed` if it is not finite."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._require(self._finite.see("loss", loss, self.state.global_step + 1))
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Return the norm of the gradient, before the step; raise `TrainingFailed` if it is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None:
+            self._require(self._finite.see("gradient", norm, self.state.global_step + 1))
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and look for values that are not finite; a log precedes every checkpoint."""
+        self._require(self._finite.first())
+        super().log(logs, start_time)
+
+    def rows_of_step(self, step: int) -> str:
+        """Return a text about the rows of a step; empty if they are not known."""
+        return ""
+
+    def _require(self, failure: tuple[str, int] | None) -> None:
+        if failure:
+            name, step = failure
+            rate = self.schedule.learning_rate * rate_factor(step - 1, self.state.max_steps, self.schedule)
+            raise not_finite(name, step, rate=rate, rows=self.rows_of_step(step))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """Create the schedule, whose state is part of the checkpoints, and return it."""

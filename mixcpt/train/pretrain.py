@@ -19,9 +19,10 @@ from mixcpt.mixture.account import MixtureAccount
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
-from mixcpt.train.callbacks import history, last_complete_checkpoint, observe
+from mixcpt.train.callbacks import FirstStepCallback, history, last_complete_checkpoint, observe
 from mixcpt.train.costs import multiplied_weights, peak_memory_bytes, student_flops_per_token
 from mixcpt.train.data import MixtureRows
+from mixcpt.train.guards import require_finite
 from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.retention import Probe, RetentionCallback, RetentionController, draw_back
 from mixcpt.train.scope import apply_scope, merged, scope_summary
@@ -34,7 +35,7 @@ _log = logging.getLogger("mixcpt.train")
 _TIMES = ("train/seconds", "train/tokens_per_second")
 _TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("*.jinja", "*.model"),
+    *("*.jinja", "*.model", "preprocessor_config.json", "processor_config.json"),
 )
 
 
@@ -136,11 +137,14 @@ def _train(work: _Work) -> DistillationTrainer:
         schedule=config.optimizer,
         teacher=_teacher(work, student) if needs_teacher else None,
         retention=retention,
+        divergence=config.divergence,
     )
+    trainer.add_callback(FirstStepCallback(trainer.watch_first_step))
     if retention:
         trainer.add_callback(RetentionCallback(trainer, retention))
     observe(trainer, work.tracker)
     checkpoint = last_complete_checkpoint(work.checkpoints)
+    trainer.begin_watch(is_resumed=checkpoint is not None)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
@@ -234,6 +238,7 @@ def _publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef,
     """Write model, tokenizer and history into `folder`, and return the metrics of the record."""
     steps = history(trainer.state.log_history)
     metrics = _metrics(trainer, trained, steps)
+    require_finite(trained)
     model = merged(trained)
     model.config.use_cache = getattr(AutoConfig.from_pretrained(base.path), "use_cache", True)
     model.save_pretrained(folder / "model")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -10,14 +11,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mixcpt.config import LoraScopeConfig, Scope
-from mixcpt.distill.model import CausalModel
+from mixcpt.distill.model import CausalModel, decoder_of
 from mixcpt.errors import ModelError
 
 
 def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalModel:
     """Add adapters to the model if the scope needs them, and return the model; only parameters in scope are trained.
 
-    LoRA (arXiv 2106.09685) adapts every linear layer except the head. Modules trained as a whole are trained in a copy,
+    Only the text part of a vision-language model is in scope; the rest is frozen.
+
+    LoRA (arXiv 2106.09685) adapts every linear layer except the head and routers, and fused experts. Modules trained as a whole are trained in a copy,
     so `adapter_off` can restore the base model.
 
     `seed` draws one half of the adapters; the other half is zero, so training starts at the base model.
@@ -26,6 +29,7 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
         ModelError: If the model lacks modules that the scope names (a head separate from the embeddings, normalisation
             weights), or if adapters do not support the settings (dropout on fused experts).
     """
+    other_parts = _freeze_other_parts(model)
     if scope.kind == "full":
         return model
     _require_separable(model, scope)
@@ -35,12 +39,17 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
         lora_dropout=scope.dropout,
         target_modules="all-linear",
         modules_to_save=_whole_modules(model, scope) or None,
+        exclude_modules=[*other_parts, *_routers(model)] or None,
         task_type="CAUSAL_LM",
     )
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             adapted: PeftModel = get_peft_model(model, config)
+            if fused := _fused_parameters(adapted):
+                plain = adapted.unload()
+                torch.manual_seed(seed)
+                adapted = get_peft_model(plain, replace(config, target_parameters=fused))
     except ValueError as error:
         raise ModelError(
             f"adapters with these settings do not fit {type(model).__name__}: {error}",
@@ -86,6 +95,39 @@ def check_gradients(model: nn.Module) -> None:
     if missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ModelError(f"{len(missing)} parameters in scope get no gradient: {listed}", "leave them out of the scope")
+
+
+def _freeze_other_parts(model: PreTrainedModel) -> list[str]:
+    """Freeze all parts but the decoder and both ends of the vocabulary; return the names of their linear layers."""
+    decoder = decoder_of(model)
+    text = {id(module) for module in decoder.modules()}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    kept = {id(weight) for part in (decoder, *ends) if part is not None for weight in part.parameters()}
+    for weight in model.parameters():
+        if id(weight) not in kept:
+            weight.requires_grad_(False)
+    modules = model.named_modules()
+    return [
+        name
+        for name, module in modules
+        if isinstance(module, nn.Linear) and id(module) not in text and not any(module is end for end in ends)
+    ]
+
+
+def _routers(model: PreTrainedModel) -> list[str]:
+    """Return the names of routers that subclass a linear layer and return more than its product (Phi MoE)."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and type(module) is not nn.Linear and "router" in type(module).__name__.lower()
+    ]
+
+
+def _fused_parameters(model: PeftModel) -> list[str]:
+    """Return the parameters of fused experts that have no adapter, by the last two parts of their names."""
+    names = [name for name, weight in model.named_parameters() if weight.ndim == 3 and "experts" in name]
+    plain = [name for name in names if "base_layer" not in name and "lora_" not in name]
+    return sorted({".".join(name.split(".")[-2:]) for name in plain})
 
 
 def _require_separable(model: PreTrainedModel, scope: LoraScopeConfig) -> None:

@@ -5,7 +5,8 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,7 @@ from mixcpt.distill.model import CausalModel, Head, head_of, states_and_balance
 from mixcpt.mixture.rows import IGNORE_INDEX, NO_SOURCE
 from mixcpt.train.data import Batch, Collator, MixtureRows
 from mixcpt.train.diagnostics import Diagnostics
+from mixcpt.train.guards import DivergenceGuard, diverged
 from mixcpt.train.optimizer import ScheduledTrainer
 from mixcpt.train.retention import RetentionController
 from mixcpt.train.scope import check_gradients
@@ -50,6 +52,7 @@ class DistillationTrainer(ScheduledTrainer):
         schedule: OptimizerConfig,
         teacher: TeacherSource | None = None,
         retention: RetentionController | None = None,
+        divergence: Literal["stop", "ignore"] = "stop",
     ) -> None:
         needs_teacher = tuple(stream.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:
@@ -63,6 +66,9 @@ class DistillationTrainer(ScheduledTrainer):
         self.teacher = teacher
         self.retention = retention
         self._has_checked_gradients = False
+        self._divergence = DivergenceGuard(Path(str(args.output_dir)), model.config.get_text_config().vocab_size)
+        self._stops_at_divergence = divergence == "stop"
+        self._logged_step = 0
         self.diagnostics = Diagnostics(rows.source_names, streams, args.device)
         if teacher is not None and teacher.model is not None and not isinstance(teacher.model, FSDPModule):
             self._move_model_to_device(teacher.model, args.device)
@@ -167,9 +173,44 @@ class DistillationTrainer(ScheduledTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Replace Trainer's loss, which weights all steps equally instead of all tokens, by our metrics."""
         if "loss" in logs:
+            self._require(self._finite.first())
+            losses = self._stream_losses()
             logs = {**logs, **self.diagnostics.drain(lambda sums: self.accelerator.reduce(sums, "sum"))}
             logs |= self.retention.metrics if self.retention else {}
+            self._check_divergence(losses)
         super().log(logs, start_time)
+
+    def rows_of_step(self, step: int) -> str:
+        """Return the streams and the rows of a step."""
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        size *= self.accelerator.num_processes
+        listed: dict[str, list[int]] = {}
+        for index in range((step - 1) * size, min(step * size, len(self.rows))):
+            stream, record = self.rows.place(index)
+            if record >= 0:
+                listed.setdefault(self.streams[stream].name, []).append(record)
+        return "; ".join(f"stream {name}: rows {', '.join(map(str, rows))}" for name, rows in listed.items())
+
+    def begin_watch(self, is_resumed: bool) -> None:
+        """Prepare the guard against divergence."""
+        if is_resumed:
+            self._divergence.resume()
+
+    def watch_first_step(self) -> None:
+        """Record the cross-entropy of the first step, to which later ones are compared."""
+        self._divergence.begin(self._stream_losses())
+
+    def _stream_losses(self) -> dict[str, float]:
+        """Return the mean cross-entropy of every stream since the last log."""
+        return self.diagnostics.cross_entropy(lambda sums: self.accelerator.reduce(sums, "sum"))
+
+    def _check_divergence(self, losses: dict[str, float]) -> None:
+        step, previous = self.state.global_step, self._logged_step
+        self._logged_step = step
+        is_last = step >= self.state.max_steps
+        reason = self._divergence.check(losses, previous_step=previous, step=step, is_last=is_last)
+        if reason and self._stops_at_divergence:
+            raise diverged(reason, rate=self.schedule.learning_rate)
 
 
 def _targets(labels: Tensor) -> Tensor:
