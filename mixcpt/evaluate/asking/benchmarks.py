@@ -1,7 +1,7 @@
 """Benchmarks of lm-eval as items: its task writes the prompts and choices, so they equal those of other reports."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -25,7 +25,7 @@ _MAX_REASON_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Items of a benchmark. A choice begins with the white space that stands between it and the prompt."""
+    """Items of a benchmark. An answer begins with the white space that lm-eval puts between prompt and answer."""
 
     items: tuple[Item, ...]
     rejected: tuple[BadRecord, ...]
@@ -33,6 +33,8 @@ class Benchmark:
     """Items to draw examples with answers from; they are never asked."""
     description: str
     """Text before the first question or example."""
+    example_delimiter: str
+    """White space before the answer of an example, if it is not part of the answer."""
 
 
 def read_benchmark(task: BenchmarkTask) -> Benchmark:
@@ -47,6 +49,12 @@ def read_benchmark(task: BenchmarkTask) -> Benchmark:
 def with_description(benchmark: Benchmark, items: tuple[Item, ...]) -> tuple[Item, ...]:
     """Return items whose prompts begin with the description of the benchmark."""
     return tuple(replace(item, prompt=benchmark.description + item.prompt) for item in items)
+
+
+def as_examples(benchmark: Benchmark, items: Sequence[Item]) -> list[Item]:
+    """Return items as few-shot examples, the first one with the description of the benchmark."""
+    examples = [replace(item, gold=benchmark.example_delimiter + item.gold) for item in items]
+    return [*with_description(benchmark, tuple(examples[:1])), *examples[1:]]
 
 
 @cache
@@ -67,7 +75,14 @@ def _read(name: str, include_path: str, with_examples: bool) -> Benchmark:
         docs = list(lm_task.fewshot_docs())
         examples, _ = _items(f"{name}/example", lm_task, docs)
     description = str(lm_task.config.description or "")
-    return Benchmark(tuple(items), tuple(rejected), tuple(examples), description)
+    return Benchmark(
+        items=tuple(items),
+        rejected=tuple(rejected),
+        examples=tuple(examples),
+        description=description,
+        # lm-eval scores a completion without the delimiter, but shows it in examples
+        example_delimiter=str(lm_task.config.target_delimiter) if output_type == "loglikelihood" else "",
+    )
 
 
 def _load(name: str, include_path: str) -> "LmTask":
@@ -143,7 +158,7 @@ def _item(lm_task: "LmTask", doc: Mapping[str, Any], identity: str) -> Item:
     delimiter = str(lm_task.config.target_delimiter)
     passage = next((str(doc[field]) for field in _PASSAGE_FIELDS if isinstance(doc.get(field), str | int)), "")
     if lm_task.OUTPUT_TYPE == "loglikelihood":
-        return Item(id=identity, prompt=prompt, gold=f"{delimiter}{target}", passage=passage)
+        return Item(id=identity, prompt=prompt, gold=str(target), passage=passage)
     choices = tuple(f"{delimiter}{choice}" for choice in lm_task.doc_to_choice(doc))
     place = next(_places(target, [choice.removeprefix(delimiter) for choice in choices]), -1)
     if not 0 <= place < len(choices):

@@ -22,7 +22,7 @@ from mixcpt.config import (
     is_question,
 )
 from mixcpt.errors import DataError
-from mixcpt.evaluate.asking.benchmarks import read_benchmark, with_description
+from mixcpt.evaluate.asking.benchmarks import as_examples, read_benchmark, with_description
 from mixcpt.evaluate.asking.files import read_file, task_file
 from mixcpt.evaluate.asking.items import Item, heldout_texts, own_id
 from mixcpt.evaluate.asking.records import BadRecord
@@ -158,8 +158,7 @@ def _task_examples(task: Task, items: Sequence[Item]) -> list[Item]:
     """Return the few-shot examples of a task; a benchmark's description stands before the first one."""
     if isinstance(task, BenchmarkTask):
         benchmark = read_benchmark(task)
-        examples = _examples(benchmark.examples or items, task.num_fewshot)
-        return [*with_description(benchmark, tuple(examples[:1])), *examples[1:]]
+        return as_examples(benchmark, _examples(benchmark.examples or items, task.num_fewshot))
     return _examples(items, task.num_fewshot) if isinstance(task, MultipleChoiceTask) else []
 
 

@@ -7,13 +7,14 @@ import numpy as np
 
 from mixcpt.evaluate.asking.items import own_id
 from mixcpt.evaluate.asking.manifest import require_equal
+from mixcpt.evaluate.guessing import is_at_chance
 from mixcpt.evaluate.summary import read_answers
 from mixcpt.store.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-State = Literal["known", "learned", "half-learned", "unchanged", "contradicted", "forgotten"]
+State = Literal["known", "learned", "half-learned", "unchanged", "contradicted", "forgotten", "at chance"]
 MEANINGS: Mapping[State, str] = {
     "known": "right before and after",
     "learned": "wrong before, right now",
@@ -21,6 +22,7 @@ MEANINGS: Mapping[State, str] = {
     "unchanged": "wrong before and after, the right answer about as likely",
     "contradicted": "wrong before and after, and the right answer has become less likely",
     "forgotten": "right before, wrong now",
+    "at chance": "of a task on which neither model does better than guessing, so a right answer says nothing",
 }
 STATES = tuple(MEANINGS)
 LIKELIER_NATS = 1.0
@@ -51,7 +53,7 @@ def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataF
             "task": table["task"],
             "group": table["group_before"],
             "passage": table["passage_before"],
-            "question": table["prompt_after"],
+            "question": table["prompt_before"],  # in plain form, without the tokens of a chat template
             "gold": table["gold_before"],
             "before": table["answer_before"],
             "after": table["answer_after"],
@@ -59,11 +61,38 @@ def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataF
             "right_after": right_after,
             "log_prob_before": table["gold_log_prob_before"].to_numpy(dtype=float),
             "log_prob_after": table["gold_log_prob_after"].to_numpy(dtype=float),
-            "state": states(right_before, right_after, moved),
+            "state": _states(table, right_before, right_after, moved),
             "documents": [documents.get(passage, []) for passage in table["passage_before"]],
         }
     )
     return rows.sort_values(["group", "passage", "fact", "task"], ignore_index=True)  # "domain" sorts before "general"
+
+
+def _states(table: "DataFrame", right_before: Any, right_after: Any, moved: Any) -> list[State]:
+    """Return the states of facts; a right answer counts only if its model is better than guessing on the task."""
+    tasks = table["task"].to_numpy()
+    guessed = {side: _guessed_tasks(table, side) for side in ("before", "after")}
+    before, after = (
+        right & ~np.isin(tasks, list(guessed[side]))
+        for side, right in (("before", right_before), ("after", right_after))
+    )
+    is_guessed = np.isin(tasks, list(guessed["before"] & guessed["after"]))
+    found = zip(states(before, after, moved), is_guessed, strict=True)
+    return ["at chance" if guess else state for state, guess in found]
+
+
+def _guessed_tasks(table: "DataFrame", side: str) -> set[str]:
+    """Return the tasks on which the answers of one side are not better than guessing."""
+    return {
+        str(task)
+        for task, rows in table.groupby("task", sort=False)
+        if is_at_chance(
+            "accuracy",
+            value=float(rows[f"value_{side}"].mean()),
+            passages=rows[f"passage_{side}"].nunique(),
+            chance=float(rows[f"chance_{side}"].mean()),
+        )
+    }
 
 
 def states(before: Any, after: Any, moved: Any) -> list[State]:

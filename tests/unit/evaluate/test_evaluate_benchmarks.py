@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 from lm_eval.evaluator import evaluate as lm_evaluate
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from mixcpt.config import BenchmarkTask, EvaluateConfig
 from mixcpt.errors import DataError
 from mixcpt.evaluate import compare, evaluate
 from mixcpt.evaluate.asking.benchmarks import read_benchmark
+from mixcpt.evaluate.asking.harness import _LanguageModel
 from mixcpt.evaluate.asking.tasks import check_task
 from mixcpt.evaluate.summary import EvaluationSummary
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
@@ -33,7 +33,8 @@ CHOICES: dict[str, Any] = {
 COMPLETION: dict[str, Any] = {
     "output_type": "loglikelihood",
     "doc_to_text": "{{q}}",
-    "doc_to_target": "{{options[0]}}",
+    "doc_to_target": "{{' ' + options[0]}}",
+    "target_delimiter": "",
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
 }
 
@@ -47,10 +48,11 @@ def test_benchmark_gives_the_answers_of_lm_eval(
     answers = pd.read_parquet(run(tiny_model, tmp_path, task).file("items.parquet"))
     network, tokenizer = load(tiny_model)
     manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
-    native = manager.load(["own_quiz"])["tasks"]["own_quiz"]
-    native.set_config(key="num_fewshot", value=num_fewshot)
-    native.set_config(key="fewshot_config", value={"sampler": "first_n", "samples": shown_examples(task)})
-    model = HFLM(pretrained=network, tokenizer=tokenizer, backend="causal", add_bos_token=True)
+    definition = yaml.safe_load((tmp_path / "tasks" / "own_quiz.yaml").read_text()) | {"num_fewshot": num_fewshot}
+    if num_fewshot:
+        definition["fewshot_config"] = {"sampler": "first_n", "samples": shown_examples(task)}
+    native = manager.load([definition])["tasks"]["own_quiz"]
+    model = _LanguageModel(network, tokenizer, 8, starts_with_bos=True, is_chat=False)
     result = lm_evaluate(model, {"tasks": {"own_quiz": native}}, bootstrap_iters=0, log_samples=True)
     samples = sorted(result["samples"]["own_quiz"], key=lambda sample: sample["doc_id"])
     assert len(answers) == len(samples) == 12

@@ -27,7 +27,25 @@ def test_states_cover_every_case() -> None:
     ]
     before, after, moved, expected = zip(*cases, strict=True)
     assert states(np.array(before), np.array(after), np.array(moved)) == list(expected)
-    assert set(expected) == set(STATES)
+    assert set(expected) == set(STATES) - {"at chance"}
+
+
+def test_ledger_calls_no_guess_learned_or_forgotten(tmp_path: Path) -> None:
+    def answers(name: str, right: set[int]) -> ArtifactRef:
+        items = [(f"q{n:02}", f"v/{n}", float(n in right), -2.0) for n in range(40)]
+        return evaluation(tmp_path, name, items, chance=0.25)
+
+    guesses, others, all_right = (
+        answers("a", set(range(10))),
+        answers("b", set(range(8, 18))),
+        answers("c", set(range(40))),
+    )
+    corpus = corpus_of(tmp_path, [])
+    assert set(ledger(guesses, others, corpus)["state"]) == {"at chance"}
+    assert set(ledger(guesses, all_right, corpus)["state"]) == {"learned"}  # right guesses were no knowledge
+    assert ledger(all_right, guesses, corpus)["state"].tolist() == ["forgotten"] * 40
+    free = evaluation(tmp_path, "free", [(f"q{n}", f"v/{n}", float(n < 10), -2.0) for n in range(40)])
+    assert set(ledger(free, free, corpus)["state"]) == {"known", "unchanged"}
 
 
 def test_ledger_joins_answers_by_question_and_names_the_documents(tmp_path: Path) -> None:
@@ -61,11 +79,14 @@ def test_ledger_refuses_evaluations_of_different_items(tmp_path: Path) -> None:
         ledger(base, other, corpus_of(tmp_path, []))
 
 
-def evaluation(folder: Path, name: str, items: list[tuple[str, str, float, float | None]]) -> ArtifactRef:
+def evaluation(
+    folder: Path, name: str, items: list[tuple[str, str, float, float | None]], *, chance: float = 0.0
+) -> ArtifactRef:
     rows: list[dict[str, Any]] = [
         {"task": "use", "item_id": item, "passage": passage, "fact": f"fact of {item}", "group": "domain"}
         | {"metric": "bits_per_byte" if log_prob is None else "accuracy"}
         | {"value": float(value), "prompt": f"{item}?", "answer": "x", "gold": "y", "gold_log_prob": log_prob}
+        | {"chance": chance}
         for item, passage, value, log_prob in items
     ]
     asked = TaskManifest(
