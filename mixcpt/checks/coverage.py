@@ -1,4 +1,4 @@
-"""Check of the share of each source's text that the tokenizer can represent."""
+"""Check of the share of a source's text that the tokenizer can represent."""
 
 import math
 from collections.abc import Iterator

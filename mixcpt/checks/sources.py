@@ -2,8 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from mixcpt.checks.findings import Finding, Subject
+from mixcpt.config import BitsPerByteTask
+from mixcpt.curation.passages import hold_out
 from mixcpt.curation.records import field_names
 from mixcpt.curation.remedies import remedy
 from mixcpt.curation.sampling import SourceSample
@@ -11,6 +14,8 @@ from mixcpt.curation.sources import check_sources
 
 _NUM_REASONS = 3
 _NUM_NAMES = 5
+_FEW_DOCUMENTS = 20
+"""Number of documents below which a sample is the whole pool and may have nothing to hold out."""
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -22,10 +27,11 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield Finding(problem=sample.problem)
         elif sample.is_known:
             yield from check_sample(sample)
+    yield from _check_heldout(subject)
 
 
 def check_sample(sample: SourceSample) -> Iterator[Finding]:
-    """Yield what is wrong with a sample of a source: no usable record is a problem, some unusable ones a warning."""
+    """Yield a problem for a sample without a usable record, and a warning for one with some unusable records."""
     name = sample.source.name
     if not sample.num_read:
         yield Finding(
@@ -48,6 +54,27 @@ def check_sample(sample: SourceSample) -> Iterator[Finding]:
         )
     if sample.ignored:
         yield Finding(problem=f"{sample.key}: {_ignored(sample)}", is_warning=True)
+
+
+def _check_heldout(subject: Subject) -> Iterator[Finding]:
+    """Yield a problem for each task that measures held-out text of a pool with too little text to hold out any."""
+    config = subject.config
+    for index, task in enumerate(config.evaluate.tasks):
+        if not isinstance(task, BitsPerByteTask) or task.heldout_pool == "none":
+            continue
+        samples = [sample for sample in subject.samples if sample.source.pool == task.heldout_pool]
+        records = list(chain.from_iterable(sample.records for sample in samples))
+        is_small = 0 < len(records) < _FEW_DOCUMENTS and all(sample.is_known for sample in samples)
+        if not is_small:
+            continue
+        heldout = hold_out(records, config.curation.heldout_fraction, config.data_seed).heldout
+        if not any(task.source in ("", record.source) for record in heldout):
+            yield Finding(
+                problem=f"evaluate.tasks[{index}]: {task.name} measures held-out text of "
+                f"{task.source or f'the pool {task.heldout_pool}'}, which has too little text to hold out any: "
+                f"{len(records)} short documents",
+                remedy="add documents (five, or one of several sentences and 500 characters), or remove the task",
+            )
 
 
 def _setting(sample: SourceSample) -> str:

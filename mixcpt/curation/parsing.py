@@ -48,7 +48,7 @@ class RecordParser:
         except _Missing as problem:
             present = islice(raw.columns or raw.values, _MAX_NAMED_FIELDS)
             names = printable(", ".join(map(str, present))) or "no field at all"
-            return raw.defect(*problem.args, f"is missing; the record has: {names}")
+            return raw.defect(str(problem), f"is missing; the record has: {names}")
         except _Unusable as problem:
             return raw.defect(*problem.args)
         title = raw.values.get("title")

@@ -7,6 +7,7 @@ from hashlib import sha256
 from itertools import accumulate
 
 from mixcpt.curation.records import Record
+from mixcpt.curation.steps import split_heldout
 
 _BORDERS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"[.!?]\s+|[。！？]"))
 """Ends of paragraphs, lines and sentences; a document is split at the first kind that it has often enough."""
@@ -29,6 +30,12 @@ class Passages:
 
     training: list[Record]
     heldout: list[Record]
+
+
+def hold_out(records: Sequence[Record], fraction: float, seed: int) -> Passages:
+    """Hold out whole documents of a pool; passages, if it has too few documents."""
+    training, heldout = split_heldout(records, fraction, seed)
+    return Passages(training, heldout) if heldout else hold_out_passages(records, fraction, seed)
 
 
 def hold_out_passages(records: Sequence[Record], fraction: float, seed: int) -> Passages:
@@ -76,7 +83,7 @@ def _window(pieces: Sequence[str], wanted: float, draw: float) -> tuple[int, int
 
 
 def _parts(record: Record, pieces: Sequence[str], first: int, end: int) -> tuple[list[Record], list[Record]]:
-    """Return the records before and after the held-out part, and those of its passages."""
+    """Return the records before and after the held-out part, and the records of its passages."""
     before, after = "".join(pieces[:first]), "".join(pieces[end:])
     named = [(record.id, before), (f"{record.id}#2" if before else record.id, after)]
     learned = [replace(record, id=name, texts=(text.strip(),)) for name, text in named if text.strip()]

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mixcpt.config import CurationConfig, Pool
-from mixcpt.curation.passages import hold_out_passages
+from mixcpt.curation.passages import hold_out
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, curation_key, open_sources
-from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps, split_heldout
+from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics
 
@@ -94,13 +94,10 @@ def _hold_out(records: list[Record], fraction: float, seed: int, corpus: Corpus)
 
     A document that is split counts as several records that were read.
     """
-    training, heldout = split_heldout(records, fraction, seed)
-    if heldout:
-        return training, heldout
-    passages = hold_out_passages(records, fraction, seed)
-    for name, number in Counter(record.source for record in [*passages.training, *passages.heldout]).items():
+    parts = hold_out(records, fraction, seed)
+    for name, number in Counter(record.source for record in [*parts.training, *parts.heldout]).items():
         corpus.num_read[name] += number - sum(record.source == name for record in records)
-    return passages.training, passages.heldout
+    return parts.training, parts.heldout
 
 
 def require_domain(corpus: Corpus) -> None:

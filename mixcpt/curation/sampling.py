@@ -90,7 +90,7 @@ def _sample_files(config: CurationConfig, source: FilesSource, empty: SourceSamp
 
 
 def _items(files: Sequence[tuple[Path, str]], kind: str, source: FilesSource) -> Iterator[Item]:
-    """Yield records of the files of one kind: the first ones of each of some files."""
+    """Yield records of the files of one kind: the first ones of some files."""
     same = [(path, name) for path, name in files if reader_kind(path) == kind]
     if source.limit:
         chosen, per_file = same, min(NUM_RECORDS, source.limit)

@@ -80,8 +80,8 @@ def open_sources(config: CurationConfig) -> list[OpenSource]:
 
 def curation_key(config: CurationConfig, sources: Sequence[OpenSource], seed: int) -> StageKey:
     """Return the key of the corpus of some open sources: their content decides it, not their paths."""
-    without = {"sources": {"__all__": {"path", "paths"}}, "max_lost_fraction": True}
-    settings = config.model_dump(mode="json", exclude=without)
+    settings = config.model_dump(mode="json", exclude={"sources": {"__all__": {"path", "paths"}}})
+    del settings["max_lost_fraction"]  # it decides whether to start, not what the corpus is
     return StageKey(
         kind="corpus",
         version=_VERSION,

@@ -11,7 +11,15 @@ import pytest
 
 from mixcpt.checks import sources
 from mixcpt.checks.findings import Subject
-from mixcpt.config import AdaptConfig, CurationConfig, FieldNames, FilesSource, HuggingFaceSource, Pool, Source
+from mixcpt.config import (
+    AdaptConfig,
+    BitsPerByteTask,
+    FieldNames,
+    FilesSource,
+    HuggingFaceSource,
+    Pool,
+    Source,
+)
 from tests.unit.checks.checked_models import problems, warnings
 
 DIALOGUE = "\n\nHuman: a\n\nAssistant: "
@@ -19,8 +27,11 @@ GOOD = {"text": "The keeper wrote down what he saw that night."}
 
 
 def of(*read: Source) -> Subject:
-    """Return a run with some sources, without a model."""
-    return Subject(AdaptConfig().model_copy(update={"curation": CurationConfig.model_construct(sources=read)}), None)
+    """Return a run with some sources, without tasks and model."""
+    config = AdaptConfig()
+    curation = config.curation.model_copy(update={"sources": read})
+    evaluate = config.evaluate.model_copy(update={"tasks": ()})
+    return Subject(config.model_copy(update={"curation": curation, "evaluate": evaluate}), None)
 
 
 def files(path: Path, pool: Pool = "domain", **settings: Any) -> FilesSource:
@@ -187,3 +198,25 @@ def test_dataset_folder_that_cannot_be_loaded_is_a_problem(tmp_path: Path) -> No
         sources.check, of(HuggingFaceSource(name="mine", pool="domain", path=str(tmp_path / "empty")))
     )
     assert "cannot be loaded" in problem
+
+
+@pytest.mark.parametrize(
+    ("texts", "num_problems"),
+    [
+        (["One short document."], 1),
+        ([f"Text number {number} is short." for number in range(3)], 1),
+        ([f"Document number {number} is short." for number in range(7)], 0),
+        (["A sentence of a long document. " * 40], 0),
+    ],
+)
+def test_task_about_heldout_text_is_refused_only_without_any(
+    tmp_path: Path, texts: list[str], num_problems: int
+) -> None:
+    checked = of(files(lines(tmp_path / "r.jsonl", *({"text": text} for text in texts))))
+    task = BitsPerByteTask(name="read", group="domain", heldout_pool="domain")
+    evaluate = checked.config.evaluate.model_copy(update={"tasks": (task,)})
+    curation = checked.config.curation.model_copy(update={"min_characters": 5, "heldout_fraction": 0.05})
+    config = checked.config.model_copy(update={"evaluate": evaluate, "curation": curation})
+    found = problems(sources.check, Subject(config, None))
+    assert len(found) == num_problems
+    assert all(problem.startswith("evaluate.tasks[0]: read measures held-out text") for problem in found)
