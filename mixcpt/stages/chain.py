@@ -14,7 +14,7 @@ EVALUATE = "evaluate-"
 """Prefix of the names of evaluation jobs; the role of the evaluated model follows."""
 OPEN_BOOK = "open-book"
 """Role of the base model if its prompts contain the documents of the questions."""
-Aligning = TypeVar("Aligning", SelectionConfig, SftConfig, DpoConfig)
+Aligning = TypeVar("Aligning", bound=SelectionConfig | SftConfig | DpoConfig)
 RunJobs = Callable[[Sequence[Job]], dict[str, ArtifactRef]]
 """Runs jobs in order and returns their artifacts by job name."""
 

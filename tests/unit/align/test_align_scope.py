@@ -28,24 +28,47 @@ PAIRS = [
     (f"who {verb} {thing} ?", f"{name} {verb} it .", f"the {thing}")
     for (name, thing), verb in product((("Alda", "gold"), ("Boren", "iron")), ("keeps", "likes", "visits", "has"))
 ]
-CONFIGS = {
+CONFIGS: dict[str, SftConfig | DpoConfig] = {
     "sft": SftConfig(optimizer=FAST, epochs=2, batch_size=4),
     "dpo": DpoConfig(optimizer=FAST, epochs=2, batch_size=4),
 }
 SCRIPT = """
 import json, sys
-from mixcpt.align.finetune import finetune
+from types import SimpleNamespace
+
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from mixcpt.align import finetune as stage
 from mixcpt.config import DpoConfig, SftConfig
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker
+from mixcpt.train import sharding
 
-job = json.loads(open(sys.argv[1]).read())
-config = (SftConfig if job["stage"] == "sft" else DpoConfig).model_validate(job["config"])
-finetune(
-    config, ArtifactRef.from_json(job["selection"]), ModelRef.from_json(job["model"]), "",
-    seed=0, store=ArtifactStore(job["store"]), tracker=NullTracker(),
-)
+batch = json.loads(open(sys.argv[1]).read())
+gathered = []
+if batch["sharding"] != "none":
+    # accelerate shards only on accelerators: the processes on this CPU are declared to be some
+    initialise = AcceleratorState.__init__
+
+    def declared(self, *arguments, **options):
+        PartialState(cpu=True)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+        initialise(self, *arguments, **options)
+
+    AcceleratorState.__init__ = declared
+    sharding.torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True), device=torch.device)
+    gather = stage.gathered_state
+    stage.gathered_state = lambda *arguments: gathered.append(gather(*arguments)) or gathered[-1]
+for job in batch["jobs"]:
+    config = (SftConfig if job["stage"] == "sft" else DpoConfig).model_validate(job["config"])
+    stage.finetune(
+        config, ArtifactRef.from_json(batch["selection"]), ModelRef.from_json(batch["model"]), "",
+        seed=0, store=ArtifactStore(batch["store"]), tracker=NullTracker(), sharding=batch["sharding"],
+    )
+assert batch["sharding"] == "none" or all(state is not None for state in gathered)
 """
 
 
@@ -133,29 +156,38 @@ def test_bf16_keeps_the_published_weights_in_fp32(store: ArtifactStore, tiny_mod
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("stage", CONFIGS)
-@pytest.mark.parametrize("scope", ["full", "lora"])
-def test_two_processes_train_the_weights_of_one(tiny_model: ModelRef, tmp_path: Path, stage: str, scope: str) -> None:
-    config = configured(stage, scope)
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_train_the_weights_of_one(tiny_model: ModelRef, tmp_path: Path, sharding: str) -> None:
+    """SFT and DPO of a run share their processes, so all trainings of this test do."""
+    trainings = [(stage, configured(stage, scope)) for scope in ("full", "lora") for stage in CONFIGS]
     one, two = ArtifactStore(tmp_path / "one"), ArtifactStore(tmp_path / "two")
-    job = {
-        "stage": stage,
-        "config": config.model_dump(mode="json"),
-        "selection": selection(two).to_json(),
-        "model": tiny_model.to_json(),
-        "store": str(two.root),
+    run_processes(tmp_path, two, tiny_model, trainings, sharding)
+    for stage, config in trainings:
+        alone = train(one, tiny_model, config)
+        shared = two.find("model", alone.fingerprint)
+        assert shared is not None
+        for name, weight in weights(shared).items():
+            torch.testing.assert_close(weight, weights(alone)[name], rtol=0, atol=5e-5)
+        for ours, theirs in zip(history(shared), history(alone), strict=True):
+            assert ours[f"{stage}/loss"] == pytest.approx(theirs[f"{stage}/loss"], abs=1e-4)
+
+
+def run_processes(
+    folder: Path, store: ArtifactStore, model: ModelRef, trainings: list[tuple[str, Any]], sharding: str
+) -> None:
+    """Train with two processes under torchrun."""
+    batch = {
+        "jobs": [{"stage": stage, "config": config.model_dump(mode="json")} for stage, config in trainings],
+        "selection": selection(store).to_json(),
+        "model": model.to_json(),
+        "store": str(store.root),
+        "sharding": sharding,
     }
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (folder / "batch.json").write_text(json.dumps(batch))
+    (folder / "script.py").write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
-    subprocess.run([*command, str(tmp_path / "script.py"), str(tmp_path / "job.json")], check=True, env=environment)
-    alone, (shared,) = train(one, tiny_model, config), two.list("model")
-    assert shared.fingerprint == alone.fingerprint
-    for name, weight in weights(shared).items():
-        torch.testing.assert_close(weight, weights(alone)[name], rtol=0, atol=2e-5)
-    for ours, theirs in zip(history(shared), history(alone), strict=True):
-        assert ours[f"{stage}/loss"] == pytest.approx(theirs[f"{stage}/loss"], abs=1e-4)
+    subprocess.run([*command, str(folder / "script.py"), str(folder / "batch.json")], check=True, env=environment)
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused(

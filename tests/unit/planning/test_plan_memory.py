@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -142,7 +142,7 @@ def test_memory_of_sft_is_sixteen_bytes_a_parameter_and_three_times_the_logits_o
 
 def test_memory_of_sft_is_at_least_that_of_the_scoring_before_it() -> None:
     config = SftConfig(batch_size=4)
-    few = {"longest_tokens": 50, "row_tokens": 256}
+    few: dict[str, Any] = {"longest_tokens": 50, "row_tokens": 256}
     after = alignment_memory("sft", shape(), NO_ACTIVATIONS, config, scored_tokens=10_000, **few)
     assert after.head == 2 * 10_000 * 1000 * 4
     most = alignment_memory("sft", shape(), NO_ACTIVATIONS, config, scored_tokens=10**6, **few)
@@ -165,7 +165,7 @@ def test_memory_of_alignment_with_adapters_holds_the_frozen_weights_once_in_the_
 def test_memory_of_sharded_alignment_holds_a_share_of_the_model_and_of_the_batch() -> None:
     rows = ActivationBytes(saved=1000, largest=24)
     config = SftConfig(batch_size=16)
-    lengths = {"longest_tokens": 256, "row_tokens": 256}
+    lengths: dict[str, Any] = {"longest_tokens": 256, "row_tokens": 256}
     one = alignment_memory("sft", shape(), rows, config, **lengths)
     shared = alignment_memory("sft", shape(), rows, config, num_processes=8, sharing=Sharing(student=8), **lengths)
     for part in ("parameters", "gradients", "optimizer", "activations"):
