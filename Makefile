@@ -11,7 +11,7 @@ STORE ?= .mixcpt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint test-long bad-inputs bench bench-gpu up clean
+.PHONY: help install demo test lint test-long bad-inputs families bench bench-gpu up clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -41,6 +41,9 @@ test-long: $(READY)  ## complete trainings, comparison, rounds, browser, two poo
 
 bad-inputs: $(READY)  ## 5,000 damaged inputs: none may crash, hang or lose a record silently; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bad_inputs.py
+
+families: $(READY)  ## train tiny models of all families, and compare every loss with a plain loop; minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
 
 bench: $(READY)   ## measure speed and memory against peers on this CPU; half an hour
 	for script in loss_head packing disc_forwards pretrain_throughput; do $(BIN)/python benchmarks/$$script.py || exit 1; done

@@ -20,8 +20,8 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
 
     Only the text part of a vision-language model is in scope; the rest is frozen.
 
-    LoRA (arXiv 2106.09685) adapts every linear layer except the head and routers, and fused experts. Modules trained as a whole are trained in a copy,
-    so `adapter_off` can restore the base model.
+    LoRA (arXiv 2106.09685) adapts fused experts and every linear layer except the head and routers. Modules trained as
+    a whole are trained in a copy, so `adapter_off` can restore the base model.
 
     `seed` draws one half of the adapters; the other half is zero, so training starts at the base model.
 

@@ -119,7 +119,7 @@ def test_head_with_a_bias_gets_its_gradient() -> None:
     ids, positions = torch.tensor([[5, 7, 11, 13]]), torch.arange(4).unsqueeze(0)
     objective = CptMethod().streams()[0]
     hidden = hidden_states(model, ids, positions)[0, :-1]
-    distillation_loss(hidden, head_of(model), ids[0, 1:], objective, normaliser=3).loss.backward()
+    distillation_loss(hidden, head_of(model), ids[0, 1:], objective, normaliser=3.0).loss.backward()
     fused = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
     torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:]).backward()
