@@ -204,7 +204,7 @@ def test_dataset_folder_that_cannot_be_loaded_is_a_problem(tmp_path: Path) -> No
     ("texts", "num_problems"),
     [
         (["One short document."], 1),
-        ([f"Text number {number} is short." for number in range(3)], 1),
+        ([f"Note number {number} is short." for number in range(3)], 1),
         ([f"Document number {number} is short." for number in range(7)], 0),
         (["A sentence of a long document. " * 40], 0),
     ],
