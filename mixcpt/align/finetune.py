@@ -25,6 +25,7 @@ from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
 from mixcpt.train.callbacks import last_complete_checkpoint
 from mixcpt.train.costs import multiplied_weights, peak_memory_bytes, student_flops_per_token
+from mixcpt.train.guards import require_finite
 from mixcpt.train.scope import apply_scope, merged
 from mixcpt.train.sharding import environment, gathered_state
 
@@ -143,7 +144,9 @@ def _build(work: _Work, folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {}
     metrics = _metrics(work.config, samples, run, trained)
-    _save(merged(trained), tokenizer, folder / "model", trained_from=work.model)
+    model = merged(trained)
+    require_finite(model)
+    _save(model, tokenizer, folder / "model", trained_from=work.model)
     (folder / "history.json").write_text(json.dumps(run.history, indent=1, sort_keys=True))
     return metrics
 

@@ -85,7 +85,7 @@ class _Control:
     @cached_property
     def ids(self) -> frozenset[int]:
         """Ids of the tokens, except the one that stands for unknown text."""
-        return frozenset(self.tokenizer.convert_tokens_to_ids(self.names)) - {self.tokenizer.unk_token_id}
+        return frozenset(_ids_of(self.tokenizer, self.names)) - {self.tokenizer.unk_token_id}
 
     @cached_property
     def literals(self) -> re.Pattern[str]:
@@ -155,8 +155,8 @@ class _Splitter:
         flags = [{flag: getattr(token, flag) for flag in ("single_word", "lstrip", "rstrip")} for token in tokens]
         added = zip((*stand_ins, _BREAK), (*flags, {}), strict=True)
         tokenizer.add_tokens([AddedToken(text, special=False, normalized=False, **options) for text, options in added])
-        ids = dict(zip(tokenizer.convert_tokens_to_ids(stand_ins), original.convert_tokens_to_ids(names), strict=True))
-        ids[tokenizer.convert_tokens_to_ids(_BREAK)] = None
+        ids: dict[int, int | None] = dict(zip(_ids_of(tokenizer, stand_ins), _ids_of(original, names), strict=True))
+        ids |= dict.fromkeys(_ids_of(tokenizer, [_BREAK]))
         return cls(tokenizer, tuple(map(ord, (*stand_ins, _BREAK))), ids)
 
     def split(self, text: str) -> list[int]:
@@ -167,6 +167,10 @@ class _Splitter:
     def without_stand_ins(self, ids: Sequence[int]) -> list[int]:
         originals = (self.originals.get(token, token) for token in ids)
         return [token for token in originals if token is not None]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]  # type: ignore[arg-type]
 
 
 _known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, _Control]] = WeakKeyDictionary()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from mixcpt.align.finetune import finetune
 from mixcpt.config import DpoConfig, LoraScopeConfig, OptimizerConfig, SftConfig
-from mixcpt.errors import ConfigError
+from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import NullTracker
@@ -188,6 +188,16 @@ def run_processes(
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     subprocess.run([*command, str(folder / "script.py"), str(folder / "batch.json")], check=True, env=environment)
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_values_that_are_not_finite_stop_the_stage_and_publish_nothing(
+    store: ArtifactStore, tiny_model: ModelRef, stage: str
+) -> None:
+    config = CONFIGS[stage].model_copy(update={"optimizer": OptimizerConfig(learning_rate=1e30)})
+    with pytest.raises(MixcptError, match="not finite"):
+        train(store, tiny_model, config)
+    assert not list(store.list("model"))
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused(
