@@ -33,7 +33,7 @@ def client(site: Any) -> Iterator[SyncPrefectClient]:
 
 
 def test_deployment_form_explains_every_field_and_has_defaults(client: SyncPrefectClient) -> None:
-    schema = client.read_deployment_by_name("adapt/adapt-advanced").parameter_openapi_schema
+    schema = client.read_deployment_by_name("adapt/adapt-advanced").parameter_openapi_schema or {}
     fields = {
         f"{name}.{field}": description
         for name, definition in schema["definitions"].items()
