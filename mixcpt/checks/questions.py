@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from mixcpt.checks.findings import Finding, Subject
 from mixcpt.config import headline_problems
-from mixcpt.evaluate.asking.tasks import check_task
+from mixcpt.evaluate.asking.tasks import CheckedTask, check_task
 from mixcpt.evaluate.guessing import MIN_PASSAGES
+from mixcpt.mixture.lost_text import lost_text
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -26,6 +27,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         if checked.problem:
             yield Finding.of(checked.problem)
             continue
+        yield from _lost(subject, checked, index)
         if bad := checked.rejected:
             yield Finding(
                 problem=f"evaluate.tasks[{index}]: {len(bad)} of {len(bad) + checked.num_items} records of {task.name} "
@@ -40,3 +42,16 @@ def check(subject: Subject) -> Iterator[Finding]:
                 remedy=f"give items about {MIN_PASSAGES} passages or more; items without a passage count as one each",
                 is_warning=True,
             )
+
+
+def _lost(subject: Subject, checked: CheckedTask, index: int) -> Iterator[Finding]:
+    """Yield a problem if the tokenizer cannot represent the texts of a task."""
+    if subject.tokenizer is None or not checked.texts:
+        return
+    lost, limit = lost_text(subject.tokenizer, checked.texts), subject.config.curation.max_lost_fraction
+    if lost.share > limit:
+        yield Finding(
+            problem=f"evaluate.tasks[{index}].path: the tokenizer of base.model cannot represent {lost.share:.1%} of "
+            f"the characters of these texts (at most {limit:.1%}), for example {lost.examples}",
+            remedy="remove the task, give texts in a language that the tokenizer covers, or choose another base model",
+        )

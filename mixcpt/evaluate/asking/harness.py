@@ -32,17 +32,22 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixcpt.config import BenchmarkTask, BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task, has_one_answer
-from mixcpt.errors import ModelError
+from mixcpt.errors import DataError, ModelError
 from mixcpt.evaluate.asking.definitions import Definition, Form, define, gold_delimiter, prompt_form, write_definition
 from mixcpt.evaluate.asking.gold import GoldScore, score_gold, text_divergences
 from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest, TaskManifest
 from mixcpt.evaluate.asking.tasks import TaskItems
+from mixcpt.mixture.lost_text import lost_text
 from mixcpt.store.control_tokens import guarded, plain_ids, readable, token_ids
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 from mixcpt.store.spool import Tracker
 
 MAX_BATCH_LOGITS = 1 << 28
 """Maximum size of a batch's logits (prompts x tokens x vocabulary): 1 GiB in fp32."""
+
+MAX_LOST_SHARE = 0.2
+"""Maximum share of characters that a tokenizer may lose of the texts of a task."""
+MAX_COMPARED_CHARACTERS = 20_000
 
 _PROGRESS_REPORTS = 50
 _Sample = dict[str, Any]
@@ -90,6 +95,7 @@ def ask(
     With a `reference`, which must have the model's tokenizer, also compare the predictions of the two models.
 
     Raises:
+        DataError: If the tokenizer cannot represent the texts of a task.
         ModelError: If the model has no end-of-text token, lacks a chat template that `form` needs, or differs from the
             reference in the vocabulary size.
     """
@@ -98,6 +104,8 @@ def ask(
     all_items = chain.from_iterable(task.items for task in tasks)
     progress = _Progress(tracker, total=sum(len(item.choices) or 1 for item in all_items))
     delimiter = _answer_delimiter(tokenizer)
+    for task in tasks:
+        _require_readable(tokenizer, task)
     answers = []
     with _quiet():
         network = _prepare(load_model(model), tokenizer)
@@ -257,6 +265,19 @@ def _require(tokenizer: PreTrainedTokenizerBase, model: ModelRef, form: Form) ->
         raise ModelError(
             f"the tokenizer of {model.path} has no chat template, so the model cannot be evaluated in chat form",
             "set base.chat_template, or evaluate.aligned_form: plain",
+        )
+
+
+def _require_readable(tokenizer: PreTrainedTokenizerBase, task: TaskItems) -> None:
+    """Raise `DataError` for texts that the tokenizer loses: bits per byte would rate text that was not read."""
+    if task.metric != "bits_per_byte":
+        return
+    lost = lost_text(tokenizer, (item.prompt[:MAX_COMPARED_CHARACTERS] for item in task.items))
+    if lost.share > MAX_LOST_SHARE:
+        raise DataError(
+            f"evaluation task {task.name}: the tokenizer cannot represent {lost.share:.1%} of the characters of its "
+            f"texts, for example {lost.examples}, so bits per byte would rate text that the model does not read",
+            "remove the task, or use a base model whose tokenizer covers the language",
         )
 
 

@@ -29,6 +29,8 @@ from mixcpt.evaluate.asking.records import BadRecord
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
 
+_COMPARED_TEXTS = 100
+
 
 @dataclass(frozen=True)
 class TaskItems:
@@ -113,6 +115,8 @@ class CheckedTask:
     """Number of items; 0 if they need no check or, like held-out documents, exist only after curation."""
     num_passages: int = 0
     rejected: tuple[BadRecord, ...] = ()
+    texts: tuple[str, ...] = ()
+    """First texts of a task that is scored in bits per byte."""
 
 
 def check_task(task: Task, key: str) -> CheckedTask:
@@ -125,7 +129,8 @@ def check_task(task: Task, key: str) -> CheckedTask:
         place = "benchmark" if isinstance(task, BenchmarkTask) else "path"
         return CheckedTask(problem=DataError(f"{key}.{place}: {error.problem}", error.hint))
     passages = {item.cluster for item in items}
-    return CheckedTask(num_items=len(items), num_passages=len(passages), rejected=tuple(rejected))
+    texts = tuple(item.prompt for item in items[:_COMPARED_TEXTS]) if isinstance(task, BitsPerByteTask) else ()
+    return CheckedTask(num_items=len(items), num_passages=len(passages), rejected=tuple(rejected), texts=texts)
 
 
 def check_tasks(config: EvaluateConfig) -> list[str]:
