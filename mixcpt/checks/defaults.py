@@ -141,7 +141,7 @@ def choose(size: ModelSize, machine: Machine, *, domain_tokens: int, domain_shar
 
 def two_digits(number: int) -> int:
     """Return the number rounded to two digits."""
-    factor = 10 ** max(len(str(number)) - 2, 0)
+    factor = int(10 ** max(len(str(number)) - 2, 0))
     return max(round(number / factor), 1) * factor
 
 

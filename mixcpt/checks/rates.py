@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mixcpt.checks import defaults
 from mixcpt.checks.defaults import ScopeKind
 from mixcpt.checks.findings import Finding, Subject
-from mixcpt.checks.model_size import ModelSize, folder_size
+from mixcpt.checks.model_size import ModelSize, count_text, folder_size
 from mixcpt.config import FilesSource, OptimizerConfig, require_optimizer
 from mixcpt.errors import MixcptError
 from mixcpt.process.devices import usable_devices
@@ -58,7 +58,7 @@ def _rate(key: str, optimizer: OptimizerConfig, usual: float, num_parameters: in
     far = _RATE_FACTOR * (1 - 1e-9)
     if factor < far and 1 / factor < far:
         return
-    size = defaults.count_text(num_parameters)
+    size = count_text(num_parameters)
     consequence = "training can destroy the model" if factor > 1 else "training can have no effect"
     distance = f"{factor:,.0f} times" if factor > 1 else f"1/{1 / factor:,.0f} of"
     yield Finding(

@@ -256,6 +256,7 @@ def become(flow: str, *configs: Settings, store: str, are_checked: bool = False)
     command = [sys.executable, "-P", "-m", "flows", flow, *map(str, requests)]
     print_note("starting Prefect and MLflow ...")
     changes = {"PYTHONPATH": module_path(), "MIXCPT_STARTED_AT": repr(time.time())}
+    changes["DO_NOT_TRACK"] = "1"  # and no notice of Prefect about it
     changes["MIXCPT_CHECKED"] = " ".join(map(fingerprint, configs)) if are_checked else ""
     sys.stdout.flush()
     os.execve(sys.executable, command, {**os.environ, **changes})

@@ -158,7 +158,7 @@ def _evaluation(wanted: Wanted, size: ModelSize) -> dict[str, Choice]:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Return the settings that were given, as plain values."""
-    return {"kind": settings.kind, **settings.model_dump(exclude_unset=True)}
+    return settings.model_dump(include={"kind", *settings.model_fields_set})
 
 
 def _place(settings: dict[str, Any], key: str, value: Any) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mixcpt.cli import app
 from mixcpt.config import AdaptConfig, BaseModelConfig, load_any, load_config
