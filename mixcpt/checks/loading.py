@@ -24,7 +24,7 @@ def load_architecture(base: ModelRef) -> PretrainedConfig:
 
     try:
         with quiet():
-            return AutoConfig.from_pretrained(base.path, trust_remote_code=False)
+            return AutoConfig.from_pretrained(base.path, trust_remote_code=False)  # type: ignore[no-any-return]
     except Exception as error:  # damaged files raise errors of any kind
         raise ModelError(
             f"base.model: {base.directory / 'config.json'} is refused by transformers: {first_line(error)}",

@@ -71,8 +71,7 @@ def _quantisation(config: Mapping[str, Any]) -> str:
 
 def _type_problem(config: Mapping[str, Any]) -> str:
     """Return why transformers has no class for a type of model; empty if it has one."""
-    from transformers import __version__
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING, __version__
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     name = config.get("model_type")
@@ -80,7 +79,7 @@ def _type_problem(config: Mapping[str, Any]) -> str:
         return "no model_type"
     if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return ""
-    if name in CONFIG_MAPPING_NAMES:
+    if name in CONFIG_MAPPING:
         return f"model_type {name}, which transformers {__version__} does not offer as a language model"
     if config.get("auto_map"):
         return f"model_type {name} with auto_map: the model needs its own Python code, which is never run"

@@ -167,10 +167,13 @@ def _weight_map(folder: Path) -> Mapping[str, str]:
         others = sorted(file.name for file in folder.glob("*.safetensors"))
         raise Unreadable(f"{folder} has neither {WEIGHTS} nor {INDEX}; it has {', '.join(others[:3])}")
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names, _ = dict(content["weight_map"]), dict(content["metadata"])
         files = {str(tensor): str(file) for tensor, file in names.items()}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        raise Unreadable(f"{index} is no index of weights: it needs a JSON object with weight_map") from None
+        raise Unreadable(
+            f"{index} is no index of weights: it needs a JSON object with metadata and weight_map"
+        ) from None
     if outside := [name for name in files.values() if Path(name).name != name]:
         raise Unreadable(f"{index} names a file outside the folder: {outside[0]}")
     if not files:

@@ -132,7 +132,7 @@ def load_weights(model: ModelRef, *, dtype: str = "float32", **options: Any) -> 
     from transformers import AutoModelForCausalLM
 
     try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
+        result: Any = AutoModelForCausalLM.from_pretrained(
             model.path,
             dtype=dtype,
             trust_remote_code=False,
@@ -145,6 +145,7 @@ def load_weights(model: ModelRef, *, dtype: str = "float32", **options: Any) -> 
             f"the model in {model.path} cannot be loaded: {first_line(error)}",
             "check its config.json and its weights, or download it again",
         ) from error
+    loaded, report = result
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             f"the weights in {model.path} lack {len(missing)} tensors of {type(loaded).__name__}, such as {missing[0]}",

@@ -141,7 +141,9 @@ def test_damaged_index_is_refused(content: str, sharded: Path) -> None:
 
 
 def test_index_that_leaves_the_folder_is_refused(sharded: Path) -> None:
-    (sharded / INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": "../other/model.safetensors"}}))
+    (sharded / INDEX).write_text(
+        json.dumps({"metadata": {}, "weight_map": {"model.norm.weight": "../other/x.safetensors"}})
+    )
     [problem] = problems(model_folder.check, subject(sharded))
     assert "names a file outside the folder" in problem
 
