@@ -68,6 +68,7 @@ def plan(
         problem = f"--dry-run measures this machine, but --device {device} names another one"
         raise ConfigError(problem, "leave out one of the two")
     with_dry_run = not device if dry_run is None else dry_run
+    _print_warnings(config)
     estimate, artifact = _estimate(config, device, price_per_hour=price_per_hour, with_dry_run=with_dry_run)
     if as_json:
         typer.echo(json.dumps(estimate.to_json(), indent=2))
@@ -76,6 +77,16 @@ def plan(
 
         show(estimate, out)
         print_note(f"stored in {artifact.directory}")
+
+
+def _print_warnings(config: AdaptConfig) -> None:
+    """Print warnings about rates, precision and passes; the other checks are those of `mixcpt validate`."""
+    from mixcpt.checks import rates
+    from mixcpt.checks.findings import Subject
+
+    for finding in rates.check(Subject(config, resolve_model(config.base))):
+        if finding.is_warning:
+            print_note(f"warning: {finding}", style="yellow")
 
 
 def _estimate(
