@@ -33,21 +33,33 @@ from mixcpt.train.scope import apply_scope
 RESULT = Path(__file__).parent / "results" / "families-cpu.json"
 VOCAB, STEPS, RATE, LENGTHS = 128, 3, 1e-3, ((9, 6, 5), (12, 8))
 SIZES: dict[str, Any] = {
-    **dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4),
-    **dict(num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0),
+
+
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
+    **{
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
 }
-EXPERTS: dict[str, Any] = dict(num_local_experts=4, num_experts=4, n_routed_experts=4, num_experts_per_tok=2)
-EXPERTS |= dict(moe_intermediate_size=16, n_group=1, topk_group=1, n_shared_experts=1)
+EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2}
+EXPERTS |= {"moe_intermediate_size": 16, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}
 CHANGES: dict[str, dict[str, Any]] = {
-    "opt": dict(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
-    "gptj": dict(rotary_dim=4),
-    "codegen": dict(rotary_dim=4),
-    "gemma2": dict(query_pre_attn_scalar=8),
-    "gpt_neo": dict(attention_types=[[["global", "local"], 1]], num_layers=2),
-    "llama4_text": dict(attention_chunk_size=8, intermediate_size_mlp=48, num_experts_per_tok=1),
-    "mixtral": dict(output_router_logits=True, router_aux_loss_coef=0.02),
-    "mamba2": dict(num_heads=8, head_dim=8, state_size=8, n_groups=1),
-    "falcon": dict(num_kv_heads=2),
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.0},
+    "gptj": {"rotary_dim": 4},
+    "codegen": {"rotary_dim": 4},
+    "gemma2": {"query_pre_attn_scalar": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    "llama4_text": {"attention_chunk_size": 8, "intermediate_size_mlp": 48, "num_experts_per_tok": 1},
+    "mixtral": {"output_router_logits": True, "router_aux_loss_coef": 0.02},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1},
+    "falcon": {"num_kv_heads": 2},
 }
 SCOPES = {"full": FullScopeConfig(), "lora": LoraScopeConfig(rank=4, alpha=8)}
 METHODS = {"cpt": CptMethod(), "lssd": LssdMethod()}

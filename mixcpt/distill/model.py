@@ -167,7 +167,7 @@ def check_model(model: PreTrainedModel) -> None:
         with torch.no_grad(), _evaluating(model):
             fused, own = _both_logits(model)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ModelError(f"{name} does not read rows of text alone: {error}", "choose another model") from error
+        raise ModelError(f"{name} does not read rows of plain text: {error}", "choose another model") from error
     if not bool((fused - own).abs().max() <= _TOLERANCE * max(1.0, own.abs().max().item())):
         raise ModelError(
             f"{name} computes its logits in an unsupported way: not a product, scaled or soft-capped",

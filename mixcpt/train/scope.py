@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -102,7 +102,8 @@ def _freeze_other_parts(model: PreTrainedModel) -> list[str]:
     decoder = decoder_of(model)
     text = {id(module) for module in decoder.modules()}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    kept = {id(weight) for part in (decoder, *ends) if part is not None for weight in part.parameters()}
+    parts = [part for part in (decoder, *ends) if part is not None]
+    kept = {id(weight) for weight in chain.from_iterable(part.parameters() for part in parts)}
     for weight in model.parameters():
         if id(weight) not in kept:
             weight.requires_grad_(False)
