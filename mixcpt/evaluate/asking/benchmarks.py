@@ -1,13 +1,17 @@
-"""Benchmarks of lm-eval as items: its task writes the prompts and choices, so they equal those of other reports."""
+"""Benchmarks of lm-eval as items: its task writes the prompts and choices, as in other reports."""
 
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from mixcpt.config import BenchmarkTask
 from mixcpt.errors import DataError
@@ -21,6 +25,7 @@ _MEASURED = ("multiple_choice", "loglikelihood")
 _PASSAGE_FIELDS = ("doc_id", "passage_id", "article_id")
 _NAME_LINE = re.compile(r"""^(?:task|group|tag):\s*["']?([^\s"'#]+)""", re.MULTILINE)
 _MAX_REASON_CHARACTERS = 300
+_MAX_CONNECT_SECONDS = 3
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def _load(name: str, include_path: str) -> "LmTask":
 
     folder = _folder(name, include_path)
     try:
-        loaded = TaskManager(include_path=str(folder), include_defaults=False).load([name])
+        with _cache_only_if_away():
+            loaded = TaskManager(include_path=str(folder), include_defaults=False).load([name])
     except Exception as error:  # noqa: BLE001 - lm-eval, datasets and the hub raise errors of any kind
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_CHARACTERS]
         raise DataError(
@@ -106,6 +112,33 @@ def _load(name: str, include_path: str) -> "LmTask":
             f"{name} is a group of {len(tasks)} benchmarks", f"name one of them in the task, for instance {members}"
         )
     return tasks[name]
+
+
+@contextmanager
+def _cache_only_if_away() -> Iterator[None]:
+    """Use only the cache if the hub cannot be reached, instead of many attempts that take half a minute."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    modules: tuple[Any, ...] = (constants, datasets.config)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    is_away = not getproxies() and not _is_reachable(str(constants.ENDPOINT))
+    for module in modules:
+        module.HF_HUB_OFFLINE = module.HF_HUB_OFFLINE or is_away
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _is_reachable(address: str) -> bool:
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=_MAX_CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _folder(name: str, include_path: str) -> Path:
