@@ -33,20 +33,9 @@ from mixcpt.train.scope import apply_scope
 RESULT = Path(__file__).parent / "results" / "families-cpu.json"
 VOCAB, STEPS, RATE, LENGTHS = 128, 3, 1e-3, ((9, 6, 5), (12, 8))
 SIZES: dict[str, Any] = {
-
-
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    },
-    **{
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    },
+    **{"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64},
+    **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
 }
 EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2}
 EXPERTS |= {"moe_intermediate_size": 16, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}
@@ -205,8 +194,11 @@ def main() -> None:
     for family in sys.argv[1:] or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         table[family] = dict(outcomes(family))
         print(f"{family:24} {sorted(set(table[family].values()))}", flush=True)
-        if len(sys.argv) == 1:
-            RESULT.write_text(json.dumps({"families": table, "seconds": round(time.monotonic() - started)}, indent=1))
+        known = json.loads(RESULT.read_text())["families"] if RESULT.exists() and len(sys.argv) > 1 else {}
+        seconds = round(time.monotonic() - started)
+        RESULT.write_text(
+            json.dumps({"families": dict(sorted({**known, **table}.items())), "seconds": seconds}, indent=1)
+        )
 
 
 if __name__ == "__main__":
