@@ -192,6 +192,8 @@ def _save(
     student.config.use_cache = getattr(AutoConfig.from_pretrained(trained_from.path), "use_cache", True)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for path in trained_from.directory.glob("*processor_config.json"):  # of a vision-language model
+        shutil.copy2(path, folder / path.name)
 
 
 def _read(work: _Work, tokenizer: PreTrainedTokenizerBase) -> Samples:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from mixcpt.config import AdaptConfig, DpoConfig, PretrainConfig, SelectionConfig, SftConfig, Split
 from mixcpt.stages.jobs import Input, Job, JobOptions, Output
@@ -139,7 +139,7 @@ def with_precision(stage: Aligning, pretrain: PretrainConfig) -> Aligning:
     In a job, `pretrain` stands for fp32, so that the keys of results from before this setting stay equal.
     """
     precision = pretrain.precision if stage.precision == "pretrain" else stage.precision
-    return stage.model_copy(update={"precision": "bf16" if precision == "bf16" else "pretrain"})
+    return cast(Aligning, stage.model_copy(update={"precision": "bf16" if precision == "bf16" else "pretrain"}))
 
 
 def preview_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
