@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import (
+    SHIPPED_TEXT,
     AdaptConfig,
     AdviseConfig,
     AlignConfig,
@@ -129,9 +130,12 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
             sft=SftConfig(epochs=1, batch_size=4),
         ),
         evaluate=EvaluateConfig(
-            tasks=(BitsPerByteTask(name="domain_text", group="domain", heldout_pool="domain"),),
+            tasks=(
+                BitsPerByteTask(name="domain_text", group="domain", heldout_pool="domain"),
+                BitsPerByteTask(name="general_text", group="general", path=SHIPPED_TEXT, limit=5),
+            ),
             headline_domain="domain_text",
-            headline_general="domain_text",
+            headline_general="general_text",
             num_resamples=50,
         ),
         runtime=RuntimeConfig(store=str(folder / "store"), num_threads=1),
