@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from mixcpt.config import (
-    SHIPPED_TEXT,
     AdaptConfig,
     AdviseConfig,
     AlignConfig,
@@ -119,6 +118,8 @@ def write_sources(folder: Path) -> tuple[FilesSource, ...]:
 def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running Prefect server, MLflow server and worker, and settings whose pre-training takes some seconds."""
     folder = tmp_path_factory.mktemp("site")
+    general = folder / "general.txt"
+    general.write_text("the tower of Alda is blue . the fox likes the river .\n")
     config = AdaptConfig(
         name="tiny",
         base=BaseModelConfig(model=tiny_model.path),
@@ -132,7 +133,7 @@ def site(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iter
         evaluate=EvaluateConfig(
             tasks=(
                 BitsPerByteTask(name="domain_text", group="domain", heldout_pool="domain"),
-                BitsPerByteTask(name="general_text", group="general", path=SHIPPED_TEXT, limit=5),
+                BitsPerByteTask(name="general_text", group="general", path=str(general)),
             ),
             headline_domain="domain_text",
             headline_general="general_text",
