@@ -15,7 +15,7 @@ Balance = Callable[[tuple[Tensor, ...], Tensor], Tensor]
 
 def balance_of(model: Any) -> Balance | None:
     """Return the balancing loss of the model, times its coefficient; None if its configuration has none turned on."""
-    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config = own.config.get_text_config()
     coefficient = float(getattr(config, "router_aux_loss_coef", None) or 0.0)
     if not getattr(config, "output_router_logits", False) or not coefficient:
@@ -33,7 +33,7 @@ def balance_of(model: Any) -> Balance | None:
 
 def warn_if_unbalanced(model: Any) -> None:
     """Log a warning if the configuration asks for a balancing loss that cannot be computed apart from the model."""
-    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config = own.config.get_text_config()
     if getattr(config, "output_router_logits", False) and balance_of(model) is None:
         _log.warning(

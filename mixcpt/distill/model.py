@@ -90,7 +90,7 @@ def _soft_cap(config: Any) -> float:
 
 def decoder_of(model: CausalModel) -> nn.Module:
     """Return the part of a model that computes the last hidden states of text."""
-    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     decoder = own.get_decoder()
     if decoder is own or decoder.get_output_embeddings() is not None:  # Llama 4 returns the whole model
         inner = (getattr(decoder, name, None) for name in (decoder.base_model_prefix, "model"))
