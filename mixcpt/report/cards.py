@@ -192,7 +192,7 @@ def _lost(measured: ModelSummary | None) -> list[str]:
     """Return the tasks on which the model is significantly worse than its base, with the changes."""
     values = measured.tasks.values() if measured else []
     worse = [value for value in values if value.change and verdict.direction(value.change) is verdict.Direction.WORSE]
-    return [f"{words.title(value.task)} ({table.change_cell(value)})" for value in worse]
+    return [f"{words.title(value.task)} ({verdict.change_cell(value.change)})" for value in worse]
 
 
 def _ingredients(run: RunResult) -> list[dict[str, Any]]:
@@ -221,7 +221,7 @@ def _render(template: str, **values: Any) -> str:
     """Return a card; all values are escaped unless the filter `as_is` marks them."""
     environment = template_environment(finalize=_escaped, keep_trailing_newline=True)
     environment.filters["as_is"] = _AsIs
-    functions = {"change": table.change_cell, "legend": table.legend, "verdict": verdict}
+    functions = {"change": verdict.change_cell, "legend": table.legend, "verdict": verdict}
     return environment.get_template(template).render(**functions, **values)
 
 

@@ -1,6 +1,7 @@
 """Page of one or more runs: one self-contained HTML file without network access or scripts."""
 
 import base64
+import shlex
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -9,13 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mixcpt.config import RuntimeConfig
 from mixcpt.config.writing import to_yaml
 from mixcpt.errors import ArtifactError
+from mixcpt.evaluate.guessing import MIN_PASSAGES
 from mixcpt.evaluate.statistics.ledger import MEANINGS, STATES
 from mixcpt.records.run import RunResult
 from mixcpt.report import table, verdict
 from mixcpt.report.ancestry import ancestry_tree
-from mixcpt.report.figures import bars, curves, palette, svg, tradeoff
+from mixcpt.report.figures import bars, curves, learned, palette, svg, tradeoff
 from mixcpt.report.html import render_page, write_page
 from mixcpt.report.sections import answers, inputs, provenance, training
 from mixcpt.report.summary import Summary, result_line, summarise
@@ -28,7 +31,9 @@ _HEAD_CHARACTERS = 2000
 
 
 def print_results(results: Sequence[RunResult], started: float | None = None) -> None:
-    """Print the table of results and the path of their page; both are made if the page shows other runs.
+    """Print the verdict, the table of results, the path of their page and the next commands.
+
+    Verdict, table and page are made if the page shows other runs.
 
     Args:
         results: Finished runs with the same base model.
@@ -42,15 +47,25 @@ def print_results(results: Sequence[RunResult], started: float | None = None) ->
         console.print(kept_table, markup=False, highlight=False, soft_wrap=True, end="")
     else:
         summary = summarise(results)
-        console.print(table.result_table(summary))
+        _print_summary(summary, console)
         if not kept_table:
             write_report(results, store, output, summary)
             with table_path.open("w") as file:
                 file.write(f"{identity}\n")
-                Console(file=file, width=console.width).print(table.result_table(summary))
-    console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)
+                _print_summary(summary, Console(file=file, width=console.width))
+    name, place = results[-1].name, results[-1].config.runtime.store
+    option = "" if place == RuntimeConfig().store else f" --store {shlex.quote(place)}"
+    for line in (f"report: {output}", f"next: mixcpt chat {name} --beside {name}@base{option}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if started is not None:
         print(result_line(summary, time.time() - started), flush=True)
+
+
+def _print_summary(summary: Summary, console: Console) -> None:
+    """Print the verdict and the table of results."""
+    for sentence in verdict.lead(summary):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    console.print(table.result_table(summary))
 
 
 def _kept_table(path: Path, identity: str) -> str:
@@ -103,9 +118,11 @@ def _page(runs: Sequence[RunResult], store: ArtifactStore, summary: Summary | No
         summary=summary,
         table=table,
         verdict=verdict,
-        lead=_lead(summary),
+        has_interval=verdict.has_interval,
+        min_passages=MIN_PASSAGES,
+        lead=verdict.lead(summary),
         marks=dict(zip([run.name for run in runs], palette.run_marks(len(runs)), strict=True)),
-        tradeoff=svg.picture(tradeoff.draw_tradeoff(summary), "tradeoff", tradeoff.describe_tradeoff(summary)),
+        tradeoff=_main_picture(summary),
         bars=[_bars_picture(summary, metric) for metric in bars.metrics(summary)],
         ledgers=[answers.facts(run) for run in runs],
         fact_states=STATES,
@@ -131,11 +148,11 @@ def _data_link(yaml: str) -> str:
     return "data:application/yaml;base64," + base64.b64encode(yaml.encode()).decode()
 
 
-def _lead(summary: Summary) -> list[str]:
-    """Return the sentences below the title: one for a pair of runs, otherwise one per run."""
-    if len(summary.runs) == 2:
-        return [verdict.pair_verdict(summary.pairs[0], summary.confidence)]
-    return [verdict.run_verdict(summary, run) for run in summary.runs]
+def _main_picture(summary: Summary) -> svg.Picture:
+    """Return learned against forgotten; only what was learned if forgetting was not measured."""
+    if not summary.headline_general:
+        return svg.picture(learned.draw_learned(summary), "learned", learned.describe_learned(summary))
+    return svg.picture(tradeoff.draw_tradeoff(summary), "tradeoff", tradeoff.describe_tradeoff(summary))
 
 
 def _bars_picture(summary: Summary, metric: str) -> svg.Picture:

@@ -111,8 +111,20 @@ class Summary:
     runs: Sequence[RunSummary]
     headline_domain: str
     headline_general: str
+    """General task that represents prior knowledge; empty if no task is general, so that forgetting is not measured."""
     confidence: float
     pairs: Sequence[PairComparison]
+
+    @property
+    def headlines(self) -> list[str]:
+        """Headline tasks that were measured."""
+        return [task for task in (self.headline_domain, self.headline_general) if task]
+
+    @property
+    def chances(self) -> dict[str, float]:
+        """Accuracy of guessing by task; tasks without choices are absent."""
+        changes = [value.change for run in self.runs for value in run.final.tasks.values()]
+        return {change.task: change.chance for change in changes if change and change.chance}
 
 
 def summarise(runs: Sequence[RunResult]) -> Summary:
@@ -131,10 +143,21 @@ def summarise(runs: Sequence[RunResult]) -> Summary:
         base=_model("", "base", runs[0].evaluations["base"]),
         runs=[_run(run) for run in runs],
         headline_domain=evaluate.headline_domain,
-        headline_general=evaluate.headline_general,
+        headline_general=general_headline(runs[0]),
         confidence=evaluate.confidence,
         pairs=[_pair_comparison(runs[0], run) for run in runs[1:]],
     )
+
+
+def general_headline(run: RunResult) -> str:
+    """Return the general headline task of a run: the one in its settings, else the first general task, else empty.
+
+    Settings of earlier versions could name a task of the domain, which does not measure forgetting.
+    """
+    scores = EvaluationSummary.of(run.evaluations["base"]).tasks
+    general = [score.task for score in scores if score.group == "general"]
+    named = run.config.evaluate.headline_general
+    return named if named in general else next(iter(general), "")
 
 
 def is_kept(delta: float, max_loss: float) -> bool:
@@ -143,11 +166,14 @@ def is_kept(delta: float, max_loss: float) -> bool:
 
 
 def result_line(summary: Summary, seconds: float) -> str:
-    """Return `RESULT ` and a JSON object with the headline values of the base and every final model."""
+    """Return `RESULT ` and a JSON object with the headline values of the base and every final model.
+
+    The key `general` is absent if forgetting was not measured.
+    """
 
     def headline(model: ModelSummary) -> dict[str, float]:
         tasks = {"domain": summary.headline_domain, "general": summary.headline_general}
-        return {name: round(model.tasks[task].value, 4) for name, task in tasks.items()}
+        return {name: round(model.tasks[task].value, 4) for name, task in tasks.items() if task}
 
     result: dict[str, Any] = {"base": headline(summary.base)}
     result |= {run.name: headline(run.final) for run in summary.runs}
@@ -246,9 +272,9 @@ def _differences(
 
 
 def _pair_comparison(first: RunResult, second: RunResult) -> PairComparison:
-    headlines = (first.config.evaluate.headline_domain, first.config.evaluate.headline_general)
+    headlines = [task for task in (first.config.evaluate.headline_domain, general_headline(first)) if task]
     changes = {change.task: change for change in _differences(second, first.evaluations["final"], "final")}
-    return PairComparison(first.name, second.name, [changes[task] for task in dict.fromkeys(headlines)])
+    return PairComparison(first.name, second.name, [changes[task] for task in headlines])
 
 
 def _model(

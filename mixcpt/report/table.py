@@ -6,31 +6,34 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from mixcpt.evaluate.guessing import MIN_PASSAGES
 from mixcpt.report import words
 from mixcpt.report.sections.provenance import Cost
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
-from mixcpt.report.verdict import MARKS, Direction, direction
+from mixcpt.report.verdict import MARKS, NOT_MEASURED, Direction, change_cell, direction
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_STYLES = {Direction.BETTER: "green", Direction.WORSE: "red", Direction.UNSURE: "dim"}
+_STYLES = {Direction.BETTER: "green", Direction.WORSE: "red"}
 
 
 def result_table(summary: Summary) -> Table:
     """Return the table for a terminal; arrows repeat the meaning of the colours."""
     title = f"{words.listing([run.name for run in summary.runs])} against {words.printable(summary.base_name)}"
-    table = Table(title=Text(title), caption=Text(legend(summary)), caption_justify="left")
+    warning = "" if summary.headline_general else f"{NOT_MEASURED} "
+    table = Table(title=Text(title), caption=Text(warning + legend(summary)), caption_justify="left")
     table.add_column("task", overflow="fold")
     for model in _models(summary):
-        table.add_column(Text(_heading(summary, model)), justify="right")
+        table.add_column(Text(_heading(model)), justify="right")
     group = ""
     for task, base in summary.base.tasks.items():
         if group and base.group != group:
             table.add_section()
         group = base.group
-        is_headline = task in (summary.headline_domain, summary.headline_general)
-        task_cell = Text(words.title(task), style="bold" if is_headline else "")
+        task_cell = Text(words.title(task), style="bold" if task in summary.headlines else "")
+        if task in summary.chances:
+            task_cell.append(f"\nchance {words.value(base.metric, summary.chances[task])}", style="not bold dim")
         table.add_row(task_cell, *_terminal_cells(summary, task))
     table.add_section()
     for name, cells in _cost_rows([run.cost for run in summary.runs]):
@@ -50,13 +53,16 @@ def counts_table(counts: "DataFrame", title: str) -> Table:
 
 
 def markdown_table(summary: Summary) -> str:
-    """Return the table as Markdown with its legend."""
-    rows = [["task", *(_heading(summary, model).replace("\n", " ") for model in _models(summary))]]
+    """Return the table as Markdown with its legend, below a warning if forgetting was not measured."""
+    chances, models = summary.chances, _models(summary)
+    rows = [["task", *(["chance"] if chances else []), *(_heading(model).replace("\n", " ") for model in models)]]
     for task in summary.base.tasks:
-        values = [model.tasks[task] for model in _models(summary)]
-        rows.append([words.title(task), *(_markdown_cell(value) for value in values)])
-    rows += [[name, "", *cells] for name, cells in _cost_rows([run.cost for run in summary.runs])]
-    return f"{markdown_rows(rows)}\n{words.markdown(legend(summary))}\n"
+        chance = [words.value("accuracy", chances.get(task))] if chances else []
+        rows.append([words.title(task), *chance, *(_markdown_cell(model.tasks[task]) for model in models)])
+    empty = [""] * (len(rows[0]) - len(summary.runs) - 1)
+    rows += [[name, *empty, *cells] for name, cells in _cost_rows([run.cost for run in summary.runs])]
+    warning = "" if summary.headline_general else f"{NOT_MEASURED}\n\n"
+    return f"{warning}{markdown_rows(rows)}\n{words.markdown(legend(summary))}\n"
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
@@ -69,17 +75,24 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
 def legend(summary: Summary) -> str:
     """Return the legend of the table."""
     better, worse, unsure = (MARKS[way] for way in (Direction.BETTER, Direction.WORSE, Direction.UNSURE))
-    return (
+    text = (
         f"Change from the base with its {words.level(summary.confidence)} interval (paired bootstrap over passages), "
         f"accuracy in points. {better} better, {worse} worse, {unsure} no significant change."
     )
+    changes = [value.change for run in summary.runs for value in run.final.tasks.values() if value.change]
+    ways = {direction(change) for change in changes}
+    if Direction.UNKNOWN in ways:
+        text += f" {MARKS[Direction.UNKNOWN]} fewer than {MIN_PASSAGES} passages, too few for an interval."
+    if Direction.GUESSED in ways:
+        text += " At chance: neither model differs from guessing."
+    return text
 
 
 def _models(summary: Summary) -> list[ModelSummary]:
     return [summary.base, *(run.final for run in summary.runs)]
 
 
-def _heading(summary: Summary, model: ModelSummary) -> str:
+def _heading(model: ModelSummary) -> str:
     return f"{words.printable(model.run or 'base')}\n({model.form})"
 
 
@@ -89,21 +102,14 @@ def _terminal_cells(summary: Summary, task: str) -> list[Text]:
         value = run.final.tasks[task]
         cell = Text(words.value(value.metric, value.value), style="bold")
         if value.change:
-            cell.append("\n" + change_cell(value), style=f"not bold {_STYLES[direction(value.change)]}")
+            style = _STYLES.get(direction(value.change), "dim")
+            cell.append("\n" + change_cell(value.change), style=f"not bold {style}")
         cells.append(cell)
     return cells
 
 
-def change_cell(value: TaskValue) -> str:
-    """Return direction, change and interval, e.g. `▲ +4.0 [+1.0, +7.0]`; empty for the base."""
-    if not value.change:
-        return ""
-    low, high = (words.change(value.metric, end) for end in (value.change.low, value.change.high))
-    return f"{MARKS[direction(value.change)]} {words.change(value.metric, value.change.delta)} [{low}, {high}]"
-
-
 def _markdown_cell(value: TaskValue) -> str:
-    return f"{words.value(value.metric, value.value)} {change_cell(value)}".rstrip()
+    return f"{words.value(value.metric, value.value)} {change_cell(value.change)}".rstrip()
 
 
 def _cost_rows(costs: Sequence[Cost]) -> list[tuple[str, list[str]]]:

@@ -1,9 +1,12 @@
 """Results in one sentence, with their uncertainty."""
 
+import math
 from enum import Enum
 from itertools import groupby
 
 from mixcpt.evaluate import PriorKnowledge, TaskDelta
+from mixcpt.evaluate.guessing import MIN_PASSAGES
+from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
 from mixcpt.report import words
 from mixcpt.report.summary import PairComparison, Promise, RunSummary, Summary, TaskValue
 
@@ -14,41 +17,96 @@ class Direction(Enum):
     BETTER = "better"
     WORSE = "worse"
     UNSURE = "no significant change"
+    GUESSED = "at chance"
+    """Neither model differs from guessing."""
+    UNKNOWN = "too few passages"
+    """Too few passages for an interval."""
 
 
+NOT_MEASURED = "Forgetting was not measured: no task is general."
+"""First sentence of a result without a general task."""
 _LEARNED = {
     Direction.BETTER: "gained in the domain",
     Direction.WORSE: "lost in the domain",
     Direction.UNSURE: "shows no significant gain in the domain",
+    Direction.GUESSED: "stays at chance in the domain",
+    Direction.UNKNOWN: "has too few domain passages to show a gain",
 }
 _KEPT = {
     Direction.BETTER: "gained in general",
     Direction.WORSE: "lost in general",
     Direction.UNSURE: "shows no significant loss in general",
+    Direction.GUESSED: "stays at chance in general, where nothing could be forgotten",
+    Direction.UNKNOWN: "has too few general passages to show a loss",
 }
 _AGAINST = {
     Direction.BETTER: "is better than",
     Direction.WORSE: "is worse than",
     Direction.UNSURE: "does not differ significantly from",
+    Direction.GUESSED: "is at chance like",
+    Direction.UNKNOWN: "was measured on too few passages to differ from",
 }
-MARKS = {Direction.BETTER: "▲", Direction.WORSE: "▼", Direction.UNSURE: "≈"}
+MARKS = {
+    Direction.BETTER: "▲",
+    Direction.WORSE: "▼",
+    Direction.UNSURE: "≈",
+    Direction.GUESSED: "≈",
+    Direction.UNKNOWN: "?",
+}
 """Symbols of the directions, readable without colour."""
 
 
+def has_interval(change: TaskDelta | SeedsDelta) -> bool:
+    """Return whether a change is about enough passages for an interval."""
+    return not (change.has_few_passages or math.isnan(change.low) or math.isnan(change.high))
+
+
 def direction(change: TaskDelta) -> Direction:
-    """Return better or worse if the interval excludes zero, otherwise unsure."""
+    """Return better or worse if the interval excludes zero; guessing and too few passages are never a change."""
+    if not has_interval(change):
+        return Direction.UNKNOWN
+    if change.is_at_chance:
+        return Direction.GUESSED
     low, high = (change.low, change.high) if change.higher_is_better else (-change.high, -change.low)
     return Direction.BETTER if low > 0 else Direction.WORSE if high < 0 else Direction.UNSURE
 
 
+def lead(summary: Summary) -> list[str]:
+    """Return the first sentences of a page: one for a pair of runs, otherwise one per run.
+
+    If forgetting was not measured, the first sentence says so.
+    """
+    warning = [] if summary.headline_general else [NOT_MEASURED]
+    if len(summary.runs) == 2:
+        return [*warning, pair_verdict(summary.pairs[0], summary.confidence)]
+    return [*warning, *(gain_and_loss(summary, run) for run in summary.runs)]
+
+
 def run_verdict(summary: Summary, run: RunSummary) -> str:
-    """Return the gain in the domain and the loss in general of a run's final model as one sentence."""
-    learned, kept = (run.final.tasks[task] for task in (summary.headline_domain, summary.headline_general))
-    gain, loss = (value.change and direction(value.change) for value in (learned, kept))
-    conjunction = "and" if (gain is Direction.BETTER) == (loss is not Direction.WORSE) else "but"
-    gained = f"{_LEARNED[gain or Direction.UNSURE]} ({_before_and_after(learned, summary.confidence)})"
-    lost = f"{_KEPT[loss or Direction.UNSURE]} ({_before_and_after(kept, summary.confidence)})"
-    return f"{words.printable(run.name)} {gained} {conjunction} {lost}."
+    """Return the gain in the domain and the loss in general of a run's final model in words.
+
+    If forgetting was not measured, the first sentence says so.
+    """
+    verdict = gain_and_loss(summary, run)
+    return verdict if summary.headline_general else f"{NOT_MEASURED} {verdict}"
+
+
+def gain_and_loss(summary: Summary, run: RunSummary) -> str:
+    """Return the gain in the domain and, if it was measured, the loss in general as one sentence."""
+    name, learned = words.printable(run.name), run.final.tasks[summary.headline_domain]
+    gain = _direction_of(learned)
+    gained = f"{_LEARNED[gain]} ({_before_and_after(learned, summary.confidence)})"
+    if not summary.headline_general:
+        return f"{name} {gained}."
+    kept = run.final.tasks[summary.headline_general]
+    loss = _direction_of(kept)
+    is_kept = loss in (Direction.BETTER, Direction.UNSURE)
+    conjunction = "and" if (gain is Direction.BETTER) == is_kept else "but"
+    return f"{name} {gained} {conjunction} {_KEPT[loss]} ({_before_and_after(kept, summary.confidence)})."
+
+
+def _direction_of(value: TaskValue) -> Direction:
+    return direction(value.change) if value.change else Direction.UNSURE
 
 
 def prior_knowledge_verdict(known: PriorKnowledge, confidence: float) -> str:
@@ -59,6 +117,8 @@ def prior_knowledge_verdict(known: PriorKnowledge, confidence: float) -> str:
         "the document in its prompt"
     )
     difference = words.interval("accuracy", known.low, known.high)
+    if known.n < MIN_PASSAGES or math.isnan(known.low):
+        return f"{base}; after training it answers {trained} without a document. These are too few for a conclusion."
     interval = f"{words.level(confidence)} interval of the difference {difference} points"
     if known.low > 0:
         return f"{base}; after training it answers {trained} without a document, significantly more ({interval})."
@@ -92,11 +152,34 @@ def pair_verdict(comparison: PairComparison, confidence: float) -> str:
 
 
 def amount(change: TaskDelta, confidence: float) -> str:
-    """Return a change with its interval, e.g. `+4.0 points, 95 % interval +1.0 to +7.0`."""
-    return (
-        f"{words.change(change.metric, change.delta)} {words.unit(change.metric)}, "
-        f"{words.level(confidence)} interval {words.interval(change.metric, change.low, change.high)}"
-    )
+    """Return a change with its interval or without, e.g. `+4.0 points, 95 % interval +1.0 to +7.0`.
+
+    A change over too few passages has their number in place of an interval.
+    """
+    number = f"{words.change(change.metric, change.delta)} {words.unit(change.metric)}"
+    if not has_interval(change):
+        return f"{number}, {words.number_of(change.passages, 'passage')}"
+    interval = words.interval(change.metric, change.low, change.high)
+    chance = f", chance {words.value(change.metric, change.chance)}" if change.chance else ""
+    return f"{number}, {words.level(confidence)} interval {interval}{chance}"
+
+
+def change_cell(change: TaskDelta | None) -> str:
+    """Return direction, change and interval, e.g. `▲ +4.0 [+1.0, +7.0]`; empty for the base."""
+    return f"{MARKS[direction(change)]} {change_text(change)}" if change else ""
+
+
+def change_text(change: TaskDelta) -> str:
+    """Return a change with its interval; without one at chance or for too few passages."""
+    number = words.change(change.metric, change.delta)
+    match direction(change):
+        case Direction.UNKNOWN:
+            return f"{number} ({words.number_of(change.passages, 'passage')})"
+        case Direction.GUESSED:
+            return f"{number} (at chance)"
+        case _:
+            low, high = (words.change(change.metric, end) for end in (change.low, change.high))
+            return f"{number} [{low}, {high}]"
 
 
 def _before_and_after(value: TaskValue, confidence: float) -> str:

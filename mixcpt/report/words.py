@@ -85,6 +85,11 @@ def count(number: Number | None) -> str:
     return MISSING if number is None else f"{round(number):,}"
 
 
+def number_of(number: int, noun: str) -> str:
+    """Return a count with its noun in the singular or plural, e.g. `7 passages`."""
+    return f"{count(number)}{_SPACE}{noun}{'' if number == 1 else 's'}"
+
+
 def level(confidence: Number) -> str:
     """Return the level of an interval, e.g. `95 %`."""
     return f"{100 * confidence:g}{_SPACE}%"

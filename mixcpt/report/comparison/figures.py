@@ -8,7 +8,7 @@ from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
 from mixcpt.records.comparison import Advice, Attempt
 from mixcpt.report import words
 from mixcpt.report.comparison.summary import ComparisonSummary
-from mixcpt.report.figures import palette, points, svg
+from mixcpt.report.figures import labels, palette, points, svg
 
 _MARGIN = 0.08
 _LOGARITHMIC = ("learning_rate",)
@@ -21,8 +21,8 @@ def draw_comparison(summary: ComparisonSummary) -> Figure:
         figure = svg.new_figure(7.2, 5.2)
         axes = figure.subplots()
         axes.set_title("Learned against kept, all seeds")
-        axes.set_xlabel(_change_title(summary, summary.headline_general))
-        axes.set_ylabel(_change_title(summary, summary.headline_domain))
+        x, y = (_change_title(summary, task) for task in (summary.headline_general, summary.headline_domain))
+        labels.label_axes(axes, x=x, y=y)
         axes.axvline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
         axes.axhline(0, color=palette.RULE.light, linewidth=1.2, zorder=1)
         contenders = _points(summary)
@@ -113,8 +113,7 @@ def _draw_attempts(axes: Axes, advice: Advice, summary: ComparisonSummary) -> No
     changes = summary.rows[0].changes
     domain, general = changes[summary.headline_domain], changes[summary.headline_general]
     axes.set_title("Learned against kept, selection questions")
-    axes.set_xlabel(_value_title(general))
-    axes.set_ylabel(_value_title(domain))
+    labels.label_axes(axes, x=_value_title(general), y=_value_title(domain), share=0.6)
     line = front(advice.attempts, *(1 if change.higher_is_better else -1 for change in (domain, general)))
     scale = [100 if change.metric == "accuracy" else 1 for change in (general, domain)]
     axes.plot(

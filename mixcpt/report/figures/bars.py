@@ -1,6 +1,5 @@
 """Bars of all tasks of one metric: the base and each final model, each value with its interval."""
 
-import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -8,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from mixcpt.evaluate.guessing import wilson_interval
 from mixcpt.report import words
 from mixcpt.report.figures import palette, svg
 from mixcpt.report.summary import Summary, TaskValue
@@ -56,17 +56,12 @@ def describe_bars(summary: Summary, metric: str) -> str:
 def value_interval(value: TaskValue, confidence: float) -> tuple[float, float]:
     """Return the interval of a single value; its width is 0 if there is no standard error.
 
-    Accuracy uses Wilson's score interval (Wilson 1927), which is valid at 0 and 1; other metrics use the normal
-    approximation.
+    Accuracy uses Wilson's score interval, other metrics use the normal approximation.
     """
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    if value.metric != "accuracy":
-        half = z * (value.stderr or 0.0)
-        return value.value - half, value.value + half
-    n, share = value.n, value.value
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    if value.metric == "accuracy":
+        return wilson_interval(value.value, value.n, confidence)
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * (value.stderr or 0.0)
+    return value.value - half, value.value + half
 
 
 def _title(summary: Summary, metric: str, tasks: Sequence[str]) -> str:

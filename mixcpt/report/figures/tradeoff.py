@@ -1,6 +1,5 @@
 """Learned-against-forgotten figure: headline task of the domain against the general headline task."""
 
-import math
 from collections.abc import Sequence
 from itertools import chain, pairwise
 from pathlib import Path
@@ -13,8 +12,9 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
 from mixcpt.report import words
-from mixcpt.report.figures import palette, points, svg
+from mixcpt.report.figures import labels, palette, points, svg
 from mixcpt.report.summary import ModelSummary, Summary, TaskValue
+from mixcpt.report.verdict import has_interval
 
 Range: TypeAlias = tuple[float, float]
 
@@ -94,8 +94,8 @@ def _point(summary: Summary, model: ModelSummary, name: str, mark: palette.Mark)
     learned, kept = _headlines(summary, model)
     return points.Point(
         name=words.shortened(name, _NAME_CHARACTERS),
-        x=(kept.value, *_ends(kept)),
-        y=(learned.value, *_ends(learned)),
+        x=(kept.value, *ends(kept)),
+        y=(learned.value, *ends(learned)),
         mark=mark,
         is_main=model.role != "pretrained",
     )
@@ -108,24 +108,23 @@ def _draw_axes(axes: Axes, summary: Summary) -> None:
         models += [model for model in (run.pretrained, run.final) if model]
     learned, kept = zip(*(_headlines(summary, model) for model in models), strict=True)
     x_range, y_range = _ranges(kept, learned)
-    axes.set_xlim(*_oriented(kept[0], x_range))
-    axes.set_ylim(*_oriented(learned[0], y_range))
-    axes.set_xlabel(f"Kept: {_axis_title(kept[0])}")
-    axes.set_ylabel(f"Learned: {_axis_title(learned[0])}")
+    axes.set_xlim(*oriented(kept[0], x_range))
+    axes.set_ylim(*oriented(learned[0], y_range))
+    labels.label_axes(axes, x=f"Kept: {axis_title(kept[0])}", y=f"Learned: {axis_title(learned[0])}")
     for axis, value, limits in ((axes.xaxis, kept[0], x_range), (axes.yaxis, learned[0], y_range)):
-        if value.metric == "accuracy":
-            _show_percent(axis, limits)
+        show_unit(axis, value, limits)
     axes.axvline(kept[0].value, color=palette.RULE.light, linewidth=1.2, zorder=1)
     axes.axhline(learned[0].value, color=palette.RULE.light, linewidth=1.2, zorder=1)
 
 
-def _oriented(value: TaskValue, limits: Range) -> Range:
+def oriented(value: TaskValue, limits: Range) -> Range:
     """Return the limits so that better values are right or up."""
     low, high = limits
     return (low, high) if value.higher_is_better else (high, low)
 
 
-def _axis_title(value: TaskValue) -> str:
+def axis_title(value: TaskValue) -> str:
+    """Return task, metric and direction of an axis."""
     task = words.shortened(words.title(value.task), 40)
     if value.metric == "accuracy":
         return f"{task}, accuracy"
@@ -133,7 +132,10 @@ def _axis_title(value: TaskValue) -> str:
     return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
 
 
-def _show_percent(axis: Axis, limits: Range) -> None:
+def show_unit(axis: Axis, value: TaskValue, limits: Range) -> None:
+    """Show the ticks of an accuracy in percent, between 0 and 100."""
+    if value.metric != "accuracy":
+        return
     low, high = limits
     ticks = [0, 0.25, 0.5, 0.75, 1] if limits == _WHOLE else axis.get_ticklocs()
     axis.set_ticks([tick for tick in ticks if max(0, low) <= tick <= min(1, high)])
@@ -189,17 +191,22 @@ def _ranges(kept: Sequence[TaskValue], learned: Sequence[TaskValue]) -> tuple[Ra
     spans = _span(kept), _span(learned)
     if kept[0].metric == learned[0].metric:
         spans = max(spans), max(spans)
-    return _range(kept, spans[0]), _range(learned, spans[1])
+    return _centred(kept, spans[0]), _centred(learned, spans[1])
 
 
-def _ends(value: TaskValue) -> Range:
+def value_range(values: Sequence[TaskValue]) -> Range:
+    """Return the range of an axis of its own."""
+    return _centred(values, _span(values))
+
+
+def ends(value: TaskValue) -> Range:
     """Return the base's value plus the interval of the change; the value twice if there is no interval."""
-    if not value.change or math.isnan(value.change.low):
+    if not value.change or not has_interval(value.change):
         return value.value, value.value
     return value.change.base + value.change.low, value.change.base + value.change.high
 
 
-def _range(values: Sequence[TaskValue], span: float) -> Range:
+def _centred(values: Sequence[TaskValue], span: float) -> Range:
     if values[0].metric == "accuracy" and span > _WHOLE_FROM:
         return _WHOLE
     low, high = _extremes(values)
@@ -213,5 +220,5 @@ def _span(values: Sequence[TaskValue]) -> float:
 
 
 def _extremes(values: Sequence[TaskValue]) -> Range:
-    all_ends = list(chain.from_iterable(_ends(value) for value in values))
+    all_ends = list(chain.from_iterable(ends(value) for value in values))
     return min(all_ends), max(all_ends)

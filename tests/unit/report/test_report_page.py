@@ -170,12 +170,12 @@ def test_page_compares_training_with_a_document_in_the_prompt(page: Page) -> Non
 
 
 def test_page_counts_facts_by_state_and_shows_them_with_their_documents(page: Page) -> None:
-    states = ["known", "learned", "half-learned", "unchanged", "contradicted", "forgotten"]
+    states = ["known", "learned", "half-learned", "unchanged", "contradicted", "forgotten", "at chance"]
     assert page.cells("Task", "known")[1:] == states
     learned = sum(MIXCPT_RIGHT[DOMAIN])
     counted = [row for row in page.rows if [" ".join(cell.split()) for cell in row][:1] == ["domain questions"]]
     assert any(
-        row[2].strip() == str(learned) and row[4].strip() == str(40 - learned) for row in counted if len(row) == 7
+        row[2].strip() == str(learned) and row[4].strip() == str(40 - learned) for row in counted if len(row) == 8
     )
     shown = [attributes["data-state"] for tag, attributes in page.elements if "data-state" in attributes]
     assert {"forgotten", "learned", "known"} <= set(shown) <= set(states)
