@@ -119,11 +119,16 @@ def _template(size: ModelSize, wanted: Wanted) -> dict[str, Choice]:
 
 
 def _scope(settings: Mapping[str, Any], chosen: Mapping[str, Choice]) -> dict[str, Choice]:
-    """Return the scope and the teacher; adapters need no second model as teacher."""
+    """Return the scopes and the teacher; adapters need no second model as teacher."""
     choice = chosen["pretrain.scope"]
     if choice.value == "full":
         return {"pretrain.scope": Choice({"kind": "full"}, choice.reason)}
-    scopes = {"pretrain.scope": Choice(_LORA, choice.reason)}
+    adapters = "adapters, as in pre-training; the reference of DPO is the model without them"
+    scopes = {
+        "pretrain.scope": Choice(_LORA, choice.reason),
+        "align.sft.scope": Choice(_LORA, adapters),
+        "align.dpo.scope": Choice(_LORA, adapters),
+    }
     if settings["pretrain"]["method"]["kind"] != "cpt":
         teacher = Choice({"kind": "adapter_off"}, "the student without its adapters is the base: no second model")
         scopes["pretrain.teacher"] = teacher

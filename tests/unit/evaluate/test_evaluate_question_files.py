@@ -192,7 +192,7 @@ def test_choices_bad_record_of_a_list_is_quarantined_with_its_line(tmp_path: Pat
     [
         ("q.csv", "question,A,B,answer\nCaf\xe9?,x,y,A\n".encode("latin-1"), "line 2 has the byte 0xe9"),
         ("q.json", "[]".encode("utf-16"), "is UTF-16"),
-        ("q.jsonl", gzip.compress(b"{}"), "is gzip-compressed, which its name does not say"),
+        ("q.jsonl", gzip.compress(b"{}", mtime=0), "is gzip-compressed, which its name does not say"),
         ("q.csv", b'question,A,B,answer\n"Why?,x,y,A\n', "line 2"),
         ("q.csv", b"question,A,A,answer\nWhy?,x,y,A\n", "names a column twice: 'A'"),
         ("q.csv", b"just a text\n", "has no comma, semicolon or tab"),
