@@ -22,19 +22,27 @@ def config(tmp_path: Path, tiny_model: ModelRef) -> Config:
     documents = tmp_path / "documents.jsonl"
     texts = [f"Alda keeps a fox in tower number {number} of the river" for number in range(40)]
     documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    general = tmp_path / "general.txt"
+    general.write_text("the tower of Alda is blue . the fox likes the river .\n")
     model = tmp_path / "model"
     shutil.copytree(tiny_model.path, model)
     return {
         "name": "broken",
         "base": {"model": str(model)},
-        "curation": {"sources": [{"kind": "files", "name": "notes", "pool": "domain", "paths": [str(documents)]}]},
+        "curation": {
+            "sources": [{"kind": "files", "name": "notes", "pool": "domain", "paths": [str(documents)]}],
+            "max_lost_fraction": 0.5,  # the tiny tokenizer has few words
+        },
         "mixture": {"weights": {"instructions": 0, "preferences": 0}, "total_tokens": 500, "row_tokens": 32},
         "pretrain": {"method": {"kind": "cpt"}},
         "align": {"selection": {"num_instructions": 0, "num_preferences": 0}},
         "evaluate": {
-            "tasks": [{"kind": "bits_per_byte", "name": "notes_bits", "group": "domain", "heldout_pool": "domain"}],
+            "tasks": [
+                {"kind": "bits_per_byte", "name": "notes_bits", "group": "domain", "heldout_pool": "domain"},
+                {"kind": "bits_per_byte", "name": "general_text", "group": "general", "path": str(general)},
+            ],
             "headline_domain": "notes_bits",
-            "headline_general": "notes_bits",
+            "headline_general": "general_text",
         },
         "runtime": {"store": str(tmp_path / "store")},
     }
@@ -143,7 +151,7 @@ def test_run_of_an_empty_corpus_fails_clearly_and_publishes_nothing(config: Conf
     done = mixcpt("run", config, tmp_path)
     assert done.returncode == 2, done.stderr
     assert "2 " in done.stderr
-    assert "quarantined" in done.stderr
+    assert "is missing; the record has: body" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "store").glob("*/*/COMPLETE")) == []
     assert list((tmp_path / "store").glob("*/.draft-*")) == []
