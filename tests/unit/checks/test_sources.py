@@ -131,7 +131,7 @@ def test_parquet_of_bytes_says_bytes(tmp_path: Path) -> None:
         ("r.md", b"%PDF-1.7", "PDF document"),
         ("r.json", b"{", "holds neither a list"),
         ("r.parquet", b"not parquet", "damaged parquet"),
-        ("r.jsonl.gz", gzip.compress(json.dumps(GOOD).encode())[:20], "truncated"),
+        ("r.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:20], "truncated"),
         ("r.jsonl", b"", "hold no record"),
         ("r.json", b"[]", "hold no record"),
     ],
