@@ -21,6 +21,8 @@ _SAMPLED_VALUES = 20_000
 """Number of values in the sample of one tensor."""
 _SAMPLING_SECONDS = 3.0
 """Maximum duration of the sampling of a large model."""
+_MAX_VALUE = 1e10
+"""Largest absolute value of a sound weight; old checkpoints contain attention masks of -1e9."""
 _MAX_HEADER_BYTES = 100_000_000
 """Longest header that the safetensors library accepts."""
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -129,7 +131,7 @@ def _parsed(header: bytes, file: Path, num_bytes: int) -> list[Tensor]:
 
 
 def value_problems(folder: Path) -> Iterator[Finding]:
-    """Yield a problem for each weight file with values that are not finite; needs files without problems."""
+    """Yield a problem for each weight file with values that no model computes with; needs files without problems."""
     files = weight_files(folder)
     reads_all = sum(file.stat().st_size for file in files) <= _WHOLE_BYTES
     end = time.monotonic() + _SAMPLING_SECONDS
@@ -139,24 +141,28 @@ def value_problems(folder: Path) -> Iterator[Finding]:
             for tensor in read_header(file):
                 if not reads_all and time.monotonic() > end:
                     break
-                if tensor.dtype in _FLOATS and not _is_finite(opened, tensor, reads_all=reads_all):
+                if tensor.dtype in _FLOATS and not _is_sound(opened, tensor, reads_all=reads_all):
                     damaged.append(tensor.name)
         if damaged:
             yield Finding(
-                problem=f"base.model: {file} has values that are not finite (NaN or infinity) "
-                f"in {len(damaged)} tensors, such as {damaged[0]}",
+                problem=f"base.model: {file} has values that are not finite (NaN or infinity), or above "
+                f"{_MAX_VALUE:g}, in {len(damaged)} tensors, such as {damaged[0]}",
                 remedy="use another checkpoint: this model was damaged in training or in a conversion",
             )
 
 
-def _is_finite(opened: Any, tensor: Tensor, *, reads_all: bool) -> bool:
+def _is_sound(opened: Any, tensor: Tensor, *, reads_all: bool) -> bool:
     if reads_all or not tensor.shape:
-        return bool(opened.get_tensor(tensor.name).isfinite().all())
+        return _has_sound_values(opened.get_tensor(tensor.name))
     part = opened.get_slice(tensor.name)
     values_per_row = max(1, _product(tensor.shape[1:]))
     num_rows = max(1, _SAMPLED_VALUES // values_per_row)
     starts = {0, max(0, tensor.shape[0] // 2), max(0, tensor.shape[0] - num_rows)}
-    return all(bool(part[start : start + num_rows].isfinite().all()) for start in starts)
+    return all(_has_sound_values(part[start : start + num_rows]) for start in starts)
+
+
+def _has_sound_values(values: Any) -> bool:
+    return bool((values.abs() <= _MAX_VALUE).all())  # false for NaN
 
 
 def _product(sizes: Sequence[int]) -> int:

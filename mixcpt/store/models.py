@@ -104,6 +104,12 @@ def load_tokenizer(model: ModelRef, chat_template: str = "") -> PreTrainedTokeni
             f"the tokenizer of {model.path} cannot be loaded: {first_line(error)}",
             "download the files of its tokenizer again",
         ) from error
+    length = tokenizer.model_max_length
+    if not isinstance(length, int | float):
+        raise ModelError(
+            f"the tokenizer of {model.path} has a model_max_length that is no number: {str(length)[:40]}",
+            "correct it in tokenizer_config.json",
+        )
     _use_embedded_tokens(tokenizer, model.directory)
     if chat_template:
         tokenizer.chat_template = read_chat_template(chat_template)

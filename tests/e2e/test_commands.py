@@ -11,6 +11,7 @@ import pytest
 
 from mixcpt.config import load_config
 from mixcpt.store.artifacts import ArtifactStore
+from mixcpt.store.models import ModelRef
 
 ROOT = Path(__file__).parents[2]
 FEW_TOKENS = ("mixture.total_tokens=8000", "align.selection.num_candidates=40", "align.selection.num_instructions=8")
@@ -38,13 +39,15 @@ def test_help_of_the_program_names_its_commands() -> None:
     assert {"demo", "init", "validate", "plan", "run"} <= set(shown.stdout.split())
 
 
-def test_init_writes_a_configuration_for_own_documents_that_validates(tmp_path: Path, tiny_model: object) -> None:
+def test_init_writes_a_configuration_for_own_documents_that_validates(tmp_path: Path, readable_model: ModelRef) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "note.md").write_text("# Notes\n\nAlda keeps an owl in the tower by the river.\n")
+    for number in range(30):
+        text = f"# Note {number}\n\nAlda keeps an owl in tower {number} by the river.\n"
+        (tmp_path / "docs" / f"note-{number}.md").write_text(text)
     pairs = tmp_path / "general.jsonl"
     pairs.write_text(json.dumps({"prompt": "who keeps ?", "response": "Alda"}) + "\n")
     config = tmp_path / "my.yaml"
-    model = tiny_model.path  # type: ignore[attr-defined]
+    model = readable_model.path
     written = mixcpt("init", config, "--documents", tmp_path / "docs", "--instructions", pairs, "--model", model)
     assert written.returncode == 0, written.stderr
     assert load_config(config).name == "my"
@@ -55,7 +58,7 @@ def test_init_writes_a_configuration_for_own_documents_that_validates(tmp_path: 
     assert checked.returncode == 0, checked.stderr
     refused = mixcpt("validate", config, "--set", "mixture.row_tokens=1024")
     assert refused.returncode == 2
-    assert "mixture.row_tokens is 1024, but tiny-llama reads at most 256 tokens" in refused.stderr
+    assert "mixture.row_tokens is 1024, but bytes reads at most 256 tokens" in refused.stderr
 
 
 def test_init_reference_writes_every_setting(tmp_path: Path) -> None:
