@@ -14,7 +14,7 @@ _BORDERS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"[.!?]\s+|[ã€
 _MIN_PIECES = 4
 _MIN_TEXT = 500
 """Characters of a document below which no passage is taken from it."""
-_WANTED_TEXT = 1_000
+_WANTED_TEXT = 1_000.0
 """Characters of held-out text to reach, even if that is more than the fraction of the settings."""
 _MAX_SHARE = 0.2
 """Share of a pool that is held out at most to reach `_WANTED_TEXT`."""

@@ -42,7 +42,8 @@ def result_table(summary: Summary) -> Table:
 
 
 def counts_table(counts: "DataFrame", title: str) -> Table:
-    """Return the number of facts in each state for a terminal, one row per task."""
+    """Return the number of facts in each state for a terminal, one row per task; `at chance` only if it occurs."""
+    counts = counts.drop(columns=[state for state in ("at chance",) if state in counts and not counts[state].any()])
     table = Table(title=Text(title))
     table.add_column("task", overflow="fold")
     for state in counts.columns:

@@ -80,7 +80,7 @@ def test_new_base_command_writes_the_folder_of_the_settings(tmp_path: Path) -> N
         "align: {selection: {num_instructions: 0, num_preferences: 0}}\n"
         "curation:\n"
         f"  sources: [{{kind: files, name: docs, pool: domain, paths: ['{tmp_path}/docs.txt']}}]\n"
-        "evaluate: {tasks: [{kind: closed_world, name: use}], headline_domain: use, headline_general: use}\n"
+        "evaluate: {tasks: [{kind: closed_world, name: use}], headline_domain: use, headline_general: ''}\n"
     )
     command = [str(config), "--vocabulary", "300", "--hidden", "16", "--layers", "1", "--heads", "1"]
     done = invoke(new_base, command)
