@@ -80,7 +80,7 @@ def plan(
 
 
 def _print_warnings(config: AdaptConfig) -> None:
-    """Print warnings about rates, precision and passes; the other checks are those of `mixcpt validate`."""
+    """Print warnings about rates, precision and passes; `mixcpt validate` has the other checks."""
     from mixcpt.checks import rates
     from mixcpt.checks.findings import Subject
 

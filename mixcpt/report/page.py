@@ -149,7 +149,7 @@ def _data_link(yaml: str) -> str:
 
 
 def _main_picture(summary: Summary) -> svg.Picture:
-    """Return learned against forgotten; only what was learned if forgetting was not measured."""
+    """Draw learned against forgotten, or only the learned axis if forgetting was not measured."""
     if not summary.headline_general:
         return svg.picture(learned.draw_learned(summary), "learned", learned.describe_learned(summary))
     return svg.picture(tradeoff.draw_tradeoff(summary), "tradeoff", tradeoff.describe_tradeoff(summary))

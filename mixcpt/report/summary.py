@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from mixcpt.errors import ConfigError, DataError
@@ -121,10 +121,15 @@ class Summary:
         return [task for task in (self.headline_domain, self.headline_general) if task]
 
     @property
+    def changes(self) -> list[TaskDelta]:
+        """Changes of the final models of all runs on all tasks."""
+        values = chain.from_iterable(run.final.tasks.values() for run in self.runs)
+        return [value.change for value in values if value.change]
+
+    @property
     def chances(self) -> dict[str, float]:
         """Accuracy of guessing by task; tasks without choices are absent."""
-        changes = [value.change for run in self.runs for value in run.final.tasks.values()]
-        return {change.task: change.chance for change in changes if change and change.chance}
+        return {change.task: change.chance for change in self.changes if change.chance}
 
 
 def summarise(runs: Sequence[RunResult]) -> Summary:

@@ -80,8 +80,7 @@ def legend(summary: Summary) -> str:
         f"Change from the base with its {words.level(summary.confidence)} interval (paired bootstrap over passages), "
         f"accuracy in points. {better} better, {worse} worse, {unsure} no significant change."
     )
-    changes = [value.change for run in summary.runs for value in run.final.tasks.values() if value.change]
-    ways = {direction(change) for change in changes}
+    ways = set(map(direction, summary.changes))
     if Direction.UNKNOWN in ways:
         text += f" {MARKS[Direction.UNKNOWN]} fewer than {MIN_PASSAGES} passages, too few for an interval."
     if Direction.GUESSED in ways:

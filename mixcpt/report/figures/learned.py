@@ -41,7 +41,7 @@ def describe_learned(summary: Summary) -> str:
 
 
 def _models(summary: Summary) -> list[tuple[str, ModelSummary, palette.Mark]]:
-    """Return name, results and mark of all models: the base, then the models of each run."""
+    """Return name, results and mark of all models: first the base, then the models by run."""
     models = [("base", summary.base, palette.BASE_MARK)]
     for run, mark in zip(summary.runs, palette.run_marks(len(summary.runs)), strict=True):
         if run.pretrained:

@@ -34,7 +34,9 @@ def test_real_small_model_is_near_chance_and_plain_lm_eval_agrees(
     config = benchmarks(shared_data, limit=40)
     ref = evaluate(config, model, NO_CORPUS, form="plain", seed=0, store=store, tracker=NullTracker())
     tasks = json.loads(ref.file("summary.json").read_text())["tasks"]
-    assert [(task["n"], task["truncated"], task["quarantined"]) for task in tasks] == [(40, 0, number) for number in (0, 0, 2)]
+    assert [(task["n"], task["truncated"], task["quarantined"]) for task in tasks] == [
+        (40, 0, number) for number in (0, 0, 2)
+    ]
     assert all(0.05 <= task["value"] <= 0.55 for task in tasks)
 
     from lm_eval.evaluator import evaluate as lm_evaluate
