@@ -12,6 +12,7 @@ from accelerate import PartialState
 from transformers import AutoConfig, TrainingArguments
 
 from mixcpt.config import PretrainConfig, Sharding, StreamConfig
+from mixcpt.distill.balance import warn_if_unbalanced
 from mixcpt.distill.model import CausalModel, check_model, head_of, read_alike
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ArtifactError, ConfigError
@@ -125,6 +126,7 @@ def _train(work: _Work) -> DistillationTrainer:
     streams = _streams(config, rows)
     base = load_model(work.base)
     check_model(base)
+    warn_if_unbalanced(base)
     student = apply_scope(base, config.scope, seed=work.seed)
     _log.info(scope_summary(student))
     needs_teacher = any(stream.needs_teacher for stream in streams)
