@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 
 from mixcpt.align.chat import Encoded, context_tokens, encode_chat, load_chat_tokenizer
 from mixcpt.align.keys import finetuning_key
 from mixcpt.align.selection import INSTRUCTIONS, PREFERENCES, unusable
 from mixcpt.config import DpoConfig, SftConfig, Sharding
 from mixcpt.distill.model import CausalModel
-from mixcpt.errors import ArtifactError, DataError
+from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
 from mixcpt.train.callbacks import last_complete_checkpoint
 from mixcpt.train.costs import multiplied_weights, peak_memory_bytes, student_flops_per_token
 from mixcpt.train.guards import require_finite
+from mixcpt.train.publishing import publish_from_first
 from mixcpt.train.scope import apply_scope, merged
 from mixcpt.train.sharding import environment, gathered_state
 
@@ -92,18 +92,14 @@ def finetune(
         checkpoints=store.work_directory(key) / "checkpoints",
         tracker=tracker,
     )
-    published: ArtifactRef | None
-    if environment("RANK", 0) == 0:
-        lineage = {"selection": selection.to_json(), "model": model.to_json()}
-        published = store.produce(key, lambda folder: _build(work, folder), lineage=lineage)
-        shutil.rmtree(work.checkpoints, ignore_errors=True)
-    elif not (published := store.find(key.kind, key.fingerprint)):
-        _build(work, None)
-    if environment("WORLD_SIZE", 1) > 1:
-        PartialState().wait_for_everyone()
-    if published := published or store.find(key.kind, key.fingerprint):
-        return published
-    raise ArtifactError("the first process has not published the model", "see the error of that process")
+    return publish_from_first(
+        store,
+        key,
+        lambda folder: _build(work, folder),
+        assist=lambda: _build(work, None),
+        checkpoints=work.checkpoints,
+        lineage={"selection": selection.to_json(), "model": model.to_json()},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

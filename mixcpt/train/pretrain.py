@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import PartialState
 from transformers import AutoConfig, TrainingArguments
 
 from mixcpt.config import PretrainConfig, Sharding, StreamConfig
 from mixcpt.distill.balance import warn_if_unbalanced
 from mixcpt.distill.model import CausalModel, check_model, head_of, read_alike
 from mixcpt.distill.teacher_cache import TeacherCache
-from mixcpt.errors import ArtifactError, ConfigError
+from mixcpt.errors import ConfigError
 from mixcpt.mixture.account import MixtureAccount
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
@@ -25,6 +24,7 @@ from mixcpt.train.costs import multiplied_weights, peak_memory_bytes, student_fl
 from mixcpt.train.data import MixtureRows
 from mixcpt.train.guards import require_finite
 from mixcpt.train.optimizer import training_arguments
+from mixcpt.train.publishing import publish_from_first
 from mixcpt.train.retention import Probe, RetentionCallback, RetentionController, draw_back
 from mixcpt.train.scope import apply_scope, merged, scope_summary
 from mixcpt.train.sharding import environment, gathered_state, shard_over_all, sharding_arguments
@@ -83,24 +83,21 @@ def pretrain(
         probe=probe,
     )
 
-    def build(folder: Path) -> dict[str, Any]:
+    def train() -> tuple[DistillationTrainer, dict[str, Any]]:
         trainer = _train(work)
-        outcome = _enforce_retention(trainer, work)
+        return trainer, _enforce_retention(trainer, work)
+
+    def build(folder: Path) -> dict[str, Any]:
+        trainer, outcome = train()
         return _publish(trainer, _whole_model(trainer, work), base, folder) | outcome
 
-    published: ArtifactRef | None
-    if environment("RANK", 0) == 0:
-        published = store.produce(key, build, lineage={"base": base.name})
-        shutil.rmtree(work.checkpoints, ignore_errors=True)
-    elif not (published := store.find(key.kind, key.fingerprint)):
-        trainer = _train(work)
-        _enforce_retention(trainer, work)
+    def assist() -> None:
+        trainer, _ = train()
         _whole_model(trainer, work)
-    if environment("WORLD_SIZE", 1) > 1:
-        PartialState().wait_for_everyone()
-    if published := published or store.find(key.kind, key.fingerprint):
-        return published
-    raise ArtifactError("the first process has not published the model", "see the error of that process")
+
+    return publish_from_first(
+        store, key, build, assist=assist, checkpoints=work.checkpoints, lineage={"base": base.name}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
