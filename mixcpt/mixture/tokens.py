@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 
 from mixcpt.config import MixtureConfig, Pool
 from mixcpt.errors import ConfigError, ModelError
+from mixcpt.store.control_tokens import control_ids, split_text
 from mixcpt.store.models import ModelRef, load_tokenizer
 
 _BATCH = 500
@@ -106,7 +107,7 @@ class TextTokenizer:
         ]
 
     def _tokenize(self, texts: Sequence[str], *, with_offsets: bool) -> Any:
-        return self.tokenizer(
+        encoded: Any = self.tokenizer(
             list(texts),
             add_special_tokens=False,
             return_attention_mask=False,
@@ -114,6 +115,18 @@ class TextTokenizer:
             split_special_tokens=self._split_special_tokens,
             verbose=False,
         )
+        if self._split_special_tokens:
+            self._split_pieces(encoded, texts)
+        return encoded
+
+    def _split_pieces(self, encoded: Any, texts: Sequence[str]) -> None:
+        """Replace the tokens of texts in which a control token acts, because the vocabulary has it as a piece."""
+        control = control_ids(self.tokenizer)
+        for index, text in enumerate(texts):
+            if not control.isdisjoint(encoded["input_ids"][index]):
+                encoded["input_ids"][index], offsets = split_text(self.tokenizer, text)
+                if "offset_mapping" in encoded:
+                    encoded["offset_mapping"][index] = offsets
 
 
 def max_input_tokens(model: ModelRef) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +25,11 @@ _BREAK = chr(_STAND_INS + 0xFFFD)
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _PROBE = ("ping", "pong")
 """Question and answer of the dialogue that shows which tokens a template writes."""
+_TURN_MARKS = frozenset(
+    ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|eot_id|>", "<|start_header_id|>")
+    + ("<|end_header_id|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "[INST]", "[/INST]")
+)
+"""Usual marks of turns; as added tokens they control, although some tokenizers do not declare them special."""
 
 
 def guarded(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -53,6 +60,36 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return token_ids(tokenizer, guarded(tokenizer, text))
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that may not be among those of a plain text, as in the mixture; `split_text` avoids them."""
+    return _control(tokenizer).ids_in_text
+
+
+def split_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the tokens of a text and their first and last characters; each control token is broken in two.
+
+    A vocabulary can have a control token as an ordinary piece, as Unigram models do, which `split_special_tokens` does
+    not split. The chat template plays no part.
+    """
+    control = _control(tokenizer)
+    text = text.translate(dict.fromkeys(control.text_splitter.private, _UNKNOWN))
+    ids, offsets = control.text_splitter.encode(text)
+    acting = [span for token, span in zip(ids, offsets, strict=True) if token in control.ids_in_text]
+    breaks = [end - len(text[start:end].lstrip()) + 1 for start, end in acting if text[start:end].strip()]
+    if not breaks:
+        return ids, offsets
+    pieces = [text[start:end] for start, end in pairwise((0, *breaks, len(text)))]
+    ids, offsets = control.text_splitter.encode(_BREAK.join(pieces))
+    places = [place + index for index, place in enumerate(breaks)]
+    spans = [tuple(character - bisect_left(places, character) for character in span) for span in offsets]
+    whole = zip(control.text_splitter.originals_of(ids), spans, strict=True)
+    return _unzipped([(token, (start, end)) for token, (start, end) in whole if token is not None])
+
+
+def _unzipped(pairs: Sequence[tuple[int, tuple[int, int]]]) -> tuple[list[int], list[tuple[int, int]]]:
+    return [token for token, _ in pairs], [span for _, span in pairs]
+
+
 def acts_unbidden(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int]) -> bool:
     """Return whether the tokens of a guarded text have more control tokens than the text itself."""
     control = _control(tokenizer)
@@ -71,7 +108,7 @@ def ends_answer(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Control:
-    """Control tokens of a tokenizer: the special tokens, and the added tokens that its chat template writes."""
+    """Control tokens of a tokenizer: special tokens, marks of turns, and added tokens that its chat template writes."""
 
     tokenizer: PreTrainedTokenizerBase
     tokens: tuple[Any, ...]
@@ -86,6 +123,20 @@ class _Control:
     def ids(self) -> frozenset[int]:
         """Ids of the tokens, except the one that stands for unknown text."""
         return frozenset(_ids_of(self.tokenizer, self.names)) - {self.tokenizer.unk_token_id}
+
+    @cached_property
+    def ids_in_text(self) -> frozenset[int]:
+        """Ids of the tokens that may not act in plain text; none depends on the chat template."""
+        return frozenset(_ids_of(self.tokenizer, [token.content for token in self._tokens_in_text])) & self.ids
+
+    @cached_property
+    def text_splitter(self) -> _Splitter:
+        return _Splitter.of(self.tokenizer, self._tokens_in_text)
+
+    @property
+    def _tokens_in_text(self) -> list[Any]:
+        named = {*self.tokenizer.all_special_tokens, *_TURN_MARKS}
+        return [token for token in self.tokens if len(token.content) > 1 and (token.special or token.content in named)]
 
     @cached_property
     def literals(self) -> re.Pattern[str]:
@@ -160,13 +211,20 @@ class _Splitter:
         return cls(tokenizer, tuple(map(ord, (*stand_ins, _BREAK))), ids)
 
     def split(self, text: str) -> list[int]:
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-        )
+        return self.encode(text)[0]
+
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the tokens of a text with their first and last characters."""
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        encoded: Any = self.tokenizer(text, return_offsets_mapping=True, **options)
+        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+
+    def originals_of(self, ids: Sequence[int]) -> list[int | None]:
+        """Return the tokens with control tokens in place of stand-ins, and None in place of breaks."""
+        return [self.originals.get(token, token) for token in ids]
 
     def without_stand_ins(self, ids: Sequence[int]) -> list[int]:
-        originals = (self.originals.get(token, token) for token in ids)
-        return [token for token in originals if token is not None]
+        return [token for token in self.originals_of(ids) if token is not None]
 
 
 def _ids_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
@@ -190,11 +248,11 @@ def _control(tokenizer: PreTrainedTokenizerBase) -> _Control:
 def _read(tokenizer: PreTrainedTokenizerBase) -> _Control:
     frame, closing = _frame(tokenizer)
     added = tokenizer.added_tokens_decoder.values()
-    special = set(tokenizer.all_special_tokens)
+    named = {*tokenizer.all_special_tokens, *_TURN_MARKS}
     tokens = [
         token
         for token in added
-        if token.content.strip() and (token.special or token.content in special or token.content in frame)
+        if token.content.strip() and (token.special or token.content in named or token.content in frame)
     ]
     return _Control(tokenizer, tuple(tokens), any(token.content in closing for token in tokens))
 

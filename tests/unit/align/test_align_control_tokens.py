@@ -100,7 +100,7 @@ def test_text_around_a_control_token_has_its_usual_tokens(tokenizer: PreTrainedT
         assert shared is None or shared >= len(expected) - 1
 
 
-@pytest.mark.parametrize("family", ["byte_level", "word_piece"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_plain_form_has_the_tokens_of_the_mixture(tmp_path: Path, family: str) -> None:
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, family, has_bos=True))
     tokenizer.save_pretrained(tmp_path / "saved")

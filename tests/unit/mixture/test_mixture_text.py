@@ -1,13 +1,16 @@
 """The plain text form and the tokens that are scored in it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 
 from mixcpt.config import MixtureConfig, Pool
 from mixcpt.errors import ConfigError
 from mixcpt.mixture.tokens import PlainText, TextTokenizer, require_row_fits, unify
 from mixcpt.store.models import ModelRef, load_tokenizer
+from tests.unit.tokenizers_of_every_kind import FAMILIES, write_tokenizer
 
 PAIR = {"prompt": "Who?", "chosen": "Alda.", "rejected": "Boren."}
 GOOD_BAD = "Who?\nGood answer: Alda.\nBad answer: Boren."
@@ -61,6 +64,31 @@ def test_special_tokens_in_a_text_stay_text_unless_they_are_to_be_parsed(tiny_mo
     assert not special & set(as_text.tolist())
     parsed = TextTokenizer(tiny_model, parse_special_tokens=True)(foreign).tokens[1:-1]
     assert special <= set(parsed.tolist())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("control", ["</s>", "<s>", "<pad>", "</s></s>", " </s> ", "<|im_end|>", "</s>\U000f0000"])
+@pytest.mark.parametrize("is_scored_whole", [True, False])
+def test_control_tokens_in_a_text_are_text_for_every_kind_of_tokenizer(
+    tmp_path: Path, family: str, control: str, is_scored_whole: bool
+) -> None:
+    model = write_tokenizer(tmp_path, family, has_bos=True)
+    tokenizer = TextTokenizer(model)
+    tokenizer.tokenizer.add_tokens([AddedToken("<|im_end|>", special=False)])
+    question, answer = f"Where is the {control}owl?\n", f"In the {control}tower."
+    text = PlainText(question + answer, 0 if is_scored_whole else len(question))
+    tokens = tokenizer([text])
+    named = {"</s>", "<s>", "<pad>", "<|im_end|>"}
+    assert not named & set(tokenizer.tokenizer.convert_ids_to_tokens(tokens.tokens[1:-1].tolist()))
+    plain = tokenizer([replace(text, text=text.text.replace(control, ""))])
+    assert len(tokens.tokens) > len(plain.tokens)
+    encoded = tokenizer.encode([text.text])[0]
+    assert encoded.ids.tolist() == tokens.tokens[1:-1].tolist()
+    assert encoded.starts.tolist() == sorted(encoded.starts)
+    assert encoded.starts[-1] < len(text.text)
+    if not is_scored_whole:
+        first = int(encoded.starts[tokens.scored[1:-1]][0])
+        assert len(question) - 1 <= first <= len(question)
 
 
 def test_scored_tokens_are_those_of_the_answer_and_the_end(tiny_model: ModelRef) -> None:
