@@ -23,8 +23,8 @@ class TriedValue:
     """Value of the searched setting."""
     domain: float
     """Score on the headline task of the domain."""
-    general: float
-    """Score on the headline task of prior knowledge."""
+    general: float | None
+    """Score on the headline task of prior knowledge; None if no task is general."""
     score: float
     """Score that decides the choice: see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
 
@@ -68,8 +68,8 @@ class Attempt:
     """Searched settings by name."""
     domain: float
     """Score on the headline task of the domain."""
-    general: float
-    """Score on the headline task of prior knowledge."""
+    general: float | None
+    """Score on the headline task of prior knowledge; None if no task is general."""
     score: float
     """Score that decides the choice: see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
 

@@ -3,12 +3,16 @@
 import math
 from enum import Enum
 from itertools import groupby
+from typing import TypeAlias
 
 from mixcpt.evaluate import PriorKnowledge, TaskDelta
 from mixcpt.evaluate.guessing import MIN_PASSAGES
 from mixcpt.evaluate.statistics.across_seeds import SeedsDelta
 from mixcpt.report import words
-from mixcpt.report.summary import PairComparison, Promise, RunSummary, Summary, TaskValue
+from mixcpt.report.summary import PairComparison, Promise, RunSummary, Summary
+
+Change: TypeAlias = TaskDelta | SeedsDelta
+"""Change on one task, of one training or over several seeds."""
 
 
 class Direction(Enum):
@@ -56,12 +60,12 @@ MARKS = {
 """Symbols of the directions, readable without colour."""
 
 
-def has_interval(change: TaskDelta | SeedsDelta) -> bool:
+def has_interval(change: Change) -> bool:
     """Return whether a change is about enough passages for an interval."""
     return not (change.has_few_passages or math.isnan(change.low) or math.isnan(change.high))
 
 
-def direction(change: TaskDelta) -> Direction:
+def direction(change: Change) -> Direction:
     """Return better or worse if the interval excludes zero; guessing and too few passages are never a change."""
     if not has_interval(change):
         return Direction.UNKNOWN
@@ -93,20 +97,19 @@ def run_verdict(summary: Summary, run: RunSummary) -> str:
 
 def gain_and_loss(summary: Summary, run: RunSummary) -> str:
     """Return the gain in the domain and, if it was measured, the loss in general as one sentence."""
-    name, learned = words.printable(run.name), run.final.tasks[summary.headline_domain]
-    gain = _direction_of(learned)
-    gained = f"{_LEARNED[gain]} ({_before_and_after(learned, summary.confidence)})"
-    if not summary.headline_general:
-        return f"{name} {gained}."
-    kept = run.final.tasks[summary.headline_general]
-    loss = _direction_of(kept)
+    learned, *kept = (run.final.tasks[task].change for task in summary.headlines)
+    return gained_and_kept(run.name, learned, kept[0] if kept else None, summary.confidence)
+
+
+def gained_and_kept(name: str, learned: Change | None, kept: Change | None, confidence: float) -> str:
+    """Return a change in the domain and, if it was measured, in general as one sentence about `name`."""
+    gain, loss = (direction(change) if change else Direction.UNSURE for change in (learned, kept))
+    gained = f"{words.printable(name)} {_LEARNED[gain]}{_before_and_after(learned, confidence)}"
+    if not kept:
+        return f"{gained}."
     is_kept = loss in (Direction.BETTER, Direction.UNSURE)
     conjunction = "and" if (gain is Direction.BETTER) == is_kept else "but"
-    return f"{name} {gained} {conjunction} {_KEPT[loss]} ({_before_and_after(kept, summary.confidence)})."
-
-
-def _direction_of(value: TaskValue) -> Direction:
-    return direction(value.change) if value.change else Direction.UNSURE
+    return f"{gained} {conjunction} {_KEPT[loss]}{_before_and_after(kept, confidence)}."
 
 
 def prior_knowledge_verdict(known: PriorKnowledge, confidence: float) -> str:
@@ -151,7 +154,7 @@ def pair_verdict(comparison: PairComparison, confidence: float) -> str:
     return f"{words.printable(comparison.second)} {', but '.join(clauses)}."
 
 
-def amount(change: TaskDelta, confidence: float) -> str:
+def amount(change: Change, confidence: float) -> str:
     """Return a change with its interval or without, e.g. `+4.0 points, 95 % interval +1.0 to +7.0`.
 
     A change over too few passages has their number in place of an interval.
@@ -164,12 +167,12 @@ def amount(change: TaskDelta, confidence: float) -> str:
     return f"{number}, {words.level(confidence)} interval {interval}{chance}"
 
 
-def change_cell(change: TaskDelta | None) -> str:
+def change_cell(change: Change | None) -> str:
     """Return direction, change and interval, e.g. `▲ +4.0 [+1.0, +7.0]`; empty for the base."""
     return f"{MARKS[direction(change)]} {change_text(change)}" if change else ""
 
 
-def change_text(change: TaskDelta) -> str:
+def change_text(change: Change) -> str:
     """Return a change with its interval; without one at chance or for too few passages."""
     number = words.change(change.metric, change.delta)
     match direction(change):
@@ -182,9 +185,8 @@ def change_text(change: TaskDelta) -> str:
             return f"{number} [{low}, {high}]"
 
 
-def _before_and_after(value: TaskValue, confidence: float) -> str:
-    after = words.value(value.metric, value.value)
-    if not value.change:
-        return f"{words.title(value.task)} {after}"
-    before = words.value(value.metric, value.change.base)
-    return f"{words.title(value.task)} {before} → {after}: {amount(value.change, confidence)}"
+def _before_and_after(change: Change | None, confidence: float) -> str:
+    if not change:
+        return ""
+    before, after = (words.value(change.metric, value) for value in (change.base, change.value))
+    return f" ({words.title(change.task)} {before} → {after}: {amount(change, confidence)})"

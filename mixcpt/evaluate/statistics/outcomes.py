@@ -136,6 +136,8 @@ def gain(base: ArtifactRef, model: ArtifactRef, task: str) -> float:
 def selection_score(base: ArtifactRef, model: ArtifactRef, *, domain: str, general: str, domain_share: float) -> float:
     """Return domain_share * domain gain + (1 - domain_share) * general gain; the latter is often negative.
 
-    It rates the value of a setting, on questions that no report uses.
+    If no task is general, `general` is empty and the score is the domain gain. It rates the value of a setting, on
+    questions that no report uses.
     """
-    return domain_share * gain(base, model, domain) + (1 - domain_share) * gain(base, model, general)
+    learned = gain(base, model, domain)
+    return domain_share * learned + (1 - domain_share) * gain(base, model, general) if general else learned
