@@ -77,6 +77,14 @@ class EvaluationSummary:
     def by_task(self) -> Mapping[str, TaskScore]:
         return {score.task: score for score in self.tasks}
 
+    def general_headline(self, named: str) -> str:
+        """Return the task that represents prior knowledge: the named one if it is general, else the first, else empty.
+
+        Settings of earlier versions could name a task of the domain, which does not measure forgetting.
+        """
+        general = [score.task for score in self.tasks if score.group == "general"]
+        return named if named in general else next(iter(general), "")
+
 
 def read_answers(evaluation: ArtifactRef) -> "DataFrame":
     """Return the answers of an evaluation, one row per task and item."""

@@ -155,14 +155,9 @@ def summarise(runs: Sequence[RunResult]) -> Summary:
 
 
 def general_headline(run: RunResult) -> str:
-    """Return the general headline task of a run: the one in its settings, else the first general task, else empty.
-
-    Settings of earlier versions could name a task of the domain, which does not measure forgetting.
-    """
-    scores = EvaluationSummary.of(run.evaluations["base"]).tasks
-    general = [score.task for score in scores if score.group == "general"]
-    named = run.config.evaluate.headline_general
-    return named if named in general else next(iter(general), "")
+    """Return the general headline task of a run: the one in its settings, else the first general task, else empty."""
+    base = EvaluationSummary.of(run.evaluations["base"])
+    return base.general_headline(run.config.evaluate.headline_general)
 
 
 def is_kept(delta: float, max_loss: float) -> bool:
