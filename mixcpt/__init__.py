@@ -1,4 +1,4 @@
-"""Teach an open-weight language model a new domain without losing what it already knows.
+"""Teach an open-weight language model a new domain without losing the knowledge that it has.
 
 The names below are loaded when they are first used, so that `import mixcpt` is cheap.
 """

@@ -20,7 +20,7 @@ RunJobs = Callable[[Sequence[Job]], dict[str, ArtifactRef]]
 
 
 @runtime_checkable
-class Adapting(Protocol):
+class ChainInputs(Protocol):
     """The settings and the base model that determine the jobs."""
 
     @property
@@ -40,7 +40,7 @@ class ChainResult:
     """Evaluations by the role of the evaluated model."""
 
 
-def run_chain(adaptation: Adapting, run: RunJobs) -> ChainResult:
+def run_chain(adaptation: ChainInputs, run: RunJobs) -> ChainResult:
     """Run all jobs of an adaptation in order, each part as soon as its inputs exist, and return their artifacts."""
     refs = by_role(run([curation_job(adaptation.config)]))
     corpus = refs["corpus"]
@@ -73,14 +73,14 @@ def curation_job(config: AdaptConfig) -> Job:
     return Job(name="curate", stage="curate", config=config.curation.model_dump(mode="json"), seed=config.data_seed)
 
 
-def plan_job(adaptation: Adapting, corpus: Input) -> Job:
+def plan_job(adaptation: ChainInputs, corpus: Input) -> Job:
     """Return the job `plan`, which estimates the cost of the run on this machine by formulas."""
     config = adaptation.config
     inputs: dict[str, Input] = {"corpus": corpus, "base": adaptation.base}
     return Job(name="plan", stage="plan", config=config.model_dump(mode="json"), seed=config.seed, inputs=inputs)
 
 
-def pretraining_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
+def pretraining_jobs(adaptation: ChainInputs, corpus: Input) -> list[Job]:
     """Return the jobs `mix`, `cache` (for a cached teacher), `probe` (for a promise of retention) and `pretrain`."""
     config, base = adaptation.config, adaptation.base
     settings = config.pretrain.model_dump(mode="json")
@@ -98,7 +98,7 @@ def pretraining_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
     return [*jobs, training]
 
 
-def _probe_job(adaptation: Adapting, corpus: Input) -> Job:
+def _probe_job(adaptation: ChainInputs, corpus: Input) -> Job:
     config = adaptation.config
     settings = {
         "evaluate": config.evaluate.model_dump(mode="json"),
@@ -109,7 +109,7 @@ def _probe_job(adaptation: Adapting, corpus: Input) -> Job:
     return Job(name="probe", stage="probe", config=settings, seed=config.data_seed, inputs=inputs)
 
 
-def alignment_jobs(adaptation: Adapting, corpus: Input, model: Input) -> list[Job]:
+def alignment_jobs(adaptation: ChainInputs, corpus: Input, model: Input) -> list[Job]:
     """Return the jobs `select`, `sft` and `dpo` for a pre-trained model, without the stages that settings skip."""
     align, seed = adaptation.config.align, adaptation.config.seed
     options = JobOptions(chat_template=adaptation.config.base.chat_template)
@@ -142,7 +142,7 @@ def with_precision(stage: Aligning, pretrain: PretrainConfig) -> Aligning:
     return cast(Aligning, stage.model_copy(update={"precision": "bf16" if precision == "bf16" else "pretrain"}))
 
 
-def preview_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
+def preview_jobs(adaptation: ChainInputs, corpus: Input) -> list[Job]:
     """Return the jobs that evaluate the base model in plain form, without and with the documents in its prompts."""
     jobs = [evaluation_job(adaptation, corpus, "base", adaptation.base)]
     if adaptation.config.evaluate.has_open_book:
@@ -152,7 +152,7 @@ def preview_jobs(adaptation: Adapting, corpus: Input) -> list[Job]:
 
 
 def evaluation_jobs(
-    adaptation: Adapting, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef
+    adaptation: ChainInputs, corpus: ArtifactRef, pretrained: ArtifactRef, final: ArtifactRef
 ) -> list[Job]:
     """Return the jobs `evaluate-pretrained` and `evaluate-final`.
 
@@ -167,7 +167,7 @@ def evaluation_jobs(
 
 
 def evaluation_job(
-    adaptation: Adapting,
+    adaptation: ChainInputs,
     corpus: Input,
     role: str,
     model: Input,
