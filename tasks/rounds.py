@@ -18,6 +18,7 @@ from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.rounds import markdown_rounds, write_rounds
 from mixcpt.report.table import markdown_rows
+from mixcpt.report.verdict import NOT_MEASURED
 from mixcpt.rounds.gates import GateEvaluations, judge
 from mixcpt.rounds.planning import RoundPlan, plan_round, register_own
 from mixcpt.stages.chain import by_role, evaluation_job
@@ -128,15 +129,28 @@ def check_gates(opened: OpenRound, run: RunResult, evaluations: Mapping[str, Art
 
 
 def gate_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """Return one row per gate and task; a gain is positive if the candidate is better, whatever the metric."""
+    """Return one row per gate and task; a gain is positive if the candidate is better, whatever the metric.
+
+    Numbers that were not measured are None, because JSON has no NaN.
+    """
     rows = []
     for judgement in judgements:
-        names = {name: getattr(judgement, name) for name in ("gate", "task", "against", "split")}
-        figures = {name: round(getattr(judgement, name), 4) for name in ("before", "after", "gain", "low", "high")}
-        failed = "NO" if judgement.severity == "block" else "no (warning)"
+        names = {name: getattr(judgement, name) for name in ("gate", "task", "against", "split", "passages")}
+        figures = {name: _rounded(getattr(judgement, name)) for name in ("before", "after", "gain", "low", "high")}
         condition = f"{judgement.rule} >= {judgement.at_least:g}"
-        rows.append({**names, **figures, "must": condition, "holds": "yes" if judgement.holds else failed})
+        rows.append({**names, **figures, "must": condition, "holds": _outcome(judgement)})
     return rows
+
+
+def _rounded(number: float) -> float | None:
+    return round(number, 4) if math.isfinite(number) else None
+
+
+def _outcome(judgement: Judgement) -> str:
+    if judgement.holds:
+        return "yes"
+    failed = "NO" if judgement.is_judged else "CANNOT JUDGE"
+    return failed if judgement.severity == "block" else f"{failed.lower()} (warning)"
 
 
 @dataclass(frozen=True)
@@ -150,25 +164,57 @@ class Verdict:
 
 
 def verdict_of_gates(judgements: Sequence[Judgement]) -> Verdict:
-    """Return the decision that follows from the gates."""
+    """Return the decision that follows from the gates.
+
+    A blocking gate that cannot judge refuses the candidate like one that fails: a model whose forgetting is unknown is
+    not promoted by itself.
+    """
     if failures := [_failure(judgement) for judgement in judgements if judgement.blocks]:
         return Verdict("refused", f"{words.listing(failures)}.")
-    return Verdict("promoted", f"All {len(judgements)} gates hold.")
+    warnings = [_failure(judgement) for judgement in judgements if not judgement.holds]
+    if not judgements:
+        return Verdict("promoted", "There is no gate to hold.")
+    reason = f"All {len(judgements)} gates hold." if len(judgements) > 1 else f"The gate {judgements[0].gate} holds."
+    if warnings:
+        num_held = len(judgements) - len(warnings)
+        reason = f"{num_held} of {len(judgements)} gates hold; only warnings: {words.listing(warnings)}."
+    if unsure := [judgement for judgement in judgements if judgement.holds and not judgement.has_interval]:
+        results = [f"{judgement.gate} on {words.title(judgement.task)} ({_few(judgement)})" for judgement in unsure]
+        reason += f" Without an interval: {words.listing(results)}."
+    return Verdict("promoted", reason)
 
 
 def _failure(judgement: Judgement) -> str:
+    if not judgement.is_judged:
+        return f"{judgement.gate} cannot judge forgetting, because no task is general"
     change = f"{words.change(judgement.metric, judgement.gain)} {words.unit(judgement.metric)}"
-    has_no_interval = math.isnan(judgement.low) and judgement.rule != "likely"
-    note = ", of too few items for an interval" if has_no_interval else ""
-    return f"{judgement.gate} fails on {words.title(judgement.task)} ({change}{note})"
+    return f"{judgement.gate} fails on {words.title(judgement.task)} ({change}{_doubt(judgement)})"
+
+
+def _doubt(judgement: Judgement) -> str:
+    """Return the reason why a change shows nothing, after a comma; empty if it shows something."""
+    if judgement.is_at_chance:
+        return f", at chance, which is {words.value(judgement.metric, judgement.chance)}"
+    if judgement.has_interval:
+        return ""
+    return f", of {_few(judgement)} for an interval"
+
+
+def _few(judgement: Judgement) -> str:
+    if not judgement.passages:
+        return "too few items"
+    return f"{words.number_of(judgement.passages, 'passage')}, too few"
 
 
 def approval_request(opened: OpenRound, judgements: Sequence[Judgement]) -> str:
     """Return the description of a round for the person who decides about its candidate, as Markdown."""
     rows = gate_rows(judgements)
-    table = markdown_rows([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]) if rows else ""
+    cells = [["" if cell is None else str(cell) for cell in row.values()] for row in rows]
+    table = markdown_rows([list(rows[0]), *cells]) if rows else ""
     learned = words.markdown(words.listing(opened.plan.new))
-    return f"Round {opened.plan.number} learned {learned}. All gates hold. Promote its model to champion?\n\n{table}"
+    warning = "" if opened.plan.tasks_about(("",)) else f"{NOT_MEASURED} "
+    reason = words.markdown(verdict_of_gates(judgements).reason)
+    return f"{warning}Round {opened.plan.number} learned {learned}. {reason} Promote its model to champion?\n\n{table}"
 
 
 @task(name="publish round")
@@ -214,7 +260,11 @@ def _log_round(tracking: Tracking, finished: Round, text: str, *, page: Path) ->
     run_id = finished.run.tracking.run_id
     if not run_id:
         return
-    gains = {f"gate/{judgement.gate}/{judgement.task}": judgement.gain for judgement in finished.judgements}
+    gains = {
+        f"gate/{judgement.gate}/{judgement.task}": judgement.gain
+        for judgement in finished.judgements
+        if judgement.is_judged
+    }
     tracking.log_figures(run_id, gains)
     tags = {
         "mixcpt.round": str(finished.number),

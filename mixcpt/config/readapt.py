@@ -1,5 +1,6 @@
 """Re-adaptation in rounds: the corpora, the starting model of a round, and the conditions for promoting its result."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -7,7 +8,7 @@ from pydantic import Field, model_validator
 from mixcpt.config.adapt import AdaptConfig
 from mixcpt.config.base import NAME, PositiveFloat, Settings, require_unique
 from mixcpt.config.curation import Source
-from mixcpt.config.evaluate import BitsPerByteTask, Task
+from mixcpt.config.evaluate import BitsPerByteTask, Task, has_one_answer
 
 GatedTasks = Literal["new", "earlier", "general", "all"]
 """Tasks of a gate: about the corpora of this round, about the corpora of earlier rounds, all others, or all."""
@@ -65,7 +66,14 @@ class Gate(Settings):
     """Value that must reach `at_least`. `sure`: the worse end of the interval of the change, which must exceed it.
     `likely`: the measured change. `possible`: the better end of the interval, so only a certain loss fails."""
     severity: Literal["block", "warn"] = "block"
-    """Consequence if the gate fails: `block` (the candidate is refused) or `warn` (the candidate is marked)."""
+    """Consequence if the gate fails or cannot judge: `block` (the candidate is refused) or `warn` (the candidate is
+    marked)."""
+
+    def can_judge(self, general_tasks: Collection[str]) -> bool:
+        """Return whether a gate that protects general tasks has one to check; other gates always can judge."""
+        if self.tasks == "general":
+            return any(name in general_tasks for name in self.only) if self.only else bool(general_tasks)
+        return self.tasks != "all" or bool(self.only) or bool(general_tasks)
 
 
 class Cause(Settings):
@@ -112,6 +120,7 @@ class ReadaptConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> "ReadaptConfig":
         require_unique("gate names", [gate.name for gate in self.gates])
+        self._require_general_tasks()
         reads_domain = all(stream.reads == "domain" for stream in self.adapt.pretrain.method.streams())
         if self.start == "champion" and self.replay_weight and reads_domain:
             raise ValueError(
@@ -119,3 +128,18 @@ class ReadaptConfig(Settings):
                 "replay earlier corpora: choose another method, or set replay_weight to 0 and expect forgetting"
             )
         return self
+
+    def _require_general_tasks(self) -> None:
+        """Refuse gates that would refuse every candidate, because no task can show forgetting."""
+        blind = [gate.name for gate in self.gates if gate.severity == "block" and not self._can_judge(gate)]
+        if blind:
+            raise ValueError(
+                f"gates: {', '.join(blind)} cannot judge forgetting, because adapt.evaluate.tasks has no general task "
+                "that they can check: add {kind: bits_per_byte, name: general_text, group: general, path: shipped} to "
+                "adapt.evaluate.tasks and set adapt.evaluate.headline_general: general_text (a gate with measure: gold "
+                "needs questions), or set severity: warn for these gates to promote without a measure of forgetting"
+            )
+
+    def _can_judge(self, gate: Gate) -> bool:
+        tasks = [task for task in self.adapt.evaluate.tasks if task.group == "general"]
+        return gate.can_judge([task.name for task in tasks if gate.measure == "answers" or has_one_answer(task)])

@@ -40,12 +40,15 @@ class SweepReport:
     domain_task: str
     """Task that stands for learning."""
     general_task: str
-    """Task that stands for retention."""
+    """Task that stands for retention; empty if no task is general, so that forgetting was not measured."""
     max_domain_loss: float
 
     @property
     def selected(self) -> SweepPoint:
-        """The best point on the general task, out of all points close enough to the best on the domain task."""
+        """The best point on the general task, out of all points close enough to the best on the domain task.
+
+        Without a general task it is the closest of them to the base, which changes the model least.
+        """
         best = max(point.selection_scores[self.domain_task].gain for point in self.points)
         bound = best - self.max_domain_loss - _ROUNDING
         close = [point for point in self.points if point.selection_scores[self.domain_task].gain >= bound]
@@ -54,6 +57,8 @@ class SweepReport:
     def _rank(self, point: SweepPoint) -> tuple[float, float, float]:
         """Return the sort key: the general task, then the domain task, then closeness to the base."""
         scores = point.selection_scores
+        if not self.general_task:
+            return 0.0, -point.weight, 0.0
         return scores[self.general_task].gain, scores[self.domain_task].gain, -point.weight
 
 
@@ -81,18 +86,17 @@ def sweep(
         DataError: If a task has no items.
     """
 
-    def measure(model: ModelRef, split: str) -> Mapping[str, TaskScore]:
+    def measure(model: ModelRef, split: str) -> EvaluationSummary:
         settings = evaluation.model_copy(update={"split": split})
         ref = evaluate(settings, model, corpus, form=form, seed=seed, store=store, tracker=tracker)
-        return EvaluationSummary.of(ref).by_task
+        return EvaluationSummary.of(ref)
 
-    points = []
+    points, general_task = [], ""
     for weight in config.weights:
         merged = interpolate(config.interpolation(weight), base, tuned, store=store)
         model = ModelRef.from_artifact(merged, f"{base.name}-{tuned.name}-{weight:g}")
-        selection_scores = measure(model, "selection")
-        points.append(SweepPoint(weight, merged, selection_scores, scores=measure(model, "report")))
+        selection, report = measure(model, "selection"), measure(model, "report")
+        general_task = selection.general_headline(evaluation.headline_general)
+        points.append(SweepPoint(weight, merged, selection.by_task, scores=report.by_task))
         logger.info("evaluated weight %g of %s", weight, tuned.name)
-    return SweepReport(
-        tuple(points), evaluation.headline_domain, evaluation.headline_general, max_domain_loss=config.max_domain_loss
-    )
+    return SweepReport(tuple(points), evaluation.headline_domain, general_task, max_domain_loss=config.max_domain_loss)

@@ -32,6 +32,7 @@ class Judgement(JsonRecord):
     gate: str
     severity: Literal["block", "warn"]
     task: str
+    """Name of the task; empty if the gate could not judge, because it found no task to check."""
     against: Literal["base", "champion"]
     metric: str
     before: _Number
@@ -48,6 +49,22 @@ class Judgement(JsonRecord):
     split: str
     """Split of the questions."""
     holds: bool
+    passages: int = 0
+    """Number of passages that the questions are about; 0 in rounds of earlier versions."""
+    chance: float = 0.0
+    """Expected accuracy of a random choice; 0 without choices, and in rounds of earlier versions."""
+    is_at_chance: bool = False
+    """Whether neither model differs from guessing."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the gate found a task to check."""
+        return bool(self.task)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the questions are about enough passages for an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
     def blocks(self) -> bool:

@@ -1,5 +1,9 @@
-"""Gates: compares a candidate's evaluations with the required gains, task by task, before it may be served."""
+"""Gates: compares a candidate's evaluations with the required gains, task by task, before it may be served.
 
+A gate on general tasks that finds none cannot judge forgetting, so it does not hold.
+"""
+
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +35,10 @@ def judge(
     *,
     seed: int,
 ) -> list[Judgement]:
-    """Return the result of every gate on each of its tasks; a gate without existing tasks gives no result.
+    """Return the result of every gate on each of its tasks.
+
+    A gate without existing tasks gives no result, because there is nothing yet that it could protect: the first round
+    has no earlier corpus. A gate on general tasks always has a result; without a general task it does not hold.
 
     Args:
         tasks: Names of the `new`, `earlier` and `general` tasks.
@@ -44,6 +51,8 @@ def judge(
         gate_changes = changes[gate.against, _MEASURES[gate.measure]]
         names = [name for name in _task_names(gate, tasks) if name in gate_changes]
         judgements += [_judgement(gate, gate_changes[name], config.split) for name in names]
+        if not gate.can_judge([name for name in tasks["general"] if name in gate_changes]):
+            judgements.append(_unjudged(gate, config.split))
     return judgements
 
 
@@ -78,7 +87,11 @@ def _judgement(gate: Gate, change: TaskDelta, split: str) -> Judgement:
     low, high = sorted((sign * change.low, sign * change.high))
     gain = sign * change.delta
     decisive = {"sure": low, "likely": gain, "possible": high}[gate.rule]
-    reaches = decisive > gate.at_least if gate.rule == "sure" else decisive >= gate.at_least
+    if gate.rule == "sure":
+        # a gain between two models that both guess is no gain
+        holds = decisive > gate.at_least and not (gate.at_least >= 0 and change.is_at_chance)
+    else:
+        holds = decisive >= gate.at_least
     return Judgement(
         gate=gate.name,
         severity=gate.severity,
@@ -93,5 +106,28 @@ def _judgement(gate: Gate, change: TaskDelta, split: str) -> Judgement:
         rule=gate.rule,
         at_least=gate.at_least,
         split=split,
-        holds=reaches,  # False if the interval is NaN
+        holds=holds,  # False if the interval is NaN
+        passages=change.passages,
+        chance=change.chance if change.metric == "accuracy" else 0.0,
+        is_at_chance=change.is_at_chance,
+    )
+
+
+def _unjudged(gate: Gate, split: str) -> Judgement:
+    """Return the result of a gate that found no general task: it does not hold."""
+    return Judgement(
+        gate=gate.name,
+        severity=gate.severity,
+        task="",
+        against=gate.against,
+        metric="",
+        before=math.nan,
+        after=math.nan,
+        gain=math.nan,
+        low=math.nan,
+        high=math.nan,
+        rule=gate.rule,
+        at_least=gate.at_least,
+        split=split,
+        holds=False,
     )

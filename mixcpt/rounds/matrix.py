@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mixcpt.evaluate.summary import EvaluationSummary
+from mixcpt.evaluate.guessing import MIN_PASSAGES, is_at_chance
+from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.records.round import Decision, Round
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -11,7 +12,7 @@ GENERAL = ""
 """Corpus name of the tasks that are about no corpus."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """A corpus, measured by its first task; the general tasks are measured by their headline task."""
 
@@ -19,6 +20,19 @@ class Column:
     task: str
     metric: str
     higher_is_better: bool
+    passages: int
+    """Number of passages that the items of the task are about."""
+    chance: float | None = None
+    """Expected accuracy of a random choice; None for bits per byte."""
+
+    @property
+    def has_few_passages(self) -> bool:
+        """Whether the items are about too few passages to show a gain or a loss."""
+        return self.passages < MIN_PASSAGES
+
+    def is_at_chance(self, value: float) -> bool:
+        """Return whether a value does not differ from guessing."""
+        return is_at_chance(self.metric, value, self.passages, self.chance)
 
 
 @dataclass(frozen=True)
@@ -80,17 +94,38 @@ def matrix(rounds: Sequence[Round]) -> Matrix:
     return Matrix(columns, (base, *rows))
 
 
+def general_task(this_round: Round) -> str:
+    """Return the task that represents prior knowledge in a round; empty if no task is general.
+
+    The tasks about earlier corpora are general tasks of the run too, but have columns of their own.
+    """
+    names = this_round.tasks.get(GENERAL, ())
+    named = this_round.run.config.evaluate.headline_general
+    return named if named in names else next(iter(names), "")
+
+
 def _columns(rounds: Sequence[Round]) -> tuple[Column, ...]:
     columns: dict[str, Column] = {}
     for this_round in rounds:
         scores = EvaluationSummary.of(this_round.evaluations["candidate"]).by_task
-        tasks = {GENERAL: this_round.run.config.evaluate.headline_general}
-        tasks |= {corpus: names[0] for corpus, names in this_round.tasks.items() if corpus != GENERAL and names}
+        tasks = {corpus: names[0] for corpus, names in this_round.tasks.items() if names}
+        if GENERAL in tasks:
+            tasks[GENERAL] = general_task(this_round)
         for corpus, task in tasks.items():
-            score = scores[task]
-            columns.setdefault(corpus, Column(corpus, task, score.metric, higher_is_better=score.higher_is_better))
+            columns.setdefault(corpus, _column(corpus, scores[task]))
     general = columns.pop(GENERAL, None)
     return (*columns.values(), *([general] if general else []))
+
+
+def _column(corpus: str, score: TaskScore) -> Column:
+    return Column(
+        corpus=corpus,
+        task=score.task,
+        metric=score.metric,
+        higher_is_better=score.higher_is_better,
+        passages=score.n if score.passages is None else score.passages,
+        chance=score.chance,
+    )
 
 
 def _by_corpus(evaluation: ArtifactRef, columns: Sequence[Column]) -> dict[str, float]:

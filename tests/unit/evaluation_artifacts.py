@@ -26,11 +26,14 @@ def evaluation(
     form: str = "plain",
     template: str = "",
     split: str = "report",
+    chance: float = 0.0,
 ) -> ArtifactRef:
     """Publish an evaluation, with `per_passage` items per passage, into a store below `folder`."""
     rows: list[dict[str, Any]] = []
     for task, items in tasks.items():
         rows += [_row(task, item, metric, f"p{number // per_passage}", number) for number, item in enumerate(items)]
+    for row in rows:
+        row["chance"] = chance
     summary = {"form": form, "tasks": [_score(task, items, metric) for task, items in tasks.items()]}
     manifests = {task: _manifest(task, items, form) for task, items in tasks.items()}
     manifest = Manifest(split, template, tasks=manifests, libraries={"lm-eval": "1"})
