@@ -9,6 +9,7 @@ from mixcpt.records.run import Adapting, RunResult, run_to_result
 from mixcpt.stages.jobs import Job
 from mixcpt.stages.registry import find_stage
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
+from mixcpt.store.models import resolve_model
 from mixcpt.store.spool import NullTracker, Tracker
 
 
@@ -31,7 +32,8 @@ def adapt(
     Raises:
         ConfigError: If the settings, sources, tasks or the base model have problems; lists all of them.
     """
-    adapting = Adapting(config, preflight(config).base)
+    preflight(config)
+    adapting = Adapting(config, resolve_model(config.base))
     store = ArtifactStore(config.runtime.store)
 
     def run(jobs: Sequence[Job]) -> dict[str, ArtifactRef]:

@@ -20,7 +20,7 @@ from mixcpt.config import AdaptConfig, CorpusConfig, CurationConfig, EvaluateCon
 from mixcpt.curation.sources import check_sources
 from mixcpt.errors import ConfigError, MixcptError
 from mixcpt.evaluate import check_tasks
-from mixcpt.store.models import ModelRef, resolve_model
+from mixcpt.store.models import ModelRef, find_model
 
 _CHECKS: tuple[Check, ...] = (
     names.check,
@@ -42,6 +42,7 @@ class Checked:
     """Run without problems."""
 
     base: ModelRef
+    """Base model without its digest, which only `resolve_model` computes."""
     warnings: tuple[Finding, ...]
 
 
@@ -54,7 +55,7 @@ def preflight(config: AdaptConfig) -> Checked:
     findings: list[Finding] = []
     base: ModelRef | None = None
     try:
-        base = resolve_model(config.base)
+        base = find_model(config.base)
     except MixcptError as error:
         findings.append(Finding.of(error))
     subject = Subject(config, base)

@@ -1,10 +1,13 @@
-"""Headers and values of the weight files of a model; reads no whole file above `_WHOLE_BYTES`."""
+"""Headers and values of the weight files of a model."""
 
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,12 @@ from mixcpt.store.models import first_line
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_WHOLE_BYTES = 2**30
-"""Maximum size of all weights for which every value is checked; larger models are sampled."""
+_SECONDS = 5.0
+"""Maximum duration of the reading of values."""
+_UNSAMPLED_BYTES = 2**30
+"""Size of all weights above which a sample of every tensor is read before the rest."""
 _SAMPLED_VALUES = 20_000
-"""Number of values in the sample of one tensor."""
-_SAMPLING_SECONDS = 3.0
-"""Maximum duration of the sampling of a large model."""
+"""Number of values in each of the three parts of the sample of a tensor."""
 _MAX_VALUE = 1e10
 """Largest absolute value of a sound weight; old checkpoints contain attention masks of -1e9."""
 _MAX_HEADER_BYTES = 100_000_000
@@ -52,6 +55,11 @@ class Tensor:
     dtype: str
     """Type as safetensors writes it, such as BF16."""
     shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the values."""
+        return math.prod(self.shape) * int(self.dtype.lstrip("BF")) // 8 if self.dtype in _FLOATS else 0
 
 
 def weight_files(folder: Path) -> Sequence[Path]:
@@ -131,45 +139,67 @@ def _parsed(header: bytes, file: Path, num_bytes: int) -> list[Tensor]:
 
 
 def value_problems(folder: Path) -> Iterator[Finding]:
-    """Yield a problem for each weight file with values that no model computes with; needs files without problems."""
-    files = weight_files(folder)
-    reads_all = sum(file.stat().st_size for file in files) <= _WHOLE_BYTES
-    end = time.monotonic() + _SAMPLING_SECONDS
-    for file in files:
-        damaged = []
-        with safe_open(file, framework="pt") as opened:
-            for tensor in read_header(file):
-                if not reads_all and time.monotonic() > end:
-                    break
-                if tensor.dtype in _FLOATS and not _is_sound(opened, tensor, reads_all=reads_all):
-                    damaged.append(tensor.name)
-        if damaged:
-            yield Finding(
-                problem=f"base.model: {file} has values that are not finite (NaN or infinity), or above "
-                f"{_MAX_VALUE:g}, in {len(damaged)} tensors, such as {damaged[0]}",
-                remedy="use another checkpoint: this model was damaged in training or in a conversion",
-            )
+    """Yield a problem for each weight file with values that no model computes with; needs files without problems.
+
+    All values are read if that takes no longer than `_SECONDS`. Otherwise a sample of every tensor is read first, then
+    as many tensors as the time allows, and a warning states the part.
+    """
+    tensors = [tensor for file in weight_files(folder) for tensor in read_header(file) if tensor.dtype in _FLOATS]
+    reading = _Reading()
+    num_bytes = sum(tensor.num_bytes for tensor in tensors)
+    if num_bytes > _UNSAMPLED_BYTES:
+        reading.read(tensors, _has_sound_sample)
+    num_read = reading.read(tensors, _has_sound_values)
+    for file, names in reading.damaged.items():
+        yield Finding(
+            problem=f"base.model: {file} has values that are not finite (NaN or infinity), or above "
+            f"{_MAX_VALUE:g}, in {len(names)} tensors, such as {names[0]}",
+            remedy="use another checkpoint: this model was damaged in training or in a conversion",
+        )
+    if num_read < num_bytes:
+        yield Finding(
+            problem=f"base.model: {num_read / 1e9:.1f} of {num_bytes / 1e9:.1f} GB of the weights and a sample of each "
+            f"other tensor were read within {_SECONDS:g} seconds; a value that is not finite in the rest is refused "
+            "when the first stage loads the model",
+            is_warning=True,
+        )
 
 
-def _is_sound(opened: Any, tensor: Tensor, *, reads_all: bool) -> bool:
-    if reads_all or not tensor.shape:
-        return _has_sound_values(opened.get_tensor(tensor.name))
-    part = opened.get_slice(tensor.name)
-    values_per_row = max(1, _product(tensor.shape[1:]))
-    num_rows = max(1, _SAMPLED_VALUES // values_per_row)
-    starts = {0, max(0, tensor.shape[0] // 2), max(0, tensor.shape[0] - num_rows)}
-    return all(_has_sound_values(part[start : start + num_rows]) for start in starts)
+class _Reading:
+    """Reading of tensors that ends after `_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + _SECONDS
+        self.damaged: dict[Path, list[str]] = {}
+        """Names of the tensors with values that no model computes with."""
+
+    def read(self, tensors: Sequence[Tensor], is_sound: Callable[[Any], bool]) -> int:
+        """Read tensors until the end of the time, and return the number of their bytes."""
+        num_bytes = 0
+        for file, group in groupby(tensors, key=attrgetter("file")):
+            with safe_open(file, framework="pt") as opened:
+                for tensor in group:
+                    if time.monotonic() > self._end:
+                        return num_bytes
+                    names = self.damaged.get(file, [])
+                    if tensor.name not in names and not is_sound(opened.get_tensor(tensor.name)):
+                        self.damaged[file] = [*names, tensor.name]
+                    num_bytes += tensor.num_bytes
+        return num_bytes
+
+
+def _has_sound_sample(values: Any) -> bool:
+    """Return whether the beginning, middle and end of a tensor, which is mapped and not read as a whole, are sound."""
+    flat = values.flatten()
+    last = max(0, len(flat) - _SAMPLED_VALUES)
+    return all(_has_sound_values(flat[start : start + _SAMPLED_VALUES]) for start in (0, last // 2, last))
 
 
 def _has_sound_values(values: Any) -> bool:
-    return bool((values.abs() <= _MAX_VALUE).all())  # false for NaN
-
-
-def _product(sizes: Sequence[int]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
+    if not values.numel():
+        return True
+    least, greatest = values.aminmax()  # ten times as fast as comparisons; both are NaN if a value is
+    return bool(least >= -_MAX_VALUE) and bool(greatest <= _MAX_VALUE)
 
 
 def _weight_map(folder: Path) -> Mapping[str, str]:

@@ -172,5 +172,4 @@ def _checked(config: Settings, path: Path) -> str:
 
 def _base(config: AdaptConfig, path: Path) -> str:
     """Check a run and return its base model in words."""
-    base = checked(config, path).base
-    return f"{base.name} ({base.digest[:12]})"
+    return checked(config, path).base.name

@@ -15,7 +15,7 @@ from mixcpt.cli.console import Overrides, StoreOfFile, err, explain_errors, out,
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
-from mixcpt.store.models import resolve_model
+from mixcpt.store.models import find_model, resolve_model
 
 if TYPE_CHECKING:
     from mixcpt.records.plan import Plan
@@ -84,7 +84,7 @@ def _print_warnings(config: AdaptConfig) -> None:
     from mixcpt.checks import rates
     from mixcpt.checks.findings import Subject
 
-    for finding in rates.check(Subject(config, resolve_model(config.base))):
+    for finding in rates.check(Subject(config, find_model(config.base))):
         if finding.is_warning:
             print_note(f"warning: {finding}", style="yellow")
 

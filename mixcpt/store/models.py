@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mixcpt.config import CLOSED_WORLD_BASE, BaseModelConfig
 from mixcpt.errors import ConfigError, ModelError
 from mixcpt.store.artifacts import ArtifactRef
-from mixcpt.store.fingerprint import file_digest, fingerprint
+from mixcpt.store.digest_cache import cached_digest
+from mixcpt.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CLOSED_WORLD_PATH = Path(__file__).parents[1] / "closed_world" / "base"
@@ -67,14 +69,31 @@ def resolve_model(config: BaseModelConfig) -> ModelRef:
     Raises:
         ModelError: If the model does not exist, has no safetensors or no tokenizer, or the tokenizer does not match it.
     """
+    path = find_model(config).directory
+    try:
+        files = sorted(set(chain.from_iterable(map(path.glob, _USED_FILES))))
+        digest = fingerprint({file.name: cached_digest(file) for file in files})
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return ModelRef(Path(config.model).name, str(path), digest)
+
+
+def find_model(config: BaseModelConfig) -> ModelRef:
+    """Return the base model as `resolve_model` does, without its digest, which takes a minute for large weights.
+
+    Raises:
+        ModelError: As `resolve_model`.
+    """
     path = _locate(config)
     try:
         _check_folder(path)
-        files = sorted(set(chain.from_iterable(map(path.glob, _USED_FILES))))
-        digest = fingerprint({file.name: file_digest(file) for file in files})
     except OSError as error:
-        raise ModelError(f"a file of {path} cannot be read: {error}", "check the files of the model") from error
-    return ModelRef(Path(config.model).name, str(path), digest)
+        raise _unreadable(path, error) from error
+    return ModelRef(Path(config.model).name, str(path), "")
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(f"base.model: a file of {path} cannot be read: {error}", "check the files of the model")
 
 
 def digest_as_base(artifact: ArtifactRef) -> str:
@@ -122,9 +141,10 @@ def load_model(model: ModelRef, *, dtype: str = "float32") -> PreTrainedModel:
     """Load a model and return it in evaluation mode, without a key-value cache, which packed rows cannot use.
 
     Raises:
-        ModelError: If the files are damaged, or contain no weights for a part of the model.
+        ModelError: If the files are damaged, contain no weights for a part of the model, or values that are not finite.
     """
     loaded = load_weights(model, dtype=dtype)
+    _require_finite(loaded, model)
     loaded.config.use_cache = False
     return loaded.eval()  # type: ignore[no-any-return]
 
@@ -158,6 +178,34 @@ def load_weights(model: ModelRef, *, dtype: str = "float32", **options: Any) -> 
             "download all weight files again; config.json must describe the same model",
         )
     return loaded  # type: ignore[no-any-return]
+
+
+def _require_finite(loaded: PreTrainedModel, model: ModelRef) -> None:
+    """Raise `ModelError` if a value of the weights is NaN or infinite; reads them once, at the speed of memory."""
+    damaged = [name for name, values in loaded.named_parameters() if not _is_finite(values)]
+    if damaged:
+        files = sorted(model.directory.glob("*.safetensors"))
+        place = next(filter(None, map(_damaged_tensor, files)), f"{damaged[0]} of {model.path}")
+        raise ModelError(
+            f"{place} has values that are not finite (NaN or infinity); {len(damaged)} tensors of the model have such",
+            "use another checkpoint: this model was damaged in training or in a conversion",
+        )
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    if not values.numel() or not values.is_floating_point() or values.is_meta:
+        return True
+    least, greatest = values.detach().aminmax()  # both are NaN if a value is
+    return bool(least.isfinite()) and bool(greatest.isfinite())
+
+
+def _damaged_tensor(file: Path) -> str:
+    """Return the first tensor of a weight file with a value that is not finite, with its file; empty if there is none."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        names = (name for name in opened.keys() if not _is_finite(opened.get_tensor(name)))  # noqa: SIM118
+        return next((f"{name} in {file}" for name in names), "")
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from mixcpt.checks import model_folder
 from mixcpt.config import BaseModelConfig
 from mixcpt.errors import ModelError
 from mixcpt.store.models import ModelRef, load_model, resolve_model
-from tests.unit.checks.checked_models import edit, problems, subject, write_family
+from tests.unit.checks.checked_models import edit, problems, subject, warnings, write_family
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -181,14 +181,32 @@ def test_one_value_that_is_not_finite_is_refused(name: str, value: float, folder
     assert f"not finite (NaN or infinity), or above 1e+10, in 1 tensors, such as {name}" in problem
 
 
-def test_model_of_nan_is_refused_by_a_sample_of_its_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixcpt.checks.weight_files._WHOLE_BYTES", 0)
+@pytest.mark.parametrize("place", [0, -1])
+def test_value_that_is_not_finite_in_a_sampled_model_is_refused(
+    place: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixcpt.checks.weight_files._UNSAMPLED_BYTES", 0)
     monkeypatch.setattr("mixcpt.checks.weight_files._SAMPLED_VALUES", 8)
     assert not problems(model_folder.check, subject(folder))
-    weights = {name: tensor * torch.nan for name, tensor in load_file(folder / WEIGHTS).items()}
+    weights = load_file(folder / WEIGHTS)
+    weights["model.norm.weight"].view(-1)[place] = torch.nan
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     [problem] = problems(model_folder.check, subject(folder))
-    assert "not finite" in problem
+    assert "not finite (NaN or infinity), or above 1e+10, in 1 tensors" in problem
+
+
+def test_values_that_were_not_read_in_time_are_a_warning_and_refused_at_loading(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["model.norm.weight"].view(-1)[3] = torch.nan
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    monkeypatch.setattr("mixcpt.checks.weight_files._SECONDS", -1.0)
+    assert not problems(model_folder.check, subject(folder))
+    [warning] = warnings(model_folder.check, subject(folder))
+    assert "base.model: 0.0 of 0.0 GB of the weights" in warning
+    with pytest.raises(ModelError, match=f"model.norm.weight in {folder / WEIGHTS} has values that are not finite"):
+        load_model(ModelRef("broken", str(folder), ""))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn])
