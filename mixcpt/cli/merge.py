@@ -1,21 +1,16 @@
 """`mixcpt merge`: combine models weight by weight, without training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
 from typer import Argument, Option
 
 from mixcpt.cli.console import Overrides, Store, err, explain_errors, out, print_line, print_note
 from mixcpt.config import AverageConfig, InterpolateConfig, ResidualConfig, SweepConfig, load_config
 from mixcpt.errors import ConfigError
-from mixcpt.report import words
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
-
-if TYPE_CHECKING:
-    from mixcpt.merge.sweep import SweepReport
 
 _MODELS = (
     "A model is a folder, closed-world, a hub id (owner/model), a finished run (its final model), "
@@ -139,8 +134,9 @@ def sweep(
     """Evaluate interpolations between BASE and TUNED on the tasks of a configuration, and select one.
 
     The selected weight has the best headline general score among the weights whose headline domain score is within
-    `--max-domain-loss` of the best. It is selected on the selection questions; the table shows the scores on the
-    report questions. Every weight is a complete model in the store, and is computed once.
+    `--max-domain-loss` of the best; without a general task it is the smallest of them. It is selected on the selection
+    questions; the table shows the scores on the report questions. Every weight is a complete model in the store, and
+    is computed once.
 
     ```
     mixcpt merge sweep my-run@base my-run@pretrained --config my.yaml --weights 0.5,0.75,1
@@ -149,6 +145,7 @@ def sweep(
     from mixcpt.curation.pipeline import curate
     from mixcpt.merge.names import find_model
     from mixcpt.merge.sweep import sweep as measure_sweep
+    from mixcpt.report.sweep import sweep_choice, sweep_table
     from mixcpt.store.spool import NullTracker
 
     settings = load_config(config, overrides or ())
@@ -167,8 +164,9 @@ def sweep(
             store=artifacts,
             tracker=NullTracker(),
         )
-    out.print(_table(report))
-    print_line(_choice(report))
+    out.print(sweep_table(report))
+    for line in sweep_choice(report):
+        print_line(line)
 
 
 def _sweep_settings(
@@ -198,30 +196,3 @@ def _print_result(merged: ArtifactRef, name: str) -> None:
         alias = f", as {stored_name}" if stored_name and stored_name != name else ""
         print_note(f"loaded from the store: this merge existed already{alias}")
     print_line(str(merged.file("model")))
-
-
-def _table(report: "SweepReport") -> Table:
-    table = Table(title="score at each weight, with its standard error")
-    table.add_column("task", overflow="fold")
-    for point in report.points:
-        table.add_column(f"{point.weight:g}{' *' if point is report.selected else ''}", justify="right")
-    for task in report.points[0].scores:
-        scores = [point.scores[task] for point in report.points]
-        cells = [
-            f"{words.value(score.metric, score.value)}\n± {words.value(score.metric, score.stderr)}" for score in scores
-        ]
-        table.add_row(words.title(task), *cells)
-    return table
-
-
-def _choice(report: "SweepReport") -> str:
-    chosen = report.selected
-    domain, general = chosen.scores[report.domain_task], chosen.scores[report.general_task]
-    loss = words.change(domain.metric, report.max_domain_loss).lstrip("+")
-    return (
-        f"* weight {chosen.weight:g}: best {words.title(general.task)} on the selection questions among the weights "
-        f"whose {words.title(domain.task)} is within {loss} {words.unit(domain.metric)} of the best.\n"
-        f"Scores on the report questions: {words.value(general.metric, general.value)} and "
-        f"{words.value(domain.metric, domain.value)}.\n"
-        f"{chosen.model.file('model')}"
-    )

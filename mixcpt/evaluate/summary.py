@@ -43,14 +43,19 @@ class TaskScore:
     """Drift: mean KL(base || model) in nats per token, on questions or on general text; None if it was not measured."""
 
     @property
+    def num_passages(self) -> int:
+        """Number of passages; the number of items in artifacts of earlier versions."""
+        return self.n if self.passages is None else self.passages
+
+    @property
     def has_few_passages(self) -> bool:
         """Whether the items are about too few passages for an interval."""
-        return (self.n if self.passages is None else self.passages) < MIN_PASSAGES
+        return self.num_passages < MIN_PASSAGES
 
     @property
     def is_at_chance(self) -> bool:
         """Whether the score does not differ from guessing."""
-        return is_at_chance(self.metric, self.value, self.passages or self.n, self.chance)
+        return is_at_chance(self.metric, self.value, self.num_passages, self.chance)
 
     @property
     def gain(self) -> float:

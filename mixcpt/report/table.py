@@ -31,14 +31,20 @@ def result_table(summary: Summary) -> Table:
         if group and base.group != group:
             table.add_section()
         group = base.group
-        task_cell = Text(words.title(task), style="bold" if task in summary.headlines else "")
-        if task in summary.chances:
-            task_cell.append(f"\nchance {words.value(base.metric, summary.chances[task])}", style="not bold dim")
-        table.add_row(task_cell, *_terminal_cells(summary, task))
+        first = task_cell(task, base.metric, summary.chances.get(task), is_headline=task in summary.headlines)
+        table.add_row(first, *_terminal_cells(summary, task))
     table.add_section()
     for name, cells in _cost_rows([run.cost for run in summary.runs]):
         table.add_row(name, "", *cells)
     return table
+
+
+def task_cell(task: str, metric: str, chance: float | None, *, is_headline: bool = False) -> Text:
+    """Return the title of a task for a terminal, with the score of guessing below it."""
+    cell = Text(words.title(task), style="bold" if is_headline else "")
+    if chance:
+        cell.append(f"\nchance {words.value(metric, chance)}", style="not bold dim")
+    return cell
 
 
 def counts_table(counts: "DataFrame", title: str) -> Table:

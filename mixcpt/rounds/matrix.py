@@ -123,7 +123,7 @@ def _column(corpus: str, score: TaskScore) -> Column:
         task=score.task,
         metric=score.metric,
         higher_is_better=score.higher_is_better,
-        passages=score.n if score.passages is None else score.passages,
+        passages=score.num_passages,
         chance=score.chance,
     )
 

@@ -1,16 +1,21 @@
 """A sweep scores every interpolation like a separate evaluation, follows its selection rule, and repeats nothing."""
 
+import io
 import json
+import re
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
 from mixcpt.config import BitsPerByteTask, EvaluateConfig, MultipleChoiceTask, SweepConfig
 from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.summary import TaskScore
 from mixcpt.merge.sweep import SweepPoint, SweepReport, sweep
+from mixcpt.report.sweep import sweep_choice, sweep_table
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import NullTracker
@@ -58,6 +63,45 @@ def test_selection_among_equals_takes_the_better_domain_score_then_the_one_neare
     assert selected(points, 0.05) == 0.5
 
 
+def test_selection_without_general_task_takes_the_smallest_weight_close_to_the_best_domain_score() -> None:
+    points = (point(0.0, 0.02, 1.0), point(0.5, 0.9, 0.9), point(0.75, 0.92, 0.8), point(1.0, 0.91, 0.6))
+    assert SweepReport(points, "domain", "", 0.02).selected.weight == 0.5
+    assert SweepReport(points, "domain", "", 0.0).selected.weight == 0.75
+
+
+def test_sweep_without_general_task_says_first_that_forgetting_was_not_measured() -> None:
+    report = SweepReport((point(0.0, 0.1, 1.0), point(1.0, 0.9, 1.0)), "domain", "", 0.02)
+    assert printed(report).startswith("Forgetting was not measured: no task is general.")
+    line = sweep_choice(report)[0]
+    assert line.startswith("* weight 1: the smallest weight whose domain is within 2.0 points of the best")
+    with_general = SweepReport(report.points, "domain", "general", 0.02)
+    assert "not measured" not in printed(with_general) + " ".join(sweep_choice(with_general))
+
+
+def test_sweep_shows_few_passages_and_scores_at_chance() -> None:
+    few = {"domain": replace(task_score("domain", "accuracy", 0.6), n=40, passages=4)}
+    guess = {"general": replace(task_score("general", "accuracy", 0.3), chance=0.25)}
+    report = SweepReport(tuple(SweepPoint(weight, NOTHING, few | guess, few | guess) for weight in (0.0, 1.0)),
+                         "domain", "general", 0.02)  # fmt: skip
+    text = printed(report)
+    assert "4 passages" in text and "±" not in text
+    assert "chance 25.0 %" in text and "30.0 % at chance" in text
+    doubts = [line.replace("\xa0", " ") for line in sweep_choice(report)[2:-1]]
+    assert doubts == [
+        "domain has 4 passages on the selection questions, too few to tell weights apart.",
+        "general is at chance (25.0 %) at every weight: this choice is a guess.",
+    ]
+
+
+def printed(report: SweepReport) -> str:
+    """Return the table of a sweep as one line of words."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(sweep_table(report))
+    cells = [re.split("[│┃]", line) for line in console.export_text().replace("\xa0", " ").splitlines()]
+    columns = zip_longest(*cells, fillvalue="")
+    return " ".join(" ".join(" ".join(column) for column in columns).split())
+
+
 def test_selection_prefers_fewer_bits() -> None:
     points = [point(0.0, 2.0, 0.9, bits=True), point(0.5, 1.1, 0.8, bits=True), point(1.0, 1.0, 0.5, bits=True)]
     assert selected(points, 0.05) == 1
@@ -95,6 +139,7 @@ def test_sweep_scores_equal_separate_evaluations(tiny_model: ModelRef, tmp_path:
     bits = [each.scores["texts"].value for each in report.points]
     assert len(set(bits)) == 3
     assert report.selected in report.points
+    assert report.general_task == "keyed"
     again = run()
     assert again == report
     assert all(each.model.reused for each in again.points)
