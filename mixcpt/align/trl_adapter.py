@@ -138,8 +138,15 @@ def make_trainer(
             **shared, beta=config.beta, loss_type=["sigmoid"], precompute_ref_log_probs=computes_first
         )
     dataset = _shared_dataset(datasets.Dataset.from_list(rows), folder, seed=seed)
+    stage = "sft" if isinstance(config, SftConfig) else "dpo"
     trainer: Trainer = trainer_class(
-        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, schedule=config.optimizer
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        schedule=config.optimizer,
+        divergence=config.divergence,
+        setting=f"align.{stage}.divergence",
     )
     if isinstance(model, PeftModel) and _REFERENCE in model.peft_config:
         model.delete_adapter(_REFERENCE)  # a copy of the untrained adapters: they are off instead

@@ -50,6 +50,8 @@ class SftConfig(Settings):
     the frozen weights in bf16 too."""
     gradient_checkpointing: bool = False
     """Whether the backward pass recomputes activations: saves memory and takes about a third more time."""
+    divergence: Literal["stop", "ignore"] = "stop"
+    """Reaction to a loss that stays far above its start: `stop` ends the stage with an error, `ignore` goes on."""
 
 
 class DpoConfig(Settings):
@@ -73,6 +75,8 @@ class DpoConfig(Settings):
     the frozen weights in bf16 too."""
     gradient_checkpointing: bool = False
     """Whether the backward pass recomputes activations: saves memory and takes about a third more time."""
+    divergence: Literal["stop", "ignore"] = "stop"
+    """Reaction to a loss that stays far above its start: `stop` ends the stage with an error, `ignore` goes on."""
 
 
 class AlignConfig(Settings):

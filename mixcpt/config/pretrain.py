@@ -107,9 +107,14 @@ class PretrainConfig(Settings):
     """Optimiser steps between two checkpoints; a crash loses at most this many steps."""
     log_steps: PositiveInt = 10
     """Optimiser steps between two logged measurements."""
-    divergence: Literal["stop", "ignore"] = "stop"
+    divergence: Literal["stop", "return", "ignore"] = "stop"
     """Reaction to a cross-entropy that stays far above its start, by more than a nat: `stop` ends the stage with an
-    error and keeps the last checkpoint, `ignore` goes on. Values that are not finite always stop it."""
+    error and keeps the last checkpoint, `return` publishes the weights of the last checkpoint whose cross-entropy was
+    not above its start (`stop` if there is none), `ignore` goes on. A value that is not finite ends the training in any
+    case."""
+    packing: Literal["auto", "packed", "one_document"] = "auto"
+    """Documents per row that the model reads: `packed` (several, without padding), `one_document` (one, filled with
+    padding, which takes more time), or `auto` (packed, unless the architecture mixes the documents of a row)."""
     retention: RetentionConfig = RetentionConfig()
     """Promise about the maximum loss of existing skills; by default nothing is promised."""
 

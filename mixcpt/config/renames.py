@@ -44,12 +44,13 @@ _ADDED_TO_ALIGNMENT: Mapping[str, Any] = {
     "scope": {"kind": "full"},
     "precision": "pretrain",
     "gradient_checkpointing": False,
+    "divergence": "stop",
 }
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
-    "CurationConfig": {"max_lost_fraction": 0.01},
+    "CurationConfig": {"heldout_instructions": 0, "max_lost_fraction": 0.01},
     "DpoConfig": _ADDED_TO_ALIGNMENT,
     "MultipleChoiceTask": {"choice_fields": [], "indices_from": "detected"},
-    "PretrainConfig": {"divergence": "stop"},
+    "PretrainConfig": {"divergence": "stop", "packing": "auto"},
     "RuntimeConfig": {"with_traditional": False},
     "SelectionConfig": {"precision": "pretrain"},
     "SftConfig": _ADDED_TO_ALIGNMENT,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,8 +25,9 @@ _SEGMENTS = (6, 4)
 _TOLERANCE = 1e-3
 """Maximum difference of logits. A leak between packed documents changes them by 0.1 to 1, fp32 rounding by 1e-6."""
 _FACTORS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+_DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-"""Settings of the factors and bounds of logits, by the names that architectures give them."""
+"""Settings of the factors, divisors and bounds of logits, by the names that architectures give them."""
 _BIAS_COLUMNS = 8
 """Columns that a bias adds: it and zeros, because products in bf16 need multiples of 8."""
 CausalModel: TypeAlias = PreTrainedModel | PeftModel
@@ -71,16 +72,17 @@ def head_of(model: CausalModel) -> Head:
     layer = model.get_output_embeddings()
     if layer is None or not isinstance(getattr(layer, "weight", None), Tensor):
         raise ModelError(f"{type(model).__name__} has no output layer", "only causal language models can be trained")
-    config = model.config.get_text_config()
     weight, bias = layer.weight, getattr(layer, "bias", None)
     if bias is not None:
         weight = torch.cat([weight, functional.pad(bias.unsqueeze(1), (0, _BIAS_COLUMNS - 1))], dim=1)
-    return Head(weight, _logit_scale(config), _soft_cap(config))
+    return Head(weight, _logit_scale(model), _soft_cap(model.config.get_text_config()))
 
 
-def _logit_scale(config: Any) -> float:
-    scale = math.prod(float(getattr(config, name, None) or 1.0) for name in _FACTORS)
-    divisor = float(getattr(config, "logits_scaling", None) or 1.0)
+def _logit_scale(model: CausalModel) -> float:
+    config = model.config.get_text_config()
+    names = [name for name in _FACTORS if name != "logit_scale" or hasattr(_own(model), name)]  # not in Aya Vision
+    scale = math.prod(float(getattr(config, name, None) or 1.0) for name in names)
+    divisor = math.prod(float(getattr(config, name, None) or 1.0) for name in _DIVISORS)
     return scale * divisor if str(config.model_type).startswith("hyperclovax") else scale / divisor
 
 
@@ -90,12 +92,28 @@ def _soft_cap(config: Any) -> float:
 
 def decoder_of(model: CausalModel) -> nn.Module:
     """Return the part of a model that computes the last hidden states of text."""
-    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    own = _own(model)
     decoder = own.get_decoder()
+    if not isinstance(decoder, PreTrainedModel):  # ModernBERT names its head `decoder`
+        decoder = own
     if decoder is own or decoder.get_output_embeddings() is not None:  # Llama 4 returns the whole model
         inner = (getattr(decoder, name, None) for name in (decoder.base_model_prefix, "model"))
         return next((part for part in inner if isinstance(part, nn.Module)), decoder)
-    return decoder  # type: ignore[no-any-return]
+    return decoder
+
+
+def transform_of(model: CausalModel) -> nn.Module | None:
+    """Return the layers between the decoder and the head, which few architectures have (ModernBERT)."""
+    own = _own(model)
+    layers, head = getattr(own, "lm_head", None), own.get_output_embeddings()
+    if not isinstance(layers, nn.Module) or any(module is head for module in layers.modules()):
+        return None
+    return layers
+
+
+def _own(model: CausalModel) -> Any:
+    """Return the model without adapters around it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def hidden_states(
@@ -125,7 +143,9 @@ def states_and_balance(
 
 
 def _for_head(model: CausalModel, hidden: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq width"]:
-    """Append the ones that a bias of the head needs."""
+    """Apply the layers in front of the head, and append the ones that a bias of the head needs."""
+    if (transform := transform_of(model)) is not None:
+        hidden = transform(hidden)
     if getattr(model.get_output_embeddings(), "bias", None) is None:
         return hidden
     columns = hidden.new_zeros(*hidden.shape[:-1], _BIAS_COLUMNS)
@@ -148,7 +168,7 @@ def packing_leaks(model: PreTrainedModel) -> bool:
                 for part, position in parts
             ]
             separate = torch.cat(apart, dim=1)
-    except (TypeError, ValueError, RuntimeError, IndexError):
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
         return True
     return not bool((packed - separate).abs().max() <= _TOLERANCE * max(1.0, packed.abs().max().item()))
 
@@ -166,12 +186,27 @@ def check_model(model: PreTrainedModel) -> None:
     try:
         with torch.no_grad(), _evaluating(model):
             fused, own = _both_logits(model)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ModelError(f"{name} does not read rows of plain text: {error}", "choose another model") from error
     if not bool((fused - own).abs().max() <= _TOLERANCE * max(1.0, own.abs().max().item())):
         raise ModelError(
             f"{name} computes its logits in an unsupported way: not a product, scaled or soft-capped",
             "choose another model",
+        )
+
+
+def set_packing(model: CausalModel, packing: Literal["auto", "packed", "one_document"]) -> None:
+    """Make a checked model read packed rows as a setting demands.
+
+    Raises:
+        ModelError: If the setting is `packed` and the model mixes the documents of a packed row.
+    """
+    if packing == "one_document":
+        read_one_document(decoder_of(model))
+    elif packing == "packed" and reads_one_document(decoder_of(model)):
+        raise ModelError(
+            f"pretrain.packing is packed, but {type(model).__name__} mixes the documents of a packed row",
+            "set pretrain.packing to auto or one_document",
         )
 
 

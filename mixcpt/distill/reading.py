@@ -62,6 +62,13 @@ def decode(
     return Decoded(hidden=hidden, router_logits=routers, is_token=is_token.long())
 
 
+def num_places(decoder: nn.Module, position_ids: Int[Tensor, "batch seq"]) -> Int[Tensor, ""]:
+    """Return the number of tokens that `decode` reads, including those that fill rows; does not wait for a GPU."""
+    if not reads_one_document(decoder):
+        return position_ids.new_tensor(position_ids.numel())
+    return (position_ids == 0).sum() * (position_ids.max() + 1)
+
+
 def one_document_rows(
     position_ids: Int[Tensor, "batch seq"],
 ) -> tuple[Int[Tensor, "rows width"], Bool[Tensor, "rows width"]]:

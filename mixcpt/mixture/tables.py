@@ -24,7 +24,7 @@ from mixcpt.mixture.readings import POOLS, StreamRecipe
 from mixcpt.mixture.tokens import TextTokenizer, TokenizedTexts, unify
 from mixcpt.store.artifacts import ArtifactRef
 
-_FILES: dict[Pool, str] = {
+CORPUS_FILES: dict[Pool, str] = {
     "domain": "documents.parquet",
     "general": "documents.parquet",
     "instructions": "instructions.parquet",
@@ -116,7 +116,7 @@ def tokenize_tables(
 def _records(pool: Pool, corpus: ArtifactRef) -> dict[str, list[dict[str, str]]]:
     """Return the records of a pool by source, in the order of the corpus."""
     by_source: dict[str, list[dict[str, str]]] = {}
-    for record in pq.read_table(corpus.file(_FILES[pool])).to_pylist():
+    for record in pq.read_table(corpus.file(CORPUS_FILES[pool])).to_pylist():
         if record.get("pool", pool) == pool:
             by_source.setdefault(record["source"], []).append(record)
     return by_source

@@ -35,6 +35,8 @@ _LOG_LINES = 15
 
 def log_tail(log: Path) -> str:
     """Return the last lines of a log, indented, below its path."""
+    if not log.is_file():
+        return f"it wrote no log ({log})"
     return f"last lines of {log}:\n{quoted_tail(log.read_text(errors='replace'))}"
 
 

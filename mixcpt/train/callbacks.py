@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,6 @@ def observe(trainer: Trainer, tracker: Tracker) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(SpoolCallback(tracker))
     trainer.add_callback(CheckpointCallback())
-
-
-class FirstStepCallback(TrainerCallback):
-    """Calls a function after the first step of a training."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        if state.global_step == 1:
-            self._function()
 
 
 class SpoolCallback(TrainerCallback):

@@ -25,6 +25,8 @@ class Diagnostics:
         self._sums = torch.zeros(shape, dtype=torch.float64, device=device)
         self._balance: Tensor | None = None
         self._num_tokens = 0
+        self._read = torch.zeros(2, dtype=torch.float64, device=device)
+        """Tokens of text, and places of tokens, that the student read."""
         self._num_steps = 0
         self._started: float | None = None
 
@@ -41,6 +43,10 @@ class Diagnostics:
     def add_balance(self, loss: Float[Tensor, ""]) -> None:
         """Add a micro-batch's share of the balancing loss of a mixture of experts."""
         self._balance = loss if self._balance is None else self._balance + loss
+
+    def add_read(self, num_text_tokens: Tensor, num_places: Tensor) -> None:
+        """Add the tokens of text in a micro-batch, and its places of tokens, including those of padding."""
+        self._read += torch.stack([num_text_tokens, num_places])
 
     def end_batch(self, num_tokens: int) -> None:
         """Count a micro-batch of `num_tokens` tokens, padding included."""
@@ -59,6 +65,8 @@ class Diagnostics:
         sums = over_processes(self._sums).cpu()
         num_tokens = over_processes(self._sums.new_tensor(self._num_tokens)).item()
         metrics = {"seconds": seconds, "tokens_per_second": num_tokens / seconds}
+        num_text_tokens, num_places = over_processes(self._read).tolist()
+        metrics |= {"padding": 1 - num_text_tokens / num_places, "places": num_places} if num_places else {}
         parts = [self._of_stream(*pair) for pair in zip(self._streams, sums, strict=True)]
         if len(parts) == 1:
             metrics |= parts[0]
@@ -69,6 +77,7 @@ class Diagnostics:
                 metrics |= {f"{stream.name}/{name}": value for name, value in part.items()}
         if self._balance is not None:
             metrics["balance"] = over_processes(self._balance).item() / self._num_steps
+        self._read = torch.zeros_like(self._read)
         self._sums, self._balance, self._num_tokens = torch.zeros_like(self._sums), None, 0
         self._num_steps, self._started = 0, None
         return metrics

@@ -3,21 +3,29 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mixcpt.errors import MixcptError, ModelError, TrainingFailed
+from mixcpt.errors import ModelError, TrainingFailed
 
 PATIENCE_STEPS = 20
-"""Optimiser steps for which a loss must be too high before the training counts as diverged."""
+"""Optimiser steps for which a loss must be too high before the training counts as diverged; fewer in a short one."""
+_MIN_PATIENCE_STEPS = 5
 _MIN_RISE = 1.0
-"""Rise of the cross-entropy over its start, in nats, below which no training counts as diverged."""
+"""Rise of the loss over its start, in nats, below which no training counts as diverged."""
 _MAX_RATIO = 1.3
 _MARGIN = 0.5
 """Rise over `_MAX_RATIO` times the start, or over the cross-entropy of equally likely tokens."""
-_START = "first-losses.json"
+_GOOD_RATIO = 1.05
+"""Loss of a good checkpoint in proportion to the start, at most."""
+_STATE = "divergence.json"
+_REMEDY = (
+    "lower the learning rate or raise optimizer.warmup_fraction; if it happens again at the same rows, look at "
+    "their documents. The last complete checkpoint is kept"
+)
 
 
 class FiniteGuard:
@@ -44,16 +52,6 @@ class FiniteGuard:
         return (failed[0][1], failed[0][0]) if failed else None
 
 
-def not_finite(name: str, step: int, *, rate: float, rows: str) -> TrainingFailed:
-    """Return the error about a value that is not finite; `rows` describes the rows of the step, or is empty."""
-    where = f", {rows}" if rows else ""
-    return TrainingFailed(
-        f"the {name} is not finite at step {step} (learning rate {rate:.3g}{where}); nothing was published",
-        "lower the learning rate or raise optimizer.warmup_fraction; if it happens again at the same rows, look at "
-        "their documents. The last complete checkpoint is kept",
-    )
-
-
 def require_finite(model: nn.Module) -> None:
     """Raise `ModelError` if a parameter of a finished model is not finite."""
     bad = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
@@ -64,62 +62,124 @@ def require_finite(model: nn.Module) -> None:
         )
 
 
-class DivergenceGuard:
-    """Compares the cross-entropy of every stream with its start.
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A reason why a training cannot go on."""
 
-    A training has diverged if the cross-entropy is above its start by more than one nat, and also far above it in
-    proportion or above the one of equally likely tokens, for `PATIENCE_STEPS` steps or at the end of the training.
-    """
+    reason: str
+    """What failed and where, without the learning rate and the rows."""
+    first_step: int
+    """First step of the rows that may be the cause."""
+    last_step: int
+    is_divergence: bool = False
+    """Whether all values are still finite."""
 
-    def __init__(self, folder: Path, vocab_size: int) -> None:
-        self._path = folder / _START
-        self._uniform = math.log(vocab_size)
-        self._high_since: dict[str, int] = {}
-        self._start: dict[str, float] = {}
+    @classmethod
+    def not_finite(cls, name: str, step: int) -> "Failure":
+        """Return the failure of a step with a value that is not finite."""
+        return cls(reason=f"the {name} is not finite at step {step}", first_step=step, last_step=step)
 
-    def resume(self) -> None:
-        """Restore the losses of the first steps of an interrupted training."""
-        try:
-            self._start = json.loads(self._path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            self._start = {}
-
-    def begin(self, losses: Mapping[str, float]) -> None:
-        """Record the cross-entropy of streams that have no start yet."""
-        if new := {name: loss for name, loss in losses.items() if name not in self._start}:
-            self._start |= new
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._start))
-
-    def check(self, losses: Mapping[str, float], *, previous_step: int, step: int, is_last: bool) -> str:
-        """Return the reason why the training has diverged, or an empty text.
+    def error(self, *, rate: float, rows: str, setting: str) -> TrainingFailed:
+        """Return the error about the failure.
 
         Args:
-            losses: Mean cross-entropy by stream over the steps after `previous_step`.
-            previous_step: Last step before the measured ones.
+            rate: Learning rate of the last step.
+            rows: Text about the rows that may be the cause; may be empty.
+            setting: Key of the setting that turns the guard against divergence off.
+        """
+        where = f"; {rows}" if rows else ""
+        off = f". {setting}: ignore turns this guard off" if self.is_divergence else ""
+        return TrainingFailed(
+            f"{self.reason} (learning rate {rate:.3g}{where}); nothing was published", f"{_REMEDY}{off}"
+        )
+
+
+class ReturnToCheckpoint(Exception):
+    """Ends a training that failed after a good checkpoint."""
+
+    def __init__(self, failure: Failure, step: int) -> None:
+        super().__init__(failure, step)
+        self.failure = failure
+        self.step = step
+        """Step of the good checkpoint."""
+
+
+@dataclass(kw_only=True)
+class _State:
+    """Memory of the guard, which is part of every checkpoint."""
+
+    start: dict[str, float] = field(default_factory=dict)
+    """Loss of the first step by stream."""
+    high_since: dict[str, int] = field(default_factory=dict)
+    """Last step before the loss of a stream was too high."""
+    last_step: int = 0
+    """Last measured step."""
+    good_step: int = 0
+    """Last step with a checkpoint whose losses were not above their start; 0 if there is none."""
+
+
+class DivergenceGuard:
+    """Compares the loss of every stream with its start.
+
+    A training has diverged if the loss is above its start by more than one nat, and also far above it in proportion or
+    above the cross-entropy of equally likely tokens, for `PATIENCE_STEPS` steps, a quarter of a short training, or at
+    the end of the training.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._uniform = math.log(vocab_size)
+        self._state = _State()
+        self._is_good = False
+
+    @property
+    def good_step(self) -> int:
+        """Step of the last good checkpoint; 0 if there is none."""
+        return self._state.good_step
+
+    def load(self, checkpoint: Path) -> None:
+        """Restore the memory of the guard from a checkpoint, if it has any."""
+        if (path := checkpoint / _STATE).is_file():
+            self._state = _State(**json.loads(path.read_text()))
+
+    def save(self, checkpoint: Path, step: int, *, writes: bool = True) -> None:
+        """Note whether the checkpoint of a step is good, and write the memory of the guard into it."""
+        if self._is_good and self._state.last_step == step:
+            self._state.good_step = step
+        if writes:
+            (checkpoint / _STATE).write_text(json.dumps(asdict(self._state)))
+
+    def begin(self, losses: Mapping[str, float]) -> None:
+        """Record the loss of streams that have no start yet."""
+        self._state.start = {**losses, **self._state.start}
+
+    def check(self, losses: Mapping[str, float], *, step: int, total_steps: int) -> Failure | None:
+        """Return the failure of a training that has diverged, or None.
+
+        Args:
+            losses: Mean loss by stream since the last call.
             step: Last measured step.
-            is_last: Whether the training ends with this step.
+            total_steps: Number of steps of the training.
         """
         self.begin(losses)
+        state = self._state
+        previous, state.last_step = state.last_step, step
+        self._is_good = all(loss <= _GOOD_RATIO * state.start[name] for name, loss in losses.items())
+        patience = min(PATIENCE_STEPS, max(_MIN_PATIENCE_STEPS, total_steps // 4))
+        needed = min(patience, 2) if step >= total_steps else patience
         for name, loss in losses.items():
-            start = self._start[name]
-            limit = max(start + _MIN_RISE, min(_MAX_RATIO * start, self._uniform) + _MARGIN)
-            if loss <= limit:
-                self._high_since.pop(name, None)
+            start = state.start[name]
+            if loss <= max(start + _MIN_RISE, min(_MAX_RATIO * start, self._uniform) + _MARGIN):
+                state.high_since.pop(name, None)
                 continue
-            since = self._high_since.setdefault(name, previous_step)
-            if step - since >= PATIENCE_STEPS or is_last:
-                return (
-                    f"the cross-entropy of stream {name} is {loss:.3g} nats in steps {since + 1} to {step}, "
-                    f"and was {start:.3g} at its start"
-                )
-        return ""
+            since = state.high_since.setdefault(name, previous)
+            if step - since >= needed:
+                return self._failure(name, loss, since, step=step, window=step - previous)
+        return None
 
-
-def diverged(reason: str, *, rate: float) -> MixcptError:
-    """Return the error about a training whose loss diverged."""
-    return TrainingFailed(
-        f"the training diverged: {reason} (learning rate {rate:.3g}); nothing was published",
-        "lower pretrain.optimizer.learning_rate or raise pretrain.optimizer.warmup_fraction; "
-        "pretrain.divergence=ignore turns the guard off. The last complete checkpoint is kept",
-    )
+    def _failure(self, name: str, loss: float, since: int, *, step: int, window: int) -> Failure:
+        subject = f"the cross-entropy of stream {name}" if name else "the loss"
+        reason = (
+            f"the training diverged at step {step}: {subject} is {loss:.3g} nats, was {self._state.start[name]:.3g} at "
+            f"its start, and has been too high since step {since + 1}"
+        )
+        return Failure(reason=reason, first_step=since + 1, last_step=min(since + window, step), is_divergence=True)

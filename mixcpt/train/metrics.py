@@ -19,6 +19,27 @@ class RetentionOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReturnOutcome:
+    """End of a training that diverged and returned to a good checkpoint (`pretrain.divergence: return`)."""
+
+    stopped_step: int
+    """Step at which the training ended."""
+    total_steps: int
+    """Planned steps."""
+    kept_step: int
+    """Step of the published weights."""
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        return (
+            f"the training stopped at step {self.stopped_step} of {self.total_steps} because its loss diverged; the "
+            f"model has the weights of step {self.kept_step} ({self.reason})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingMetrics:
     """Effort of a training; None if its stage does not record the value."""
 
@@ -34,6 +55,8 @@ class TrainingMetrics:
     """Time of all training steps in seconds, including interrupted attempts."""
     tokens_per_second: int | float | None = None
     """Tokens read per second of training."""
+    padding_share: float | None = None
+    """Share of padding in everything that the model read."""
     flops: int | float | None = None
     """Floating-point operations of student and teacher."""
     peak_memory_bytes: int | None = None
@@ -46,6 +69,8 @@ class TrainingMetrics:
     """Metrics of the last step."""
     retention: RetentionOutcome | None = None
     """Outcome of the promise; None if the settings promise nothing."""
+    divergence: ReturnOutcome | None = None
+    """Outcome of a training that diverged; None if it did not."""
 
     @property
     def flops_per_token(self) -> float:
@@ -59,4 +84,5 @@ class TrainingMetrics:
         """Return the metrics that a training recorded with its model."""
         metrics: Mapping[str, Any] = ref.record["metrics"]
         retention = from_fields(RetentionOutcome, metrics["retention"]) if "retention" in metrics else None
-        return from_fields(cls, metrics, retention=retention)
+        divergence = from_fields(ReturnOutcome, metrics["divergence"]) if "divergence" in metrics else None
+        return from_fields(cls, metrics, retention=retention, divergence=divergence)

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer
 
 from mixcpt.config import OptimizerConfig, require_optimizer
-from mixcpt.train.guards import FiniteGuard, not_finite
+from mixcpt.train.guarded import GuardedTrainer
 
 _OPTIMIZERS = {"fp32": "adamw_torch_fused", "int8": "adamw_8bit"}
 
@@ -28,11 +26,12 @@ def training_arguments(
     checkpoint_steps: int = 100,
     precision: str = "fp32",
     gradient_checkpointing: bool = False,
+    num_checkpoints: int = 2,
 ) -> dict[str, Any]:
     """Return keyword arguments for `TrainingArguments` and its subclasses in TRL.
 
-    They contain no schedule, because `ScheduledTrainer` has its own. The newest two checkpoints are kept in `folder`,
-    because a crash may leave one of them incomplete.
+    They contain no schedule, because `ScheduledTrainer` has its own. At least the newest two checkpoints are kept in
+    `folder`, because a crash may leave one of them incomplete.
 
     Raises:
         ConfigError: If the library of the optimiser is missing.
@@ -57,7 +56,7 @@ def training_arguments(
         "logging_steps": log_steps,
         "save_strategy": "steps",
         "save_steps": checkpoint_steps,
-        "save_total_limit": 2,
+        "save_total_limit": num_checkpoints,
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,
@@ -91,41 +90,15 @@ def _num_steps(fraction: float, total_steps: int) -> int:
     return math.ceil(round(fraction * total_steps, 9))
 
 
-class ScheduledTrainer(Trainer):
+class ScheduledTrainer(GuardedTrainer):
     """A `Trainer` whose rate follows `rate_factor`, because Trainer's own schedules take the first step at rate 0."""
 
     def __init__(self, *args: Any, schedule: OptimizerConfig, **kwargs: Any) -> None:
         self.schedule = schedule
-        self._finite = FiniteGuard()
         super().__init__(*args, **kwargs)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Add the gradients of a micro-batch and return its loss; raise `TrainingFailed` if it is not finite."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        self._require(self._finite.see("loss", loss, self.state.global_step + 1))
-        return loss
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Return the norm of the gradient, before the step; raise `TrainingFailed` if it is not finite."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None:
-            self._require(self._finite.see("gradient", norm, self.state.global_step + 1))
-        return norm
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and look for values that are not finite; a log precedes every checkpoint."""
-        self._require(self._finite.first())
-        super().log(logs, start_time)
-
-    def rows_of_step(self, step: int) -> str:
-        """Return a text about the rows of a step; empty if they are not known."""
-        return ""
-
-    def _require(self, failure: tuple[str, int] | None) -> None:
-        if failure:
-            name, step = failure
-            rate = self.schedule.learning_rate * rate_factor(step - 1, self.state.max_steps, self.schedule)
-            raise not_finite(name, step, rate=rate, rows=self.rows_of_step(step))
+    def rate_of_step(self, step: int) -> float:
+        return self.schedule.learning_rate * rate_factor(step - 1, self.state.max_steps, self.schedule)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """Create the schedule, whose state is part of the checkpoints, and return it."""

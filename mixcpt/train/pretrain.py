@@ -3,7 +3,8 @@
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,17 +13,18 @@ from transformers import AutoConfig, TrainingArguments
 
 from mixcpt.config import PretrainConfig, Sharding, StreamConfig
 from mixcpt.distill.balance import warn_if_unbalanced
-from mixcpt.distill.model import CausalModel, check_model, head_of, read_alike
+from mixcpt.distill.model import CausalModel, check_model, head_of, read_alike, set_packing
 from mixcpt.distill.teacher_cache import TeacherCache
 from mixcpt.errors import ConfigError
 from mixcpt.mixture.account import MixtureAccount
+from mixcpt.mixture.origins import Origins
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, load_model
 from mixcpt.store.spool import Tracker
-from mixcpt.train.callbacks import FirstStepCallback, history, last_complete_checkpoint, observe
+from mixcpt.train.callbacks import history, last_complete_checkpoint, observe
 from mixcpt.train.costs import multiplied_weights, peak_memory_bytes, student_flops_per_token
 from mixcpt.train.data import MixtureRows
-from mixcpt.train.guards import require_finite
+from mixcpt.train.guards import ReturnToCheckpoint, require_finite
 from mixcpt.train.optimizer import training_arguments
 from mixcpt.train.publishing import publish_from_first
 from mixcpt.train.retention import Probe, RetentionCallback, RetentionController, draw_back
@@ -123,6 +125,7 @@ def _train(work: _Work) -> DistillationTrainer:
     streams = _streams(config, rows)
     base = load_model(work.base)
     check_model(base)
+    set_packing(base, config.packing)
     warn_if_unbalanced(base)
     student = apply_scope(base, config.scope, seed=work.seed)
     _log.info(scope_summary(student))
@@ -137,14 +140,16 @@ def _train(work: _Work) -> DistillationTrainer:
         teacher=_teacher(work, student) if needs_teacher else None,
         retention=retention,
         divergence=config.divergence,
+        origins=Origins(work.mixture, work.base),
     )
-    trainer.add_callback(FirstStepCallback(trainer.watch_first_step))
     if retention:
         trainer.add_callback(RetentionCallback(trainer, retention))
     observe(trainer, work.tracker)
     checkpoint = last_complete_checkpoint(work.checkpoints)
-    trainer.begin_watch(is_resumed=checkpoint is not None)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except ReturnToCheckpoint as returned:
+        trainer.return_to(returned)
     return trainer
 
 
@@ -215,6 +220,7 @@ def _arguments(work: _Work) -> TrainingArguments:
         checkpoint_steps=config.checkpoint_steps,
         precision=config.precision,
         gradient_checkpointing=config.gradient_checkpointing,
+        num_checkpoints=3 if config.divergence == "return" else 2,  # one of them may be the last good one
     )
     if work.sharding != "none" and config.optimizer.state == "int8":
         raise ConfigError("optimizer.state int8 cannot be sharded", "set runtime.sharding to none, or state to fp32")
@@ -237,6 +243,8 @@ def _publish(trainer: DistillationTrainer, trained: CausalModel, base: ModelRef,
     """Write model, tokenizer and history into `folder`, and return the metrics of the record."""
     steps = history(trainer.state.log_history)
     metrics = _metrics(trainer, trained, steps)
+    if trainer.outcome:
+        metrics["divergence"] = asdict(trainer.outcome)
     require_finite(trained)
     model = merged(trained)
     model.config.use_cache = getattr(AutoConfig.from_pretrained(base.path), "use_cache", True)
@@ -259,6 +267,7 @@ def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dic
         "steps": trainer.state.global_step,
         "rows": rows.num_rows,
         "blank_rows": rows.num_blank_rows,
+        "padding_share": _padding_share(steps),
         "tokens": num_tokens,
         "train_seconds": round(seconds, 3),
         "tokens_per_second": round(num_tokens / seconds, 1),
@@ -268,6 +277,12 @@ def _metrics(trainer: DistillationTrainer, trained: CausalModel, steps: list[dic
         "num_trained_parameters": sum(weight.numel() for weight in trained.parameters() if weight.requires_grad),
         "final": {name: value for name, value in steps[-1].items() if name != "step"},
     }
+
+
+def _padding_share(steps: Sequence[Mapping[str, int | float]]) -> float:
+    """Return the share of padding in everything that the model read."""
+    num_read = sum(step["train/places"] for step in steps)
+    return round(sum(step["train/padding"] * step["train/places"] for step in steps) / num_read, 4)
 
 
 def _flops(trainer: DistillationTrainer, model: CausalModel) -> int:

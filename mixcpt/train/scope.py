@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mixcpt.config import LoraScopeConfig, Scope
-from mixcpt.distill.model import CausalModel, decoder_of
+from mixcpt.distill.model import CausalModel, decoder_of, transform_of
 from mixcpt.errors import ModelError
 
 
@@ -100,9 +100,9 @@ def check_gradients(model: nn.Module) -> None:
 def _freeze_other_parts(model: PreTrainedModel) -> list[str]:
     """Freeze all parts but the decoder and both ends of the vocabulary; return the names of their linear layers."""
     decoder = decoder_of(model)
-    text = {id(module) for module in decoder.modules()}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    parts = [part for part in (decoder, *ends) if part is not None]
+    parts = [part for part in (decoder, transform_of(model), *ends) if part is not None]
+    text = {id(module) for part in parts for module in part.modules()}
     kept = {id(weight) for weight in chain.from_iterable(part.parameters() for part in parts)}
     for weight in model.parameters():
         if id(weight) not in kept:

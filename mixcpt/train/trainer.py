@@ -3,10 +3,10 @@
 `examples/lssd_in_100_lines.py` is the place to read first: the same loss in one plain loop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,15 +18,18 @@ from transformers import TrainingArguments
 from mixcpt.config import OptimizerConfig, StreamConfig
 from mixcpt.distill.cached import CachedTargets
 from mixcpt.distill.loss import Teacher, distillation_loss, talr_weights, token_cross_entropy
-from mixcpt.distill.model import CausalModel, Head, head_of, states_and_balance
+from mixcpt.distill.model import CausalModel, Head, decoder_of, head_of, states_and_balance
+from mixcpt.distill.reading import num_places
+from mixcpt.mixture.origins import Origins
 from mixcpt.mixture.rows import IGNORE_INDEX, NO_SOURCE
 from mixcpt.train.data import Batch, Collator, MixtureRows
 from mixcpt.train.diagnostics import Diagnostics
-from mixcpt.train.guards import DivergenceGuard, diverged
+from mixcpt.train.guarded import Divergence
 from mixcpt.train.optimizer import ScheduledTrainer
 from mixcpt.train.retention import RetentionController
 from mixcpt.train.scope import check_gradients
 from mixcpt.train.sharding import through
+from mixcpt.train.suspects import Suspect
 from mixcpt.train.teachers import TeacherSource
 
 _LOSS_COLUMNS = ("labels", "source_ids", "position_ids")
@@ -52,7 +55,8 @@ class DistillationTrainer(ScheduledTrainer):
         schedule: OptimizerConfig,
         teacher: TeacherSource | None = None,
         retention: RetentionController | None = None,
-        divergence: Literal["stop", "ignore"] = "stop",
+        divergence: Divergence = "stop",
+        origins: Origins | None = None,
     ) -> None:
         needs_teacher = tuple(stream.needs_teacher for stream in streams)
         if any(needs_teacher) and teacher is None:
@@ -60,15 +64,20 @@ class DistillationTrainer(ScheduledTrainer):
         is_partly_taught = any(needs_teacher) and not all(needs_teacher)
         has_teacher_rows = is_partly_taught or any(stream.is_pair for stream in rows.streams)
         collator = Collator(rows.row_tokens, needs_teacher, has_teacher_rows)
-        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collator, schedule=schedule)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=rows,
+            data_collator=collator,
+            schedule=schedule,
+            divergence=divergence,
+        )
         self.rows = rows
         self.streams = tuple(streams)
         self.teacher = teacher
         self.retention = retention
         self._has_checked_gradients = False
-        self._divergence = DivergenceGuard(Path(str(args.output_dir)), model.config.get_text_config().vocab_size)
-        self._stops_at_divergence = divergence == "stop"
-        self._logged_step = 0
+        self._origins = origins
         self.diagnostics = Diagnostics(rows.source_names, streams, args.device)
         if teacher is not None and teacher.model is not None and not isinstance(teacher.model, FSDPModule):
             self._move_model_to_device(teacher.model, args.device)
@@ -109,6 +118,7 @@ class DistillationTrainer(ScheduledTrainer):
         with self.accelerator.autocast():
             is_text = batch["source_ids"] != NO_SOURCE
             hidden, balance = states_and_balance(student, batch["input_ids"], batch["position_ids"], is_text)
+        self.diagnostics.add_read(is_text.sum(), num_places(decoder_of(student), batch["position_ids"]))
         if self.args.bf16:
             hidden = hidden.to(torch.bfloat16)
         predictions = self.teacher.predict(batch) if self.teacher else None
@@ -170,47 +180,35 @@ class DistillationTrainer(ScheduledTrainer):
             for number in batch["stream_ids"].unique().tolist():
                 yield number, batch["stream_ids"] == number
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Replace Trainer's loss, which weights all steps equally instead of all tokens, by our metrics."""
-        if "loss" in logs:
-            self._require(self._finite.first())
-            losses = self._stream_losses()
-            logs = {**logs, **self.diagnostics.drain(lambda sums: self.accelerator.reduce(sums, "sum"))}
-            logs |= self.retention.metrics if self.retention else {}
-            self._check_divergence(losses)
-        super().log(logs, start_time)
+    def own_metrics(self) -> dict[str, float]:
+        """Return our metrics; their loss replaces Trainer's, which weights all steps equally instead of all tokens."""
+        metrics = self.diagnostics.drain(lambda sums: self.accelerator.reduce(sums, "sum"))
+        return metrics | (self.retention.metrics if self.retention else {})
 
-    def rows_of_step(self, step: int) -> str:
-        """Return the streams and the rows of a step."""
-        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        size *= self.accelerator.num_processes
-        listed: dict[str, list[int]] = {}
-        for index in range((step - 1) * size, min(step * size, len(self.rows))):
-            stream, record = self.rows.place(index)
-            if record >= 0:
-                listed.setdefault(self.streams[stream].name, []).append(record)
-        return "; ".join(f"stream {name}: rows {', '.join(map(str, rows))}" for name, rows in listed.items())
-
-    def begin_watch(self, is_resumed: bool) -> None:
-        """Prepare the guard against divergence."""
-        if is_resumed:
-            self._divergence.resume()
-
-    def watch_first_step(self) -> None:
-        """Record the cross-entropy of the first step, to which later ones are compared."""
-        self._divergence.begin(self._stream_losses())
-
-    def _stream_losses(self) -> dict[str, float]:
+    def window_losses(self, logs: Mapping[str, float]) -> dict[str, float]:
         """Return the mean cross-entropy of every stream since the last log."""
         return self.diagnostics.cross_entropy(lambda sums: self.accelerator.reduce(sums, "sum"))
 
-    def _check_divergence(self, losses: dict[str, float]) -> None:
-        step, previous = self.state.global_step, self._logged_step
-        self._logged_step = step
-        is_last = step >= self.state.max_steps
-        reason = self._divergence.check(losses, previous_step=previous, step=step, is_last=is_last)
-        if reason and self._stops_at_divergence:
-            raise diverged(reason, rate=self.schedule.learning_rate)
+    def first_losses(self) -> dict[str, float]:
+        return self.window_losses({})
+
+    def remember(self, step: int, inputs: Mapping[str, Any]) -> None:
+        """Keep nothing: the rows of every step are known."""
+
+    def suspects(self, first_step: int, last_step: int) -> list[Suspect]:
+        """Return the documents that some steps read."""
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        size *= self.accelerator.num_processes
+        found: list[Suspect] = []
+        for index in range((first_step - 1) * size, min(last_step * size, len(self.rows))):
+            row = self.rows[index]
+            if row.is_blank:
+                continue
+            stream, record = self.rows.place(index)
+            known = {"step": index // size + 1, "row": record, "stream": self.streams[stream].name}
+            parts = self._origins.parts(row.columns) if self._origins else []
+            found += [Suspect(**known, **asdict(part)) for part in parts] or [Suspect(**known, text="")]
+        return found
 
 
 def _targets(labels: Tensor) -> Tensor:
