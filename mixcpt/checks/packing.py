@@ -50,13 +50,29 @@ def _probe_findings(subject: Subject, config: PretrainedConfig) -> Iterator[Find
         _log.debug("no small copy of %s: %s", type(config).__name__, error)
         return
     yield from findings
-    if leaking:
+    yield from _cost_findings(subject, leaking)
+
+
+def _cost_findings(subject: Subject, leaking: str) -> Iterator[Finding]:
+    """Yield the cost of one document per row, or the conflict of an architecture with `pretrain.packing`.
+
+    `leaking` is the name of an architecture that mixes the documents of a packed row, or empty.
+    """
+    packing = subject.config.pretrain.packing
+    if leaking and packing == "packed":
+        yield Finding(
+            problem=f"pretrain.packing is packed, but {leaking} mixes the documents of a packed row",
+            remedy="set pretrain.packing to auto or one_document, or choose another model, such as Llama or Qwen",
+        )
+    elif leaking or packing == "one_document":
         share = padding_share(subject)
         cost = "" if share is None else f"; about {share:.0%} of what it reads is padding"
+        reason = f"{leaking} mixes the documents of a packed row, so it" if leaking else "the model"
         yield Finding(
-            problem=f"base.model: {leaking} mixes the documents of a packed row, "
-            f"so it reads one document per row{cost}",
-            remedy="a model such as Llama or Qwen reads packed rows without padding",
+            problem=f"{'base.model' if leaking else 'pretrain.packing'}: {reason} reads one document per row{cost}",
+            remedy="a model such as Llama or Qwen reads packed rows without padding"
+            if leaking
+            else "pretrain.packing: auto reads several documents per row, with the same loss",
             is_warning=True,
         )
 
@@ -91,11 +107,12 @@ def _leaks(model: PreTrainedModel) -> bool:
     from mixcpt.distill.reading import reads_one_document
 
     check_model(model)
-    _require_causal(model)
+    require_causal(model)
     return reads_one_document(decoder_of(model))
 
 
-def _require_causal(model: PreTrainedModel) -> None:
+def require_causal(model: PreTrainedModel) -> None:
+    """Raise `ModelError` if the tokens of the model see later tokens."""
     import torch
 
     from mixcpt.distill.model import hidden_states
