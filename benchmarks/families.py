@@ -1,204 +1,254 @@
-"""Trains tiny random models of many families, and compares every loss with a plain loop: `make families`.
+"""Trains tiny random models of all families of transformers, and compares every loss with a plain loop: `make families`.
 
-    python benchmarks/families.py [FAMILY ...]
+    python -m benchmarks.families [--families llama,opt] [--methods cpt,lssd,disc] [--scopes full,lora]
+                                  [--processes 2] [--write docs/families.md]
 
-The plain loop reads one document at a time and computes all logits with the model's own head. Both sides take three
-steps of AdamW; they are equal if all losses agree to five digits. Results: benchmarks/results/families-cpu.json.
+Both sides take three steps of AdamW. Outcomes:
+
+* `equal`: all losses agree to five digits; `one document per row` if packed documents would see each other.
+* `refused`: a `MixcptError`, which a run reports before any work.
+* `differs`, `failed`, `crashed`: the losses disagree, an exception, or the end of the process.
+* `not built`: transformers builds no tiny model of the family from its configuration.
+
+Results: benchmarks/results/families-cpu.json, into which the outcomes of selected families are merged. `--write` puts
+the table into a page, between the lines with `families:begin` and `families:end`.
 """
 
-import copy
+import argparse
+import gc
 import json
 import logging
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "families-cpu.json"
+METHODS, SCOPES = ("cpt", "lssd", "disc"), ("full", "lora")
+BEGIN, END = "<!-- families:begin -->", "<!-- families:end -->"
+_MARK = "FAMILY "
+_GROUP = 16
+"""Families per process; an end of the process stops only one of them."""
+_LIMIT_SECONDS = 300.0
+"""Longest time for one family, with the start of its process."""
+_TOLERANCE = 1e-5
 
-from mixcpt.config import CptMethod, LssdMethod
-from mixcpt.config.pretrain import FullScopeConfig, LoraScopeConfig
-from mixcpt.distill.loss import Teacher, distillation_loss
-from mixcpt.distill.model import check_model, decoder_of, head_of, hidden_states, read_alike, states_and_balance
-from mixcpt.distill.reading import reads_one_document
-from mixcpt.errors import MixcptError
-from mixcpt.train.scope import apply_scope
-
-RESULT = Path(__file__).parent / "results" / "families-cpu.json"
-VOCAB, STEPS, RATE, LENGTHS = 128, 3, 1e-3, ((9, 6, 5), (12, 8))
-SIZES: dict[str, Any] = {
-    **{"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64},
-    **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
-}
-EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2}
-EXPERTS |= {"moe_intermediate_size": 16, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}
-CHANGES: dict[str, dict[str, Any]] = {
-    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.0},
-    "gptj": {"rotary_dim": 4},
-    "codegen": {"rotary_dim": 4},
-    "gemma2": {"query_pre_attn_scalar": 8},
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
-    "llama4_text": {"attention_chunk_size": 8, "intermediate_size_mlp": 48, "num_experts_per_tok": 1},
-    "mixtral": {"output_router_logits": True, "router_aux_loss_coef": 0.02},
-    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1},
-    "falcon": {"num_kv_heads": 2},
-}
-SCOPES = {"full": FullScopeConfig(), "lora": LoraScopeConfig(rank=4, alpha=8)}
-METHODS = {"cpt": CptMethod(), "lssd": LssdMethod()}
+Outcome = dict[str, Any]
+"""Outcome of one training: `outcome`, and `difference`, `is_apart` or `reason`."""
+Report = Callable[[str, dict[str, Outcome]], None]
 
 
-def built(family: str) -> Any:
-    """Return a tiny random model of a family, without dropout."""
-    options = {**SIZES, **CHANGES.get(family, {})}
-    default = AutoConfig.for_model(family)
-    options |= {name: value for name, value in EXPERTS.items() if hasattr(default, name) and name not in options}
-    if getattr(default, "head_dim", None) and "head_dim" not in options:
-        options["head_dim"] = 8
-    options |= {name: 0.0 for name, value in default.to_dict().items() if "drop" in name and isinstance(value, float)}
-    config = AutoConfig.for_model(family, **options)
-    with torch.device("meta"):
-        num_parameters = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
-    if num_parameters > 20_000_000:
-        raise ValueError(f"{num_parameters:,} parameters with the small sizes")
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config).float().eval()
+def outcomes(family: str, methods: Sequence[str], scopes: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
+    """Yield every combination of method and scope, such as `disc lora`, with its outcome; `all` if none is trained."""
+    from benchmarks.family_models import built
+    from mixcpt.checks.packing import require_causal
+    from mixcpt.distill.model import check_model
+    from mixcpt.errors import MixcptError
 
-
-def documents() -> list[list[Tensor]]:
-    """Return the documents of every packed row; all rows have the same length."""
-    torch.manual_seed(1)
-    return [[torch.randint(3, VOCAB, (length,)) for length in row] for row in LENGTHS]
-
-
-def product_losses(base: Any, method: Any, scope: Any) -> list[float]:
-    """Return the loss of every step on packed rows with the fused loss."""
-    student, teacher = apply_scope(copy.deepcopy(base), scope, seed=0), copy.deepcopy(base)
-    read_alike(student, teacher)
-    (stream,) = method.streams()
-    rows = documents()
-    ids = torch.stack([torch.cat(row) for row in rows])
-    positions = torch.stack([torch.cat([torch.arange(len(text)) for text in row]) for row in rows])
-    targets = functional.pad(torch.where(positions > 0, ids, -100)[:, 1:], (0, 1), value=-100).flatten()
-    count = float((targets != -100).sum())
-
-    def loss() -> Tensor:
-        hidden, balance = states_and_balance(student, ids, positions, torch.ones_like(ids, dtype=torch.bool))
-        known = None
-        if stream.needs_teacher:
-            with torch.no_grad():
-                known = Teacher(hidden_states(teacher, ids, positions).flatten(0, 1), head_of(teacher))
-        output = distillation_loss(
-            hidden.flatten(0, 1), head_of(student), targets, stream, normaliser=count, teacher=known
-        )
-        return output.loss if balance is None else output.loss + balance
-
-    return _steps(student, loss)
-
-
-def plain_losses(base: Any, method: Any, scope: Any) -> list[float]:
-    """Return the loss of every step of the plain loop."""
-    student, teacher = apply_scope(copy.deepcopy(base), scope, seed=0), copy.deepcopy(base)
-    (stream,) = method.streams()
-    texts = [text for row in documents() for text in row]
-    count = sum(len(text) - 1 for text in texts)
-
-    def loss() -> Tensor:
-        total, routers = torch.zeros(()), []
-        for text in texts:
-            output = student(input_ids=text[None], use_cache=False)
-            logits, labels = output.logits[0, :-1], text[1:]
-            total = total + stream.ce_weight * functional.cross_entropy(logits, labels, reduction="sum")
-            if stream.needs_teacher:
-                with torch.no_grad():
-                    known = teacher(input_ids=text[None], use_cache=False).logits[0, :-1]
-                total = total + stream.kl_weight * _swapped_kl(logits, known, labels, stream.temperature)
-            routers.append(getattr(output, "router_logits", None))
-        total = total / count
-        config = base.config.get_text_config()
-        if getattr(config, "output_router_logits", False) and all(routers):
-            function = sys.modules[type(base).__module__].load_balancing_loss_func
-            layers = tuple(torch.cat(layer) for layer in zip(*routers, strict=True))
-            total = total + config.router_aux_loss_coef * function(layers, base.num_experts, base.num_experts_per_tok)
-        return total
-
-    return _steps(student, loss)
-
-
-def _swapped_kl(logits: Tensor, known: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(q || p), where q has the probabilities of its first choice and of the true token swapped."""
-    q = (known / temperature).softmax(dim=1)
-    index, top = labels[:, None], q.argmax(dim=1, keepdim=True)
-    q_label, q_top = q.gather(1, index), q.gather(1, top)
-    q = q.scatter(1, top, q_label).scatter(1, index, q_top)
-    p = (logits / temperature).log_softmax(dim=1)
-    return temperature**2 * (torch.xlogy(q, q) - q * p).sum()
-
-
-def _steps(model: Any, loss: Any) -> list[float]:
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer, losses = torch.optim.AdamW(weights, lr=RATE, eps=1e-4), []
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        optimizer.step()
-        losses.append(float(value))
-    return losses
-
-
-def outcomes(family: str) -> Iterator[tuple[str, str]]:
-    """Yield every combination of method and scope with its outcome."""
     try:
         base = built(family)
     except Exception as error:  # noqa: BLE001 - architectures fail on small sizes with any error
-        yield "all", f"not built: {_short(error)}"
+        yield "all", {"outcome": "not built", "reason": _reason(error)}
         return
     try:
         check_model(base)
+        require_causal(base)
     except MixcptError as error:
-        yield "all", f"refused: {error.problem[:100]}"
+        yield "all", {"outcome": "refused", "reason": error.problem}
         return
-    for scope_name, scope in SCOPES.items():
-        for method_name, method in METHODS.items():
+    except Exception as error:  # noqa: BLE001 - the table shows every failure
+        yield "all", {"outcome": "failed", "reason": _reason(error)}
+        return
+    for method in methods:
+        for scope in scopes:
             try:
-                yield f"{method_name} {scope_name}", _outcome(base, method, scope)
+                yield f"{method} {scope}", _compared(base, method, scope)
             except MixcptError as error:
-                yield f"{method_name} {scope_name}", f"refused: {error.problem[:100]}"
+                yield f"{method} {scope}", {"outcome": "refused", "reason": error.problem}
             except Exception as error:  # noqa: BLE001 - the table shows every failure
-                yield f"{method_name} {scope_name}", f"failed: {_short(error)}"
+                yield f"{method} {scope}", {"outcome": "failed", "reason": _reason(error)}
 
 
-def _outcome(base: Any, method: Any, scope: Any) -> str:
-    product, plain = product_losses(base, method, scope), plain_losses(base, method, scope)
-    if any(abs(one - two) > 1e-5 * max(1.0, abs(two)) for one, two in zip(product, plain, strict=True)):
-        return f"differs: {product[-1]:.6f} and {plain[-1]:.6f}"
-    return "equal, one document per row" if reads_one_document(decoder_of(base)) else "equal"
+def _compared(base: Any, method: str, scope: str) -> Outcome:
+    """Train both ways and return the outcome with the largest relative difference of the losses."""
+    from benchmarks.family_losses import plain_losses, product_losses
+    from mixcpt.distill.model import decoder_of
+    from mixcpt.distill.reading import reads_one_document
+
+    with tempfile.TemporaryDirectory() as scratch:
+        product = product_losses(base, method, scope, Path(scratch) / "mixture")
+    return compare(product, plain_losses(base, method, scope)) | {"is_apart": reads_one_document(decoder_of(base))}
 
 
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80] if str(error) else ''}"
+def compare(product: Sequence[float], plain: Sequence[float]) -> Outcome:
+    """Return the outcome of two lists of losses; a loss that is not finite differs."""
+    pairs = list(zip(product, plain, strict=True))
+    is_equal = all(abs(one - two) <= _TOLERANCE * max(1.0, abs(two)) for one, two in pairs)
+    difference = max(abs(one - two) / max(abs(two), 1e-9) for one, two in pairs)
+    if is_equal:
+        return {"outcome": "equal", "difference": difference}
+    return {"outcome": "differs", "difference": difference, "reason": f"{product[-1]:.6f} and {plain[-1]:.6f}"}
 
 
-def main() -> None:
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+
+
+def work(families: Sequence[str], methods: Sequence[str], scopes: Sequence[str]) -> None:
+    """Compare some families in this process, and print a line of JSON for each."""
+    import torch
+
+    from benchmarks import family_losses  # noqa: F401 - before the freeze
+
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
-    started, table = time.monotonic(), {}
-    for family in sys.argv[1:] or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
-        table[family] = dict(outcomes(family))
-        print(f"{family:24} {sorted(set(table[family].values()))}", flush=True)
-        known = json.loads(RESULT.read_text())["families"] if RESULT.exists() and len(sys.argv) > 1 else {}
-        seconds = round(time.monotonic() - started)
-        RESULT.write_text(
-            json.dumps({"families": dict(sorted({**known, **table}.items())), "seconds": seconds}, indent=1)
-        )
+    gc.freeze()  # every training collects garbage, which is slow among the objects of the libraries
+    for family in families:
+        result = dict(outcomes(family, methods, scopes))
+        print(_MARK + json.dumps([family, result]), flush=True)
+
+
+def run(families: Sequence[str], options: Sequence[str], *, processes: int, report: Report) -> None:
+    """Compare families in several processes, and report each one as soon as it is finished."""
+    groups = deque(families[first : first + _GROUP] for first in range(0, len(families), _GROUP))
+
+    def take() -> None:
+        while groups:
+            try:
+                rest = groups.popleft()
+            except IndexError:
+                return
+            while rest:
+                rest = _one_process(rest, options, report)
+
+    with ThreadPoolExecutor(processes) as pool:
+        for future in [pool.submit(take) for _ in range(processes)]:
+            future.result()
+
+
+def _one_process(families: Sequence[str], options: Sequence[str], report: Report) -> Sequence[str]:
+    """Compare families in one process, and return those behind the one at which it ended."""
+    command = [sys.executable, "-m", "benchmarks.families", "--worker", "--families", ",".join(families), *options]
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    timer = _killer(process)
+    num_done = 0
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(_MARK):
+            timer.cancel()
+            report(*json.loads(line.removeprefix(_MARK)))
+            num_done, started, timer = num_done + 1, time.monotonic(), _killer(process)
+    timer.cancel()
+    if (code := process.wait()) or num_done < len(families):
+        rest = families[num_done:]
+        if rest:
+            report(rest[0], {"all": ended(code, time.monotonic() - started)})
+        return rest[1:]
+    return []
+
+
+def ended(code: int, seconds: float) -> Outcome:
+    """Return the outcome of a family during which its process ended."""
+    if seconds >= _LIMIT_SECONDS:
+        return {"outcome": "crashed", "reason": f"stopped after {seconds:.0f} seconds"}
+    return {"outcome": "crashed", "reason": f"signal {-code}" if code < 0 else f"exit code {code}"}
+
+
+def _killer(process: subprocess.Popen[str]) -> threading.Timer:
+    timer = threading.Timer(_LIMIT_SECONDS, process.kill)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+class Progress:
+    """Prints a line per family, with the expected end."""
+
+    def __init__(self, count: int) -> None:
+        self.table: dict[str, dict[str, Outcome]] = {}
+        self._count, self._started = count, time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def add(self, family: str, result: dict[str, Outcome]) -> None:
+        with self._lock:
+            self.table[family] = result
+            done = len(self.table)
+            end = datetime.now() + timedelta(seconds=self.seconds / done * (self._count - done))
+            words = ", ".join(sorted({outcome["outcome"] for outcome in result.values()}))
+            print(f"[{done:3} of {self._count}, end about {end:%H:%M}] {family:24} {words}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", type=_names, default=[], help="names separated by commas; default: all")
+    parser.add_argument("--methods", type=_names, default=list(METHODS))
+    parser.add_argument("--scopes", type=_names, default=list(SCOPES))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--result", type=Path, default=RESULT, help="file of the outcomes")
+    parser.add_argument("--write", type=Path, help="page that gets the table")
+    parser.add_argument("--only-write", action="store_true", help="write the table of an earlier run")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        work(options.families, options.methods, options.scopes)
+        return
+    if not options.only_write:
+        _run_all(options)
+    if options.write:
+        from benchmarks.family_table import table_of
+
+        write_table(options.write, table_of(json.loads(options.result.read_text())))
+
+
+def _run_all(options: argparse.Namespace) -> None:
+    from benchmarks.family_models import families
+
+    names = options.families or families()
+    progress = Progress(len(names))
+    shared = ["--methods", ",".join(options.methods), "--scopes", ",".join(options.scopes)]
+    run(names, shared, processes=options.processes, report=progress.add)
+    known = json.loads(options.result.read_text())["families"] if options.result.exists() and options.families else {}
+    for family, result in progress.table.items():
+        is_partial = "all" not in result and "all" not in known.get(family, {"all": {}})
+        known[family] = known[family] | result if is_partial else result
+    data = {"families": dict(sorted(known.items())), "seconds": round(progress.seconds), "versions": _versions()}
+    options.result.write_text(json.dumps(data, indent=1) + "\n")
+    print(f"{len(names)} families in {progress.seconds:.0f} s -> {options.result}")
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("transformers", "peft", "torch")}
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def write_table(page: Path, table: str) -> None:
+    """Replace the table of a page; the page names its place by two lines."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -63,9 +63,10 @@ def _filled(config: PretrainedConfig) -> PreTrainedModel:
 
 def _from_config(config: PretrainedConfig) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    from mixcpt.store.models import auto_class
+
+    model: PreTrainedModel = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model
 
 

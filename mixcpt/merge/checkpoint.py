@@ -12,10 +12,10 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from mixcpt.errors import ModelError
-from mixcpt.store.models import ModelRef
+from mixcpt.store.models import ModelRef, auto_class
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -68,7 +68,7 @@ def _describe(model: ModelRef) -> tuple[PretrainedConfig, dict[str, str]]:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
         with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            network = auto_class(config).from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{model.path} cannot be loaded as a causal language model: {error}") from error
     return config, dict(network.all_tied_weights_keys)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from mixcpt.align.scoring import MAX_LOGITS
 from mixcpt.config import DpoConfig, PretrainConfig, RuntimeConfig, SelectionConfig, SftConfig, StreamConfig
@@ -15,7 +15,7 @@ from mixcpt.distill.buffers import Needs, buffer_bytes
 from mixcpt.distill.model import CausalModel
 from mixcpt.errors import ModelError
 from mixcpt.records.plan import Memory
-from mixcpt.store.models import ModelRef
+from mixcpt.store.models import ModelRef, auto_class
 from mixcpt.train.costs import multiplied_weights, student_flops_per_token
 from mixcpt.train.scope import apply_scope
 
@@ -342,7 +342,7 @@ def _without_weights(base: ModelRef) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model: PreTrainedModel = auto_class(config).from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the model of {base.path} cannot be built from its configuration: {error}") from error
     model.config.use_cache = False

@@ -17,7 +17,7 @@ from mixcpt.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 CLOSED_WORLD_PATH = Path(__file__).parents[1] / "closed_world" / "base"
 _TEMPLATES = Path(__file__).parents[1] / "align" / "templates"
@@ -155,10 +155,11 @@ def load_weights(model: ModelRef, *, dtype: str = "float32", **options: Any) -> 
     Raises:
         ModelError: If the files are damaged, or contain no weights for a part of the model.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
-        result: Any = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
+        result: Any = auto_class(config).from_pretrained(
             model.path,
             dtype=dtype,
             trust_remote_code=False,
@@ -206,6 +207,20 @@ def _damaged_tensor(file: Path) -> str:
     with safe_open(file, framework="pt") as opened:
         names = (name for name in opened.keys() if not _is_finite(opened.get_tensor(name)))  # noqa: SIM118
         return next((f"{name} in {file}" for name in names), "")
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """Return the class of transformers that loads a model whole: with its vision part if it has one."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    with_vision = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
+    is_whole = with_vision in (config.architectures or ()) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForImageTextToText if with_vision and is_whole else AutoModelForCausalLM
 
 
 def first_line(error: BaseException) -> str:
