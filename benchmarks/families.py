@@ -1,7 +1,7 @@
-"""Trains tiny random models of all families of transformers, and compares every loss with a plain loop: `make families`.
+"""Trains tiny random models of all families, and compares every loss with a plain loop: `make families`.
 
     python -m benchmarks.families [--families llama,opt] [--methods cpt,lssd,disc] [--scopes full,lora]
-                                  [--processes 2] [--write docs/families.md]
+                                  [--processes 2] [--resume] [--write docs/families.md]
 
 Both sides take three steps of AdamW. Outcomes:
 
@@ -10,8 +10,9 @@ Both sides take three steps of AdamW. Outcomes:
 * `differs`, `failed`, `crashed`: the losses disagree, an exception, or the end of the process.
 * `not built`: transformers builds no tiny model of the family from its configuration.
 
-Results: benchmarks/results/families-cpu.json, into which the outcomes of selected families are merged. `--write` puts
-the table into a page, between the lines with `families:begin` and `families:end`.
+Results: benchmarks/results/families-cpu.json, written after every family; outcomes of selected families are merged into
+it, and `--resume` leaves out the families that it has. `--write` puts the table into a page, between the lines with
+`families:begin` and `families:end`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -174,12 +175,12 @@ def _killer(process: subprocess.Popen[str]) -> threading.Timer:
 
 
 class Progress:
-    """Prints a line per family, with the expected end."""
+    """Writes the outcomes and prints a line with the expected end after every family."""
 
-    def __init__(self, count: int) -> None:
-        self.table: dict[str, dict[str, Outcome]] = {}
-        self._count, self._started = count, time.monotonic()
-        self._lock = threading.Lock()
+    def __init__(self, result: Path, known: Mapping[str, dict[str, Outcome]], count: int) -> None:
+        self.table = dict(known)
+        self._result, self._count, self._num_done = result, count, 0
+        self._started, self._lock = time.monotonic(), threading.Lock()
 
     @property
     def seconds(self) -> float:
@@ -187,11 +188,17 @@ class Progress:
 
     def add(self, family: str, result: dict[str, Outcome]) -> None:
         with self._lock:
-            self.table[family] = result
-            done = len(self.table)
-            end = datetime.now() + timedelta(seconds=self.seconds / done * (self._count - done))
+            is_partial = "all" not in result and "all" not in self.table.get(family, {"all": {}})
+            self.table[family] = self.table[family] | result if is_partial else result
+            self._write()
+            self._num_done += 1
+            end = datetime.now() + timedelta(seconds=self.seconds / self._num_done * (self._count - self._num_done))
             words = ", ".join(sorted({outcome["outcome"] for outcome in result.values()}))
-            print(f"[{done:3} of {self._count}, end about {end:%H:%M}] {family:24} {words}", flush=True)
+            print(f"[{self._num_done:3} of {self._count}, end about {end:%H:%M}] {family:24} {words}", flush=True)
+
+    def _write(self) -> None:
+        data = {"families": dict(sorted(self.table.items())), "seconds": round(self.seconds), "versions": _versions()}
+        self._result.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -201,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scopes", type=_names, default=list(SCOPES))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--result", type=Path, default=RESULT, help="file of the outcomes")
+    parser.add_argument("--resume", action="store_true", help="leave out the families that the file has")
     parser.add_argument("--write", type=Path, help="page that gets the table")
     parser.add_argument("--only-write", action="store_true", help="write the table of an earlier run")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -220,15 +228,13 @@ def _run_all(options: argparse.Namespace) -> None:
     from benchmarks.family_models import families
 
     names = options.families or families()
-    progress = Progress(len(names))
+    keeps = options.result.exists() and (options.families or options.resume)
+    known = json.loads(options.result.read_text())["families"] if keeps else {}
+    if options.resume:
+        names = [name for name in names if name not in known]
+    progress = Progress(options.result, known, len(names))
     shared = ["--methods", ",".join(options.methods), "--scopes", ",".join(options.scopes)]
     run(names, shared, processes=options.processes, report=progress.add)
-    known = json.loads(options.result.read_text())["families"] if options.result.exists() and options.families else {}
-    for family, result in progress.table.items():
-        is_partial = "all" not in result and "all" not in known.get(family, {"all": {}})
-        known[family] = known[family] | result if is_partial else result
-    data = {"families": dict(sorted(known.items())), "seconds": round(progress.seconds), "versions": _versions()}
-    options.result.write_text(json.dumps(data, indent=1) + "\n")
     print(f"{len(names)} families in {progress.seconds:.0f} s -> {options.result}")
 
 

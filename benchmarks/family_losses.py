@@ -34,9 +34,9 @@ from mixcpt.train.trainer import DistillationTrainer
 METHODS = {"cpt": CptMethod(), "lssd": LssdMethod(), "disc": DiscMethod()}
 SCOPES = {"full": FullScopeConfig(), "lora": LoraScopeConfig(rank=4, alpha=8)}
 _STEPS, _RATE, _EPSILON, _CLIP = 3, 1e-3, 1e-4, 1.0
-_LENGTHS = ((9, 6, 5), (12, 8))
+_LENGTHS = ((9, 5), (11,))
 """Tokens of the documents in every row of a step; the rest of a row is padding."""
-_ROW_TOKENS = 24
+_ROW_TOKENS = 16
 _BOS, _PADDING = 1, 0
 _ADAMW = OptimizerConfig(
     learning_rate=_RATE, schedule="constant", warmup_fraction=0, weight_decay=0, max_grad_norm=_CLIP
