@@ -8,6 +8,7 @@ from mixcpt.stages.chain import curation_job, final_role
 from mixcpt.stages.registry import find_stage
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, resolve_model
+from tasks.rows import start_tags
 from tasks.stage_runs import begin_parent, flow_run_tags
 from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, Place, Tracking, open_tracking
 
@@ -80,7 +81,7 @@ def track(adaptation: Adaptation, parent: str = "") -> Adaptation:
         "mixture": config.mixture.model_dump(),
         "selection": config.align.selection.model_dump(),
     }
-    tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest}
+    tags = {**adaptation.tags, "mixcpt.base_digest": adaptation.base.digest, **start_tags(config, adaptation.base)}
     run_id = begin_parent(adaptation.tracking, adaptation.key, config.name, tags=tags, params=params, parent=parent)
     return replace(adaptation, run_id=run_id or "")
 

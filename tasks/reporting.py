@@ -3,7 +3,7 @@
 import importlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +17,9 @@ from mixcpt.report.table import markdown_table
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from tasks.adaptation import Adaptation
 from tasks.registry import describe_version
-from tasks.stage_runs import log_data_of_run
-from tasks.tracking import Tracking, forgiving
+from tasks.rows import compare_path, description, end_tags, record_rows
+from tasks.stage_runs import log_data_of_run, prefect_address
+from tasks.tracking import NOTE, Tracking, forgiving
 
 
 def prepare_report() -> None:
@@ -32,13 +33,34 @@ def publish(adaptation: Adaptation, result: RunResult) -> ArtifactRef:
     """Publish the record of a run, a table in Prefect and a page in MLflow, and return the reference of the record."""
     ref = save_run(adaptation.store, result)
     summary = summarise([result])
-    text = f"# {result.name}\n\n{markdown_table(summary)}\n{_links(result.tracking)}"
+    compare = publish_rows(adaptation, result, summary) or ""
+    text = f"# {result.name}\n\n{markdown_table(summary)}\n{_links(result.tracking, compare)}"
     create_markdown_artifact(text, key="results", description=f"{result.name}: base against the adapted model")
     create_table_artifact(result_rows(summary), key="results-table", description=f"{result.name}, stage by stage")
     if link := run_link(result.tracking):
         create_link_artifact(link, link_text=f"MLflow run {result.name}", key="mlflow-run")
+    if compare and (link := _address(result.tracking, compare)):
+        create_link_artifact(link, link_text="MLflow: base and adapted models", key="mlflow-comparison")
     finish_parent(adaptation.tracking, adaptation.run_id, result, summary=summary, text=text, store=adaptation.store)
     return ref
+
+
+def publish_rows(adaptation: Adaptation, result: RunResult, summary: Summary) -> str | None:
+    """Log the rows of the base and the adapted models in MLflow, and return the relative address of their comparison.
+
+    The result is empty if the adaptation has no run in MLflow, and None if MLflow is unreachable.
+    """
+    tracking, run_id = adaptation.tracking, adaptation.run_id
+    return _log_rows(tracking, run_id, result, summary, flow_run_id=adaptation.flow_run_id) if run_id else ""
+
+
+@forgiving
+def _log_rows(tracking: Tracking, run_id: str, result: RunResult, summary: Summary, *, flow_run_id: str) -> str:
+    compare = compare_path(tracking, record_rows(tracking, run_id, result, summary))
+    note = description(end_tags(result, summary), compare, prefect_address(flow_run_id))
+    tracking.tag(run_id, {NOTE: note})
+    log_table_once(tracking, run_id, figures(summary.runs[0]), "metrics.json")
+    return compare
 
 
 @task(name="compare")
@@ -94,7 +116,6 @@ def finish_parent(
 
     if not run_id:
         return
-    tracking.log_figures(run_id, figures(summary.runs[0]))
     training = [result.refs[role] for role in ("corpus", "mixture", "selection") if role in result.refs]
     log_data_of_run(tracking, run_id, training, evaluations=[result.evaluations["final"]])
     with TemporaryDirectory() as folder:
@@ -113,8 +134,14 @@ def finish_parent(
     tracking.close(run_id, "FINISHED")
 
 
+def log_table_once(tracking: Tracking, run_id: str, values: Mapping[str, float], file: str) -> None:
+    """Log named numbers as a table, unless the run has it; MLflow would append the rows to an existing table."""
+    if file not in {artifact.path for artifact in tracking.client.list_artifacts(run_id)}:
+        tracking.client.log_table(run_id, {"metric": list(values), "value": list(values.values())}, file)
+
+
 def figures(run: RunSummary) -> dict[str, float]:
-    """Return the metrics of an adaptation: values, changes with intervals, retention, planned and measured costs."""
+    """Return all numbers of an adaptation: values, changes with intervals, retention, planned and measured costs."""
     metrics: dict[str, float] = {}
     for name, value in run.final.tasks.items():
         metrics[f"eval/{name}/{value.metric}"] = value.value
@@ -135,14 +162,19 @@ def figures(run: RunSummary) -> dict[str, float]:
 
 def run_link(tracking: TrackingRef) -> str:
     """Return the address of the page of a run on the MLflow server; empty for a local database."""
-    if not tracking.run_id or not tracking.uri.startswith("http"):
-        return ""
-    return f"{tracking.uri}/#/experiments/{tracking.experiment_id}/runs/{tracking.run_id}?workflowType=machine_learning"
+    page = f"#/experiments/{tracking.experiment_id}/runs/{tracking.run_id}?workflowType=machine_learning"
+    return _address(tracking, page) if tracking.run_id else ""
 
 
-def _links(tracking: TrackingRef) -> str:
+def _address(tracking: TrackingRef, path: str) -> str:
+    """Return the address of a page of the MLflow server; empty for a local database."""
+    return f"{tracking.uri}/{path}" if tracking.uri.startswith("http") else ""
+
+
+def _links(tracking: TrackingRef, compare: str) -> str:
     if link := run_link(tracking):
-        return f"[MLflow run]({link})\n"
+        comparison = f", [compared with the base]({_address(tracking, compare)})" if compare else ""
+        return f"[MLflow run]({link}){comparison}\n"
     command = f"mlflow ui --backend-store-uri {tracking.uri}"
     return f"MLflow run `{tracking.run_id}`, shown by `{command}`.\n" if tracking.run_id else ""
 

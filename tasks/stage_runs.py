@@ -19,12 +19,22 @@ from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Measurement, Spool
 from mixcpt.train.metrics import TrainingMetrics
-from tasks.tracking import FLOW_RUN, ROOT_FLOW_RUN, RUN_KEY, STAGE_KEY, TEMPORARY_SERVER, Tracking, forgiving
+from tasks.tracking import (
+    FLOW_RUN,
+    NOTE,
+    PREFECT,
+    ROOT_FLOW_RUN,
+    RUN_KEY,
+    STAGE_KEY,
+    TEMPORARY_SERVER,
+    Tracking,
+    forgiving,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel, Metric
 
-_opening = threading.Lock()
+opening = threading.Lock()
 """Lock for opening runs, because stage groups in threads may share a stage and must then share its run."""
 DIGEST = "mixcpt.digest"
 WEIGHTS = "mixcpt.weights"
@@ -60,18 +70,22 @@ def begin_parent(
 
 
 def _link_to_prefect(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tag with a run's description, a link to its flow run; empty if no server shows the flow run."""
-    flow_run_id = tags.get(FLOW_RUN)
+    """Return the address of a run's flow run as a tag and as its description; empty if no server shows it."""
+    address = prefect_address(tags.get(FLOW_RUN, ""))
+    return {PREFECT: address, NOTE: f"[Prefect flow run]({address})"} if address else {}
+
+
+def prefect_address(flow_run_id: str) -> str:
+    """Return the address of the page of a flow run; empty if no server shows it."""
     if not flow_run_id or os.environ.get(TEMPORARY_SERVER):
-        return {}
-    address = url_for("flow-run", flow_run_id)
-    return {"mlflow.note.content": f"[Prefect flow run]({address})"} if address else {}
+        return ""
+    return url_for("flow-run", flow_run_id) or ""
 
 
 @forgiving
 def begin_stage(tracking: Tracking, job: Job, key: str, *, parent: str, tags: Mapping[str, str]) -> StageRun:
     """Open the run of a stage and return it."""
-    with _opening:
+    with opening:
         return _open_stage(tracking, job, key, parent=parent, tags=tags)
 
 
@@ -98,7 +112,7 @@ def record_stage(
     A run that is finished already stays as it is; a missing one is created. `parent` is the run of the adaptation,
     empty if there is none; `begun` is the run that this process opened, without which it is looked up in MLflow.
     """
-    with _opening:
+    with opening:
         run_id = "" if begun else tracking.finished_run(STAGE_KEY, ref.fingerprint)
         if not run_id:
             run = begun or _open_stage(tracking, job, ref.fingerprint, parent=parent, tags=tags)

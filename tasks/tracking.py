@@ -31,6 +31,10 @@ TEMPORARY_SERVER = "MIXCPT_TEMPORARY_SERVER"
 """Environment variable that is set if the Prefect server has no pages and ends with the flow."""
 PROCESS = "mixcpt.process"
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+"""Tag with the description of a run, in Markdown."""
+PREFECT = "prefect"
+"""Tag with the address of the flow run in Prefect."""
 
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Tag that makes MLflow show the runs of the experiment first, instead of traces of applications."""

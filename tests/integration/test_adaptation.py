@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -55,6 +56,13 @@ def runs_of(config: AdaptConfig) -> dict[str, Run]:
     return {run.info.run_name: client.get_run(run.info.run_id) for run in runs}
 
 
+def table_of(config: AdaptConfig, run: Run, file: str) -> dict[str, float]:
+    """Return the named numbers of a table of a run."""
+    with TemporaryDirectory() as folder:
+        path = client_of(config).download_artifacts(run.info.run_id, file, folder)
+        return dict(json.loads(Path(path).read_text())["data"])
+
+
 def records(config: AdaptConfig) -> dict[str, str]:
     """Return the creation times of the artifacts of the store."""
     paths = Path(config.runtime.store).glob("*/*/record.json")
@@ -75,18 +83,23 @@ def test_adaptation_publishes_every_stage_and_learns(adapted: AdaptConfig) -> No
 
 def test_adaptation_has_one_finished_mlflow_run_per_stage_below_one_parent(adapted: AdaptConfig) -> None:
     runs = runs_of(adapted)
-    parent = runs.pop("tiny")
-    assert set(runs) == STAGES
+    parent, base = runs.pop("tiny"), runs.pop(f"base: {result_of(adapted).base.name}")
+    assert set(runs) == {*STAGES, "tiny before alignment"}
+    assert "mlflow.parentRunId" not in base.data.tags
     assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
     assert RUN_KEY in parent.data.tags
     assert runs["sft"].data.tags[STAGE_KEY] == result_of(adapted).refs["sft"].fingerprint
     assert runs["pretrain"].data.params["method.kind"] == "lssd"
-    assert parent.data.metrics["retention/domain_text/delta"] < 0
-    planned, measured = (parent.data.metrics[f"{name}/pretrained/tokens"] for name in ("plan", "measured"))
+    assert parent.data.metrics["domain_change"] < 0
+    assert set(parent.data.metrics) == set(base.data.metrics) == set(runs["tiny before alignment"].data.metrics)
+    assert len(parent.data.metrics) <= 25
+    assert parent.data.tags["method"] == "lssd"
+    figures = table_of(adapted, parent, "metrics.json")
+    planned, measured = (figures[f"{name}/pretrained/tokens"] for name in ("plan", "measured"))
     assert measured == pytest.approx(planned, rel=0.01)  # the plan knows no padding before rows are packed
     files = {file.path for file in client_of(adapted).list_artifacts(parent.info.run_id)}
-    assert files == {"report.html", "results.md", "run.json", "model-card.md"}
+    assert files == {"report.html", "results.md", "run.json", "model-card.md", "metrics.json"}
     datasets = [item.dataset.name for item in parent.inputs.dataset_inputs]
     assert sorted(datasets) == ["corpus", "evaluation-tasks", "mixture", "selection"]
 

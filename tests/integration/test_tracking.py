@@ -3,16 +3,22 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Metric
 
 from mixcpt.config import RuntimeConfig
+from mixcpt.records.run import RunResult
+from mixcpt.report.summary import summarise
 from mixcpt.servers.stack import free_port
+from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.spool import Measurement
+from tasks.rows import BASE_ROW, compare_path, record_rows, start_tags
 from tasks.stage_runs import begin_parent, close_flow_run
-from tasks.tracking import FLOW_RUN, RUN_KEY, Place, Tracking, flatten, open_tracking
+from tasks.tracking import FLOW_RUN, PARENT, RUN_KEY, Place, Tracking, flatten, open_tracking
+from tests.unit.report_artifacts import hits, run
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +130,77 @@ def test_outage_returns_none_and_pauses_requests(caplog: pytest.LogCaptureFixtur
 def test_flatten_names_leaves_by_their_path() -> None:
     assert flatten({}) == {}
     assert flatten({"a": {"b": 1, "c": []}, "d": [{"e": None}]}) == {"a.b": 1, "a.c": [], "d.0.e": None}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def result(artifacts: ArtifactStore) -> RunResult:
+    return adapted(artifacts, "mine")
+
+
+def adapted(store: ArtifactStore, name: str, method: str = "lssd") -> RunResult:
+    base = {"domain_questions": hits(20, 0.2), "general_questions_unasked": hits(20, 0.8)}
+    final = {"domain_questions": hits(20, 0.7), "general_questions_unasked": hits(20, 0.8)}
+    return run(store, name, method=method, base_right=base, pretrained_right=final, final_right=final, final_bits=[1.0])
+
+
+def recorded(tracking: Tracking, result: RunResult) -> tuple[str, list[str]]:
+    """Record the rows of a result below a run of its own, and return that run and the runs to compare."""
+    summary = summarise([result])
+    tags = start_tags(result.config, result.base)
+    run_id = tracking.open(RUN_KEY, result.name, result.name, parent="", tags=tags, params={}).run_id
+    return run_id, record_rows(tracking, run_id, result, summary)
+
+
+def test_base_traditional_and_mixcpt_are_three_rows_with_equal_metrics(
+    artifacts: ArtifactStore, tracking: Tracking, result: RunResult
+) -> None:
+    traditional = adapted(artifacts, "traditional", "cpt_replay")
+    evaluations = {**traditional.evaluations, "base": result.evaluations["base"]}  # found in the store
+    traditional_id, _ = recorded(tracking, replace(traditional, evaluations=evaluations))
+    mixcpt_id, compared = recorded(tracking, result)
+    base_id = compared[0]
+    assert compared == [base_id, mixcpt_id, traditional_id]
+    runs = [tracking.client.get_run(run_id) for run_id in compared]
+    assert len({frozenset(run.data.metrics) for run in runs}) == 1
+    assert [run.data.tags["method"] for run in runs] == ["none (base model)", "lssd", "cpt_replay"]
+    assert {run.data.tags["model"] for run in runs} == {"tiny-base"}
+    assert all(PARENT not in run.data.tags for run in runs)
+    assert runs[0].data.metrics["domain"] == pytest.approx(0.2)
+    assert runs[1].data.tags[BASE_ROW] == runs[2].data.tags[BASE_ROW] == base_id
+    assert all(run_id in compare_path(tracking, compared) for run_id in compared)
+
+
+def test_rows_recorded_again_are_the_same_runs(tracking: Tracking, result: RunResult) -> None:
+    first = recorded(tracking, result)
+    num_runs = len(tracking.find("", 1000))
+    assert recorded(tracking, result) == first
+    assert len(tracking.find("", 1000)) == num_runs
+
+
+def test_base_row_is_another_one_if_the_headline_tasks_differ(tracking: Tracking, result: RunResult) -> None:
+    _, (base_id, *_) = recorded(tracking, result)
+    evaluate = result.config.evaluate.model_copy(update={"headline_domain": "domain_bits"})
+    config = result.config.model_copy(update={"evaluate": evaluate, "name": "bits"})
+    _, (other_id, *_) = recorded(tracking, replace(result, config=config))
+    assert other_id != base_id
+    assert tracking.client.get_run(other_id).data.metrics["domain"] == pytest.approx(2.0)
+    assert tracking.client.get_run(base_id).data.metrics["domain"] == pytest.approx(0.2)
+
+
+def test_base_row_gets_the_metrics_that_only_a_later_adaptation_has(tracking: Tracking, result: RunResult) -> None:
+    config = result.config.model_copy(update={"name": "later"})
+    first_id, (base_id, *_) = recorded(tracking, replace(result, config=config))
+    for run_id in (first_id, base_id):
+        assert "drift" in tracking.client.get_run(run_id).data.metrics
+
+
+def test_model_before_alignment_is_a_row_below_its_adaptation(tracking: Tracking, result: RunResult) -> None:
+    run_id, _ = recorded(tracking, result)
+    (early,) = tracking.find(f"tags.`{PARENT}` = '{run_id}'", 10)
+    assert early.info.run_name == "mine before alignment"
+    assert set(early.data.metrics) == set(tracking.client.get_run(run_id).data.metrics)
