@@ -11,6 +11,7 @@ from mixcpt.curation.records import field_names
 from mixcpt.curation.remedies import remedy
 from mixcpt.curation.sampling import SourceSample
 from mixcpt.curation.sources import check_sources
+from mixcpt.curation.steps import MIN_SAMPLES, content_key
 
 _NUM_REASONS = 3
 _NUM_NAMES = 5
@@ -67,6 +68,10 @@ def _check_heldout(subject: Subject) -> Iterator[Finding]:
         is_small = 0 < len(records) < _FEW_DOCUMENTS and all(sample.is_known for sample in samples)
         if not is_small:
             continue
+        if task.heldout_pool == "instructions":
+            if len({content_key(record) for record in records}) < MIN_SAMPLES:
+                yield _too_few_instructions(f"evaluate.tasks[{index}]: {task.name}", len(records))
+            continue
         heldout = hold_out(records, config.curation.heldout_fraction, config.data_seed).heldout
         if not any(task.source in ("", record.source) for record in heldout):
             yield Finding(
@@ -75,6 +80,14 @@ def _check_heldout(subject: Subject) -> Iterator[Finding]:
                 f"{len(records)} short documents",
                 remedy="add documents (five, or one of several sentences and 500 characters), or remove the task",
             )
+
+
+def _too_few_instructions(task: str, number: int) -> Finding:
+    return Finding(
+        problem=f"{task} measures held-out instructions, at most a tenth of all; there are only {number}",
+        remedy=f"give at least {MIN_SAMPLES} different instructions, or remove the task and set "
+        "curation.heldout_instructions: 0",
+    )
 
 
 def _setting(sample: SourceSample) -> str:

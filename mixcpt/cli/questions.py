@@ -51,7 +51,7 @@ def _task_name(text: str, used: set[str]) -> str:
     """Return a text as the name of a task that no other task has."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     name = name if name[:1].isalpha() else f"questions_{name}".rstrip("_")
-    reserved = {"domain_bits_per_byte", "general_text"}
+    reserved = {"domain_bits_per_byte", "general_instructions", "general_text"}
     number = 2
     unique = name
     while unique in used | reserved:

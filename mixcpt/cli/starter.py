@@ -9,18 +9,22 @@ from typing import Any
 from mixcpt.checks.defaults import Choice, choose, find_machine, source_tokens
 from mixcpt.checks.model_size import ModelSize, model_size
 from mixcpt.checks.names import is_reserved
-from mixcpt.cli.fields import find_sources
+from mixcpt.cli.fields import find_sources, num_records
 from mixcpt.cli.questions import benchmark_tasks, question_tasks
 from mixcpt.config import (
     SHIPPED_TEXT,
     AdaptConfig,
     BaseModelConfig,
     BitsPerByteTask,
+    FilesSource,
     Settings,
 )
 from mixcpt.errors import ConfigError
 
 _NUM_INSTRUCTIONS, _NUM_PREFERENCES = 200, 100
+_HELDOUT_INSTRUCTIONS = 100
+_ENOUGH_INSTRUCTIONS = 100
+"""Number of instructions from which on a tenth of them is enough to measure."""
 _ENOUGH_QUESTIONS = 20
 """Number of questions below which a headline figure says little."""
 _LORA = {"kind": "lora", "rank": 64, "alpha": 128}
@@ -60,8 +64,8 @@ def starter(wanted: Wanted) -> Starter:
     if not Path(wanted.model).expanduser().is_dir() and wanted.model.startswith((".", "/", "~")):
         raise ConfigError(f"--model: there is no folder {wanted.model}", "name a folder, or a hub id (owner/model)")
     domain = find_sources("domain", wanted.documents, "--documents")
-    general = find_sources("instructions", wanted.instructions, "--instructions")
-    general += find_sources("preferences", wanted.preferences, "--preferences")
+    instructions = find_sources("instructions", wanted.instructions, "--instructions")
+    general = [*instructions, *find_sources("preferences", wanted.preferences, "--preferences")]
     size = model_size(BaseModelConfig(model=wanted.model))
     weights = {
         "domain": 0.5,
@@ -83,7 +87,9 @@ def starter(wanted: Wanted) -> Starter:
     if wanted.store:
         settings["runtime"] = {"store": wanted.store}
     reasons = {}
-    for section in (_template(size, wanted), chosen, _scope(settings, chosen), _evaluation(wanted, size)):
+    heldout = _heldout(instructions)
+    evaluation = _evaluation(wanted, size, with_instructions=bool(heldout))
+    for section in (heldout, _template(size, wanted), chosen, _scope(settings, chosen), evaluation):
         for key, choice in section.items():
             if _is_used(key, wanted):
                 _place(settings, key, choice.value)
@@ -135,13 +141,22 @@ def _scope(settings: Mapping[str, Any], chosen: Mapping[str, Choice]) -> dict[st
     return scopes
 
 
-def _evaluation(wanted: Wanted, size: ModelSize) -> dict[str, Choice]:
+def _heldout(instructions: Sequence[FilesSource]) -> dict[str, Choice]:
+    """Return the number of instructions to hold out; nothing if there are too few."""
+    if num_records(instructions, limit=_ENOUGH_INSTRUCTIONS) < _ENOUGH_INSTRUCTIONS:
+        return {}
+    reason = "kept out of training; bits per byte of their answers show whether the model still writes such answers"
+    return {"curation.heldout_instructions": Choice(_HELDOUT_INSTRUCTIONS, reason)}
+
+
+def _evaluation(wanted: Wanted, size: ModelSize, *, with_instructions: bool) -> dict[str, Choice]:
     """Return the tasks: new knowledge by held-out documents and questions, prior knowledge by general text."""
     bits = BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain")
     general = BitsPerByteTask(name="general_text", group="general", path=SHIPPED_TEXT)
+    answers = BitsPerByteTask(name="general_instructions", group="general", heldout_pool="instructions")
     questions = question_tasks(wanted.questions)
     benchmarks = benchmark_tasks(wanted.benchmarks)
-    tasks = (*(task for task, _ in questions), bits, *benchmarks, general)
+    tasks = (*(task for task, _ in questions), bits, *benchmarks, general, *([answers] if with_instructions else []))
     enough = [task.name for task, count in questions if count >= _ENOUGH_QUESTIONS]
     about_domain = "the questions show what the model can use" if enough else "documents kept out of training"
     if questions and not enough:
@@ -163,7 +178,7 @@ def _evaluation(wanted: Wanted, size: ModelSize) -> dict[str, Choice]:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Return the settings that were given, as plain values."""
-    return settings.model_dump(include={"kind", *settings.model_fields_set})
+    return settings.model_dump(include={"kind"}) | settings.model_dump(exclude_unset=True)
 
 
 def _place(settings: dict[str, Any], key: str, value: Any) -> None:

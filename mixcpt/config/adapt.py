@@ -106,16 +106,23 @@ class AdaptConfig(Settings):
         return any(weight > 0 for pool, weight in weights.items() if pool != "domain")
 
     def _task_problems(self) -> Iterator[str]:
-        """Yield one message for each task about held-out documents that will not exist."""
-        pools = {source.pool for source in self.curation.sources} if self.curation.heldout_fraction else set()
+        """Yield one message for each task about held-out records that will not exist."""
+        curation = self.curation
+        held_out = {"instructions": bool(curation.heldout_instructions)}
+        pools = {
+            source.pool for source in curation.sources if held_out.get(source.pool, bool(curation.heldout_fraction))
+        }
         names = {source.name for source in self.curation.sources}
         for task in self.evaluate.tasks:
             if task.kind == "bits_per_byte" and task.source and task.source not in names:
                 yield f"the task {task.name} measures the source {task.source}; the sources are {', '.join(names)}"
             elif task.kind == "bits_per_byte" and task.heldout_pool != "none" and task.heldout_pool not in pools:
+                is_answers = task.heldout_pool == "instructions"
+                records = "instructions" if is_answers else f"{task.heldout_pool} documents"
+                setting = "heldout_instructions" if is_answers else "heldout_fraction"
                 yield (
-                    f"the task {task.name} measures held-out {task.heldout_pool} documents, but there will be none: "
-                    f"add a source with pool: {task.heldout_pool} and set curation.heldout_fraction above 0"
+                    f"the task {task.name} measures held-out {records}, but there will be none: "
+                    f"add a source with pool: {task.heldout_pool} and set curation.{setting} above 0"
                 )
 
     def _world_problems(self) -> Iterator[str]:

@@ -115,6 +115,9 @@ class CurationConfig(Settings):
     heldout_fraction: Fraction = 0.05
     """Share of domain and general documents kept out of training to measure bits per byte; 0 holds out none. They are
     split off before deduplication, so no duplicate of a held-out document is trained on."""
+    heldout_instructions: int = Field(0, ge=0)
+    """Number of general instructions kept out of training to measure bits per byte of their answers; at most a tenth of
+    all instructions. 0 holds out none."""
     max_lost_fraction: Fraction = 0.01
     """Maximum share of a source's characters that the tokenizer of the model may lose; a source that loses more is
     refused before any work. White space, case and Unicode forms are not counted."""

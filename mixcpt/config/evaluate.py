@@ -97,17 +97,18 @@ class MultipleChoiceTask(Settings):
 
 
 class BitsPerByteTask(Settings):
-    """Bits per byte of a text that the model was not trained on; lower is better."""
+    """Bits per byte of a text, or of answers, that the model was not trained on; lower is better."""
 
     kind: Literal["bits_per_byte"] = kind("bits_per_byte")
     name: str = Field(pattern=TASK_NAME)
     """Name of the task in all reports."""
     group: Group
     """Purpose of the task: domain (new knowledge) or general (prior knowledge)."""
-    heldout_pool: Literal["none", "domain", "general"] = "none"
-    """Pool whose held-out documents are measured; `none` if `path` names a file."""
+    heldout_pool: Literal["none", "domain", "general", "instructions"] = "none"
+    """Pool whose held-out records are measured; `none` if `path` names a file. `instructions`: the answers, each after
+    its prompt as plain text; needs `curation.heldout_instructions`."""
     source: str = ""
-    """Name of the source whose held-out documents are measured; empty means all sources of the pool."""
+    """Name of the source whose held-out records are measured; empty means all sources of the pool."""
     path: str = ""
     """Path of a txt or jsonl file (field `text`) to measure; empty if `heldout_pool` names a pool. `shipped` means the
     general text that comes with mixcpt: 60 short English passages on everyday and school subjects."""
@@ -124,6 +125,8 @@ class BitsPerByteTask(Settings):
             raise ValueError(
                 f"the text that comes with mixcpt is general, so the task {self.name} needs group: general"
             )
+        if self.heldout_pool == "instructions" and self.group != "general":
+            raise ValueError(f"the instructions are general, so the task {self.name} needs group: general")
         return self
 
 

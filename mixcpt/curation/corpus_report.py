@@ -8,6 +8,8 @@ from pydantic import TypeAdapter
 from mixcpt.config import Pool
 from mixcpt.store.artifacts import ArtifactRef
 
+HELDOUT_INSTRUCTIONS = "heldout_instructions.parquet"
+"""File with the held-out instructions, if there are any."""
 FILE = "report.json"
 
 

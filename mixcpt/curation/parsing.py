@@ -137,7 +137,7 @@ def _text(values: Mapping[str, Any], field: str, *, may_be_blank: bool = False) 
         raise _Missing(field)
     value = values[field]
     if not isinstance(value, str):
-        raise _Unusable(field, f"is {_kind_name(value)} where text was expected")
+        raise _Unusable(field, f"is {kind_name(value)} where text was expected")
     if not may_be_blank and not value.strip():
         raise _Unusable(field, "is empty")
     try:
@@ -149,5 +149,6 @@ def _text(values: Mapping[str, Any], field: str, *, may_be_blank: bool = False) 
     return value
 
 
-def _kind_name(value: Any) -> str:
+def kind_name(value: Any) -> str:
+    """Return the kind of a value that is no text, in words."""
     return _KIND_NAMES.get(type(value), f"a value of the type {type(value).__name__}")

@@ -12,7 +12,7 @@ from mixcpt.curation.passages import hold_out
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record
 from mixcpt.curation.report import Corpus
 from mixcpt.curation.sources import OpenSource, curation_key, open_sources
-from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps
+from mixcpt.curation.steps import Duplicates, MinLength, Normalise, Repeats, Step, content_key, run_steps, split_samples
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, Metrics
 
@@ -63,8 +63,12 @@ def clean(
     training: dict[Pool, list[Record]] = {}
     for pool, records in pools.items():
         training[pool] = list(run_steps(records, cleaning, corpus.removed.append))
+        heldout: list[Record] = []
         if pool in DOCUMENT_POOLS:
             training[pool], heldout = _hold_out(training[pool], config.heldout_fraction, seed, corpus)
+        elif pool == "instructions" and config.heldout_instructions:
+            training[pool], heldout = split_samples(training[pool], config.heldout_instructions, seed)
+        if heldout:
             duplicates = [Duplicates("duplicate of held-out")] if config.deduplicate else []
             corpus.heldout += run_steps(heldout, duplicates, corpus.removed.append)
     heldout_ids = {content_key(record): record.id for record in corpus.heldout}

@@ -21,6 +21,7 @@ _USED = {
     "preferences": ("prompt", "chosen", "rejected"),
 }
 """Fields that the records of a pool must have."""
+_BYTES_REMEDY = "store the column as text (string), not as binary"
 _TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns")
 """Usual names of a field with a conversation as a list."""
 
@@ -39,8 +40,14 @@ def remedy(source: Source, defects: Sequence[Defect], unparsed: Sequence[RawReco
     return "convert or correct the file" if defects else ""
 
 
+def form_remedy(source: Source, values: Mapping[str, Any]) -> str:
+    """Return the remedy for a record whose texts are lists or bytes; empty for other records."""
+    has_bytes = any(isinstance(value, bytes) for value in values.values())
+    return _turns_remedy(source, values, tuple(values)) or (_BYTES_REMEDY if has_bytes else "")
+
+
 def _bytes_remedy(defects: Sequence[Defect]) -> str:
-    return "store the column as text (string), not as binary" if "binary" in defects[0].reason else ""
+    return _BYTES_REMEDY if "binary" in defects[0].reason else ""
 
 
 def _dialogue_remedy(source: Source, values: Mapping[str, Any]) -> str:
@@ -60,7 +67,8 @@ def _turns_remedy(source: Source, values: Mapping[str, Any], names: Sequence[str
     lists = [name for name in names if isinstance(values.get(name), list) or name in _TURNS]
     if not lists or source.pool in DOCUMENT_POOLS:
         return ""
-    wanted = " and ".join(_USED[source.pool])
+    *others, last = _USED[source.pool]
+    wanted = f"{', '.join(others)} and {last}"
     return (
         f"the field {lists[0]!r} holds a conversation as a list, which is not read: write one record per exchange, "
         f"with the texts in the fields {wanted}"

@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixcpt.config import Pool
-from mixcpt.curation.corpus_report import FILE, CorpusReport, PoolReport, RemovedRecords, SourceReport
+from mixcpt.curation.corpus_report import (
+    FILE,
+    HELDOUT_INSTRUCTIONS,
+    CorpusReport,
+    PoolReport,
+    RemovedRecords,
+    SourceReport,
+)
 from mixcpt.curation.records import DOCUMENT_POOLS, TEXT_NAMES, Defect, Record, printable
 from mixcpt.curation.sources import OpenSource
 from mixcpt.curation.steps import Removal
@@ -65,11 +72,14 @@ class Corpus:
         )
 
     def write(self, folder: Path) -> CorpusReport:
-        """Write the report and the six tables into `folder`, and return the report."""
+        """Write the report and the tables into `folder`, and return the report."""
         for pool, file in _TABLES.items():
             names = ("id", "source", *TEXT_NAMES[pool])
             rows = ((record.id, record.source, *record.texts) for record in self.kept if record.pool == pool)
             _write_table(folder / file, names, rows)
+        if samples := [record for record in self.heldout if record.pool == "instructions"]:
+            names = ("id", "source", *TEXT_NAMES["instructions"])
+            _write_table(folder / HELDOUT_INSTRUCTIONS, names, ((r.id, r.source, *r.texts) for r in samples))
         for file, records in (("documents.parquet", self.kept), ("heldout.parquet", self.heldout)):
             documents = [record for record in records if record.pool in DOCUMENT_POOLS]
             rows = ((record.id, record.source, record.pool, record.title, record.text) for record in documents)

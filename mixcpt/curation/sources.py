@@ -82,6 +82,8 @@ def curation_key(config: CurationConfig, sources: Sequence[OpenSource], seed: in
     """Return the key of the corpus of some open sources: their content decides it, not their paths."""
     settings = config.model_dump(mode="json", exclude={"sources": {"__all__": {"path", "paths"}}})
     del settings["max_lost_fraction"]  # it decides whether to start, not what the corpus is
+    if not config.heldout_instructions:
+        del settings["heldout_instructions"]  # added after the first release
     return StageKey(
         kind="corpus",
         version=_VERSION,

@@ -14,6 +14,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufff9-\ufffb]")
 _LINE_END = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
 """Markers that exported datasets leave at the end of a text."""
+MIN_SAMPLES = 10
+"""Number of different samples from which on one is held out."""
 _MIN_POOL = 20
 """Minimum number of documents in a pool that has at least one held-out document."""
 
@@ -52,7 +54,8 @@ class Removal:
     verdict: Verdict
 
     def __str__(self) -> str:
-        return f"{self.verdict.record.id}: removed by {self.step}: {self.verdict.reason}"
+        reason = f"{self.verdict.reason} {self.verdict.subject}".rstrip()
+        return f"{self.verdict.record.id}: removed by {self.step}: {reason}"
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -154,6 +157,18 @@ def split_heldout(records: Sequence[Record], fraction: float, seed: int) -> tupl
         heldout = {min(draws, key=draws.__getitem__)}
     if len(heldout) == len(draws) and heldout:
         heldout.remove(max(draws, key=draws.__getitem__))
+    training = [record for record, key in zip(records, keys, strict=True) if key not in heldout]
+    return training, [record for record, key in zip(records, keys, strict=True) if key in heldout]
+
+
+def split_samples(records: Sequence[Record], number: int, seed: int) -> tuple[list[Record], list[Record]]:
+    """Return the training samples and the held-out samples: `number` of them, but at most a tenth.
+
+    The texts and the seed decide, so the order of the samples does not matter, and equal samples stay together.
+    """
+    keys = [content_key(record) for record in records]
+    ranked = sorted(set(keys), key=lambda key: sha256(f"{seed}\0".encode() + key).digest())
+    heldout = set(ranked[: min(number, len(ranked) // MIN_SAMPLES)])
     training = [record for record, key in zip(records, keys, strict=True) if key not in heldout]
     return training, [record for record, key in zip(records, keys, strict=True) if key in heldout]
 

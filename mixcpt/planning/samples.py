@@ -13,7 +13,7 @@ from mixcpt.config import CurationConfig, Pool
 from mixcpt.curation.corpus_report import CorpusReport
 from mixcpt.curation.records import TEXT_NAMES, Defect, Record
 from mixcpt.curation.sources import OpenSource, open_sources
-from mixcpt.curation.steps import MinLength, Normalise, Step, run_steps
+from mixcpt.curation.steps import MIN_SAMPLES, MinLength, Normalise, Step, run_steps
 from mixcpt.store.artifacts import ArtifactRef
 
 NUM_RECORDS = 600
@@ -107,6 +107,9 @@ def _sample(config: CurationConfig, source: OpenSource) -> Sample:
     scale = len(clean) / max(len(records), 1) * unread_scale
     num_records = round(num_usable * scale)
     num_heldout = round(num_records * heldout_fraction)
+    if source.config.pool == "instructions":
+        num_heldout = min(config.heldout_instructions, num_records // MIN_SAMPLES)
+        heldout_fraction = num_heldout / max(num_records, 1)
     return Sample(
         name=source.config.name,
         pool=source.config.pool,

@@ -2,7 +2,7 @@
 
 In plain form, a closed-world question ends with a line break, as in the knowledge mixture, and choices follow `Answer:`
 and a space. In chat form, the same text is the user's turn and the answer is the assistant's. The beginning of a
-document (`memory`) and a text scored in bits per byte are never a chat turn: both forms use them as plain text.
+document (`memory`) and a text or answer scored in bits per byte are never a chat turn: both forms use plain text.
 
 The definitions do not depend on this project: the scoring function of free texts is copied into the same folder. From
 an artifact's folder, lm-eval runs them on its own:
@@ -19,6 +19,7 @@ from mixcpt.config import BenchmarkTask, ClosedWorldTask, MultipleChoiceTask, Ta
 from mixcpt.evaluate.asking import marking
 from mixcpt.evaluate.asking.items import Item
 from mixcpt.evaluate.asking.tasks import TaskItems
+from mixcpt.evaluate.asking.texts import QUESTION_SEPARATOR, scores_answers
 
 Form: TypeAlias = Literal["plain", "chat"]
 Definition: TypeAlias = dict[str, Any]
@@ -26,7 +27,6 @@ Definition: TypeAlias = dict[str, Any]
 MAX_ANSWER_TOKENS = 16
 MAX_TEXT_TOKENS = 64
 FOLDER = "tasks"
-QUESTION_SEPARATOR = "\n"
 
 _FIRST_LINE = r"\A\s*([^\n]*?)\s*\.?\s*(?:\n|\Z)"
 _FIRST_WORD = r"\A\s*([^\s.,;:!?]*)"
@@ -57,8 +57,10 @@ def define(task: Task, *, has_choices: bool = True) -> Definition:
         scoring = _free_answer(task)
     elif isinstance(task, BenchmarkTask):
         scoring = _benchmark(has_choices)
+    elif isinstance(task, MultipleChoiceTask):
+        scoring = _multiple_choice()
     else:
-        scoring = _multiple_choice() if isinstance(task, MultipleChoiceTask) else _whole_text()
+        scoring = _answer_text() if scores_answers(task) else _whole_text()
     return {
         "task": task.name,
         "dataset_path": "parquet",  # parquet has types: the json reader parses answers such as 2009-01-01 as dates
@@ -158,6 +160,17 @@ def _whole_text() -> Definition:
     }
 
 
+def _answer_text() -> Definition:
+    """Return the scoring of a given answer by its probability after the prompt, as text of the knowledge mixture."""
+    return {
+        "output_type": "loglikelihood",
+        "doc_to_text": "prompt",
+        "doc_to_target": "gold",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False}],
+    }
+
+
 def _metric(name: str) -> dict[str, Any]:
     return {"metric": name, "aggregation": "mean", "higher_is_better": True}
 
@@ -173,4 +186,6 @@ def _row(task: Task, item: Item, form: Form, answer_delimiter: str) -> dict[str,
         delimiter = answer_delimiter if form == "chat" else ""  # lm-eval adds the space of the plain form
         choices = [delimiter + choice for choice in item.choices]
         return {"prompt": item.prompt, "choices": choices, "gold": item.choices.index(item.gold)}
+    if scores_answers(task):
+        return {"prompt": item.prompt + QUESTION_SEPARATOR, "gold": item.gold}
     return {"text": item.prompt}

@@ -3,6 +3,7 @@
 Rules fixed here, because they change results:
 - A plain prompt starts with exactly one BOS token if the tokenizer has one, as every training document does. A chat
   prompt is exactly the template's text.
+- The bits of an answer count the line break before it; a long answer is cut to half of the model's context.
 - The bits of a text count all its tokens, the first one given BOS (EOS for a tokenizer without BOS), but not the end of
   the text. A text longer than the model's context is cut into windows that begin with the last token of the previous
   window; the last window is filled up with earlier text.
@@ -32,22 +33,31 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixcpt.config import BenchmarkTask, BitsPerByteTask, ClosedWorldTask, MultipleChoiceTask, Task, has_one_answer
-from mixcpt.errors import DataError, ModelError
-from mixcpt.evaluate.asking.definitions import Definition, Form, define, gold_delimiter, prompt_form, write_definition
+from mixcpt.errors import ModelError
+from mixcpt.evaluate.asking.definitions import (
+    Definition,
+    Form,
+    define,
+    gold_delimiter,
+    prompt_form,
+    write_definition,
+)
 from mixcpt.evaluate.asking.gold import GoldScore, score_gold, text_divergences
 from mixcpt.evaluate.asking.manifest import LIBRARIES, Manifest, TaskManifest
 from mixcpt.evaluate.asking.tasks import TaskItems
-from mixcpt.mixture.lost_text import lost_text
+from mixcpt.evaluate.asking.texts import (
+    require_readable,
+    scored_bytes,
+    scores_answers,
+    whole_text,
+    with_short_answers,
+)
 from mixcpt.store.control_tokens import guarded, plain_ids, readable, token_ids
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 from mixcpt.store.spool import Tracker
 
 MAX_BATCH_LOGITS = 1 << 28
 """Maximum size of a batch's logits (prompts x tokens x vocabulary): 1 GiB in fp32."""
-
-MAX_LOST_SHARE = 0.2
-"""Maximum share of characters that a tokenizer may lose of the texts of a task."""
-MAX_COMPARED_CHARACTERS = 20_000
 
 _PROGRESS_REPORTS = 50
 _Sample = dict[str, Any]
@@ -105,20 +115,21 @@ def ask(
     progress = _Progress(tracker, total=sum(len(item.choices) or 1 for item in all_items))
     delimiter = _answer_delimiter(tokenizer)
     for task in tasks:
-        _require_readable(tokenizer, task)
+        require_readable(tokenizer, task)
     answers = []
     with _quiet():
         network = _prepare(load_model(model), tokenizer)
         reference_network = _prepare(_load_reference(reference, network), tokenizer) if reference else None
         for task in tasks:
-            definition = write_definition(task, form, delimiter, folder=folder)
             task_form = prompt_form(task.config, form)
             # a template contains its own BOS, and lm-eval adds one to a text scored in bits per byte
-            starts_with_bos = task_form == "plain" and task.metric != "bits_per_byte"
+            starts_with_bos = task_form == "plain" and (task.metric != "bits_per_byte" or scores_answers(task.config))
             language_model = _LanguageModel(
                 network, tokenizer, batch_size, starts_with_bos=starts_with_bos, is_chat=task_form == "chat"
             )
             language_model.set_cache_hook(progress)
+            fitting = with_short_answers(task, language_model.num_answer_tokens, language_model.max_length // 2)
+            definition = write_definition(fitting, form, delimiter, folder=folder)
             samples = _run(language_model, definition, task_form)
             task_answers = [_answer(task.config, sample, language_model) for sample in samples]
             if not isinstance(task.config, BitsPerByteTask) and has_one_answer(task.config):
@@ -230,6 +241,10 @@ class _LanguageModel(HFLM):
         batch = self.tokenizer.pad({"input_ids": input_ids}, padding_side=padding_side, return_tensors="pt")
         return batch["input_ids"], batch["attention_mask"]
 
+    def num_answer_tokens(self, answer: str) -> int:
+        """Return the number of tokens of an answer without its prompt."""
+        return len(self.tok_encode(answer, add_special_tokens=False))
+
     def num_tokens(self, arguments: Sequence[Any]) -> int:
         """Return the number of context positions that an lm-eval request needs, including room for the answer."""
         context, answer = arguments if len(arguments) == 2 else ("", arguments[0])
@@ -265,19 +280,6 @@ def _require(tokenizer: PreTrainedTokenizerBase, model: ModelRef, form: Form) ->
         raise ModelError(
             f"the tokenizer of {model.path} has no chat template, so the model cannot be evaluated in chat form",
             "set base.chat_template, or evaluate.aligned_form: plain",
-        )
-
-
-def _require_readable(tokenizer: PreTrainedTokenizerBase, task: TaskItems) -> None:
-    """Raise `DataError` for texts that the tokenizer loses: bits per byte would rate text that was not read."""
-    if task.metric != "bits_per_byte":
-        return
-    lost = lost_text(tokenizer, (item.prompt[:MAX_COMPARED_CHARACTERS] for item in task.items))
-    if lost.share > MAX_LOST_SHARE:
-        raise DataError(
-            f"evaluation task {task.name}: the tokenizer cannot represent {lost.share:.1%} of the characters of its "
-            f"texts, for example {lost.examples}, so bits per byte would rate text that the model does not read",
-            "remove the task, or use a base model whose tokenizer covers the language",
         )
 
 
@@ -338,8 +340,12 @@ def _answer(task: Task, sample: _Sample, model: _LanguageModel) -> Answer:
         elif sample["acc"]:
             answer = doc["gold"].strip()
         return Answer(value=float(sample["acc"]), weight=1.0, prompt=prompt, answer=answer, truncated=truncated)
-    log_likelihood, num_bytes = sample["bits_per_byte"]
-    return Answer(value=-log_likelihood / math.log(2), weight=float(num_bytes), prompt=prompt, answer="")
+    if scores_answers(task):
+        log_likelihood, num_bytes = sample["filtered_resps"][0][0], scored_bytes(sample["doc"]["gold"])
+    else:
+        (log_likelihood, num_bytes), truncated = sample["bits_per_byte"], False  # windows read the whole text
+    bits = -log_likelihood / math.log(2)
+    return Answer(value=bits, weight=float(num_bytes), prompt=prompt, answer="", truncated=truncated)
 
 
 def _likeliest(sample: _Sample) -> int:
@@ -368,10 +374,11 @@ def _with_divergence(
     task: TaskItems, answers: list[Answer], model: _LanguageModel, reference: PreTrainedModel
 ) -> list[Answer]:
     """Return the answers with the divergence of the model's predictions on every text from the reference's."""
+    texts = [whole_text(task.config, item) for item in task.items]
     divergences = text_divergences(
         model.model,
         reference,
-        [[model.prefix_token_id, *model.tok_encode(item.prompt, add_special_tokens=False)] for item in task.items],
+        [[model.prefix_token_id, *model.tok_encode(text, add_special_tokens=False)] for text in texts],
         batch_size=model.batch_size_per_gpu,
         max_tokens=model.max_length,
     )

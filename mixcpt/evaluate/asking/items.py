@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mixcpt.config import BitsPerByteTask
+from mixcpt.curation.corpus_report import HELDOUT_INSTRUCTIONS
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -15,7 +16,7 @@ class Item:
     prompt: str
     """The question, the beginning of a sentence, or a whole text that is scored in bits per byte."""
     gold: str = ""
-    """The correct answer."""
+    """The correct answer, or the answer that is scored in bits per byte."""
     choices: tuple[str, ...] = ()
     """All choices, with `gold` exactly once among them; empty if the model answers freely."""
     passage: str = ""
@@ -34,10 +35,12 @@ class Item:
         return 1 / len(self.choices) if self.choices else 0.0
 
 
-def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
-    """Return the held-out documents of the task's pool or source; raise `DataError` if there are none."""
+def heldout_items(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
+    """Return the held-out records of the task's pool or source; raise `DataError` if there are none."""
     import pandas as pd
 
+    if task.heldout_pool == "instructions":
+        return _heldout_answers(task, corpus)
     documents = pd.read_parquet(corpus.file("heldout.parquet"), columns=["doc_id", "source", "pool", "text"])
     documents = documents[documents["pool"] == task.heldout_pool]
     if task.source:
@@ -49,6 +52,25 @@ def heldout_texts(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
         )
     rows = zip(documents["doc_id"], documents["text"], strict=True)
     return [Item(id=str(doc_id), prompt=text) for doc_id, text in rows]
+
+
+def _heldout_answers(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
+    """Return the held-out instructions of the task's source or of all sources."""
+    import pandas as pd
+
+    file = corpus.file(HELDOUT_INSTRUCTIONS)
+    samples = pd.read_parquet(file).to_dict("records") if file.exists() else []
+    items = [
+        Item(id=str(sample["id"]), prompt=sample["prompt"], gold=sample["response"])
+        for sample in samples
+        if task.source in ("", sample["source"])
+    ]
+    if not items:
+        raise DataError(
+            f"evaluation task {task.name}: no instruction{f' of {task.source}' if task.source else ''} is held out",
+            "set curation.heldout_instructions and give more instructions (a tenth is held out), or remove the task",
+        )
+    return items
 
 
 def own_id(doc_id: str, source: str) -> str:

@@ -24,7 +24,7 @@ from mixcpt.config import (
 from mixcpt.errors import DataError
 from mixcpt.evaluate.asking.benchmarks import as_examples, read_benchmark, with_description
 from mixcpt.evaluate.asking.files import read_file, task_file
-from mixcpt.evaluate.asking.items import Item, heldout_texts, own_id
+from mixcpt.evaluate.asking.items import Item, heldout_items, own_id
 from mixcpt.evaluate.asking.records import BadRecord
 from mixcpt.store.artifacts import ArtifactRef
 from mixcpt.store.fingerprint import fingerprint
@@ -142,7 +142,7 @@ def check_tasks(config: EvaluateConfig) -> list[str]:
 def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int) -> TaskItems:
     rejected: list[BadRecord] = []
     if isinstance(task, BitsPerByteTask) and not task.path:
-        items = heldout_texts(task, corpus)
+        items = heldout_items(task, corpus)
     else:
         items, rejected = _own_items(task)
     examples = _task_examples(task, items)

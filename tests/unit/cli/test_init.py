@@ -111,6 +111,23 @@ def test_fields_of_instructions_are_read_from_the_first_record(
     assert (found["prompt"], found["response"]) == (expected["prompt"], expected["response"])
 
 
+@pytest.mark.parametrize(("number", "is_measured"), [(120, True), (99, False)])
+def test_enough_instructions_are_held_out_and_measured(
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, number: int, is_measured: bool
+) -> None:
+    samples = [{"instruction": f"who is {index}?", "output": "Ada"} for index in range(number)]
+    path = write_records(tmp_path / "general.jsonl", samples)
+    book = documents(".jsonl", tmp_path)
+    done = init("my.yaml", "--documents", book, "--instructions", path, "--model", model.path)
+    assert done.exit_code == 0, done.output
+    config = load_config("my.yaml")
+    tasks = {task.name: task for task in config.evaluate.tasks}
+    assert bool(config.curation.heldout_instructions) == is_measured
+    assert ("general_instructions" in tasks) == is_measured
+    assert config.evaluate.headline_general == "general_text"
+    assert "rejected:" not in Path("my.yaml").read_text()  # only fields that the file names
+
+
 def test_dialogues_of_preferences_are_recognised(init: Callable[..., Result], tmp_path: Path, model: ModelRef) -> None:
     pair = {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: no"}
     pairs = write_records(tmp_path / "pairs.jsonl", [pair])
@@ -131,8 +148,42 @@ def test_instructions_without_usable_fields_are_refused_with_the_fields_that_are
     book = documents(".jsonl", tmp_path)
     done = init("my.yaml", "--documents", book, "--instructions", path, "--model", model.path)
     assert done.exit_code == 2
-    assert "general.jsonl: found no field for" in done.output
-    assert ", ".join(record) in done.output
+    assert "general.jsonl: found no " in done.output
+    assert all(name in done.output for name in record)
+    assert not Path("my.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "record", "expected"),
+    [
+        (
+            "--documents",
+            {"id": "d0", "text": ["A", "B"]},
+            "found no text for text of pool domain; in its first record, ",
+        ),
+        ("--documents", {"id": "d0"}, "found no field for text of pool domain; its first record has id"),
+        ("--documents", {"id": "d0", "content": 3}, "'content' is a number"),
+        (
+            "--preferences",
+            {"prompt": "Q", "chosen": [{}], "rejected": [{}]},
+            "'chosen' is a list, 'rejected' is a list",
+        ),
+        ("--instructions", {"prompt": "Q", "response": {"a": 1}}, "'response' is an object"),
+    ],
+)
+def test_fields_with_the_right_name_and_no_text_are_refused_with_what_they_hold(
+    init: Callable[..., Result],
+    tmp_path: Path,
+    model: ModelRef,
+    option: str,
+    record: dict[str, Any],
+    expected: str,
+) -> None:
+    path = write_records(tmp_path / "records.jsonl", [record])
+    others = () if option == "--documents" else ("--documents", documents(".jsonl", tmp_path))
+    done = init("my.yaml", *others, option, path, "--model", model.path)
+    assert done.exit_code == 2
+    assert expected in done.output.replace("\n", " ")
     assert not Path("my.yaml").exists()
 
 
