@@ -105,7 +105,7 @@ def _own_settings(wanted: "Wanted", command: str, *, only_set: bool) -> str:
     begun = starter(wanted)
     if not wanted.instructions and not wanted.preferences:
         problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
-        print_note(problem, style="yellow")
+        print_note(f"{problem}; add some with --instructions FILE", style="yellow")
     if command == "compare":
         return comparison_yaml(begun)
     if command == "advise":
