@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CLOSED_WORLD_PATH = Path(__file__).parents[1] / "closed_world" / "base"
 _TEMPLATES = Path(__file__).parents[1] / "align" / "templates"
 _USED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_USED_FILES_BUT_WEIGHTS = [pattern for pattern in _USED_FILES if pattern != "*.safetensors"]
 _OTHER_WEIGHTS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx"]
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 """Roles of tokens that training and generation use."""
@@ -63,13 +64,17 @@ class ModelRef:
         return cls(name, str(artifact.file("model")), artifact.digest)
 
 
-def resolve_model(config: BaseModelConfig) -> ModelRef:
+def resolve_model(config: BaseModelConfig, *, needs_weights: bool = True) -> ModelRef:
     """Return the base model as a local folder, after a download from the hub if it is not local.
+
+    Args:
+        config: Name or folder of the model.
+        needs_weights: Whether a folder without weights is refused, and weights are downloaded.
 
     Raises:
         ModelError: If the model does not exist, has no safetensors or no tokenizer, or the tokenizer does not match it.
     """
-    path = find_model(config).directory
+    path = find_model(config, needs_weights=needs_weights).directory
     try:
         files = sorted(set(chain.from_iterable(map(path.glob, _USED_FILES))))
         digest = fingerprint({file.name: cached_digest(file) for file in files})
@@ -78,15 +83,19 @@ def resolve_model(config: BaseModelConfig) -> ModelRef:
     return ModelRef(Path(config.model).name, str(path), digest)
 
 
-def find_model(config: BaseModelConfig) -> ModelRef:
+def find_model(config: BaseModelConfig, *, needs_weights: bool = True) -> ModelRef:
     """Return the base model as `resolve_model` does, without its digest, which takes a minute for large weights.
+
+    Args:
+        config: Name or folder of the model.
+        needs_weights: Whether a folder without weights is refused, and weights are downloaded.
 
     Raises:
         ModelError: As `resolve_model`.
     """
-    path = _locate(config)
+    path = _locate(config, needs_weights=needs_weights)
     try:
-        _check_folder(path)
+        _check_folder(path, needs_weights=needs_weights)
     except OSError as error:
         raise _unreadable(path, error) from error
     return ModelRef(Path(config.model).name, str(path), "")
@@ -287,7 +296,7 @@ def require_chat_template(model: ModelRef, chat_template: str) -> None:
         )
 
 
-def _locate(config: BaseModelConfig) -> Path:
+def _locate(config: BaseModelConfig, *, needs_weights: bool) -> Path:
     if config.model == CLOSED_WORLD_BASE:
         return CLOSED_WORLD_PATH
     try:
@@ -301,15 +310,15 @@ def _locate(config: BaseModelConfig) -> Path:
         raise ModelError(f"base.model: {config.model} is a file", "name the folder of the model")
     if folder.is_absolute() or config.model.startswith((".", "~")):
         raise ModelError(f"base.model: there is no folder {config.model}", "check the path")
-    return _download(config)
+    return _download(config, _USED_FILES if needs_weights else _USED_FILES_BUT_WEIGHTS)
 
 
-def _download(config: BaseModelConfig) -> Path:
+def _download(config: BaseModelConfig, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=_USED_FILES))
+        return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"base.model: {config.model!r} is not a local folder, and its download failed ({type(error).__name__})",
@@ -317,14 +326,15 @@ def _download(config: BaseModelConfig) -> Path:
         ) from error
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, *, needs_weights: bool) -> None:
     if (path / "adapter_config.json").is_file():
         raise ModelError(
             f"{path} is an adapter (adapter_config.json), not a model",
             "load it with peft, call merge_and_unload(), save the result with its tokenizer, and name that folder",
         )
     _read_json(path / "config.json", f"{path} is not a model folder: it has no readable config.json")
-    _check_weights(path)
+    if needs_weights:
+        _check_weights(path)
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{path} has no tokenizer (tokenizer.json)", "save the tokenizer in the folder of the model")
     _check_vocabulary(path)
