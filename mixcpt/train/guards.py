@@ -19,6 +19,8 @@ _MIN_RISE = 1.0
 _MAX_RATIO = 1.3
 _MARGIN = 0.5
 """Rise over `_MAX_RATIO` times the start, or over the cross-entropy of equally likely tokens."""
+_HOPELESS_RATIO = 5.0
+"""Loss in proportion to its start and to the cross-entropy of equally likely tokens, above which there is no wait."""
 _GOOD_RATIO = 1.05
 """Loss of a good checkpoint in proportion to the start, at most."""
 _STATE = "divergence.json"
@@ -123,7 +125,7 @@ class DivergenceGuard:
 
     A training has diverged if the loss is above its start by more than one nat, and also far above it in proportion or
     above the cross-entropy of equally likely tokens, for `PATIENCE_STEPS` steps, a quarter of a short training, or at
-    the end of the training.
+    the end of the training. A loss that is many times as high ends it at once.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -172,7 +174,8 @@ class DivergenceGuard:
                 state.high_since.pop(name, None)
                 continue
             since = state.high_since.setdefault(name, previous)
-            if step - since >= needed:
+            is_hopeless = loss > _HOPELESS_RATIO * max(start, self._uniform)
+            if step - since >= needed or is_hopeless:
                 return self._failure(name, loss, since, step=step, window=step - previous)
         return None
 

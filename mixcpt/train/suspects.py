@@ -42,7 +42,7 @@ def _named(stream: str, suspects: Sequence[Suspect]) -> str:
     if not stream:
         return f"{len(suspects)} samples"
     rows = f"stream {stream}: rows {_first(str(suspect.row) for suspect in suspects)}"
-    documents = [f"{suspect.document} ({suspect.source})" for suspect in suspects if suspect.document]
+    documents = [suspect.document for suspect in suspects if suspect.document]
     return f"{rows}, documents {_first(documents)}" if documents else rows
 
 
