@@ -16,8 +16,12 @@ from tasks.terminal import Row, Terminal, current_terminal
 
 _ARTIFACT_SECONDS = 10.0
 _LINE_SECONDS = 30.0
-_SHOWN = {"train/loss": "loss", "train/tokens_per_second": "tokens/s"}
-"""Figures on the terminal and in the log, with their names."""
+_SHOWN = {
+    "train/loss": "loss {:,.4g}",
+    "train/tokens_per_second": "tokens/s {:,.4g}",
+    "train/padding": "padding {:.1%}",
+}
+"""Figures on the terminal and in the log, with their form."""
 _WAITING = "waiting-for-gpus"
 """Key of the artifact of a waiting run; equal in all runs, so that Prefect lists all waiting runs on one page."""
 _WINDOW_SECONDS = 300.0
@@ -148,6 +152,6 @@ def _line(measurement: Measurement, remaining: str) -> str:
 
 
 def _figures(measurement: Measurement) -> str:
-    """Return the loss and the rate of a training; empty for other stages."""
+    """Return loss, rate and padding of a training; empty for other stages."""
     shown = {name: measurement.metrics[name] for name in _SHOWN if name in measurement.metrics}
-    return "  ".join(f"{_SHOWN[name]} {value:,.4g}" for name, value in shown.items())
+    return "  ".join(_SHOWN[name].format(value) for name, value in shown.items())

@@ -90,6 +90,8 @@ class RunSummary:
     """Retention promises with the measured losses."""
     planned: Sequence[Planned] = ()
     """Planned and measured costs by stage; empty if the run has no plan."""
+    divergence: str = ""
+    """Sentence about a pre-training that diverged and returned to a checkpoint; empty if it did not."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,13 @@ def _run(run: RunResult) -> RunSummary:
         prior_knowledge=_prior_knowledge(run),
         promises=_promises(run, models),
         planned=planned_and_measured(run, stages),
+        divergence=_divergence(run),
     )
+
+
+def _divergence(run: RunResult) -> str:
+    outcome = TrainingMetrics.of(run.refs["pretrained"]).divergence if "pretrained" in run.refs else None
+    return f"{run.name}: {outcome.sentence}." if outcome else ""
 
 
 def _promises(run: RunResult, models: Mapping[str, ModelSummary]) -> list[Promise]:

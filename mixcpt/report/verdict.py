@@ -78,9 +78,10 @@ def direction(change: Change) -> Direction:
 def lead(summary: Summary) -> list[str]:
     """Return the first sentences of a page: one for a pair of runs, otherwise one per run.
 
-    If forgetting was not measured, the first sentence says so.
+    If forgetting was not measured or a training diverged, the first sentences say so.
     """
     warning = [] if summary.headline_general else [NOT_MEASURED]
+    warning += [run.divergence for run in summary.runs if run.divergence]
     if len(summary.runs) == 2:
         return [*warning, pair_verdict(summary.pairs[0], summary.confidence)]
     return [*warning, *(gain_and_loss(summary, run) for run in summary.runs)]
@@ -89,10 +90,10 @@ def lead(summary: Summary) -> list[str]:
 def run_verdict(summary: Summary, run: RunSummary) -> str:
     """Return the gain in the domain and the loss in general of a run's final model in words.
 
-    If forgetting was not measured, the first sentence says so.
+    If forgetting was not measured or the training diverged, the first sentences say so.
     """
-    verdict = gain_and_loss(summary, run)
-    return verdict if summary.headline_general else f"{NOT_MEASURED} {verdict}"
+    warning = "" if summary.headline_general else NOT_MEASURED
+    return " ".join(filter(None, (warning, run.divergence, gain_and_loss(summary, run))))
 
 
 def gain_and_loss(summary: Summary, run: RunSummary) -> str:

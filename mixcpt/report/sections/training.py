@@ -11,6 +11,7 @@ from mixcpt.records.run import RunResult
 from mixcpt.report import words
 from mixcpt.report.view import read_json
 from mixcpt.stages.registry import title_of, trained_roles
+from mixcpt.train.metrics import TrainingMetrics
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """(step, value) pairs by source; the source `""` means all sources together."""
@@ -52,6 +53,8 @@ class TrainingView:
     curves: Sequence[Curve]
     diagnostics: Mapping[str, Mapping[str, float]]
     """Last values of pre-training by source and metric; the source `""` means all sources together."""
+    padding_share: float | None = None
+    """Share of padding in everything that pre-training read; None in artifacts of earlier versions."""
 
 
 def trainings(runs: Sequence[RunResult]) -> list[TrainingView]:
@@ -85,7 +88,8 @@ def _training(index: int, run: RunResult) -> TrainingView:
                     series=series,
                 )
                 curves.append(curve)
-    return TrainingView(run.name, curves, _diagnostics(histories.get("pretrained", [])))
+    share = TrainingMetrics.of(run.refs["pretrained"]).padding_share if "pretrained" in run.refs else None
+    return TrainingView(run.name, curves, _diagnostics(histories.get("pretrained", [])), padding_share=share)
 
 
 def _diagnostics(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
