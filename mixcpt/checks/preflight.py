@@ -11,6 +11,7 @@ from mixcpt.checks import (
     packing,
     questions,
     rates,
+    reporters,
     samples,
     sources,
     tokens,
@@ -33,6 +34,7 @@ _CHECKS: tuple[Check, ...] = (
     questions.check,
     packing.check,
     rates.check,
+    reporters.check,
 )
 """Checks in the order of their findings; a check that needs the model yields nothing if there is none."""
 

@@ -11,6 +11,7 @@ from mixcpt.config.evaluate import EvaluateConfig, has_one_answer
 from mixcpt.config.mixture import MixtureConfig
 from mixcpt.config.pretrain import PretrainConfig
 from mixcpt.config.runtime import RuntimeConfig
+from mixcpt.config.tracking import TrackingConfig
 
 CLOSED_WORLD_BASE = "closed-world"
 """Name of the small base model that ships with mixcpt."""
@@ -55,6 +56,8 @@ class AdaptConfig(Settings):
     """Tasks, and the statistics of their results."""
     runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 9})
     """Store, tracking, processes and devices of the run; no setting here changes a result."""
+    tracking: TrackingConfig = Field(TrackingConfig(), json_schema_extra={"position": 10})
+    """Tools that show the trainings in addition to MLflow; no setting here changes a result."""
 
     @property
     def promised_tasks(self) -> tuple[str, ...]:

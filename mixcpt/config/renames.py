@@ -58,6 +58,9 @@ ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
 """Keys added after the first release, by settings class, each with the value that changes nothing. Fingerprints leave
 out a key with this value, so that they equal the ones of the versions without the key."""
 
+UNRECORDED_KEYS: Mapping[str, frozenset[str]] = {"AdaptConfig": frozenset({"tracking"})}
+"""Keys that no fingerprint contains, by settings class, because no value changes a result."""
+
 
 @dataclass(frozen=True)
 class PartOf:
@@ -109,7 +112,8 @@ def _with_old_names(model: type[BaseModel], data: dict[str, Any]) -> dict[str, A
     if data.keys() >= model.model_fields.keys():  # settings that name only some keys had no removed ones either
         old |= {key: removed.value for key, removed in REMOVED_KEYS.get(model.__name__, {}).items()}
     neutral = ADDED_KEYS.get(model.__name__, {})
-    return {key: value for key, value in old.items() if key not in neutral or value != neutral[key]}
+    recorded = {key: value for key, value in old.items() if key not in UNRECORDED_KEYS.get(model.__name__, ())}
+    return {key: value for key, value in recorded.items() if key not in neutral or value != neutral[key]}
 
 
 def _translated(model: type[BaseModel], data: Mapping[str, Any], translate: Translate) -> dict[str, Any]:

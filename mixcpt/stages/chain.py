@@ -93,9 +93,14 @@ def pretraining_jobs(adaptation: ChainInputs, corpus: Input) -> list[Job]:
     if config.promised_tasks:
         jobs.append(_probe_job(adaptation, corpus))
         inputs["probe"] = Output("probe")
-    options = JobOptions(sharding=config.runtime.sharding)
+    options = replace(_reporting(config), sharding=config.runtime.sharding)
     training = Job(name="pretrain", stage="pretrain", config=settings, seed=config.seed, inputs=inputs, options=options)
     return [*jobs, training]
+
+
+def _reporting(config: AdaptConfig) -> JobOptions:
+    """Return the options that make a training report to other tools than MLflow."""
+    return JobOptions(reporters=config.tracking.also, run=config.name) if config.tracking.also else JobOptions()
 
 
 def _probe_job(adaptation: ChainInputs, corpus: Input) -> Job:
@@ -118,7 +123,8 @@ def alignment_jobs(adaptation: ChainInputs, corpus: Input, model: Input) -> list
     selection: dict[str, Input] = {"corpus": corpus, "model": model}
     settings = with_precision(align.selection, adaptation.config.pretrain).model_dump(mode="json")
     jobs = [Job(name="select", stage="select", config=settings, seed=seed, inputs=selection, options=options)]
-    training_options = replace(options, sharding=adaptation.config.runtime.sharding)
+    sharding, template = adaptation.config.runtime.sharding, adaptation.config.base.chat_template
+    training_options = replace(_reporting(adaptation.config), sharding=sharding, chat_template=template)
 
     def add(name: str, config: SftConfig | DpoConfig, model: Input) -> None:
         inputs: dict[str, Input] = {"selection": Output("select"), "model": model}

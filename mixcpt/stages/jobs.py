@@ -48,6 +48,10 @@ class JobOptions:
     """Distribution of the parameters of a training over several devices."""
     attempt: str = ""
     """Name of a smoke test; each name is a new test, never read from the store."""
+    reporters: tuple[str, ...] = ()
+    """Tools that show a training in addition to MLflow."""
+    run: str = ""
+    """Name of the run in these tools."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""
@@ -60,6 +64,7 @@ class JobOptions:
         known = dict(data)
         if known.pop("documents", ""):
             known["with_documents"] = True
+        known["reporters"] = tuple(known.get("reporters", ()))
         return cls(**known)
 
 

@@ -7,11 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 
 from mixcpt.errors import MixcptError, StageInterrupted
+from mixcpt.process.reporters import reporting
 from mixcpt.process.supervisor import name_process
 from mixcpt.stages.jobs import LOG, Batch, Failed, Finished, Job, Started, append_event
 from mixcpt.stages.registry import find_stage
@@ -44,12 +45,22 @@ def run_batch(batch: Batch) -> None:
         announcement = _Announcement(batch, job.name)
         store = ArtifactStore(batch.store, on_build=announcement)
         try:
-            ref = find_stage(job.stage).run_job(job.resolve(results), store, announcement)
+            with _reported(resolved := job.resolve(results), Path(batch.store)):
+                ref = find_stage(job.stage).run_job(resolved, store, announcement)
         except BaseException as error:
             _report(batch, Failed(job.name, *_explain(error, job)))
             raise
         results[job.name] = ref
         _report(batch, Finished(job.name, ref))
+
+
+def _reported(job: Job, store: Path) -> AbstractContextManager[None]:
+    """Return a context in which the training of a job reports to the tools of its options."""
+    names = job.options.reporters
+    if not names:
+        return nullcontext()
+    fingerprint = find_stage(job.stage).key_of(job).fingerprint
+    return reporting(names, store, run=job.options.run, stage=job.name, fingerprint=fingerprint)
 
 
 class _Announcement:

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixcpt.store.spool import Tracker
+from mixcpt.train.reporters import reporter_callbacks
 
 _MARKER = "COMPLETE"
 _PREFIX = "train/"
@@ -17,9 +18,11 @@ _NO_METRICS = {"step", "epoch", "total_flos"}
 
 
 def observe(trainer: Trainer, tracker: Tracker) -> None:
-    """Send the trainer's metrics to `tracker`, mark its complete checkpoints, and disable its printing."""
+    """Send the trainer's metrics to `tracker` and other tools, mark complete checkpoints, and disable its printing."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(SpoolCallback(tracker))
+    for callback in reporter_callbacks():
+        trainer.add_callback(callback)
     trainer.add_callback(CheckpointCallback())
 
 

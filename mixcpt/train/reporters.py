@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import get_reporting_integration_callbacks
 
 from mixcpt.process.reporters import wanted_reporters
@@ -24,13 +24,13 @@ class ReporterCallback(TrainerCallback):
         self._name = name
         self._callback: TrainerCallback | None = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         if state.is_world_process_zero:
             self._tolerate(self._begin, args, state, control, **rest)
 
     def on_log(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
         control: TrainerControl,
         logs: Mapping[str, Any] | None = None,
@@ -39,13 +39,13 @@ class ReporterCallback(TrainerCallback):
         if self._callback:
             self._tolerate(self._callback.on_log, args, state, control, logs=dict(logs or {}), **rest)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         if self._callback:
             self._tolerate(self._callback.on_train_end, args, state, control, **rest)
             self._tolerate(self._close)
         self._callback = None
 
-    def _begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+    def _begin(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         self._close()  # of a stage that failed in this process
         (callback_class,) = get_reporting_integration_callbacks([self._name])
         callback: TrainerCallback = callback_class()

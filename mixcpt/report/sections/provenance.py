@@ -141,7 +141,7 @@ def tracked(run: RunResult) -> dict[str, str]:
 
 def differences(runs: Sequence[RunResult]) -> dict[str, list[Any]]:
     """Return the settings that differ between the runs: the values of all runs by key path."""
-    flat = [_flatten(run.config.model_dump(mode="json", exclude={"runtime"})) for run in runs]
+    flat = [_flatten(run.config.model_dump(mode="json", exclude={"runtime", "tracking"})) for run in runs]
     keys = dict.fromkeys(chain.from_iterable(flat))
     values = {key: [settings.get(key, "") for settings in flat] for key in keys if key != "name"}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
