@@ -110,6 +110,7 @@ def test_manifest_of_answers_begins_with_bos_and_is_plain_for_every_model(tiny_m
     entry = manifest(tiny_model, [task], form="chat", split="all").tasks["answers"]
     assert (entry.form, entry.first_token) == ("plain", "bos")
     assert entry.definition["output_type"] == "loglikelihood"
+    assert entry.definition["metric_list"][0]["metric"] == "acc"  # lm-eval's perplexity of a long answer overflows
 
 
 def _only(task: BitsPerByteTask) -> EvaluateConfig:
