@@ -45,11 +45,6 @@ def read_json(ref: ArtifactRef, name: str) -> Any:
     return json.loads(ref.file(name).read_text(encoding="utf-8"))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return all rows of a parquet file."""
-    return parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
-
-
 def first_rows(path: Path, num_rows: int) -> list[dict[str, Any]]:
     """Return the first rows of a parquet file."""
     return sample_rows(path, lambda row: None, num_rows).get(None, [])

@@ -8,7 +8,7 @@ import numpy as np
 from mixcpt.evaluate.asking.items import own_id
 from mixcpt.evaluate.asking.manifest import require_equal
 from mixcpt.evaluate.guessing import is_at_chance
-from mixcpt.evaluate.summary import read_answers
+from mixcpt.evaluate.shown import shown_items
 from mixcpt.store.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def ledger(base: ArtifactRef, model: ArtifactRef, corpus: ArtifactRef) -> "DataF
             "task": table["task"],
             "group": table["group_before"],
             "passage": table["passage_before"],
-            "question": table["prompt_before"],  # in plain form, without the tokens of a chat template
+            "question": table["question_before"],
             "gold": table["gold_before"],
-            "before": table["answer_before"],
-            "after": table["answer_after"],
+            "before": table["shown_answer_before"],
+            "after": table["shown_answer_after"],
             "right_before": right_before,
             "right_after": right_after,
             "log_prob_before": table["gold_log_prob_before"].to_numpy(dtype=float),
@@ -121,8 +121,7 @@ def counts(rows: "DataFrame") -> "DataFrame":
 
 
 def _questions(evaluation: ArtifactRef) -> "DataFrame":
-    items = read_answers(evaluation)
-    return items[items["metric"] == "accuracy"].set_index(["task", "item_id"])
+    return shown_items(evaluation).set_index(["task", "item_id"])
 
 
 def _documents(corpus: ArtifactRef) -> Mapping[str, list[str]]:

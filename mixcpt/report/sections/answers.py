@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mixcpt.evaluate.shown import shown_items
 from mixcpt.evaluate.statistics.ledger import STATES, State, counts, ledger
 from mixcpt.records.run import RunResult
-from mixcpt.report.view import read_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +22,7 @@ _BY_INTEREST: tuple[State, ...] = ("forgotten", "contradicted", "half-learned", 
 Key: TypeAlias = tuple[str, str]
 """Task name and item id."""
 Items: TypeAlias = Mapping[Key, Mapping[str, Any]]
-"""Rows of `items.parquet` by key."""
+"""Rows of `shown_items` by key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ def choose(base: Items, finals: Sequence[Items], num_examples: int, seed: int) -
 
 def _graded_items(run: RunResult, role: str) -> Items:
     """Return the items of an evaluation that are graded as right or wrong."""
-    rows = read_rows(run.evaluations[role].file("items.parquet"))
-    return {(row["task"], row["item_id"]): row for row in rows if row["metric"] == "accuracy"}
+    rows = shown_items(run.evaluations[role]).to_dict("records")
+    return {(row["task"], row["item_id"]): row for row in rows}  # type: ignore[misc]
 
 
 def _shuffled(keys: list[Key], rng: random.Random) -> list[Key]:
@@ -85,13 +85,11 @@ def _example(key: Key, models: Sequence[tuple[str, str, Items]]) -> Example:
     _, _, base_items = models[0]
     item = base_items[key]
     answers = [
-        Answer(run=run, role=role, text=str(items[key]["answer"]), is_right=items[key]["value"] == 1)
+        Answer(run=run, role=role, text=str(items[key]["shown_answer"]), is_right=items[key]["value"] == 1)
         for run, role, items in models
         if key in items
     ]
-    return Example(
-        task=key[0], group=item["group"], question=item["prompt"].strip(), gold=item["gold"], answers=answers
-    )
+    return Example(task=key[0], group=item["group"], question=item["question"], gold=item["gold"], answers=answers)
 
 
 @dataclass(frozen=True)
