@@ -6,7 +6,7 @@ from mixcpt.checks import defaults
 from mixcpt.checks.defaults import ScopeKind
 from mixcpt.checks.findings import Finding, Subject
 from mixcpt.checks.model_size import ModelSize, count_text, folder_size
-from mixcpt.config import FilesSource, OptimizerConfig, require_optimizer
+from mixcpt.config import AdaptConfig, FilesSource, OptimizerConfig, require_optimizer
 from mixcpt.errors import MixcptError
 from mixcpt.process.devices import usable_devices
 
@@ -26,15 +26,21 @@ def check(subject: Subject) -> Iterator[Finding]:
         except MixcptError as error:
             yield Finding.of(error)
     size = folder_size(subject.base.directory) if subject.base else ModelSize()
-    if size.num_parameters:
-        yield from _rates(subject, size.num_parameters)
-        yield from _precision(subject, size)
-    yield from _passes(subject)
+    on_gpu = config.runtime.devices != 0 and bool(usable_devices())
+    yield from warnings(config, size.num_parameters, on_gpu=on_gpu)
 
 
-def _rates(subject: Subject, num_parameters: int) -> Iterator[Finding]:
+def warnings(config: AdaptConfig, num_parameters: int, *, on_gpu: bool) -> Iterator[Finding]:
+    """Yield warnings about rates, precision and passes of a model; its size is 0 if it is unknown."""
+    if num_parameters:
+        yield from _rates(config, num_parameters)
+        if on_gpu:
+            yield from _precision(config, num_parameters)
+    yield from _passes(config)
+
+
+def _rates(config: AdaptConfig, num_parameters: int) -> Iterator[Finding]:
     """Yield a warning for each stage whose rate is far from the usual one of the model's size."""
-    config = subject.config
     selection = config.align.selection
     scope: ScopeKind = config.pretrain.scope.kind
     sft, dpo = (_scope_of(stage, scope) for stage in (config.align.sft, config.align.dpo))
@@ -69,11 +75,9 @@ def _rate(key: str, optimizer: OptimizerConfig, usual: float, num_parameters: in
     )
 
 
-def _precision(subject: Subject, size: ModelSize) -> Iterator[Finding]:
+def _precision(config: AdaptConfig, num_parameters: int) -> Iterator[Finding]:
     """Yield a warning if a larger model computes in fp32 on a GPU."""
-    config = subject.config
-    uses_gpu = config.runtime.devices != 0 and bool(usable_devices())
-    if config.pretrain.precision == "fp32" and uses_gpu and size.num_parameters >= _FP32_PARAMETERS:
+    if config.pretrain.precision == "fp32" and num_parameters >= _FP32_PARAMETERS:
         yield Finding(
             problem="pretrain.precision is fp32, but the training uses a GPU, which computes bf16 several times as "
             "fast and with less memory",
@@ -82,9 +86,8 @@ def _precision(subject: Subject, size: ModelSize) -> Iterator[Finding]:
         )
 
 
-def _passes(subject: Subject) -> Iterator[Finding]:
+def _passes(config: AdaptConfig) -> Iterator[Finding]:
     """Yield a warning if the training reads the documents of the domain too often."""
-    config = subject.config
     sources = [source for source in config.curation.sources if source.pool == "domain"]
     files = [source for source in sources if isinstance(source, FilesSource) and not source.limit]
     weights = config.mixture.weights.model_dump()

@@ -15,7 +15,7 @@ from mixcpt.cli.console import Overrides, StoreOfFile, err, explain_errors, out,
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
-from mixcpt.store.models import find_model, resolve_model
+from mixcpt.store.models import resolve_model
 
 if TYPE_CHECKING:
     from mixcpt.records.plan import Plan
@@ -52,7 +52,8 @@ def plan(
     * Time and memory come from a dry run: every stage runs a few steps with real data, and the measurements are
       extrapolated. It takes about a minute and leaves no files.
     * With `--no-dry-run` or `--device`, time and memory come from formulas and an assumed share of the device's peak
-      speed: enough to see whether the run fits, and whether it takes hours or days.
+      speed: enough to see whether the run fits, and whether it takes hours or days. The weights are not read, so a
+      folder with only config.json and the tokenizer is enough.
 
     Settings that do not fit the device are listed with their remedies. The plan is stored, and the report of the run
     compares it with the measured values. To plan for another machine:
@@ -68,8 +69,8 @@ def plan(
         problem = f"--dry-run measures this machine, but --device {device} names another one"
         raise ConfigError(problem, "leave out one of the two")
     with_dry_run = not device if dry_run is None else dry_run
-    _print_warnings(config)
     estimate, artifact = _estimate(config, device, price_per_hour=price_per_hour, with_dry_run=with_dry_run)
+    _print_warnings(config, estimate)
     if as_json:
         typer.echo(json.dumps(estimate.to_json(), indent=2))
     else:
@@ -79,21 +80,21 @@ def plan(
         print_note(f"stored in {artifact.directory}")
 
 
-def _print_warnings(config: AdaptConfig) -> None:
+def _print_warnings(config: AdaptConfig, estimate: "Plan") -> None:
     """Print warnings about rates, precision and passes; `mixcpt validate` has the other checks."""
     from mixcpt.checks import rates
-    from mixcpt.checks.findings import Subject
+    from mixcpt.planning.estimates import device_kind
 
-    for finding in rates.check(Subject(config, find_model(config.base))):
-        if finding.is_warning:
-            print_note(f"warning: {finding}", style="yellow")
+    on_gpu = device_kind(estimate.device) != "cpu"
+    for finding in rates.warnings(config, estimate.num_parameters, on_gpu=on_gpu):
+        print_note(f"warning: {finding}", style="yellow")
 
 
 def _estimate(
     config: AdaptConfig, device_name: str, *, price_per_hour: float, with_dry_run: bool
 ) -> "tuple[Plan, ArtifactRef]":
     """Estimate a run, store the plan, and return both."""
-    base = resolve_model(config.base)
+    base = resolve_model(config.base, needs_weights=with_dry_run)
 
     from mixcpt.planning import stage
     from mixcpt.planning.devices import named_device, this_machine

@@ -6,6 +6,7 @@ from mixcpt.config import DpoConfig, SelectionConfig, SftConfig
 from mixcpt.distill.teacher_cache import cache_bytes
 from mixcpt.planning.load import AlignmentLoad, Load
 from mixcpt.planning.memory import (
+    CUDA_CONTEXT_BYTES,
     DeviceKind,
     Sharing,
     alignment_memory,
@@ -34,11 +35,19 @@ _ROWS_BYTES_PER_TOKEN = 44
 _LIBRARY_BYTES = 3 * 2**30
 """Host memory of the libraries of a process that uses a GPU."""
 DEVICES_PER_HOST = 8
+USABLE_FRACTION = 0.95
+"""Usable fraction of a device's memory; the rest is lost to fragmentation."""
 
 
 def device_kind(device: Device) -> DeviceKind:
     """Return the kind of a device: `cpu` or `cuda`."""
     return "cpu" if device.name == "cpu" else "cuda"
+
+
+def usable_bytes(device: Device) -> int:
+    """Return the memory of a device that tensors can use, in bytes."""
+    context_bytes = 0 if device_kind(device) == "cpu" else CUDA_CONTEXT_BYTES
+    return round(device.memory_bytes * USABLE_FRACTION) - context_bytes
 
 
 def estimate_stages(load: Load, device: Device) -> tuple[StagePlan, ...]:

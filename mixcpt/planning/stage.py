@@ -15,7 +15,7 @@ from mixcpt.planning import estimates, extrapolation
 from mixcpt.planning.devices import free_disk_bytes, ram_bytes, this_machine
 from mixcpt.planning.dry_run import OnStage, run_dry_run
 from mixcpt.planning.load import Load, count_load
-from mixcpt.planning.memory import CUDA_CONTEXT_BYTES, activation_bytes, model_shape
+from mixcpt.planning.memory import activation_bytes, model_shape
 from mixcpt.records.plan import Device, Memory, Plan, key_of_estimate, plan_key, save_plan
 from mixcpt.records.run import run_identity
 from mixcpt.stages.jobs import Job
@@ -23,8 +23,6 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker
 
-_USABLE_FRACTION = 0.95
-"""Usable fraction of a device's memory; the rest is lost to fragmentation."""
 _MAX_MIB_BYTES = 2**30
 """Size from which a number of bytes is printed in GiB."""
 _MAX_REMEDIES = 4
@@ -117,14 +115,8 @@ def _warnings(load: Load, plan: Plan, host_bytes: int) -> tuple[str, ...]:
     return (*_device_warnings(load, plan), *_disk_warnings(load, plan), *_host_warnings(plan, host_bytes))
 
 
-def _usable_bytes(device: Device) -> int:
-    """Return the memory of a device that tensors can use, in bytes."""
-    context_bytes = 0 if estimates.device_kind(device) == "cpu" else CUDA_CONTEXT_BYTES
-    return round(device.memory_bytes * _USABLE_FRACTION) - context_bytes
-
-
 def _device_warnings(load: Load, plan: Plan) -> Iterator[str]:
-    device, usable = plan.device, _usable_bytes(plan.device)
+    device, usable = plan.device, estimates.usable_bytes(plan.device)
     for memory in plan.memory:
         if memory.total <= usable:
             continue
@@ -146,7 +138,11 @@ def _disk_warnings(load: Load, plan: Plan) -> Iterator[str]:
 
 
 def _host_warnings(plan: Plan, host_bytes: int) -> Iterator[str]:
-    if host_bytes and estimates.device_kind(plan.device) != "cpu" and plan.ram_bytes > host_bytes * _USABLE_FRACTION:
+    if (
+        host_bytes
+        and estimates.device_kind(plan.device) != "cpu"
+        and plan.ram_bytes > host_bytes * estimates.USABLE_FRACTION
+    ):
         yield (
             f"RAM: the processes of a host need {_size(plan.ram_bytes)} while they load, the host has "
             f"{_size(host_bytes)}. Use fewer processes per host, or pretrain.teacher adapter_off or cached"

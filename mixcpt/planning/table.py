@@ -1,10 +1,13 @@
 """Tables of a plan for the terminal."""
 
+from operator import attrgetter
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixcpt.planning.estimates import usable_bytes
 from mixcpt.records.plan import Plan
 from mixcpt.report.words import MISSING, count, duration, magnitude, percent, size
 
@@ -84,6 +87,10 @@ def _summary(plan: Plan) -> list[str]:
         speed = magnitude(device.peak_flops, "FLOP/s")
         basis = f"time was estimated with {percent(device.utilisation)} of a peak speed of {speed} per device"
     lines = [f"{number}{device.name}, {size(device.memory_bytes)} each; {trained}; {basis}"]
+    largest = max(plan.memory, key=attrgetter("total"))
+    if largest.total <= (usable := usable_bytes(device)):
+        most = f"{largest.stage} needs the most memory, {size(largest.total)} of {size(usable)} that are usable"
+        lines.append(f"every stage fits {device.name}: {most}")
     if plan.price_per_hour:
         device_hours = plan.seconds / 3600 * device.count
         lines.append(f"cost: {plan.cost:,.2f} ({device_hours:,.2f} device hours at {plan.price_per_hour:g})")
