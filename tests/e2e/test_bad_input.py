@@ -159,7 +159,8 @@ def test_run_of_an_empty_corpus_fails_clearly_and_publishes_nothing(config: Conf
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_run_skips_and_counts_broken_lines(config: Config, tmp_path: Path) -> None:
+def test_run_skips_and_counts_broken_lines(config: Config, tmp_path: Path, readable_model: ModelRef) -> None:
+    config["base"]["model"] = readable_model.path
     documents = Path(config["curation"]["sources"][0]["paths"][0])
     documents.write_text('{"text": broken\n[1]\n' + documents.read_text())
     done = mixcpt("run", config, tmp_path)

@@ -76,9 +76,15 @@ def fill(page: Any, edits: dict[str, Any]) -> None:
 def submit(page: Any, stack: Stack, deployment: str) -> str:
     """Submit the form, open the page of its flow run, and return the id."""
     page.get_by_role("button", name="Submit").click()
-    page.get_by_text("scheduled to start now").first.wait_for()
     query = {"deployments": {"name": {"any_": [deployment]}}}
-    (run,) = httpx.post(f"{stack.api}/flow_runs/filter", json=query, timeout=60).raise_for_status().json()
+    for _ in range(180):  # a busy server takes long, and the notice of the page disappears after seconds
+        if runs := httpx.post(f"{stack.api}/flow_runs/filter", json=query, timeout=60).raise_for_status().json():
+            break
+        page.wait_for_timeout(1000)
+    else:
+        take_picture(page, "form-not-submitted", whole=True)
+        pytest.fail(f"the form of {deployment} has started no run; see form-not-submitted.png")
+    (run,) = runs
     page.goto(f"{stack.prefect}/runs/flow-run/{run['id']}")
     return str(run["id"])
 

@@ -35,8 +35,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def small(store: Path) -> AdaptConfig:
     """The demo with two of its tasks."""
-    tasks = "[{kind: closed_world, name: asked, limit: 8}, {kind: bits_per_byte, name: text, group: domain, heldout_pool: domain}]"  # noqa: E501
-    evaluate = f"evaluate={{tasks: {tasks}, headline_domain: asked, headline_general: text}}"
+    tasks = "[{kind: closed_world, name: asked, limit: 8}, {kind: closed_world, name: kept, group: general, about: general_unasked, limit: 8}]"  # noqa: E501
+    evaluate = f"evaluate={{tasks: {tasks}, headline_domain: asked, headline_general: kept}}"
     changes = [evaluate, "mixture.total_tokens=100000", f"runtime.store={store}", "runtime.num_threads=1"]
     return load_config(DEMO, changes)
 

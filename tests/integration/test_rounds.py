@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
+from zlib import crc32
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from prefect.client.schemas.objects import StateType
 
 from benchmarks.running import ROOT, Site, running_site
+from mixcpt.closed_world.documents import stranger_documents
 from mixcpt.config import Gate, ReadaptConfig, load_settings
 from mixcpt.records.round import Round, load_rounds
 from mixcpt.store.artifacts import ArtifactStore
@@ -40,9 +42,9 @@ class Rounds:
         self.site.mixcpt("deploy", "--readapt", str(path))
 
     def add(self, name: str) -> str:
-        """Register forty documents about a village by `mixcpt corpus add`, and return its output."""
+        """Register forty documents in the words of the base by `mixcpt corpus add`, and return its output."""
         path = self.folder / f"{name}.jsonl"
-        texts = [f"In {name} the house {i} is {i * i} feet high. Its door is {i} feet wide." for i in range(40)]
+        texts = stranger_documents(seed=crc32(name.encode()), count=40)
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         return self.site.mixcpt("corpus", "add", str(path))
 
