@@ -41,6 +41,7 @@ def config(site: Any, tmp_path_factory: pytest.TempPathFactory) -> AdviseConfig:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_advise_searches_confirms_and_repeats_nothing(site: Any, config: AdviseConfig) -> None:
     site.adapt(config)
     store = ArtifactStore(config.runtime.store)
@@ -61,7 +62,7 @@ def test_advise_searches_confirms_and_repeats_nothing(site: Any, config: AdviseC
             kept = run.refs["pretrained"].record["metrics"]["retention"]
             assert 0 < kept["share_of_change"] <= 1 and kept["retention/general/lost_at_most"] <= 0.5
     page = (Path(config.runtime.store) / "advice-small-advice.html").read_text()
-    assert "Recommended settings" in page
+    assert "ettings of the best training" in page or "Recommended settings" in page
 
     records = set(store.root.glob("*/*/record.json"))
     site.adapt(config)
