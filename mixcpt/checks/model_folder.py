@@ -72,12 +72,15 @@ def _quantisation(config: Mapping[str, Any]) -> str:
 def _type_problem(config: Mapping[str, Any]) -> str:
     """Return why transformers has no class for a type of model; empty if it has one."""
     from transformers import CONFIG_MAPPING, __version__
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
 
     name = config.get("model_type")
     if not isinstance(name, str) or not name:
         return "no model_type"
-    if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return ""
     if name in CONFIG_MAPPING:
         return f"model_type {name}, which transformers {__version__} does not offer as a language model"

@@ -30,6 +30,7 @@ _COPIED = (
     "*.model",
     "*.jinja",
     "chat_template.json",
+    "*processor_config.json",
     "additional_chat_templates/*.jinja",
 )
 """Files of a model besides weights and configuration, without cards and recipes, which describe another model."""

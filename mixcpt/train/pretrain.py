@@ -38,7 +38,7 @@ _log = logging.getLogger("mixcpt.train")
 _TIMES = ("train/seconds", "train/tokens_per_second")
 _TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("*.jinja", "*.model", "preprocessor_config.json", "processor_config.json"),
+    *("*.jinja", "*.model", "*processor_config.json", "chat_template.json"),
 )
 
 
