@@ -43,7 +43,7 @@ bad-inputs: $(READY)  ## 5,000 damaged inputs: none may crash, hang or lose a re
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bad_inputs.py
 
 families: $(READY)  ## train tiny models of all families, and compare every loss with a plain loop; minutes
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families --write docs/families.md
 
 bench: $(READY)   ## measure speed and memory against peers on this CPU; half an hour
 	for script in loss_head packing disc_forwards pretrain_throughput; do $(BIN)/python benchmarks/$$script.py || exit 1; done
