@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -20,6 +20,7 @@ from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, s
 from mixcpt.records.run import RunResult, save_run
 from mixcpt.report.comparison.page import comparison_rows, markdown_comparison
 from mixcpt.report.comparison.summary import ComparisonSummary, summarise_comparison
+from mixcpt.report.summary import general_headline
 from mixcpt.stages.chain import EVALUATE, alignment_jobs, by_role, curation_job, evaluation_job, pretraining_jobs
 from mixcpt.stages.jobs import Job, JobOptions, Output
 from mixcpt.store.artifacts import ArtifactStore
@@ -117,14 +118,22 @@ def run_trial(trial: Trial, parent: str) -> RunResult:
     return result
 
 
-def selection_scores(run: RunResult, domain_share: float) -> dict[str, float]:
-    """Return the scores `domain`, `general` and `score` of a training that was evaluated on the selection split."""
-    settings, base, final = run.config.evaluate, run.evaluations["base"], run.evaluations["final"]
-    domain, general = settings.headline_domain, settings.headline_general
+class SelectionScores(TypedDict):
+    """Scores of one training on the selection split."""
+
+    domain: float
+    general: float | None
+    score: float
+
+
+def selection_scores(run: RunResult, domain_share: float) -> SelectionScores:
+    """Return the scores of a training that was evaluated on the selection split; `general` is None if no task is."""
+    base, final = run.evaluations["base"], run.evaluations["final"]
+    domain, general = run.config.evaluate.headline_domain, general_headline(run)
     scores = EvaluationSummary.of(final).by_task
     return {
         "domain": scores[domain].value,
-        "general": scores[general].value,
+        "general": scores[general].value if general else None,
         "score": selection_score(base, final, domain=domain, general=general, domain_share=domain_share),
     }
 

@@ -237,6 +237,14 @@ def load_plan(ref: ArtifactRef) -> Plan:
     return Plan.from_json(load_json(ref))
 
 
+def price_per_hour(store: ArtifactStore) -> float:
+    """Return the price of one device for one hour in the newest plan for this machine that has one, otherwise 0."""
+    refs = [ref for ref in store.list(_KIND) if ref.file(_FILE).is_file()]
+    newest_first = sorted(refs, key=lambda ref: str(ref.record["created_at"]), reverse=True)
+    plans = (plan for plan in map(load_plan, newest_first) if plan.device.is_here and plan.price_per_hour)
+    return next((plan.price_per_hour for plan in plans), 0.0)
+
+
 def find_plan(store: ArtifactStore, result: RunResult) -> Plan | None:
     """Return the plan of a run on the machine that ran it, or None: the last dry run, else the estimate."""
     identity = run_identity(result.config, result.base, result.refs["corpus"].fingerprint)

@@ -50,7 +50,9 @@ def publish(
     return store.produce(StageKey(kind, 1, identity, inputs or {}), build, lineage=lineage)
 
 
-def accuracy_items(task: str, right: Sequence[int], answers: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def accuracy_items(
+    task: str, right: Sequence[int], answers: Sequence[str] | None = None, chance: float = 0.0
+) -> list[dict[str, Any]]:
     """Return one item per entry of `right`; item i has the prompt `Question i` and the correct answer `gold i`."""
     return [
         {
@@ -65,7 +67,7 @@ def accuracy_items(task: str, right: Sequence[int], answers: Sequence[str] | Non
             "prompt": f"Question {index} of {task}?\n",
             "answer": answers[index] if answers else (f"gold {index}" if hit else f"wrong {index}"),
             "gold": f"gold {index}",
-            "chance": 0.0,
+            "chance": chance,
             "gold_log_prob": -0.1 if hit else -4.0 - index % 3,
             "gold_bytes": 6,
             "kl_to_reference": 0.02 * (1 + index % 5),
@@ -242,6 +244,8 @@ def run(
     method: str = "lssd",
     num_preferences: int = 100,
     extra_task: str = "",
+    chance: float = 0.0,
+    num_tokens: int = 1_300_000,
 ) -> RunResult:
     """Publish a run with two accuracy tasks, and bits per byte if `final_bits` is given (2.0 for the base)."""
     tasks: list[dict[str, Any]] = [
@@ -258,13 +262,13 @@ def run(
     )
     sizes = [100] * len(final_bits)
     corpus_ref = corpus(store, source=source, text=removed_text, empty=empty)
-    mixture_ref = mixture(store, corpus_ref, source, 1_300_000)
+    mixture_ref = mixture(store, corpus_ref, source, num_tokens)
     pretrained = model(
         store,
         f"{name}-pretrain",
         {"mixture": mixture_ref.digest, "base": BASE["digest"]},
         sources=[source, "t0"],
-        tokens=1_300_000,
+        tokens=num_tokens,
     )
     refs = {"corpus": corpus_ref, "mixture": mixture_ref, "pretrained": pretrained}
     if not empty:
@@ -288,7 +292,7 @@ def run(
         items = []
         for task, grades in right.items():
             has_answers = role == "final" and task == "domain_questions"
-            items += accuracy_items(task, grades, final_answers if has_answers else None)
+            items += accuracy_items(task, grades, final_answers if has_answers else None, chance)
         if extra_task:
             items += accuracy_items(extra_task, [0, 1])
         items += bits_items(bits, sizes[: len(bits)])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from statistics import mean, stdev
 from typing import Literal
 
@@ -12,11 +12,16 @@ from mixcpt.evaluate.statistics.across_seeds import SeedsDelta, across_seeds
 from mixcpt.evaluate.statistics.estimates import holm
 from mixcpt.evaluate.statistics.outcomes import gain, selection_score
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue
+from mixcpt.records.plan import price_per_hour
 from mixcpt.report.sections.provenance import Cost, stage_costs, total
-from mixcpt.report.summary import is_kept
+from mixcpt.report.summary import general_headline, is_kept
+from mixcpt.report.verdict import Direction, direction
 from mixcpt.stages.registry import trained_roles
+from mixcpt.store.artifacts import ArtifactStore
 
 Verdict = Literal["holds", "does not hold", "not shown"]
+_SAME_FLOPS, _SAME_SECONDS = 1.01, 1.1
+"""Ratios of costs up to which two trainings cost about the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +38,46 @@ class Row:
     """Changes from the first contender by task, paired by seed; empty for the first contender."""
     learned: float
     """Gain on the headline task of the domain, see `mixcpt.evaluate.statistics.outcomes.gain`."""
-    kept: float
-    """Gain on the general headline task; negative if something was forgotten."""
+    kept: float | None
+    """Gain on the general headline task; negative if something was forgotten; None if no task is general."""
     is_on_front: bool
-    """Whether no other contender learned more and kept more."""
+    """Whether no other contender learned more and kept more, by the means over the seeds."""
     cost: Cost
     """Cost of one training, mean over the seeds."""
+    num_devices: int
+    """Number of devices of one training."""
+    price: float | None
+    """Price of one training, in the currency of the last plan with a price in the store; None without such a plan."""
+
+    @property
+    def device_seconds(self) -> float:
+        """Time of one training, summed over its devices."""
+        return self.cost.seconds * self.num_devices
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Score that decides between the contenders, on the selection split."""
+    """Score of a contender on the selection split, and its difference from the best score on the report split."""
 
     contender: str
     score: float
     """Mean over the seeds, see `mixcpt.evaluate.statistics.outcomes.selection_score`."""
     spread: float
     """Standard deviation over the seeds; NaN for one seed."""
+    against_best: Mapping[str, SeedsDelta]
+    """Changes on the headline tasks from the contender with the best score, paired by seed; empty for the best."""
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether no headline task shows a difference from the contender with the best score."""
+        ways = set(map(direction, self.against_best.values()))
+        return not ways & {Direction.BETTER, Direction.WORSE}
+
+    @property
+    def is_better(self) -> bool:
+        """Whether a headline task is better than with the best score, and none is worse."""
+        ways = set(map(direction, self.against_best.values()))
+        return Direction.BETTER in ways and Direction.WORSE not in ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +88,7 @@ class ClaimResult:
     change: SeedsDelta
     """Difference between the contender and the other contender, or the base, on the claim's task."""
     verdict: Verdict
-    """`holds` or `does not hold` if the whole interval agrees, otherwise `not shown`."""
+    """`holds` or `does not hold` if the whole interval agrees; otherwise, and at chance, `not shown`."""
     p_holm: float
     """p-value of no difference, corrected for the number of claims by Holm's method."""
 
@@ -94,6 +122,7 @@ class ComparisonSummary:
     confidence: float
     headline_domain: str
     headline_general: str
+    """General task that represents prior knowledge; empty if no task is general, so that forgetting is not measured."""
     rows: Sequence[Row]
     tried: Sequence[TriedValue]
     choice: Sequence[Choice]
@@ -104,8 +133,18 @@ class ComparisonSummary:
 
     @property
     def headlines(self) -> list[str]:
-        """Headline tasks without repetition."""
-        return list(dict.fromkeys((self.headline_domain, self.headline_general)))
+        """Headline tasks that were measured, without repetition."""
+        return _headlines(self.headline_domain, self.headline_general)
+
+    @property
+    def chances(self) -> dict[str, float]:
+        """Accuracy of guessing by task; tasks without choices are absent."""
+        return {task: change.chance for task, change in self.rows[0].changes.items() if change.chance}
+
+    @property
+    def differences(self) -> list[SeedsDelta]:
+        """All changes from the base and from the first contender."""
+        return [*chain.from_iterable((*row.changes.values(), *row.against_first.values()) for row in self.rows)]
 
     @property
     def setting_name(self) -> str:
@@ -120,8 +159,10 @@ def summarise_comparison(comparison: Comparison) -> ComparisonSummary:
         DataError: If its trainings were not evaluated on the same questions in the same form.
     """
     first = comparison.results[0]
-    settings = first.runs[0].config.evaluate
-    rows = [_row(result, first, settings.confidence) for result in comparison.results]
+    settings, general = first.runs[0].config.evaluate, general_headline(first.runs[0])
+    headlines = _headlines(settings.headline_domain, general)
+    price = price_per_hour(ArtifactStore(first.runs[0].refs["corpus"].directory.parents[1]))
+    rows = [_row(result, first, headlines, price) for result in comparison.results]
     return ComparisonSummary(
         name=comparison.config.name,
         base_name=first.runs[0].base.name,
@@ -130,36 +171,57 @@ def summarise_comparison(comparison: Comparison) -> ComparisonSummary:
         equal=comparison.config.equal,
         confidence=settings.confidence,
         headline_domain=settings.headline_domain,
-        headline_general=settings.headline_general,
+        headline_general=general,
         rows=[replace(row, is_on_front=not _is_dominated(row, rows)) for row in rows],
         tried=comparison.tried,
-        choice=_choice(comparison),
+        choice=_choice(comparison, headlines),
         claims=_claims(comparison),
         promises=_promises(comparison, rows),
     )
 
 
-def _row(result: ContenderResult, first: ContenderResult, confidence: float) -> Row:
+def cheapest(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the least compute or, of those with about the same, the least time of the devices."""
+    least = min(row.cost.flops or 0 for row in rows)
+    rows = [row for row in rows if (row.cost.flops or 0) <= _SAME_FLOPS * least]
+    shortest = min(row.device_seconds for row in rows)
+    return [row for row in rows if row.device_seconds <= _SAME_SECONDS * shortest]
+
+
+def _headlines(domain: str, general: str) -> list[str]:
+    return [task for task in dict.fromkeys((domain, general)) if task]
+
+
+def _row(result: ContenderResult, first: ContenderResult, headlines: Sequence[str], price: float) -> Row:
+    config = result.runs[0].config
     bases = [run.evaluations["base"] for run in result.runs]
     finals = [run.evaluations["final"] for run in result.runs]
-    changes = across_seeds(bases, finals, confidence=confidence, across_forms=True)
+    changes = across_seeds(bases, finals, confidence=config.evaluate.confidence, across_forms=True)
     against_first: list[SeedsDelta] = []
     if result is not first:
-        references = [run.evaluations["final"] for run in first.runs]
-        against_first = across_seeds(references, finals, confidence=confidence)
-    config = result.runs[0].config
-    domain, general = config.evaluate.headline_domain, config.evaluate.headline_general
+        against_first = _between(first, result)
+    pairs = list(zip(bases, finals, strict=True))
+    learned, *kept = (mean(gain(base, final, task) for base, final in pairs) for task in headlines)
+    cost, num_devices = _mean_cost(result), config.runtime.num_processes
     return Row(
         contender=result.contender,
         method=config.pretrain.method.kind,
         value=result.value,
-        changes=_headlines_first(changes, (domain, general)),
-        against_first=_headlines_first(against_first, (domain, general)),
-        learned=mean(gain(base, final, domain) for base, final in zip(bases, finals, strict=True)),
-        kept=mean(gain(base, final, general) for base, final in zip(bases, finals, strict=True)),
+        changes=_headlines_first(changes, headlines),
+        against_first=_headlines_first(against_first, headlines),
+        learned=learned,
+        kept=kept[0] if kept else None,
         is_on_front=False,  # known only after all rows exist
-        cost=_mean_cost(result),
+        cost=cost,
+        num_devices=num_devices,
+        price=price * num_devices * cost.seconds / 3600 if price else None,
     )
+
+
+def _between(before: ContenderResult, after: ContenderResult) -> list[SeedsDelta]:
+    """Return the changes from one contender to another, paired by seed."""
+    finals = [[run.evaluations["final"] for run in result.runs] for result in (before, after)]
+    return across_seeds(*finals, confidence=before.runs[0].config.evaluate.confidence)
 
 
 def _headlines_first(changes: Sequence[SeedsDelta], headlines: Sequence[str]) -> dict[str, SeedsDelta]:
@@ -168,8 +230,8 @@ def _headlines_first(changes: Sequence[SeedsDelta], headlines: Sequence[str]) ->
 
 
 def _is_dominated(row: Row, rows: Sequence[Row]) -> bool:
-    own = (row.learned, row.kept)
-    others = [(other.learned, other.kept) for other in rows]
+    own = (row.learned, row.kept or 0)
+    others = [(other.learned, other.kept or 0) for other in rows]
     return any(other[0] >= own[0] and other[1] >= own[1] and other != own for other in others)
 
 
@@ -237,26 +299,43 @@ def _claim_result(claim: Claim, comparison: Comparison) -> ClaimResult:
 
 
 def _verdict(claim: Claim, change: SeedsDelta) -> Verdict:
+    if direction(change) in (Direction.GUESSED, Direction.UNKNOWN):
+        return "not shown"
     low, high = (change.low, change.high) if change.higher_is_better else (-change.high, -change.low)
     if low > claim.by:
         return "holds"
     return "does not hold" if high < claim.by else "not shown"
 
 
-def _choice(comparison: Comparison) -> list[Choice]:
+def _choice(comparison: Comparison, headlines: Sequence[str]) -> list[Choice]:
     """Return the score of every contender over all seeds, highest first."""
+    domain_share = comparison.config.search.domain_share
+    scores = {result.contender: _scores(result, headlines, domain_share) for result in comparison.results}
+    best, *others = sorted(comparison.results, key=lambda result: -mean(scores[result.contender]))
     choices = []
-    for result in comparison.results:
-        settings = result.runs[0].config.evaluate
-        scores = [
-            selection_score(
-                run.evaluations["selection-base"],
-                run.evaluations["selection-final"],
-                domain=settings.headline_domain,
-                general=settings.headline_general,
-                domain_share=comparison.config.search.domain_share,
-            )
-            for run in result.runs
-        ]
-        choices.append(Choice(result.contender, mean(scores), stdev(scores) if len(scores) > 1 else math.nan))
-    return sorted(choices, key=lambda choice: -choice.score)
+    for result in (best, *others):
+        own = scores[result.contender]
+        differences = [] if result is best else _between(best, result)
+        choice = Choice(
+            contender=result.contender,
+            score=mean(own),
+            spread=stdev(own) if len(own) > 1 else math.nan,
+            against_best={change.task: change for change in differences if change.task in headlines},
+        )
+        choices.append(choice)
+    return choices
+
+
+def _scores(result: ContenderResult, headlines: Sequence[str], domain_share: float) -> list[float]:
+    """Return the selection score of every seed."""
+    domain, *general = headlines
+    return [
+        selection_score(
+            run.evaluations["selection-base"],
+            run.evaluations["selection-final"],
+            domain=domain,
+            general=general[0] if general else "",
+            domain_share=domain_share,
+        )
+        for run in result.runs
+    ]

@@ -13,8 +13,9 @@ from mixcpt.config import AdaptConfig, CompareConfig
 from mixcpt.config.compare import merged
 from mixcpt.records.comparison import Comparison, ContenderResult, TriedValue, load_comparison, save_comparison
 from mixcpt.records.run import RunResult
-from mixcpt.report.comparison.page import comparison_rows, markdown_comparison, recommendation, write_comparison
+from mixcpt.report.comparison.page import comparison_rows, markdown_comparison, write_comparison
 from mixcpt.report.comparison.summary import summarise_comparison
+from mixcpt.report.comparison.verdict import recommendation
 from mixcpt.store.artifacts import ArtifactStore
 from tests.unit.report_artifacts import hits, run
 
@@ -82,10 +83,16 @@ def test_comparison_uses_every_seed_and_finds_the_front(comparison: Comparison) 
 
 def test_comparison_recommends_by_other_questions_with_intervals(comparison: Comparison) -> None:
     text = recommendation(summarise_comparison(comparison))
-    assert text.startswith("No contender learned more and kept more than mixcpt and timid. Recommended, by questions")
-    assert "not reported here: mixcpt (score 0.378 ± 0.023; next plain, " in text
-    assert "On the reported questions, over 3 seeds, it changed domain questions by +8" in text
-    assert "; the difference from plain is domain questions by " in text
+    assert text.startswith(
+        "Recommended, by the questions that choose, which are not reported here: mixcpt (score 0.378"
+    )
+    assert "± 0.023; next plain, " in text
+    assert (
+        "On the reported questions, over 3\u00a0seeds, mixcpt gained in the domain (domain questions 0.0\u00a0% → 8"
+        in text
+    )
+    assert "mixcpt is better than middling and timid in domain questions; better than plain" in text
+    assert "worse than timid in general questions unasked" in text
 
 
 def test_comparison_chooses_by_all_seeds_and_not_by_the_search(comparison: Comparison) -> None:
@@ -139,7 +146,7 @@ def test_comparison_tables_have_one_row_per_contender(comparison: Comparison) ->
     summary = summarise_comparison(comparison)
     assert [row["contender"] for row in comparison_rows(summary)] == list(SHARES)
     lines = markdown_comparison(summary).splitlines()
-    assert sum(line.startswith("| ") for line in lines) == 2 + len(SHARES) + len(CLAIMS)
+    assert sum(line.startswith("| ") for line in lines) == 2 + len(SHARES) + len(CLAIMS)  # two headings
     assert any(line.startswith("| mixcpt (front) | 0.001 |") for line in lines)
 
 
