@@ -71,13 +71,13 @@ def test_loss_that_stays_finite_and_high_stops_the_training(store: ArtifactStore
     with pytest.raises(
         TrainingFailed, match=r"diverged at step \d+: the cross-entropy of stream documents .*rows 0, 1"
     ):
-        trained(store, tiny_model, rate=0.3)
+        trained(store, tiny_model, rate=1.5)
     assert not list(store.root.glob("model/*/COMPLETE"))
     assert list(store.root.glob(f"work/model/*/{FAILED_BATCH}"))
 
 
 def test_divergence_is_ignored_if_the_setting_says_so(store: ArtifactStore, tiny_model: ModelRef) -> None:
-    assert TrainingMetrics.of(trained(store, tiny_model, rate=0.3, divergence="ignore")).divergence is None
+    assert TrainingMetrics.of(trained(store, tiny_model, rate=1.5, divergence="ignore")).divergence is None
 
 
 def test_normal_training_does_not_diverge(store: ArtifactStore, tiny_model: ModelRef) -> None:
@@ -99,7 +99,7 @@ def test_return_publishes_the_last_good_checkpoint_and_records_it(
     # the same weights as an interrupted attempt that another process ends
     other = ArtifactStore(tmp_path / "other")
     with pytest.raises(Interruption):
-        trained(other, tiny_model, rate=1e-3, divergence="return", tracker=DyingTracker(6))
+        trained(other, tiny_model, rate=1e-3, divergence="return", tracker=DyingTracker(4))
     again = trained(other, tiny_model, rate=1e-3, divergence="return")
     assert TrainingMetrics.of(again).divergence == outcome
     assert weights_of(again) == weights_of(ref)
