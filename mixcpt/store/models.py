@@ -345,7 +345,10 @@ def _check_weights(path: Path) -> None:
         return
     others = sorted(file.name for file in chain.from_iterable(map(path.glob, _OTHER_WEIGHTS)))
     if not others:
-        raise ModelError(f"{path} has no weights (model.safetensors)", "download all files of the model")
+        raise ModelError(
+            f"{path} has no weights (model.safetensors)",
+            "download all files of the model; only `mixcpt plan --no-dry-run` needs no weights",
+        )
     raise ModelError(
         f"{path} has {others[0]} but no .safetensors weights",
         "convert the model to safetensors with from_pretrained and save_pretrained; no other format is loaded",
