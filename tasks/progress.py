@@ -25,6 +25,10 @@ _SHOWN = {
 _WAITING = "waiting-for-gpus"
 """Key of the artifact of a waiting run; equal in all runs, so that Prefect lists all waiting runs on one page."""
 _WINDOW_SECONDS = 300.0
+_COUNTED = ("evaluate/", "select/", "teacher/")
+"""Beginnings of the metrics of stages that count answers, samples or tokens, not steps."""
+_MIN_SECONDS = 3.0
+"""Time between the first and the last step below which there is no estimate: answers of one batch arrive together."""
 
 
 class Pace:
@@ -48,6 +52,8 @@ class Pace:
         if total_steps is None or len(self.points) < 2:
             return None
         (first, first_time), (last, last_time) = self.points[0], self.points[-1]
+        if last_time - first_time < _MIN_SECONDS:
+            return None
         return max(total_steps - last, 0) * (last_time - first_time) / (last - first)
 
 
@@ -120,7 +126,8 @@ class ProgressReport:
         """Show the end of the stage; if it is not `whole`, its progress stays unchanged."""
         get_run_logger().info("%s %s", self.stage, text)
         if self.row:
-            steps = f"{self.last.step} steps" if self.last and self.last.total_steps else ""
+            is_training = self.last and not any(name.startswith(_COUNTED) for name in self.last.metrics)
+            steps = f"{self.last.step} steps" if self.last and self.last.total_steps and is_training else ""
             details = filter(None, (text, steps, _figures(self.last) if self.last else ""))
             self.row.close("  ".join(details), "" if whole else "red")
         self.row = None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn
 from rich.text import Text
 
 LINE_SECONDS = 10.0
@@ -19,6 +19,7 @@ LINE_SECONDS = 10.0
 FORWARDED = "mixcpt_forwarded"
 """Attribute of log records of a worker process."""
 _NAME_CHARACTERS = 20
+"""Width of the name of a stage; the name of its run comes on top."""
 _OWN = "mixcpt"
 _LOGGER = re.compile(r"^mixcpt(\.\w+)*: ")
 """Name of the logger before a message of a worker process."""
@@ -48,6 +49,7 @@ class Terminal:
         self._warned: set[str] = set()
         self._bar: Progress | None = None
         self._num_rows = 0
+        self._width = _NAME_CHARACTERS
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line above the bars."""
@@ -63,7 +65,10 @@ class Terminal:
 
     def open_row(self, run: str, stage: str) -> "Row":
         """Show a stage that has started."""
-        return Row(self, f"{run}: {stage}" if self.with_runs and run else stage)
+        before = f"{run}: " if self.with_runs and run else ""
+        with self._lock:
+            self._width = max(self._width, len(before) + _NAME_CHARACTERS)
+        return Row(self, f"{before}{stage:<{self._width - len(before)}}")
 
     def add_bar(self, name: str) -> tuple[Progress, TaskID] | None:
         """Start to draw a bar and return it; None if the output is not a terminal."""
@@ -90,7 +95,7 @@ class Row:
 
     def __init__(self, terminal: Terminal, name: str) -> None:
         self.terminal = terminal
-        self.name = f"{name:<{_NAME_CHARACTERS}}"
+        self.name = name
         self.bar = terminal.add_bar(self.name)
         self.next_line = terminal.clock() + LINE_SECONDS
 
@@ -179,11 +184,18 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
+class _Count(MofNCompleteColumn):
+    """Number of finished and of all steps; nothing for a stage that reports none."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None or task.completed else Text()
+
+
 def _progress(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        _Count(),
         TextColumn("{task.fields[details]}", markup=False),
     )
     return Progress(*columns, console=console, transient=True)

@@ -27,13 +27,14 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def _findings(sample: SourceSample, compared: LostText, limit: float) -> Iterator[Finding]:
+    share, most = _percents(compared.share, limit)
     problem = (
-        f"{sample.key}: the tokenizer of base.model cannot represent {compared.share:.1%} of the characters of "
+        f"{sample.key}: the tokenizer of base.model cannot represent {share} of the characters of "
         f"{sample.source.name}, for example {compared.examples}"
     )
     if compared.share > limit:
         yield Finding(
-            problem=f"{problem}; the model would not read them (at most {limit:.1%})",
+            problem=f"{problem}; the model would not read them (at most {most})",
             remedy=_remedy(compared),
         )
     elif compared.share > _WARNED_SHARE:
@@ -45,6 +46,12 @@ def _findings(sample: SourceSample, compared: LostText, limit: float) -> Iterato
             remedy="the model reads and writes them without",
             is_warning=True,
         )
+
+
+def _percents(share: float, limit: float) -> tuple[str, str]:
+    """Return share and limit with so many decimals that they differ, unless they are equal."""
+    pairs = ((f"{share:.{digits}%}", f"{limit:.{digits}%}") for digits in range(1, 7))
+    return next((pair for pair in pairs if pair[0] != pair[1]), (f"{share:.1%}", f"{limit:.1%}"))
 
 
 def _texts(sample: SourceSample) -> Iterator[str]:

@@ -129,7 +129,8 @@ def axis_title(value: TaskValue) -> str:
     if value.metric == "accuracy":
         return f"{task}, accuracy"
     direction = "" if value.higher_is_better else " (lower is better)"
-    return f"{task}, {words.title(value.metric)}{direction}" if value.metric != value.task else f"{task}{direction}"
+    metric = words.title(value.metric)
+    return f"{task}{direction}" if metric.lower() in task.lower() else f"{task}, {metric}{direction}"
 
 
 def show_unit(axis: Axis, value: TaskValue, limits: Range) -> None:

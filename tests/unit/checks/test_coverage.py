@@ -1,6 +1,7 @@
 """Text that the tokenizer of the model loses is refused or warned about, by source."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mixcpt.checks import coverage
 from mixcpt.checks.findings import Subject
 from mixcpt.config import AdaptConfig, CurationConfig, FilesSource
 from mixcpt.curation.sources import curation_key
+from mixcpt.mixture.lost_text import lost_text
 from mixcpt.store.fingerprint import fingerprint
 from tests.unit.checks.checked_models import problems, warnings
 from tests.unit.tokenizers_of_every_kind import TEXT, write_tokenizer
@@ -40,6 +42,14 @@ def test_few_lost_characters_are_a_warning(tmp_path: Path) -> None:
     assert problems(coverage.check, checked) == []
     (warning,) = warnings(coverage.check, checked)
     assert "example Ж" in warning
+
+
+def test_shares_above_the_limit_never_look_equal_to_it(tmp_path: Path) -> None:
+    checked = subject(tmp_path, "metaspace", TEXT * 3 + "Ж")
+    share = lost_text(checked.tokenizer, [TEXT * 3 + "Ж"]).share
+    (problem,) = problems(coverage.check, subject(tmp_path, "metaspace", TEXT * 3 + "Ж", limit=share * 0.999))
+    shown = re.findall(r"[\d.]+%", problem)
+    assert len(set(shown)) == 2
 
 
 def test_lower_casing_is_a_warning(tmp_path: Path) -> None:

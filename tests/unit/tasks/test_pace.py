@@ -25,6 +25,10 @@ def test_remaining_time_is_unknown_before_two_steps(points: tuple[tuple[int, flo
     assert paced(*points).seconds_left(100) is None
 
 
+def test_remaining_time_is_unknown_while_all_steps_came_at_once() -> None:
+    assert paced((1, 100.0), (12, 100.2)).seconds_left(72) is None
+
+
 def test_remaining_time_without_total_steps_is_unknown() -> None:
     assert paced((10, 100.0), (20, 105.0)).seconds_left(None) is None
 

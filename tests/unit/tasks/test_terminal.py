@@ -54,6 +54,38 @@ def test_lines_name_the_run_if_there_are_several() -> None:
     assert text().startswith("traditional: sft")
 
 
+def test_lines_of_runs_are_aligned() -> None:
+    terminal, text, _ = terminal_of(with_runs=True)
+    for run, stage in (("my-traditional", "sft"), ("my-traditional", "evaluate-pretrained"), ("my", "curate")):
+        terminal.open_row(run, stage).close("finished after 2 s")
+    assert len({line.index("finished") for line in text().splitlines()}) == 1
+
+
+def test_bar_of_a_stage_without_steps_shows_no_count() -> None:
+    terminal, text, _ = terminal_of(is_terminal=True)
+    row = terminal.open_row("my", "curate")
+    assert terminal._bar is not None
+    terminal._bar.refresh()
+    assert "0/?" not in text()
+    row.show(5, 10, "")
+    terminal._bar.refresh()
+    assert "5/10" in text()
+    row.close("finished after 2 s")
+
+
+def test_only_a_training_counts_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(progress._ProgressArtifact, "publish", lambda *arguments: None)
+    terminal, text, _ = terminal_of()
+    report = ProgressReport("my", terminal)
+    stages = {"evaluate-base": "evaluate/progress", "select": "select/scored", "sft": "sft/loss"}
+    for stage, metric in stages.items():
+        report.start(stage)
+        report.show([Measurement(60, {metric: 1.0}, 100.0, total_steps=60)])
+        report.finish("finished after 6 s")
+    assert ["60 steps" in line for line in text().splitlines()] == [False, False, True]
+
+
 def test_bars_of_parallel_stages_are_drawn_together_and_leave_one_line_each() -> None:
     terminal, text, _ = terminal_of(is_terminal=True)
     rows = [terminal.open_row("my", name) for name in ("curate", "evaluate-base")]
