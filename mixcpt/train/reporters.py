@@ -1,6 +1,7 @@
 """Callbacks of the libraries that show a training in addition to MLflow; their errors never stop the training."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +49,8 @@ class ReporterCallback(TrainerCallback):
     def _begin(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         self._close()  # of a stage that failed in this process
         (callback_class,) = get_reporting_integration_callbacks([self._name])
+        if self._name == "wandb":
+            _begin_wandb()
         callback: TrainerCallback = callback_class()
         callback.on_train_begin(args, state, control, **rest)
         self._callback = callback
@@ -57,7 +60,7 @@ class ReporterCallback(TrainerCallback):
         if self._name == "wandb":
             import wandb
 
-            wandb.teardown()
+            wandb.finish()
 
     def _tolerate(self, call: Callable[..., object], *args: Any, **rest: Any) -> None:
         try:
@@ -65,3 +68,12 @@ class ReporterCallback(TrainerCallback):
         except Exception as error:  # noqa: BLE001 errors of another library, of its server, or a full disk
             _log.warning("%s gets no more measurements of this stage: %s", self._name, error)
             self._callback = None
+
+
+def _begin_wandb() -> None:
+    """Begin the run of a stage; wandb itself reads these variables only once in a process."""
+    import wandb
+
+    names = {"id": "WANDB_RUN_ID", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "project": "WANDB_PROJECT"}
+    given = {key: os.environ[variable] for key, variable in names.items()}
+    wandb.init(**given, dir=os.environ["WANDB_DIR"], resume="allow")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mixcpt.config import AdaptConfig, CptMethod, load_any, load_config
+from mixcpt.config import AdaptConfig, CompareConfig, CptMethod, load_any, load_config
 from mixcpt.errors import ConfigError
+from mixcpt.store.fingerprint import fingerprint
 
 
 def write(folder: Path, text: str) -> Path:
@@ -169,3 +170,19 @@ def test_load_any_names_the_bad_field_of_the_right_kind(tmp_path: Path) -> None:
     path = write(tmp_path, "source: {kind: closed_world, name: w, pool: general}\n")
     with pytest.raises(ConfigError, match="set pool to domain"):
         load_any(path)
+
+
+@pytest.mark.parametrize("also", [["tensorboard"], ["wandb", "tensorboard"]])
+def test_tracking_changes_no_fingerprint(also: list[str]) -> None:
+    config = AdaptConfig.model_validate({"tracking": {"also": also}})
+    assert "tracking" not in config.identity()
+    assert fingerprint(config) == fingerprint(AdaptConfig())
+    shared: dict[str, Any] = {"contenders": [{"name": "a"}]}
+    compared = CompareConfig.model_validate({**shared, "settings": {"tracking": {"also": also}}})
+    assert fingerprint(compared) == fingerprint(CompareConfig.model_validate(shared))
+
+
+@pytest.mark.parametrize("also", [["neptune"], ["wandb", "wandb"]])
+def test_tracking_refuses_unknown_and_repeated_tools(also: list[str]) -> None:
+    with pytest.raises(ValidationError, match=r"tracking\.also"):
+        AdaptConfig.model_validate({"tracking": {"also": also}})
