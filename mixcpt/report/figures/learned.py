@@ -54,7 +54,7 @@ def _point(summary: Summary, place: int, name: str, model: ModelSummary, mark: p
     learned = model.tasks[summary.headline_domain]
     return points.Point(
         name=words.shortened(name, _NAME_CHARACTERS),
-        x=(place, place, place),
+        x=(float(place), float(place), float(place)),
         y=(learned.value, *tradeoff.ends(learned)),
         mark=mark,
         is_main=model.role != "pretrained",

@@ -348,3 +348,27 @@ def test_printed_results_are_kept_and_belong_to_their_runs(
     assert second[0].name in capsys.readouterr().out
     print_results(first)
     assert capsys.readouterr().out.split() == printed.split()
+
+
+def test_page_without_general_task_says_in_its_first_sentence_that_forgetting_was_not_measured(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    right = {DOMAIN: hits(40, 0.9)}
+    made = run(store, "blind", base_right={DOMAIN: hits(40, 0.0)}, final_right=right)
+    page = written([made], store, tmp_path)
+    assert page.html.split('<p class="lead">')[1].startswith("Forgetting was not measured: no task is general.")
+
+
+def test_page_of_few_passages_claims_no_gain(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    base, final = {DOMAIN: hits(6, 0.0), GENERAL: hits(50, 0.9)}, {DOMAIN: hits(6, 0.9), GENERAL: hits(50, 0.9)}
+    page = written([run(store, "few", base_right=base, final_right=final)], store, tmp_path)
+    sentence = page.html.split('<p class="lead">')[1].split("</p>")[0]
+    assert "too few domain passages to show a gain" in sentence and "gained" not in sentence
+
+
+def test_page_prints_the_result_and_leaves_long_sections_out(page: Page) -> None:
+    style = page.html.split("@media print {\n  nav")[1].split("\n}")[0]
+    hidden = style.split("{ display: none; }")[0]
+    ids = {attributes["id"] for tag, attributes in page.elements if tag == "section"}
+    assert {"answers", "facts", "removed", "training"} <= {name for name in ids if f"#{name}," in hidden}
+    assert ".wrap { max-width: none;" in style and ".scroll { overflow: visible; }" in style
