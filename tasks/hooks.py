@@ -1,9 +1,11 @@
 """Hooks of flow runs, which label a run with its process or close its MLflow runs, and filters for the log of a run."""
 
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 from prefect import Flow
@@ -15,7 +17,10 @@ from mixcpt.errors import MixcptError
 from tasks.stage_runs import close_flow_run
 from tasks.tracking import PROCESS, Place, open_tracking, process_identity
 
-_RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
+_ENGINE = "prefect.engine"
+_RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", _ENGINE)
+_FAILED = re.compile(r"Finished in state (?:Failed|Crashed)(?=\()")
+"""Line at the end of a run; in brackets follows the text of the error, which the log already has."""
 
 
 def label_process(flow: "Flow[..., object]", flow_run: FlowRun, state: State[object]) -> None:
@@ -50,13 +55,30 @@ def _runtime(config: Mapping[str, Any]) -> RuntimeConfig:
 
 
 def filter_run_logs() -> None:
-    """Hide the traceback of every `MixcptError`, and the two lines per flow with which Prefect runs `label_process`."""
+    """Log every `MixcptError` once and without traceback, and hide the two lines with which Prefect runs a hook."""
     for name in _RUN_LOGGERS:
         logging.getLogger(name).addFilter(_without_routine)  # adding a filter again changes nothing
 
 
+_logged: "WeakSet[MixcptError]" = WeakSet()
+"""Errors whose whole text is in the log."""
+
+
 def _without_routine(record: logging.LogRecord) -> bool:
-    """Remove the traceback of a deliberate error, and return whether the record is to be logged."""
-    if record.exc_info and isinstance(record.exc_info[1], MixcptError):
-        record.exc_info = None
+    """Make the record of a deliberate error readable, and return whether the record is to be logged."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, MixcptError):
+        is_end_of_process = record.name == _ENGINE
+        if is_end_of_process and error in _logged:
+            return False
+        text = _first_line(str(error)) if error in _logged else str(error)
+        record.msg, record.args = record.getMessage().replace(repr(error), text), ()
+        record.exc_info = record.exc_text = None
+        _logged.add(error)
+    elif record.levelno == logging.INFO and (state := _FAILED.match(record.getMessage())):
+        record.msg, record.args = state.group(), ()
     return record.levelno > logging.INFO or f"ook {label_process.__name__!r}" not in str(record.msg)
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
