@@ -9,7 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 _COLUMNS = ("cpt full", "cpt lora", "lssd full", "lssd lora", "disc full", "disc lora")
 _MAX_REASON = 160
 _TITLES = {
-    "refused": "Refused by the checks before a run",
+    "refused": "Refused",
     "differs": "Losses that differ",
     "failed": "Failed",
     "crashed": "Ended with their process",
