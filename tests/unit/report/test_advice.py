@@ -183,3 +183,13 @@ def test_advice_is_recorded_and_read_again(advice: Advice, store: ArtifactStore)
     ref = save_advice(store, advice)
     assert Advice.from_json(json.loads(ref.file("advice.json").read_text())).to_json() == advice.to_json()
     assert advice.best.point["domain_share"] == 0.7
+
+
+def test_advice_without_a_shown_difference_keeps_the_given_settings(advice: Advice, tmp_path: Path) -> None:
+    given = advice.confirmation.results[0]
+    same = replace(advice.confirmation, results=(given, replace(given, contender="advised")))
+    tied = replace(advice, confirmation=same)
+    assert "No difference from the given settings was shown: in domain questions and general" in recommended(tied)
+    assert recommended(tied).endswith("keep the given settings.")
+    page = write_advice(tied, tmp_path / "advice.html").read_text()
+    assert "Settings of the best training, not recommended" in page and "Recommended" not in page
