@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
 from transformers import AutoConfig
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mixcpt.cli.plan import plan as plan_command
 from mixcpt.store.models import CLOSED_WORLD_PATH
