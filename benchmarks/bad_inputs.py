@@ -68,6 +68,9 @@ class Outcome:
 
 def run_case(kind: str, number: int, seed: int) -> Outcome:
     """Run one case in a temporary folder; the case depends only on kind, number and seed."""
+    import torch  # noqa: F401 before the time of the case starts
+    import transformers  # noqa: F401
+
     rng = random.Random(f"{seed}/{kind}/{number}")
     folder = Path(tempfile.mkdtemp(prefix="bad-input-"))
     outcome, message = "crash", ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from mixcpt.config import AdaptConfig
 from mixcpt.curation.sampling import SourceSample, sample_sources
 from mixcpt.errors import MixcptError
-from mixcpt.store.models import ModelRef, load_tokenizer
+from mixcpt.store.models import ModelRef
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -62,11 +62,10 @@ class Subject:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """Tokenizer of the base model with its own chat template; None if it cannot be used."""
-        from mixcpt.checks.loading import quiet
+        from mixcpt.checks.loading import load_reading_tokenizer
 
         try:
-            with quiet():
-                return load_tokenizer(self.base) if self.base else None
+            return load_reading_tokenizer(self.base) if self.base else None
         except MixcptError:
             return None
 

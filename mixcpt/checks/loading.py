@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixcpt.errors import ModelError
-from mixcpt.store.models import ModelRef, first_line, load_weights
+from mixcpt.store.models import ModelRef, first_line, load_tokenizer, load_weights
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_TEXT = "The owl, 12 é \N{SNOWMAN} \N{CJK UNIFIED IDEOGRAPH-5854}\n"
 
 
 def load_architecture(base: ModelRef) -> PretrainedConfig:
@@ -40,6 +42,26 @@ def load_skeleton(base: ModelRef) -> PreTrainedModel:
     """
     with quiet():
         return load_weights(base, device_map="meta")
+
+
+def load_reading_tokenizer(base: ModelRef) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model, after it has read a short text with characters that few vocabularies have.
+
+    Raises:
+        ModelError: If the tokenizer cannot be loaded, or fails for text that it does not know.
+    """
+    with quiet():
+        tokenizer = load_tokenizer(base)
+        try:
+            tokenizer.decode(tokenizer(_TEXT, add_special_tokens=False)["input_ids"])
+        except BaseException as error:  # the library of tokenizers can panic, which is no `Exception`
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise ModelError(
+                f"the tokenizer of {base.path} fails for text that it does not know: {first_line(error)}",
+                "use the tokenizer that the model was trained with; a vocabulary without bytes needs an unk_token",
+            ) from error
+    return tokenizer
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mixcpt.checks.findings import Finding, Subject
-from mixcpt.checks.loading import quiet
+from mixcpt.checks.loading import load_reading_tokenizer
 from mixcpt.errors import MixcptError
-from mixcpt.store.models import ModelRef, load_tokenizer
+from mixcpt.store.models import ModelRef
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,8 +45,7 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def _loading_problem(base: ModelRef) -> Iterator[Finding]:
     try:
-        with quiet():
-            load_tokenizer(base)
+        load_reading_tokenizer(base)
     except MixcptError as error:
         yield Finding(problem=f"base.model: {error.problem}", remedy=error.hint)
 

@@ -108,3 +108,11 @@ def test_damaged_tokenizer_files_never_raise(file: str, content: str, folder: Pa
     (folder / file).write_text(content)
     for finding in tokens.check(subject(folder)):
         assert finding.problem.startswith("base.model: ")
+
+
+def test_tokenizer_that_fails_for_unknown_text_is_refused(folder: Path) -> None:
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["model"]["unk_token"] = "absent"
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    [problem] = problems(tokens.check, subject(folder))
+    assert problem.startswith(f"base.model: the tokenizer of {folder} fails for text that it does not know: WordLevel")
