@@ -69,7 +69,7 @@ class Failure:
     """A reason why a training cannot go on."""
 
     reason: str
-    """What failed and where, without the learning rate and the rows."""
+    """Failed value and its step, without the learning rate and the rows."""
     first_step: int
     """First step of the rows that may be the cause."""
     last_step: int
