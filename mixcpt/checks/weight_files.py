@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,8 @@ def value_problems(folder: Path) -> Iterator[Finding]:
     All values are read if that takes no longer than `_SECONDS`. Otherwise a sample of every tensor is read first, then
     as many tensors as the time allows, and a warning states the part.
     """
-    tensors = [tensor for file in weight_files(folder) for tensor in read_header(file) if tensor.dtype in _FLOATS]
+    all_tensors = chain.from_iterable(map(read_header, weight_files(folder)))
+    tensors = [tensor for tensor in all_tensors if tensor.dtype in _FLOATS]
     reading = _Reading()
     num_bytes = sum(tensor.num_bytes for tensor in tensors)
     if num_bytes > _UNSAMPLED_BYTES:

@@ -93,7 +93,7 @@ def _soft_cap(config: Any) -> float:
 def decoder_of(model: CausalModel) -> nn.Module:
     """Return the part of a model that computes the last hidden states of text."""
     own = _own(model)
-    decoder = own.get_decoder()
+    decoder: nn.Module = own.get_decoder()
     if not isinstance(decoder, PreTrainedModel):  # ModernBERT names its head `decoder`
         decoder = own
     if decoder is own or decoder.get_output_embeddings() is not None:  # Llama 4 returns the whole model

@@ -63,7 +63,7 @@ def decode(
 
 
 def num_places(decoder: nn.Module, position_ids: Int[Tensor, "batch seq"]) -> Int[Tensor, ""]:
-    """Return the number of tokens that `decode` reads, including those that fill rows; does not wait for a GPU."""
+    """Return the number of tokens that `decode` reads, including padding; does not wait for a GPU."""
     if not reads_one_document(decoder):
         return position_ids.new_tensor(position_ids.numel())
     return (position_ids == 0).sum() * (position_ids.max() + 1)

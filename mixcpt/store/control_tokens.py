@@ -26,8 +26,8 @@ _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _PROBE = ("ping", "pong")
 """Question and answer of the dialogue that shows which tokens a template writes."""
 _TURN_MARKS = frozenset(
-    ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|eot_id|>", "<|start_header_id|>")
-    + ("<|end_header_id|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "[INST]", "[/INST]")
+    "<|im_start|> <|im_end|> <start_of_turn> <end_of_turn> <|eot_id|> <|start_header_id|> <|end_header_id|> <|user|> "
+    "<|assistant|> <|system|> <|end|> [INST] [/INST]".split()
 )
 """Usual marks of turns; as added tokens they control, although some tokenizers do not declare them special."""
 
@@ -61,7 +61,7 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the tokens that may not be among those of a plain text, as in the mixture; `split_text` avoids them."""
+    """Return the tokens that a plain text may not have, as in the mixture; `split_text` avoids them."""
     return _control(tokenizer).ids_in_text
 
 

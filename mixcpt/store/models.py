@@ -210,7 +210,7 @@ def _is_finite(values: torch.Tensor) -> bool:
 
 
 def _damaged_tensor(file: Path) -> str:
-    """Return the first tensor of a weight file with a value that is not finite, with its file; empty if there is none."""
+    """Return the first tensor of a weight file with a value that is not finite, with its file; or nothing."""
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:

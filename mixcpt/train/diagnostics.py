@@ -45,7 +45,7 @@ class Diagnostics:
         self._balance = loss if self._balance is None else self._balance + loss
 
     def add_read(self, num_text_tokens: Tensor, num_places: Tensor) -> None:
-        """Add the tokens of text in a micro-batch, and its places of tokens, including those of padding."""
+        """Add the tokens of text in a micro-batch, and its places for tokens, including padding."""
         self._read += torch.stack([num_text_tokens, num_places])
 
     def end_batch(self, num_tokens: int) -> None:

@@ -102,7 +102,7 @@ def _freeze_other_parts(model: PreTrainedModel) -> list[str]:
     decoder = decoder_of(model)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     parts = [part for part in (decoder, transform_of(model), *ends) if part is not None]
-    text = {id(module) for part in parts for module in part.modules()}
+    text = {id(module) for module in chain.from_iterable(part.modules() for part in parts)}
     kept = {id(weight) for weight in chain.from_iterable(part.parameters() for part in parts)}
     for weight in model.parameters():
         if id(weight) not in kept:

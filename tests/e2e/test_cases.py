@@ -54,9 +54,7 @@ def write_lines(path: Path, records: list[dict[str, str]]) -> str:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Sound files of every pool."""
     folder = tmp_path_factory.mktemp("case-files")
-    story = (
-        "The lighthouse at Corran {0} was built in 18{0}. Its keeper wrote down every storm of the year."
-    )
+    story = "The lighthouse at Corran {0} was built in 18{0}. Its keeper wrote down every storm of the year."
     return {
         "domain": write_lines(folder / "docs.jsonl", [{"text": story.format(n)} for n in range(10, 70)]),
         "instructions": write_lines(
