@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -93,13 +93,13 @@ def _soft_cap(config: Any) -> float:
 def decoder_of(model: CausalModel) -> nn.Module:
     """Return the part of a model that computes the last hidden states of text."""
     own = _own(model)
-    decoder: nn.Module = own.get_decoder()
+    decoder: Any = own.get_decoder()
     if not isinstance(decoder, PreTrainedModel):  # ModernBERT names its head `decoder`
         decoder = own
     if decoder is own or decoder.get_output_embeddings() is not None:  # Llama 4 returns the whole model
         inner = (getattr(decoder, name, None) for name in (decoder.base_model_prefix, "model"))
         return next((part for part in inner if isinstance(part, nn.Module)), decoder)
-    return decoder
+    return cast(nn.Module, decoder)
 
 
 def transform_of(model: CausalModel) -> nn.Module | None:

@@ -26,8 +26,8 @@ _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _PROBE = ("ping", "pong")
 """Question and answer of the dialogue that shows which tokens a template writes."""
 _TURN_MARKS = frozenset(
-    "<|im_start|> <|im_end|> <start_of_turn> <end_of_turn> <|eot_id|> <|start_header_id|> <|end_header_id|> <|user|> "
-    "<|assistant|> <|system|> <|end|> [INST] [/INST]".split()
+    {"<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|eot_id|>", "<|start_header_id|>"}
+    | {"<|end_header_id|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "[INST]", "[/INST]"}
 )
 """Usual marks of turns; as added tokens they control, although some tokenizers do not declare them special."""
 
