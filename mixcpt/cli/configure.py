@@ -106,6 +106,8 @@ def _own_settings(wanted: "Wanted", command: str, *, only_set: bool) -> str:
     if not wanted.instructions and not wanted.preferences:
         problem = "no general instructions: the run is plain continual pre-training, which forgets prior knowledge"
         print_note(f"{problem}; add some with --instructions FILE", style="yellow")
+    for note in begun.notes:
+        print_note(note)
     if command == "compare":
         return comparison_yaml(begun)
     if command == "advise":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcpt.checks.defaults import Choice, choose, find_machine, source_tokens
+from mixcpt.checks.heldout import HeldOut, choose_heldout, distinct_heldout, read_small_pool
 from mixcpt.checks.model_size import ModelSize, model_size
 from mixcpt.checks.names import is_reserved
 from mixcpt.cli.fields import find_sources, num_records
@@ -16,10 +17,12 @@ from mixcpt.config import (
     AdaptConfig,
     BaseModelConfig,
     BitsPerByteTask,
+    CurationConfig,
     FilesSource,
     Settings,
 )
 from mixcpt.errors import ConfigError
+from mixcpt.evaluate.guessing import MIN_PASSAGES
 
 _NUM_INSTRUCTIONS, _NUM_PREFERENCES = 200, 100
 _HELDOUT_INSTRUCTIONS = 100
@@ -29,6 +32,8 @@ _ENOUGH_QUESTIONS = 20
 """Number of questions below which a headline figure says little."""
 _LORA = {"kind": "lora", "rank": 64, "alpha": 128}
 _LARGE_PARAMETERS = 1e9
+_DATA_SEED = int(AdaptConfig.model_fields["data_seed"].default)
+_DEFAULT_SHARE = float(CurationConfig.model_fields["heldout_fraction"].default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,8 @@ class Starter:
 
     config: AdaptConfig
     reasons: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """Sentences for the terminal about what the text allows."""
 
 
 def starter(wanted: Wanted) -> Starter:
@@ -88,13 +95,16 @@ def starter(wanted: Wanted) -> Starter:
         settings["runtime"] = {"store": wanted.store}
     reasons = {}
     heldout = _heldout(instructions)
-    evaluation = _evaluation(wanted, size, with_instructions=bool(heldout))
-    for section in (heldout, _template(size, wanted), chosen, _scope(settings, chosen), evaluation):
+    documents, notes = _heldout_documents(domain)
+    evaluation = _evaluation(wanted, size, documents, with_instructions=bool(heldout))
+    for section in (_heldout_share(documents), heldout, _template(size, wanted), chosen, _scope(settings, chosen), evaluation):
         for key, choice in section.items():
             if _is_used(key, wanted):
                 _place(settings, key, choice.value)
                 reasons[key] = choice.reason
-    return Starter(AdaptConfig.model_validate(settings), reasons)
+    if documents and documents.passage_characters:
+        reasons[_passage_key(settings)] = "whole documents would be too few for an interval"
+    return Starter(AdaptConfig.model_validate(settings), reasons, notes)
 
 
 def run_name(stem: str) -> str:
@@ -149,9 +159,49 @@ def _heldout(instructions: Sequence[FilesSource]) -> dict[str, Choice]:
     return {"curation.heldout_instructions": Choice(_HELDOUT_INSTRUCTIONS, reason)}
 
 
-def _evaluation(wanted: Wanted, size: ModelSize, *, with_instructions: bool) -> dict[str, Choice]:
+def _heldout_documents(sources: Sequence[FilesSource]) -> tuple[HeldOut | None, tuple[str, ...]]:
+    """Return what to hold out of few documents, and a sentence about it; None keeps the default."""
+    records = read_small_pool(CurationConfig(sources=tuple(sources)), "domain")
+    if not records:
+        return None, ()
+    chosen = choose_heldout(records, _DATA_SEED)
+    if not chosen:
+        heldout = distinct_heldout(records, _DEFAULT_SHARE, _DATA_SEED)
+        return None, (
+            f"only {len(heldout)} passages of the documents can be held out: fewer than {MIN_PASSAGES} give no "
+            "interval; add documents, or questions with --questions FILE",
+        )
+    if chosen.fraction == _DEFAULT_SHARE and not chosen.passage_characters:
+        return None, ()
+    return chosen, (f"curation.heldout_fraction is {chosen.fraction:g}: {_share_reason(chosen)}",)
+
+
+def _heldout_share(documents: HeldOut | None) -> dict[str, Choice]:
+    return {"curation.heldout_fraction": Choice(documents.fraction, _share_reason(documents))} if documents else {}
+
+
+def _share_reason(heldout: HeldOut) -> str:
+    passages = f"{heldout.num_passages} passages"
+    if heldout.num_documents != heldout.num_passages:
+        passages += f" of {heldout.num_documents} document{'s' if heldout.num_documents > 1 else ''}"
+    return f"{passages} are kept out of training to measure it; fewer than {MIN_PASSAGES} have no interval"
+
+
+def _passage_key(settings: Mapping[str, Any]) -> str:
+    """Return the key path of the length of passages in the reasons."""
+    tasks = settings["evaluate"]["tasks"]
+    index = next(index for index, task in enumerate(tasks) if "passage_characters" in task)
+    return f"evaluate.tasks.{index}.passage_characters"
+
+
+def _evaluation(
+    wanted: Wanted, size: ModelSize, documents: HeldOut | None, *, with_instructions: bool
+) -> dict[str, Choice]:
     """Return the tasks: new knowledge by held-out documents and questions, prior knowledge by general text."""
-    bits = BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain")
+    cut: dict[str, Any] = {}
+    if documents and documents.passage_characters:
+        cut["passage_characters"] = documents.passage_characters
+    bits = BitsPerByteTask(name="domain_bits_per_byte", group="domain", heldout_pool="domain", **cut)
     general = BitsPerByteTask(name="general_text", group="general", path=SHIPPED_TEXT)
     answers = BitsPerByteTask(name="general_instructions", group="general", heldout_pool="instructions")
     questions = question_tasks(wanted.questions)

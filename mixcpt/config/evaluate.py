@@ -113,7 +113,10 @@ class BitsPerByteTask(Settings):
     """Path of a txt or jsonl file (field `text`) to measure; empty if `heldout_pool` names a pool. `shipped` means the
     general text that comes with mixcpt: 60 short English passages on everyday and school subjects."""
     limit: int = Field(200, ge=0)
-    """Maximum number of documents; 0 uses all."""
+    """Maximum number of documents or passages; 0 uses all."""
+    passage_characters: int = Field(0, ge=0)
+    """Minimum length of a passage, in characters, for held-out documents that are measured as several passages of whole
+    paragraphs; 0 measures each document as one passage. The interval then describes these documents, not new ones."""
 
     @model_validator(mode="after")
     def _check(self) -> "BitsPerByteTask":
@@ -125,6 +128,8 @@ class BitsPerByteTask(Settings):
             raise ValueError(
                 f"the text that comes with mixcpt is general, so the task {self.name} needs group: general"
             )
+        if self.passage_characters and self.heldout_pool not in ("domain", "general"):
+            raise ValueError("passage_characters cuts held-out documents: set heldout_pool to domain or general")
         if self.heldout_pool == "instructions" and self.group != "general":
             raise ValueError(f"the instructions are general, so the task {self.name} needs group: general")
         return self

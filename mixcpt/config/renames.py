@@ -47,6 +47,7 @@ _ADDED_TO_ALIGNMENT: Mapping[str, Any] = {
     "divergence": "stop",
 }
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "BitsPerByteTask": {"passage_characters": 0},
     "CurationConfig": {"heldout_instructions": 0, "max_lost_fraction": 0.01},
     "DpoConfig": _ADDED_TO_ALIGNMENT,
     "MultipleChoiceTask": {"choice_fields": [], "indices_from": "detected"},

@@ -61,6 +61,24 @@ def hold_out_passages(records: Sequence[Record], fraction: float, seed: int) -> 
     return Passages(list(records), [])
 
 
+def cut(text: str, characters: int) -> list[str]:
+    """Return a text as passages of whole paragraphs, lines or sentences, each with at least this many characters."""
+    passages = _joined(_pieces(text), characters)
+    if len(passages) > 1 and len(passages[-1]) < characters:
+        passages[-2:] = ["".join(passages[-2:])]
+    return [passage.strip() for passage in passages if passage.strip()]
+
+
+def _joined(pieces: Sequence[str], characters: int) -> list[str]:
+    """Return consecutive pieces, joined until they have this many characters; the last ones can have fewer."""
+    passages = [""]
+    for piece in pieces:
+        if len(passages[-1]) >= characters:
+            passages.append("")
+        passages[-1] += piece
+    return passages
+
+
 def _pieces(text: str) -> list[str]:
     """Return the paragraphs of a text, else its lines, else its sentences; joined, they are the text."""
     pieces = [text]
@@ -87,14 +105,9 @@ def _parts(record: Record, pieces: Sequence[str], first: int, end: int) -> tuple
     before, after = "".join(pieces[:first]), "".join(pieces[end:])
     named = [(record.id, before), (f"{record.id}#2" if before else record.id, after)]
     learned = [replace(record, id=name, texts=(text.strip(),)) for name, text in named if text.strip()]
-    passages = [""]
-    for piece in pieces[first:end]:
-        if len(passages[-1]) >= _PASSAGE:
-            passages.append("")
-        passages[-1] += piece
     heldout = [
         replace(record, id=f"{record.id}#held-out-{number}", texts=(passage.strip(),))
-        for number, passage in enumerate(passages, start=1)
+        for number, passage in enumerate(_joined(pieces[first:end], _PASSAGE), start=1)
     ]
     return learned, heldout
 

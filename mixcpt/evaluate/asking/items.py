@@ -1,9 +1,11 @@
 """Items that a model is evaluated on: questions and texts."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 from mixcpt.config import BitsPerByteTask
 from mixcpt.curation.corpus_report import HELDOUT_INSTRUCTIONS
+from mixcpt.curation.passages import cut
 from mixcpt.errors import DataError
 from mixcpt.store.artifacts import ArtifactRef
 
@@ -51,7 +53,15 @@ def heldout_items(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
             "raise curation.heldout_fraction, add documents to the pool, or remove the task",
         )
     rows = zip(documents["doc_id"], documents["text"], strict=True)
-    return [Item(id=str(doc_id), prompt=text) for doc_id, text in rows]
+    return list(chain.from_iterable(_passages(str(doc_id), text, task.passage_characters) for doc_id, text in rows))
+
+
+def _passages(doc_id: str, text: str, characters: int) -> list[Item]:
+    """Return a document as one item, or as one item per passage with at least this many characters."""
+    passages = cut(text, characters) if characters else [text]
+    if len(passages) <= 1:
+        return [Item(id=doc_id, prompt=text)]
+    return [Item(id=f"{doc_id}#{number}", prompt=passage) for number, passage in enumerate(passages, start=1)]
 
 
 def _heldout_answers(task: BitsPerByteTask, corpus: ArtifactRef) -> list[Item]:
