@@ -59,7 +59,7 @@ class Starter:
     config: AdaptConfig
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """Sentences for the terminal about what the text allows."""
+    """Sentences for the terminal about the held-out documents."""
 
 
 def starter(wanted: Wanted) -> Starter:
@@ -97,7 +97,14 @@ def starter(wanted: Wanted) -> Starter:
     heldout = _heldout(instructions)
     documents, notes = _heldout_documents(domain)
     evaluation = _evaluation(wanted, size, documents, with_instructions=bool(heldout))
-    for section in (_heldout_share(documents), heldout, _template(size, wanted), chosen, _scope(settings, chosen), evaluation):
+    for section in (
+        _heldout_share(documents),
+        heldout,
+        _template(size, wanted),
+        chosen,
+        _scope(settings, chosen),
+        evaluation,
+    ):
         for key, choice in section.items():
             if _is_used(key, wanted):
                 _place(settings, key, choice.value)
@@ -160,16 +167,17 @@ def _heldout(instructions: Sequence[FilesSource]) -> dict[str, Choice]:
 
 
 def _heldout_documents(sources: Sequence[FilesSource]) -> tuple[HeldOut | None, tuple[str, ...]]:
-    """Return what to hold out of few documents, and a sentence about it; None keeps the default."""
+    """Return the held-out part of few documents, and a sentence about it; None keeps the default."""
     records = read_small_pool(CurationConfig(sources=tuple(sources)), "domain")
     if not records:
         return None, ()
     chosen = choose_heldout(records, _DATA_SEED)
     if not chosen:
         heldout = distinct_heldout(records, _DEFAULT_SHARE, _DATA_SEED)
+        number = f"{len(heldout)} passage{'' if len(heldout) == 1 else 's'}"
         return None, (
-            f"only {len(heldout)} passages of the documents can be held out: fewer than {MIN_PASSAGES} give no "
-            "interval; add documents, or questions with --questions FILE",
+            f"{number} of the documents can be held out: fewer than {MIN_PASSAGES} have no interval; "
+            "add documents, or questions about them with --questions FILE",
         )
     if chosen.fraction == _DEFAULT_SHARE and not chosen.passage_characters:
         return None, ()
@@ -184,7 +192,7 @@ def _share_reason(heldout: HeldOut) -> str:
     passages = f"{heldout.num_passages} passages"
     if heldout.num_documents != heldout.num_passages:
         passages += f" of {heldout.num_documents} document{'s' if heldout.num_documents > 1 else ''}"
-    return f"{passages} are kept out of training to measure it; fewer than {MIN_PASSAGES} have no interval"
+    return f"{passages} are kept out of training; fewer than {MIN_PASSAGES} have no interval"
 
 
 def _passage_key(settings: Mapping[str, Any]) -> str:
