@@ -17,6 +17,7 @@ from mixcpt.checks import (
     tokens,
 )
 from mixcpt.checks.findings import Check, Finding, Subject
+from mixcpt.checks.keys import Place, placed
 from mixcpt.config import AdaptConfig, CorpusConfig, CurationConfig, EvaluateConfig
 from mixcpt.curation.sources import check_sources
 from mixcpt.errors import ConfigError, MixcptError
@@ -48,8 +49,10 @@ class Checked:
     warnings: tuple[Finding, ...]
 
 
-def preflight(config: AdaptConfig) -> Checked:
+def preflight(config: AdaptConfig, *, place: Place = str) -> Checked:
     """Check everything that can be known before any work, and return the base model and the warnings.
+
+    `place` gives the key in the user's file for a key of the run.
 
     Raises:
         ConfigError: If anything is wrong. The error lists every problem with its key.
@@ -63,6 +66,7 @@ def preflight(config: AdaptConfig) -> Checked:
     subject = Subject(config, base)
     for check in _CHECKS:
         findings += check(subject)
+    findings = [placed(finding, place) for finding in findings]
     _require_none(finding for finding in findings if not finding.is_warning)
     assert base is not None  # its absence is a finding
     return Checked(base, tuple(findings))

@@ -162,16 +162,16 @@ def _checked(config: Settings, path: Path) -> str:
             preflight_corpus(config)
             return f"the corpus {config.name} with {len(config.tasks)} task{'' if len(config.tasks) == 1 else 's'}"
         case CompareConfig():
-            return f"{config.name} compares {len(config.contenders)} contenders on {_base(config.first, path)}"
+            return f"{config.name} compares {len(config.contenders)} contenders on {_base(config.first, path, config)}"
         case AdviseConfig():
-            return f"{config.name} searches in {config.num_trials} trainings of {_base(config.given, path)}"
+            return f"{config.name} searches in {config.num_trials} trainings of {_base(config.given, path, config)}"
         case ReadaptConfig():
-            return f"{config.name} re-adapts, in rounds, {_base(config.adapt, path)}"
+            return f"{config.name} re-adapts, in rounds, {_base(config.adapt, path, config)}"
         case AdaptConfig():
             return f"{config.name} adapts {_base(config, path)}"
     raise TypeError(type(config).__name__)
 
 
-def _base(config: AdaptConfig, path: Path) -> str:
+def _base(config: AdaptConfig, path: Path, study: Settings | None = None) -> str:
     """Check a run and return its base model in words."""
-    return checked(config, path).base.name
+    return checked(config, path, study).base.name

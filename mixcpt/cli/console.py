@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from typer import Option
 
-from mixcpt.config import AdaptConfig
+from mixcpt.config import AdaptConfig, Settings
 from mixcpt.errors import MixcptError
 
 if TYPE_CHECKING:
@@ -58,12 +58,16 @@ def with_store(overrides: list[str] | None, store: str, key: str = "runtime.stor
     return [*(overrides or ()), *([f"{key}={json.dumps(store)}"] if store else ())]
 
 
-def checked(config: AdaptConfig, origin: Path) -> "Checked":
-    """Check a run, print its warnings and return the result; the modules of the checks take a moment to import."""
+def checked(config: AdaptConfig, origin: Path, study: Settings | None = None) -> "Checked":
+    """Check a run, print its warnings and return the result; the modules of the checks take a moment to import.
+
+    `study` has all settings of the file if the run is a part of them.
+    """
     with working(f"checking {origin} ..."):
+        from mixcpt.checks.keys import place_in
         from mixcpt.checks.preflight import preflight
 
-        result = preflight(config)
+        result = preflight(config, place=place_in(study or config))
     print_warnings(result)
     return result
 

@@ -117,7 +117,7 @@ def compare(
     ```
     """
     config = _load_study(CompareConfig, path, jobs, store)
-    checked(config.first, path)
+    checked(config.first, path, config)
     become("compare", config, store=config.runtime.store, are_checked=True)
 
 
@@ -137,7 +137,7 @@ def advise(
     ```
     """
     config = _load_study(AdviseConfig, path, jobs, store)
-    checked(config.given, path)
+    checked(config.given, path, config)
     become("advise", config, store=config.runtime.store, are_checked=True)
 
 

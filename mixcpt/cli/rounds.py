@@ -129,7 +129,7 @@ def readapt(
     ```
     """
     config = load_settings(ReadaptConfig, path, with_store(overrides, store, "adapt.runtime.store"))
-    checked(config.adapt, path)
+    checked(config.adapt, path, config)
     become("readapt", config, store=config.adapt.runtime.store, are_checked=True)
 
 
