@@ -9,6 +9,7 @@ from mixcpt.evaluate import evaluate
 from mixcpt.evaluate.asking.definitions import Form
 from mixcpt.evaluate.summary import EvaluationSummary, TaskScore
 from mixcpt.merge.methods import interpolate
+from mixcpt.merge.splits import require_splits
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef
 from mixcpt.store.spool import Tracker
@@ -83,8 +84,10 @@ def sweep(
 
     Raises:
         ModelError: If the two cannot be merged, or lack a chat template that `form` needs.
-        DataError: If a task has no items.
+        DataError: If a task has no items, or none in a split; no model is merged then.
     """
+
+    require_splits(evaluation, corpus, seed=seed)
 
     def measure(model: ModelRef, split: str) -> EvaluationSummary:
         settings = evaluation.model_copy(update={"split": split})

@@ -74,9 +74,14 @@ def items_in_split(task: Task, config: EvaluateConfig) -> list[Item]:
     return _in_split(_own_items(task)[0], config)
 
 
+def place_of(passage: str) -> float:
+    """Return the place of a passage in [0, 1): the shares of the splits divide this range, in their order."""
+    return int.from_bytes(hashlib.sha256(f"split/{passage}".encode()).digest()[:8], "big") / 2**64
+
+
 def split_of(passage: str, config: SplitConfig) -> Split:
     """Return the split of a passage and of all questions about it."""
-    place = int.from_bytes(hashlib.sha256(f"split/{passage}".encode()).digest()[:8], "big") / 2**64
+    place = place_of(passage)
     if place < config.probe_fraction:
         return "probe"
     return "selection" if place < config.probe_fraction + config.selection_fraction else "report"
@@ -153,7 +158,7 @@ def _read(task: Task, config: EvaluateConfig, corpus: ArtifactRef, *, seed: int)
     if not split_items:
         raise DataError(
             f"evaluation task {task.name}: none of its {len(items)} items is in the split {config.split}",
-            "add items, change evaluate.splits, or use all items with evaluate.split: all",
+            "add items, change evaluate.splits, or, in a single run, use all items with evaluate.split: all",
         )
     drawn = _draw(split_items, task.limit, seed)
     return TaskItems(task, tuple(drawn), quarantined=tuple(rejected), examples=tuple(examples))
