@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mixcpt.checks.findings import Finding, Subject
 from mixcpt.checks.heldout import distinct_heldout, read_small_pool
-from mixcpt.config import BitsPerByteTask
+from mixcpt.config import BitsPerByteTask, FilesSource
 from mixcpt.curation.records import DOCUMENT_POOLS, Record
 from mixcpt.curation.sampling import SourceSample
 from mixcpt.evaluate.asking.texts import MAX_LOST_SHARE
@@ -55,13 +55,19 @@ def _heldout(subject: Subject, tokenizer: PreTrainedTokenizerBase, refused: Set[
             continue
         lost = lost_text(tokenizer, _texts(_heldout_records(subject, task, samples)))
         if lost.share > MAX_LOST_SHARE:
-            places = ", ".join(f"{sample.key} ({sample.source.name})" for sample in samples)
+            places = ", ".join(map(_place, samples))
             yield Finding(
                 problem=f"evaluate.tasks[{index}].heldout_pool: {task.name} measures held-out text of {places}, of "
                 f"which the tokenizer of base.model cannot represent {lost.share:.1%} of the characters (at most "
                 f"{MAX_LOST_SHARE:.0%}), for example {lost.examples}",
                 remedy=_task_remedy(subject, task),
             )
+
+
+def _place(sample: SourceSample) -> str:
+    """Return the key of a source, and the first of its paths."""
+    paths = sample.source.paths if isinstance(sample.source, FilesSource) else (sample.source.name,)
+    return f"{sample.key} ({paths[0]}{', ...' if len(paths) > 1 else ''})"
 
 
 def _heldout_records(subject: Subject, task: BitsPerByteTask, samples: Sequence[SourceSample]) -> list[Record]:

@@ -72,6 +72,17 @@ def preflight(config: AdaptConfig, *, place: Place = str) -> Checked:
     return Checked(base, tuple(findings))
 
 
+def check_text(config: AdaptConfig, base: ModelRef) -> tuple[Finding, ...]:
+    """Check the text of the sources against the tokenizer, and return the warnings; a plan needs no more.
+
+    Raises:
+        ConfigError: If the tokenizer loses more text than the settings allow.
+    """
+    findings = list(coverage.check(Subject(config, base)))
+    _require_none(finding for finding in findings if not finding.is_warning)
+    return tuple(findings)
+
+
 def preflight_corpus(config: CorpusConfig) -> None:
     """Check the documents of a corpus and the tasks about them.
 

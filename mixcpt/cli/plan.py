@@ -15,7 +15,7 @@ from mixcpt.cli.console import Overrides, StoreOfFile, err, explain_errors, out,
 from mixcpt.config import AdaptConfig, load_config
 from mixcpt.errors import ConfigError
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
-from mixcpt.store.models import resolve_model
+from mixcpt.store.models import ModelRef, resolve_model
 
 if TYPE_CHECKING:
     from mixcpt.records.plan import Plan
@@ -80,6 +80,18 @@ def plan(
         print_note(f"stored in {artifact.directory}")
 
 
+def _check_text(config: AdaptConfig, base: ModelRef) -> None:
+    """Print warnings about text that the tokenizer loses.
+
+    Raises:
+        ConfigError: If the tokenizer loses more text than the settings allow, as in `mixcpt validate`.
+    """
+    from mixcpt.checks.preflight import check_text
+
+    for finding in check_text(config, base):
+        print_note(f"warning: {finding}", style="yellow")
+
+
 def _print_warnings(config: AdaptConfig, estimate: "Plan") -> None:
     """Print warnings about rates, precision and passes; `mixcpt validate` has the other checks."""
     from mixcpt.checks import rates
@@ -95,6 +107,7 @@ def _estimate(
 ) -> "tuple[Plan, ArtifactRef]":
     """Estimate a run, store the plan, and return both."""
     base = resolve_model(config.base, needs_weights=with_dry_run)
+    _check_text(config, base)
 
     from mixcpt.planning import stage
     from mixcpt.planning.devices import named_device, this_machine

@@ -47,17 +47,17 @@ def _sources(plan: Plan) -> Table:
 
 
 def _stages(plan: Plan) -> Table:
-    table = _table("Stages", "stage", "rows", "steps", "tokens", "student", "teacher", "time", "peak memory")
+    table = _table("Stages", "stage", "rows", "steps", "tokens", "compute", "time", "peak memory")
     for stage in plan.stages:
         numbers = [count(value) if value else MISSING for value in (stage.rows, stage.steps, stage.tokens)]
-        flops = [magnitude(value, "FLOP") if value else MISSING for value in (stage.student_flops, stage.teacher_flops)]
+        flops = stage.student_flops + stage.teacher_flops
+        compute = magnitude(flops, "FLOP") if flops else MISSING
         peak_memory = size(stage.peak_memory_bytes) if stage.peak_memory_bytes else MISSING
-        table.add_row(stage.stage, *numbers, *flops, duration(stage.seconds), peak_memory)
-    table.add_row("start of processes", *[MISSING] * 5, duration(plan.start_seconds), MISSING, end_section=True)
+        table.add_row(stage.stage, *numbers, compute, duration(stage.seconds), peak_memory)
+    table.add_row("start of processes", *[MISSING] * 4, duration(plan.start_seconds), MISSING, end_section=True)
     tokens = count(sum(stage.tokens for stage in plan.stages))
-    student = magnitude(sum(stage.student_flops for stage in plan.stages), "FLOP")
-    teacher = magnitude(sum(stage.teacher_flops for stage in plan.stages), "FLOP")
-    table.add_row("total", "", "", tokens, student, teacher, duration(plan.seconds), "", style="bold")
+    compute = magnitude(sum(stage.student_flops + stage.teacher_flops for stage in plan.stages), "FLOP")
+    table.add_row("total", "", "", tokens, compute, duration(plan.seconds), "", style="bold")
     return table
 
 

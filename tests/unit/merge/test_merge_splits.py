@@ -1,4 +1,4 @@
-"""A sweep needs items of every task to select with and to report: refused before any merge, with a remedy that works."""
+"""A sweep needs items of every task to select with and to report; an empty split is refused with a remedy that works."""
 
 import json
 import re
