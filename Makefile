@@ -40,7 +40,7 @@ test-long: $(READY)  ## complete trainings, comparison, rounds, browser, two poo
 	$(BIN)/pytest -m long
 
 bad-inputs: $(READY)  ## 5,000 damaged inputs: none may crash, hang or lose a record silently; half an hour
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bad_inputs.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bad_inputs --write docs/bad-inputs.md
 
 families: $(READY)  ## train tiny models of all families, and compare every loss with a plain loop; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families --write docs/families.md

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from mixcpt.config.adapt import AdaptConfig
@@ -12,6 +11,7 @@ from mixcpt.config.base import Settings
 from mixcpt.config.compare import AdviseConfig, CompareConfig
 from mixcpt.config.evaluate import headline_problems
 from mixcpt.config.readapt import CorpusConfig, ReadaptConfig
+from mixcpt.config.yaml_text import MAX_BYTES, BadYaml, parse
 from mixcpt.errors import ConfigError
 
 T = TypeVar("T", bound=Settings)
@@ -80,12 +80,16 @@ def _validate(data: dict[str, Any], origin: str, settings: type[T]) -> T:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{path} has {path.stat().st_size:,} bytes; settings have at most {MAX_BYTES:,}", "name another file"
+            )
+        data = parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist", "`mixcpt init` writes a configuration to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except BadYaml as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if data is None:
         return {}
@@ -101,8 +105,8 @@ def _override(data: Mapping[str, Any], override: str) -> dict[str, Any]:
         problem = f"--set {override!r} is not of the form KEY.PATH=VALUE"
         raise ConfigError(problem, "e.g. --set pretrain.method.alpha=0.3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse(text)
+    except BadYaml as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
     changed: dict[str, Any] = _with_value(data, keys, value, key_path)
     return changed
