@@ -136,7 +136,9 @@ class GuardedTrainer(Trainer):
         rows = self.rows_of_steps(failure.first_step, failure.last_step)
         if self._reaction == "return" and self._guard.good_step:
             raise ReturnToCheckpoint(failure, self._guard.good_step)
-        rate = self.rate_of_step(max(self.state.global_step, failure.last_step))
+        last = max(self.state.global_step, failure.last_step)
+        # a divergence shows itself late, maybe after the rate has decayed
+        rate = max(map(self.rate_of_step, range(1 if failure.is_divergence else last, last + 1)))
         raise failure.error(rate=rate, rows=rows, setting=self._setting)
 
     def rate_of_step(self, step: int) -> float:

@@ -21,6 +21,11 @@ _MARGIN = 0.5
 """Rise over `_MAX_RATIO` times the start, or over the cross-entropy of equally likely tokens."""
 _HOPELESS_RATIO = 5.0
 """Loss in proportion to its start and to the cross-entropy of equally likely tokens, above which there is no wait."""
+_END_RISE = 0.5
+"""Rise of the mean loss of the last quarter of a training over the start, in nats, above which it has diverged."""
+_END_RATIO = 1.1
+_LATE = 0.75
+"""Share of the steps before the last quarter."""
 _GOOD_RATIO = 1.05
 """Loss of a good checkpoint in proportion to the start, at most."""
 _STATE = "divergence.json"
@@ -85,15 +90,14 @@ class Failure:
         """Return the error about the failure.
 
         Args:
-            rate: Learning rate of the last step.
+            rate: Learning rate of the last step; the highest one so far if the training diverged.
             rows: Text about the rows that may be the cause; may be empty.
             setting: Key of the setting that turns the guard against divergence off.
         """
         where = f"; {rows}" if rows else ""
         off = f". {setting}: ignore turns this guard off" if self.is_divergence else ""
-        return TrainingFailed(
-            f"{self.reason} (learning rate {rate:.3g}{where}); nothing was published", f"{_REMEDY}{off}"
-        )
+        name = "highest learning rate" if self.is_divergence else "learning rate"
+        return TrainingFailed(f"{self.reason} ({name} {rate:.3g}{where}); nothing was published", f"{_REMEDY}{off}")
 
 
 class ReturnToCheckpoint(Exception):
@@ -114,6 +118,8 @@ class _State:
     """Loss of the first step by stream."""
     high_since: dict[str, int] = field(default_factory=dict)
     """Last step before the loss of a stream was too high."""
+    late: dict[str, list[float]] = field(default_factory=dict)
+    """Sum of the losses of a stream in the last quarter of the training, and their number."""
     last_step: int = 0
     """Last measured step."""
     good_step: int = 0
@@ -125,7 +131,8 @@ class DivergenceGuard:
 
     A training has diverged if the loss is above its start by more than one nat, and also far above it in proportion or
     above the cross-entropy of equally likely tokens, for `PATIENCE_STEPS` steps, a quarter of a short training, or at
-    the end of the training. A loss that is many times as high ends it at once.
+    the end of the training. A loss that is many times as high ends it at once. At the end, it is enough if the mean of
+    the last quarter is above the start by half a nat and by a tenth: the model became worse.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -177,12 +184,35 @@ class DivergenceGuard:
             is_hopeless = loss > _HOPELESS_RATIO * max(start, self._uniform)
             if step - since >= needed or is_hopeless:
                 return self._failure(name, loss, since, step=step, window=step - previous)
+        if step > max(previous, _LATE * total_steps):
+            self._add_late(losses, step - previous)
+        return self._rise_at_end(step) if step >= total_steps else None
+
+    def _add_late(self, losses: Mapping[str, float], num_steps: int) -> None:
+        for name, loss in losses.items():
+            total, count = self._state.late.get(name, (0.0, 0.0))
+            self._state.late[name] = [total + num_steps * loss, count + num_steps]
+
+    def _rise_at_end(self, step: int) -> Failure | None:
+        for name, (total, count) in self._state.late.items():
+            loss, start = total / count, self._state.start[name]
+            if loss > max(start + _END_RISE, _END_RATIO * start):
+                reason = (
+                    f"the training diverged: {_subject(name)} is {loss:.3g} nats in the last {count:.0f} steps, was "
+                    f"{start:.3g} at its start"
+                )
+                # the cause is not in these rows, so none are named
+                return Failure(reason=reason, first_step=step + 1, last_step=step, is_divergence=True)
         return None
 
     def _failure(self, name: str, loss: float, since: int, *, step: int, window: int) -> Failure:
-        subject = f"the cross-entropy of stream {name}" if name else "the loss"
+        start = self._state.start[name]
         reason = (
-            f"the training diverged at step {step}: {subject} is {loss:.3g} nats, was {self._state.start[name]:.3g} at "
+            f"the training diverged at step {step}: {_subject(name)} is {loss:.3g} nats, was {start:.3g} at "
             f"its start, and has been too high since step {since + 1}"
         )
         return Failure(reason=reason, first_step=since + 1, last_step=min(since + window, step), is_divergence=True)
+
+
+def _subject(name: str) -> str:
+    return f"the cross-entropy of stream {name}" if name else "the loss"

@@ -7,9 +7,13 @@ import pytest
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
+from benchmarks.family_models import built
 from mixcpt.checks import packing, padding
+from mixcpt.checks.findings import Subject
 from mixcpt.checks.packing import _first_answer
 from mixcpt.checks.small_model import small_copies
+from mixcpt.checks.trained_scope import scope_findings, scopes_of
+from mixcpt.config import FullScopeConfig, LoraScopeConfig, Scope
 from mixcpt.store.models import ModelRef
 from tests.unit.checks.checked_models import problems, subject, warnings, write_family
 
@@ -51,6 +55,28 @@ def test_architectures_that_mix_packed_documents_are_a_warning_with_the_padding(
     assert not problems(packing.check, checked)
     [warning] = warnings(packing.check, checked)
     assert "mixes the documents of a packed row, so it reads one document per row; about " in warning
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"), [("mamba", {"state_size": 4}), ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32})]
+)
+def test_packing_that_an_architecture_does_not_keep_apart_is_refused(
+    family: str, settings: dict[str, Any], tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    checked = subject(write_family(tiny_model, tmp_path / family, family, **settings))
+    pretrain = checked.config.pretrain.model_copy(update={"packing": "packed"})
+    packed = Subject(checked.config.model_copy(update={"pretrain": pretrain}), checked.base)
+    [problem] = problems(packing.check, packed)
+    assert problem.startswith("pretrain.packing is packed, but ")
+    assert "set pretrain.packing to auto or one_document" in problem
+    assert not warnings(packing.check, packed)
+
+
+@pytest.mark.parametrize("choice", ["auto", "packed"])
+def test_packing_of_an_architecture_that_keeps_documents_apart_is_accepted(choice: str, tiny_model: ModelRef) -> None:
+    checked = subject(tiny_model.directory)
+    pretrain = checked.config.pretrain.model_copy(update={"packing": choice})
+    assert not [*packing.check(Subject(checked.config.model_copy(update={"pretrain": pretrain}), checked.base))]
 
 
 def test_architecture_that_reads_in_both_directions_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
@@ -131,3 +157,27 @@ def test_unusual_sizes_never_raise(settings: dict[str, int], tiny_model: ModelRe
     config = large("llama", **{"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, **settings})
     folder = tiny_model.directory
     assert all(finding.problem for finding in packing._probe_findings(subject(folder), config))
+
+
+@pytest.mark.parametrize("scope", [FullScopeConfig(), LoraScopeConfig()], ids=["full", "lora"])
+def test_parameters_that_no_loss_reaches_are_one_warning(scope: Scope) -> None:
+    model = built("deepseek_v32")
+    [warning] = scope_findings(model, {"pretrain.scope": scope}, is_whole=True)
+    assert warning.is_warning and warning.problem.startswith("pretrain.scope: no loss of tokens reaches")
+    assert "indexer" in warning.problem
+
+
+@pytest.mark.parametrize("family", ["phimoe", "mixtral", "granitemoe", "mamba", "llama4_text"])
+@pytest.mark.parametrize("scope", [FullScopeConfig(), LoraScopeConfig()], ids=["full", "lora"])
+def test_experts_without_tokens_and_state_layers_are_no_finding(family: str, scope: Scope) -> None:
+    assert not [*scope_findings(built(family), {"pretrain.scope": scope}, is_whole=True)]
+
+
+def test_adapters_that_do_not_fit_are_refused_with_the_key_of_the_scope() -> None:
+    scopes: dict[str, Scope] = {"align.sft.scope": LoraScopeConfig(dropout=0.1)}
+    [problem] = scope_findings(built("mixtral"), scopes, is_whole=True)
+    assert problem.problem.startswith("align.sft.scope: ") and not problem.is_warning
+
+
+def test_scopes_of_a_run_are_tried_once_each(tiny_model: ModelRef) -> None:
+    assert list(scopes_of(subject(tiny_model.directory).config)) == ["pretrain.scope"]

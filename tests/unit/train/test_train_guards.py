@@ -136,6 +136,35 @@ def test_divergence_at_the_end_needs_few_steps() -> None:
     assert check(guard, 9.0, TOTAL)
 
 
+@pytest.mark.parametrize(("end", "is_failure"), [(2.4, False), (2.6, True)])
+def test_mean_of_the_last_quarter_above_the_start_is_divergence(end: float, is_failure: bool) -> None:
+    guard = DivergenceGuard(vocab_size=50_000)
+    guard.begin({"text": 2.0})
+    assert not any(check(guard, 2.9, step) for step in range(10, 310, 10))  # may still recover
+    assert not any(check(guard, end, step) for step in range(310, TOTAL, 10))
+    failure = guard.check({"text": end}, step=TOTAL, total_steps=TOTAL)
+    assert (failure is not None) == is_failure
+    assert not failure or "2.6 nats in the last 100 steps, was 2 at its start" in failure.reason
+
+
+def test_high_last_step_after_a_good_quarter_is_no_divergence() -> None:
+    guard = DivergenceGuard(vocab_size=50_000)
+    guard.begin({"text": 2.0})
+    assert not any(check(guard, 2.0, step) for step in range(10, TOTAL, 10))
+    assert not check(guard, 2.9, TOTAL)
+
+
+def test_last_quarter_is_remembered_over_a_resume(tmp_path: Path) -> None:
+    guard = DivergenceGuard(vocab_size=50_000)
+    guard.begin({"text": 2.0})
+    check(guard, 2.0, 300)
+    check(guard, 2.9, 390)
+    guard.save(tmp_path, 390)
+    resumed = DivergenceGuard(vocab_size=50_000)
+    resumed.load(tmp_path)
+    assert check(resumed, 2.0, TOTAL)
+
+
 @pytest.mark.parametrize("start", [0.7, 3.0, 8.0])
 def test_loss_of_a_model_that_guesses_evenly_counts_as_diverged_only_if_it_started_lower(start: float) -> None:
     guard = DivergenceGuard(vocab_size=2000)
