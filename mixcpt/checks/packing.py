@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from mixcpt.checks.findings import Finding, Subject
 from mixcpt.checks.loading import quiet
 from mixcpt.checks.padding import padding_share
 from mixcpt.checks.time_limit import within
+from mixcpt.checks.trained_scope import scope_findings, scopes_of
+from mixcpt.config import Scope
 from mixcpt.errors import MixcptError, ModelError
 from mixcpt.mixture.tokens import require_row_fits
 from mixcpt.store.models import first_line
@@ -45,7 +47,7 @@ def _probe_findings(subject: Subject, config: PretrainedConfig) -> Iterator[Find
     """Yield the problems or the cost of packed rows in an architecture."""
     try:
         with quiet():
-            leaking, findings = within(_SECONDS, partial(_first_answer, config))
+            leaking, findings = within(_SECONDS, partial(_first_answer, config, scopes_of(subject.config)))
     except Exception as error:  # noqa: BLE001 - a copy that cannot be made says nothing about the model
         _log.debug("no small copy of %s: %s", type(config).__name__, error)
         return
@@ -77,7 +79,7 @@ def _cost_findings(subject: Subject, leaking: str) -> Iterator[Finding]:
         )
 
 
-def _first_answer(config: PretrainedConfig) -> tuple[str, list[Finding]]:
+def _first_answer(config: PretrainedConfig, scopes: Mapping[str, Scope] | None = None) -> tuple[str, list[Finding]]:
     """Return the name of the architecture if it leaks, and its problems, by the first usable small copy."""
     from mixcpt.checks.small_model import small_copies
 
@@ -85,7 +87,8 @@ def _first_answer(config: PretrainedConfig) -> tuple[str, list[Finding]]:
     for model, is_whole in small_copies(config):
         name = type(model).__name__
         try:
-            return name if _leaks(model) else "", []
+            leaking = name if _leaks(model) else ""
+            return leaking, [*scope_findings(model, scopes or {}, is_whole=is_whole)]
         except _NotCausal as error:
             return "", [Finding(problem=f"base.model: {error.problem}", remedy=error.hint)]
         except ModelError as error:

@@ -13,6 +13,11 @@ from transformers import PreTrainedModel
 from mixcpt.config import LoraScopeConfig, Scope
 from mixcpt.distill.model import CausalModel, decoder_of, transform_of
 from mixcpt.errors import ModelError
+from mixcpt.train.reach import freeze_unreached, is_expert, kind_of, listed
+
+_MAMBA_FAMILIES = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+_MAMBA_LAYERS = ("out_proj", "conv1d")
+"""Families and layers that peft refuses, because the fast kernels read their weight without calling them."""
 
 
 def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalModel:
@@ -29,8 +34,9 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
         ModelError: If the model lacks modules that the scope names (a head separate from the embeddings, normalisation
             weights), or if adapters do not support the settings (dropout on fused experts).
     """
-    other_parts = _freeze_other_parts(model)
+    other_parts = freeze_other_parts(model)
     if scope.kind == "full":
+        freeze_unreached(model)
         return model
     _require_separable(model, scope)
     config = LoraConfig(
@@ -39,7 +45,7 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
         lora_dropout=scope.dropout,
         target_modules="all-linear",
         modules_to_save=_whole_modules(model, scope) or None,
-        exclude_modules=[*other_parts, *_routers(model)] or None,
+        exclude_modules=[*other_parts, *_unadaptable(model)] or None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -55,6 +61,7 @@ def apply_scope(model: PreTrainedModel, scope: Scope, *, seed: int) -> CausalMod
             f"adapters with these settings do not fit {type(model).__name__}: {error}",
             "set pretrain.scope.dropout to 0, or pretrain.scope to full",
         ) from error
+    freeze_unreached(adapted)
     return adapted
 
 
@@ -86,18 +93,53 @@ def scope_summary(model: nn.Module) -> str:
     lines = [f"training {count:,} of {total:,} parameters ({count / total:.2%})"]
     for (kind, shape), group in groupby(sorted(trained)):
         lines.append(f"  {len(list(group)):4} x {kind} {'x'.join(map(str, shape))}")
+    if kinds := not_adapted(model):
+        lines.append(f"  without adapters: {listed(kinds)}")
     return "\n".join(lines)
 
 
+def not_adapted(model: nn.Module) -> list[str]:
+    """Return the kinds of matrices of the decoder that LoRA neither adapts nor trains; none without adapters.
+
+    They are routers, layers whose weight is read without calling them, and experts that peft cannot adapt.
+    """
+    if not isinstance(model, PeftModel):
+        return []
+    adapted = {_matrix(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    decoder = {id(weight) for weight in decoder_of(model).parameters()}
+    embeddings = {id(weight) for weight in model.get_input_embeddings().parameters()}
+    matrices = [
+        (_matrix(name), weight)
+        for name, weight in model.named_parameters()
+        if weight.ndim > 1 and "lora_" not in name and id(weight) in decoder and id(weight) not in embeddings
+    ]
+    kinds = {kind: _owner(kind) if weight.ndim == 3 else kind for kind, weight in matrices}
+    return [kind for kind, adapter in kinds.items() if adapter not in adapted]
+
+
+def _matrix(name: str) -> str:
+    """Return the kind of a matrix, which is also that of its adapters."""
+    return kind_of(name).replace(".base_layer", "")
+
+
+def _owner(kind: str) -> str:
+    """Return the name that adapters of fused experts have: the module's, for all its parameters."""
+    return kind.rpartition(".")[0] + ".weight"
+
+
 def check_gradients(model: nn.Module) -> None:
-    """Raise `ModelError` if a parameter in scope has no gradient after a backward pass: it would stay unchanged."""
-    missing = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    """Raise `ModelError` if a parameter in scope has no gradient after a backward pass: it would stay unchanged.
+
+    An expert without a gradient had no token in the batch.
+    """
+    parameters = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    missing = [name for name, weight in parameters if weight.grad is None and not is_expert(name)]
     if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ModelError(f"{len(missing)} parameters in scope get no gradient: {listed}", "leave them out of the scope")
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ModelError(f"{len(missing)} parameters in scope get no gradient: {names}", "leave them out of the scope")
 
 
-def _freeze_other_parts(model: PreTrainedModel) -> list[str]:
+def freeze_other_parts(model: PreTrainedModel) -> list[str]:
     """Freeze all parts but the decoder and both ends of the vocabulary; return the names of their linear layers."""
     decoder = decoder_of(model)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -115,13 +157,23 @@ def _freeze_other_parts(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def _routers(model: PreTrainedModel) -> list[str]:
-    """Return the names of routers that subclass a linear layer and return more than its product (Phi MoE)."""
+def _unadaptable(model: PreTrainedModel) -> list[str]:
+    """Return the names of layers that are no plain products, and layers of Mamba whose weight its kernels read.
+
+    The first are routers that return several values (Phi MoE) and grouped projections (DeepSeek 4).
+    """
+    is_mamba = model.config.get_text_config().model_type in _MAMBA_FAMILIES
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and type(module) is not nn.Linear and "router" in type(module).__name__.lower()
+        if _is_special(module) or (is_mamba and name.endswith(_MAMBA_LAYERS))
     ]
+
+
+def _is_special(module: nn.Module) -> bool:
+    """Return whether a linear layer returns anything but its product."""
+    name = type(module).__name__.lower()
+    return isinstance(module, nn.Linear) and type(module) is not nn.Linear and ("router" in name or "grouped" in name)
 
 
 def _fused_parameters(model: PeftModel) -> list[str]:

@@ -18,7 +18,8 @@ from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from mixcpt.store.models import ModelRef, auto_class, load_model, num_embeddings, resolve_model
 from mixcpt.store.spool import NullTracker
 from mixcpt.train.pretrain import pretrain
-from tests.unit.checks.checked_models import SIZES, problems, subject
+from tests.unit.align.test_align_finetune import DPO, SFT, run_dpo, run_sft
+from tests.unit.checks.checked_models import SIZES, problems, subject, warnings
 from tests.unit.train.test_train_pretrain import CONFIG, mixture
 
 VISION = {
@@ -86,6 +87,7 @@ def is_vision(name: str) -> bool:
 def test_checkpoint_passes_the_checks(bases: dict[str, ModelRef], family: str) -> None:
     checked = subject(bases[family].directory, row_tokens=24)
     assert problems(model_folder.check, checked) == problems(packing.check, checked) == []
+    assert not any("scope" in warning for warning in warnings(packing.check, checked))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -129,3 +131,20 @@ def test_class_of_a_checkpoint_is_the_one_that_its_configuration_names() -> None
 
 def test_loaded_checkpoint_reads_no_cache(bases: dict[str, ModelRef]) -> None:
     assert load_model(bases["llava"]).config.use_cache is False
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_alignment_changes_the_text_part_and_keeps_the_rest(
+    bases: dict[str, ModelRef], tmp_path: Path, scope: str
+) -> None:
+    store, model = ArtifactStore(tmp_path), bases["gemma3"]
+    for config, run in ((SFT, run_sft), (DPO, run_dpo)):
+        settings = config.model_copy(update={"scope": SCOPES[scope]})
+        aligned = ModelRef.from_artifact(run(store, model, settings), "aligned")
+        before, after = (load_file(each.directory / "model.safetensors") for each in (model, aligned))
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert set(before) == set(after) and changed and not any(map(is_vision, changed))
+        assert not AutoModelForImageTextToText.from_pretrained(aligned.path, output_loading_info=True)[1][
+            "missing_keys"
+        ]
+        model = aligned
