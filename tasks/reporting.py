@@ -3,7 +3,7 @@
 import importlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,7 @@ from mixcpt.report.table import markdown_table
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore
 from tasks.adaptation import Adaptation
 from tasks.registry import describe_version
-from tasks.rows import compare_path, description, end_tags, record_rows
+from tasks.rows import METRICS_TABLE, compare_path, description, end_tags, record_rows
 from tasks.stage_runs import log_data_of_run, prefect_address
 from tasks.tracking import NOTE, Tracking, forgiving
 
@@ -59,7 +59,7 @@ def _log_rows(tracking: Tracking, run_id: str, result: RunResult, summary: Summa
     compare = compare_path(tracking, record_rows(tracking, run_id, result, summary))
     note = description(end_tags(result, summary), compare, prefect_address(flow_run_id))
     tracking.tag(run_id, {NOTE: note})
-    log_table_once(tracking, run_id, figures(summary.runs[0]), "metrics.json")
+    tracking.log_table_once(run_id, figures(summary.runs[0]), METRICS_TABLE)
     return compare
 
 
@@ -132,12 +132,6 @@ def finish_parent(
     tracking.client.log_text(run_id, text, "results.md")
     tracking.client.log_dict(run_id, {"results": result_rows(summary), **result.to_json()}, "run.json")
     tracking.close(run_id, "FINISHED")
-
-
-def log_table_once(tracking: Tracking, run_id: str, values: Mapping[str, float], file: str) -> None:
-    """Log named numbers as a table, unless the run has it; MLflow would append the rows to an existing table."""
-    if file not in {artifact.path for artifact in tracking.client.list_artifacts(run_id)}:
-        tracking.client.log_table(run_id, {"metric": list(values), "value": list(values.values())}, file)
 
 
 def figures(run: RunSummary) -> dict[str, float]:

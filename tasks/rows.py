@@ -28,6 +28,8 @@ from tasks.tracking import NOTE, PARENT, Tracking
 ROW_KEY = "mixcpt.row_key"
 BASE_ROW = "mixcpt.base_row"
 """Tag of an adaptation with the run id of the row of its base."""
+METRICS_TABLE = "metrics.json"
+"""Table of a row; MLflow's comparison fails at its section of files if one of the runs has no file."""
 _MAX_TASKS = 8
 """Maximum number of tasks in a row; the table of metrics has all."""
 _MAX_COMPARED = 20
@@ -213,6 +215,7 @@ def _record_row(
             run_id = tracking.open(ROW_KEY, key, name, parent="", tags=tags, params={}).run_id
             log_data_of_run(tracking, run_id, [], evaluations=[evaluation])
             tracking.close(run_id, "FINISHED")
+        tracking.log_table_once(run_id, metrics, METRICS_TABLE)
         tracking.log_figures(run_id, metrics)  # a later adaptation may have metrics that an earlier one had not
         return run_id
 
@@ -227,7 +230,7 @@ def _adaptations_of(tracking: Tracking, base_id: str, *, first: str) -> list[str
 def compare_path(tracking: Tracking, run_ids: Sequence[str]) -> str:
     """Return the address of the comparison of runs, relative to MLflow's own address."""
     runs, experiments = (quote(json.dumps(ids)) for ids in (list(run_ids), [tracking.experiment_id]))
-    return f"#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
 
 
 def description(tags: Mapping[str, str], compare: str, prefect: str) -> str:

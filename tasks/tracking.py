@@ -219,6 +219,11 @@ class Tracking:
         now = int(time.time() * 1000)
         self._log(run_id, [Metric(key, value, now, 0) for key, value in figures.items() if key not in logged])
 
+    def log_table_once(self, run_id: str, values: Mapping[str, float], file: str) -> None:
+        """Log named numbers as a table, unless the run has it; MLflow would append the rows to an existing table."""
+        if file not in {artifact.path for artifact in self.client.list_artifacts(run_id)}:
+            self.client.log_table(run_id, {"metric": list(values), "value": list(values.values())}, file)
+
     def _log(self, run_id: str, metrics: "Sequence[Metric]", tags: Mapping[str, str] = MappingProxyType({})) -> None:
         from mlflow.entities import RunTag
 

@@ -15,7 +15,7 @@ from mixcpt.report.summary import summarise
 from mixcpt.servers.stack import free_port
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.spool import Measurement
-from tasks.rows import BASE_ROW, compare_path, record_rows, start_tags
+from tasks.rows import BASE_ROW, METRICS_TABLE, compare_path, record_rows, start_tags
 from tasks.stage_runs import begin_parent, close_flow_run
 from tasks.tracking import FLOW_RUN, PARENT, RUN_KEY, Place, Tracking, flatten, open_tracking
 from tests.unit.report_artifacts import hits, run
@@ -173,6 +173,15 @@ def test_base_traditional_and_mixcpt_are_three_rows_with_equal_metrics(
     assert runs[0].data.metrics["domain"] == pytest.approx(0.2)
     assert runs[1].data.tags[BASE_ROW] == runs[2].data.tags[BASE_ROW] == base_id
     assert all(run_id in compare_path(tracking, compared) for run_id in compared)
+
+
+def test_rows_of_base_and_model_before_alignment_have_a_file_as_every_compared_run_needs(
+    tracking: Tracking, result: RunResult
+) -> None:
+    run_id, (base_id, *_) = recorded(tracking, result)
+    (early,) = tracking.find(f"tags.`{PARENT}` = '{run_id}'", 10)
+    for row in (base_id, early.info.run_id):
+        assert [file.path for file in tracking.client.list_artifacts(row)] == [METRICS_TABLE]
 
 
 def test_rows_recorded_again_are_the_same_runs(tracking: Tracking, result: RunResult) -> None:
