@@ -8,7 +8,7 @@ import pytest
 
 from mixcpt.checks import coverage
 from mixcpt.checks.findings import Subject
-from mixcpt.config import AdaptConfig, CurationConfig, FilesSource
+from mixcpt.config import AdaptConfig, BitsPerByteTask, CurationConfig, EvaluateConfig, FilesSource
 from mixcpt.curation.sources import curation_key
 from mixcpt.mixture.lost_text import lost_text
 from mixcpt.store.fingerprint import fingerprint
@@ -70,3 +70,27 @@ def test_limit_is_part_of_no_corpus_and_its_default_of_no_fingerprint() -> None:
     assert curation_key(default, [], 0) == curation_key(other, [], 0)
     assert "max_lost_fraction" not in json.dumps(AdaptConfig().identity())
     assert fingerprint(default) != fingerprint(other)
+
+
+def test_held_out_text_that_evaluation_would_refuse_is_refused_before(tmp_path: Path) -> None:
+    measured = with_task(subject(tmp_path, "metaspace", "глава дома\n\n" * 200, limit=1.0))
+    (problem,) = problems(coverage.check, measured)
+    assert problem.startswith("evaluate.tasks[0].heldout_pool: bits measures held-out text of curation.sources[0] (")
+    assert "docs.jsonl" in problem and "(at most 20%)" in problem
+    assert "remove the task and set evaluate.headline_domain" in problem
+
+
+def test_loss_is_reported_once_if_the_source_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems(coverage.check, with_task(subject(tmp_path, "metaspace", "глава дома\n\n" * 200)))
+    assert problem.startswith("curation.sources[0]: ")
+
+
+def test_readable_held_out_text_is_accepted(tmp_path: Path) -> None:
+    assert problems(coverage.check, with_task(subject(tmp_path, "metaspace", TEXT * 30, limit=1.0))) == []
+
+
+def with_task(checked: Subject) -> Subject:
+    """Return a run that measures only held-out text of the domain."""
+    task = BitsPerByteTask(name="bits", group="domain", heldout_pool="domain")
+    evaluate = EvaluateConfig(tasks=(task,), headline_domain="bits", headline_general="")
+    return Subject(checked.config.model_copy(update={"evaluate": evaluate}), checked.base)

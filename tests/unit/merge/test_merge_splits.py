@@ -1,4 +1,4 @@
-"""A sweep needs items of every task to select with and to report; an empty split is refused with a remedy that works."""
+"""A sweep needs items of each task to select with and to report; an empty split is refused, and the remedy works."""
 
 import json
 import re
