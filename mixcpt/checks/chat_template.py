@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mixcpt.checks.findings import Finding, Subject
+from mixcpt.checks.template_size import oversized
 from mixcpt.checks.time_limit import TookTooLong, within
 from mixcpt.errors import MixcptError
 from mixcpt.store.control_tokens import ends_answer
@@ -75,6 +76,10 @@ class _Rendering:
 
     def problems(self) -> Iterator[Finding]:
         """Yield the reasons why the template cannot be used."""
+        template = self.tokenizer.chat_template
+        if isinstance(template, str) and (operation := oversized(template)):
+            yield self._problem(f"has {operation}, whose result can be too large to compute")
+            return
         try:
             one = self.render(_TURNS[:2])
             self.render(_TURNS[:1], prompt=True)

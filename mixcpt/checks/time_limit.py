@@ -1,15 +1,23 @@
 """Runs a function that may never end, such as a loop in a chat template."""
 
 import ctypes
+import time
 from collections.abc import Callable
 from threading import Thread
 from typing import TypeVar
 
+import psutil
+
 _Result = TypeVar("_Result")
 
 
+_MAX_ADDED_BYTES = 2**29
+"""Memory that a function may add to the process."""
+_POLL_SECONDS = 0.02
+
+
 class TookTooLong(Exception):
-    """A function did not end within its time."""
+    """A function did not end within its time or memory."""
 
 
 def within(seconds: float, call: Callable[[], _Result]) -> _Result:
@@ -18,7 +26,7 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     The function runs in a thread of its own, which is stopped between two operations of the interpreter.
 
     Raises:
-        TookTooLong: If it does not end within `seconds`.
+        TookTooLong: If it does not end within `seconds`, or needs more than half a GiB of memory.
     """
     results: list[_Result] = []
     errors: list[Exception] = []
@@ -32,11 +40,19 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
             return
 
     thread = Thread(target=run, daemon=True)
+    limit = f"within {seconds:g} seconds"
+    process, end = psutil.Process(), time.monotonic() + seconds
+    allowed = process.memory_info().rss + _MAX_ADDED_BYTES
     thread.start()
-    thread.join(seconds)
+    thread.join(_POLL_SECONDS)
+    while thread.is_alive() and time.monotonic() < end:
+        if process.memory_info().rss > allowed:
+            limit = "within half a GiB of memory"
+            break
+        thread.join(_POLL_SECONDS)
     if thread.is_alive() and thread.ident is not None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-        raise TookTooLong(f"it did not end within {seconds:g} seconds")
+        raise TookTooLong(f"it did not end {limit}")
     if errors:
         raise errors[0]
     return results[0]

@@ -33,19 +33,28 @@ def find_files(source: FilesSource, key: str) -> FileSearch:
     """Return the files of a source; `key` is the place of the source in the settings."""
     search = FileSearch()
     for index, pattern in enumerate(source.paths):
-        path = Path(pattern).expanduser()
-        if pattern and path.is_dir():
-            files = _search_folder(path, source, search)
-        elif path.is_file():
-            files = [path]
-        else:  # `Path.glob` does not accept absolute patterns
-            matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-            files = [match for match in matches if match.is_file()]
+        try:
+            files = _matches(pattern, source, search)
+        except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links, no home folder
+            search.problems.append(f"{key}.paths[{index}]: {printable(pattern)[:200]!r} is not a path: {error}")
+            continue
         problems = map(partial(_problem, source), files) if files else [_why_empty(pattern)]
         search.problems += [f"{key}.paths[{index}]: {problem}" for problem in problems if problem]
         search.files += files
     search.files = list({path.resolve(): path for path in reversed(search.files)}.values())[::-1]
     return search
+
+
+def _matches(pattern: str, source: FilesSource, search: FileSearch) -> list[Path]:
+    """Return the files that a path or glob names, and add the others of a folder to `search.ignored`."""
+    path = Path(pattern).expanduser()
+    if pattern and path.is_dir():
+        return _search_folder(path, source, search)
+    if path.is_file():
+        return [path]
+    # `Path.glob` does not accept absolute patterns
+    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+    return [match for match in matches if match.is_file()]
 
 
 def _search_folder(folder: Path, source: FilesSource, search: FileSearch) -> list[Path]:

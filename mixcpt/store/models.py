@@ -332,6 +332,12 @@ def _check_folder(path: Path, *, needs_weights: bool) -> None:
             f"{path} is an adapter (adapter_config.json), not a model",
             "load it with peft, call merge_and_unload(), save the result with its tokenizer, and name that folder",
         )
+    used = sorted(chain.from_iterable(map(path.glob, _USED_FILES)))
+    if odd := [file for file in used if not file.is_file()]:  # a pipe would never end
+        raise ModelError(
+            f"base.model: {odd[0]} is no file, but a folder, a pipe, or a link to a missing file",
+            "download the files of the model again",
+        )
     _read_json(path / "config.json", f"{path} is not a model folder: it has no readable config.json")
     if needs_weights:
         _check_weights(path)

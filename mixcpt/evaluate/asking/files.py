@@ -27,7 +27,10 @@ def task_file(task: MultipleChoiceTask | BitsPerByteTask) -> Path:
     """Return the path of a task's file; `shipped` is the general text that comes with mixcpt."""
     if isinstance(task, BitsPerByteTask) and task.path == SHIPPED_TEXT:
         return _SHIPPED_FILE
-    return Path(task.path).expanduser()
+    try:
+        return Path(task.path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{task.path[:200]!r} is not a path: {error}", "check the path") from None
 
 
 def read_file(task: MultipleChoiceTask | BitsPerByteTask, path: Path) -> tuple[list[Item], list[BadRecord]]:

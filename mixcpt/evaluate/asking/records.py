@@ -74,11 +74,15 @@ def read_rows(path: Path) -> list[Row]:
 
 def read_bytes(path: Path) -> bytes:
     """Return the content of a file, decompressed if its name ends in .gz; raise `DataError` if it cannot be read."""
+    hint = "check the path; it is relative to the current folder"
     try:
+        if path.is_fifo() or path.is_char_device():
+            raise DataError(f"{path} is a pipe or device, not a file", hint)
         data = path.read_bytes()
     except OSError as error:
-        hint = "check the path; it is relative to the current folder"
         raise DataError(f"cannot read {path}: {error.strerror}", hint) from error
+    except ValueError as error:  # a NUL character
+        raise DataError(f"{str(path)!r} is not a path: {error}", hint) from error
     if path.suffix != ".gz":
         if data.startswith(_GZIP):
             raise DataError(f"{path} is gzip-compressed, which its name does not say", "add .gz to its name")
