@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,28 @@ def test_enough_instructions_are_held_out_and_measured(
     assert "rejected:" not in Path("my.yaml").read_text()  # only fields that the file names
 
 
+@pytest.mark.parametrize(("number", "paragraphs", "is_enough"), [(25, 30, True), (7, 20, True), (25, 1, False)])
+def test_few_documents_hold_out_enough_passages_for_an_interval_if_they_can(
+    init: Callable[..., Result], tmp_path: Path, model: ModelRef, number: int, paragraphs: int, is_enough: bool
+) -> None:
+    (tmp_path / "notes").mkdir()
+    for note in range(number):
+        text = "\n\n".join(f"Part {part} of {note}. {WORDS * 3}" for part in range(paragraphs))
+        (tmp_path / "notes" / f"{note}.md").write_text(text)
+    done = init("my.yaml", "--documents", "notes", "--model", model.path)
+    assert done.exit_code == 0, done.output
+    text = Path("my.yaml").read_text()
+    checked = CliRunner().invoke(app, ["validate", "my.yaml"])
+    assert checked.exit_code == 0, checked.output
+    assert ("of held-out text; fewer than 10" in checked.output) != is_enough
+    if is_enough:
+        assert re.search(r"# -> \d\d+ passages[a-z0-9 ]* are kept out of training; .*\n +heldout_fraction: 0", text)
+        assert f"curation.heldout_fraction is {load_config('my.yaml').curation.heldout_fraction:g}: " in done.output
+    else:
+        assert "heldout_fraction" not in text
+        assert "fewer than 10 have no interval; add documents, or questions" in done.output
+
+
 def test_dialogues_of_preferences_are_recognised(init: Callable[..., Result], tmp_path: Path, model: ModelRef) -> None:
     pair = {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: no"}
     pairs = write_records(tmp_path / "pairs.jsonl", [pair])
@@ -242,6 +265,8 @@ def test_studies_are_accepted_by_their_commands(
     assert key in written
     checked = CliRunner().invoke(app, ["validate", "study.yaml"])
     assert checked.exit_code == 0, checked.output
+    keys = [line.split()[1] for line in checked.output.splitlines() if line.startswith("warning: ")]
+    assert keys and all(key.startswith("settings.") for key in keys), keys
 
 
 def test_study_without_general_text_is_refused(init: Callable[..., Result], tmp_path: Path, model: ModelRef) -> None:

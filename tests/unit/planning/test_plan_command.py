@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mixcpt.cli.app import app
@@ -18,6 +19,7 @@ from mixcpt.planning.load import count_load
 from mixcpt.records.plan import Device, Plan, load_plan
 from mixcpt.store.artifacts import ArtifactStore
 from mixcpt.store.models import resolve_model
+from tests.unit.tokenizers_of_every_kind import write_tokenizer
 
 ROOT = Path(__file__).parents[3]
 PRESETS = sorted((ROOT / "deployments" / "configs").glob("*.yaml"))
@@ -100,6 +102,28 @@ def test_plan_table_shows_tokens_memory_and_what_is_assumed(tmp_path: Path) -> N
     for shown in ("world-domain", "630,000", "pretrained", "optimiser", "40.0", "a100-80"):
         assert shown in done.stdout
     assert "stored in" in done.stderr
+
+
+def test_plan_fits_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixcpt.cli.plan.out", Console(width=80))
+    done = plan(DEMO, "--device", "a100-80", "--set", f"runtime.store={tmp_path}")
+    assert done.exit_code == 0, done.output
+    tables = done.stdout[: done.stdout.index("a100-80, ")]
+    assert max(map(len, tables.splitlines())) <= 80
+    assert "…" not in tables
+
+
+def test_plan_refuses_text_that_the_tokenizer_loses(tmp_path: Path) -> None:
+    (tmp_path / "docs.md").write_text("глава дома\n\n" * 200)
+    source = {"kind": "files", "name": "domain", "pool": "domain", "paths": [str(tmp_path / "docs.md")]}
+    model = write_tokenizer(tmp_path / "model", "metaspace", has_bos=True)
+    done = plan(DEMO, "--device", "h100", "--set", f"runtime.store={tmp_path}", "--set", f"base.model={model.path}",
+                "--set", f"curation.sources=[{json.dumps(source)}]",
+                "--set", "mixture.weights={domain: 1, instructions: 0, preferences: 0}",
+                "--set", "pretrain.method={kind: cpt}",
+                "--set", "align.selection={num_instructions: 0, num_preferences: 0}")  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert "curation.sources[0]: the tokenizer of base.model cannot represent" in done.stderr
 
 
 @pytest.mark.parametrize(
