@@ -46,7 +46,7 @@ def _has(settings: Mapping[str, Any], key: str) -> bool:
 
 
 def _sections() -> Iterator[str]:
-    """Yield a pattern of the keys of each section, so that no name of a file is taken for a key."""
+    """Yield one pattern per section for its keys, so that no name of a file is taken for a key."""
     for section, field in AdaptConfig.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield rf"{section}\.(?:{'|'.join(field.annotation.model_fields)})\b"

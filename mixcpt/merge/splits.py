@@ -1,6 +1,7 @@
 """Check that every task has items to select a weight with, and other items to report."""
 
 from collections.abc import Mapping, Set
+from itertools import product
 from typing import TypeAlias
 
 from mixcpt.config import EvaluateConfig, Split, SplitConfig
@@ -54,5 +55,5 @@ def _fitting(passages: _Passages, probe: float) -> SplitConfig | None:
     if not 0 < selection < 1 - probe:
         return None
     splits = SplitConfig(probe_fraction=probe, selection_fraction=selection)
-    fits = all(_has_item(of_task, split, splits) for of_task in passages.values() for split in _NEEDED)
-    return splits if fits else None
+    fits = (_has_item(of_task, split, splits) for of_task, split in product(passages.values(), _NEEDED))
+    return splits if all(fits) else None
