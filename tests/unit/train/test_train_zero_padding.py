@@ -1,6 +1,7 @@
 """Padding with id 0, whose embedding is zero in an architecture that divides by its norm."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,11 +48,12 @@ def loss_and_gradients(base: ModelRef, folder: Path, method: Method, num_padding
     }
     rows = MixtureRows(write_mixture(folder / f"rows-{num_padding}", columns, SOURCES), 4)
     trainer = trainer_of(base, folder, rows, stream_of(method), 4, 4)
-    batch = trainer.data_collator([rows[index] for index in range(4)])
-    trainer.model.eval()
-    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor([60]))
+    collate: Any = trainer.data_collator
+    model: Any = trainer.model
+    batch = collate([rows[index] for index in range(4)])
+    loss = trainer.compute_loss(model.eval(), batch, num_items_in_batch=torch.tensor([60]))
     loss.backward()
-    return loss.detach(), [weight.grad for weight in trainer.model.parameters() if weight.grad is not None]
+    return loss.detach(), [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
 @pytest.mark.parametrize("method", [CptMethod(), KlMethod()])
