@@ -70,13 +70,15 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     """Make the model exactly its base model within the context: no adapters, no copies, no dropout."""
     if not isinstance(model, PeftModel):
         raise ModelError("there are no adapters to switch off", "set pretrain.scope to lora")
-    training = model.training
+    training, frozen = model.training, [weight for weight in model.parameters() if not weight.requires_grad]
     model.eval()
     try:
         with model.disable_adapter():
             yield
     finally:
         model.train(training)
+        for weight in frozen:  # peft makes every adapter trainable again
+            weight.requires_grad_(False)
 
 
 def merged(model: CausalModel) -> PreTrainedModel:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.family_models import built
 from mixcpt.config import FullScopeConfig, LoraScopeConfig
-from mixcpt.train.scope import apply_scope, check_gradients, not_adapted, scope_summary
+from mixcpt.train.scope import adapter_off, apply_scope, check_gradients, merged, not_adapted, scope_summary
 
 LORA = LoraScopeConfig(rank=4)
 IDS = torch.arange(5, 13).unsqueeze(0)
@@ -53,9 +53,17 @@ def test_experts_change_with_adapters_or_are_listed(family: str) -> None:
         model.train()(input_ids=IDS, labels=IDS).loss.backward()
         optimizer.step()
     listed = not_adapted(model)
-    before, after = base.state_dict(), model.merge_and_unload().state_dict()
+    before, after = base.state_dict(), merged(model).state_dict()
     matrices = [name for name, weight in before.items() if weight.ndim > 1 and "layers" in name]
     assert any("experts" in name or "input_linear" in name for name in matrices)
     for name in matrices:
         kind = ".".join(part for part in name.split(".") if not part.isdigit())
         assert torch.equal(before[name], after[name]) == (kind in listed), name
+
+
+def test_frozen_adapters_stay_frozen_after_they_were_switched_off() -> None:
+    model = apply_scope(built("deepseek_v32"), LORA, seed=0)
+    names = frozen(model)
+    with adapter_off(model):
+        pass
+    assert frozen(model) == names
