@@ -235,9 +235,8 @@ def compare_path(tracking: Tracking, run_ids: Sequence[str]) -> str:
 
 def description(tags: Mapping[str, str], compare: str, prefect: str) -> str:
     """Return the description of a finished adaptation in Markdown, with links to its comparison and its flow run."""
-    lines = [f"**{words.markdown(tags['verdict'])}**", ""]
-    shown = [name for name in tags if name != "verdict"]
-    lines += [f"* {name}: {words.markdown(tags[name])}" for name in shown]
-    lines += ["", f"[Compare with the base and its other adaptations]({compare})"]
+    lines = [f"**{words.markdown(tags['verdict'])}**", ""]  # the page of a run shows only the first lines at once
+    lines += [f"[Compare with the base and its other adaptations]({compare})", ""]
+    lines += [f"* {name}: {words.markdown(tags[name])}" for name in tags if name != "verdict"]
     lines += ["", f"[Prefect flow run]({prefect})"] if prefect else []
     return "\n".join(lines)
