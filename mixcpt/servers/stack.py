@@ -159,7 +159,7 @@ def _worker(pool: str, name: str) -> tuple[str, ...]:
 
 
 def _prefect_server(port: int) -> tuple[str, ...]:
-    return ("deployments.prefect_server", "server", "start", "--host", HOST, "--port", str(port))
+    return ("prefect", "server", "start", "--host", HOST, "--port", str(port))
 
 
 def _mlflow_server(store: Path, port: int) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from mixcpt.store.digest_cache import cached_digest
 from mixcpt.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 CLOSED_WORLD_PATH = Path(__file__).parents[1] / "closed_world" / "base"
@@ -152,8 +151,10 @@ def load_model(model: ModelRef, *, dtype: str = "float32") -> PreTrainedModel:
     Raises:
         ModelError: If the files are damaged, contain no weights for a part of the model, or values that are not finite.
     """
+    from mixcpt.store.finite_weights import require_finite_weights
+
     loaded = load_weights(model, dtype=dtype)
-    _require_finite(loaded, model)
+    require_finite_weights(loaded, model.directory)
     loaded.config.use_cache = False
     return loaded.eval()  # type: ignore[no-any-return]
 
@@ -188,34 +189,6 @@ def load_weights(model: ModelRef, *, dtype: str = "float32", **options: Any) -> 
             "download all weight files again; config.json must describe the same model",
         )
     return loaded  # type: ignore[no-any-return]
-
-
-def _require_finite(loaded: PreTrainedModel, model: ModelRef) -> None:
-    """Raise `ModelError` if a value of the weights is NaN or infinite; reads them once, at the speed of memory."""
-    damaged = [name for name, values in loaded.named_parameters() if not _is_finite(values)]
-    if damaged:
-        files = sorted(model.directory.glob("*.safetensors"))
-        place = next(filter(None, map(_damaged_tensor, files)), f"{damaged[0]} of {model.path}")
-        raise ModelError(
-            f"{place} has values that are not finite (NaN or infinity); {len(damaged)} tensors of the model have such",
-            "use another checkpoint: this model was damaged in training or in a conversion",
-        )
-
-
-def _is_finite(values: torch.Tensor) -> bool:
-    if not values.numel() or not values.is_floating_point() or values.is_meta:
-        return True
-    least, greatest = values.detach().aminmax()  # both are NaN if a value is
-    return bool(least.isfinite()) and bool(greatest.isfinite())
-
-
-def _damaged_tensor(file: Path) -> str:
-    """Return the first tensor of a weight file with a value that is not finite, with its file; or nothing."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as opened:
-        names = (name for name in opened.keys() if not _is_finite(opened.get_tensor(name)))  # noqa: SIM118
-        return next((f"{name} in {file}" for name in names), "")
 
 
 def auto_class(config: PretrainedConfig) -> Any:
