@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mixcpt.checks.findings import Finding, Subject
@@ -38,6 +38,12 @@ def _architecture_problems(subject: Subject, base: ModelRef, config: Mapping[str
     if type_problem := _type_problem(config):
         yield Finding(problem=f"base.model: {file} has {type_problem}", remedy=_OTHER_MODEL)
         return
+    if not isinstance(names := config.get("architectures") or [], list):
+        yield Finding(
+            problem=f"base.model: {file} has architectures: {str(names)[:40]!r}, which must be a list of names",
+            remedy="write the name of the model's class in a list, or download config.json again",
+        )
+        return
     if subject.architecture is None:
         yield from _configuration_problem(base)
     elif subject.architecture.is_encoder_decoder:
@@ -45,7 +51,7 @@ def _architecture_problems(subject: Subject, base: ModelRef, config: Mapping[str
             problem=f"base.model: {base.path} is an encoder-decoder model (is_encoder_decoder: true)",
             remedy=_OTHER_MODEL,
         )
-    elif only := _only_fills_gaps(config):
+    elif only := _only_fills_gaps(names):
         yield Finding(
             problem=f"base.model: {file} has architectures: {only}, which reads text in both directions "
             "and cannot continue it",
@@ -89,9 +95,8 @@ def _type_problem(config: Mapping[str, Any]) -> str:
     return f"model_type {name}, which transformers {__version__} does not know"
 
 
-def _only_fills_gaps(config: Mapping[str, Any]) -> str:
-    """Return the architecture if it is a masked language model; empty otherwise."""
-    names = config.get("architectures") or []
+def _only_fills_gaps(names: Sequence[Any]) -> str:
+    """Return the architecture that is a masked language model; empty if none is."""
     return next((str(name) for name in names if str(name).endswith(("ForMaskedLM", "ForPreTraining"))), "")
 
 

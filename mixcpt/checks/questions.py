@@ -35,7 +35,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         if bad := checked.rejected:
             yield Finding(
                 problem=f"evaluate.tasks[{index}]: {len(bad)} of {len(bad) + checked.num_items} records of {task.name} "
-                f"cannot be used; the first, {bad[0].file}, line {bad[0].line}, field {bad[0].field}: {bad[0].reason}",
+                f"cannot be used; the first, {bad[0]}",
                 remedy="repair the records; they are left out and listed in the evaluation's quarantine.parquet",
                 is_warning=True,
             )

@@ -20,7 +20,9 @@ Config = dict[str, Any]
 def config(tmp_path: Path, tiny_model: ModelRef) -> Config:
     """Return a small valid run; every test breaks one part of it."""
     documents = tmp_path / "documents.jsonl"
-    texts = [f"the fox of Alda likes the blue tower . the river likes Alda and number {number} ." for number in range(40)]
+    texts = [
+        f"the fox of Alda likes the blue tower . the river likes Alda and number {number} ." for number in range(40)
+    ]
     documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     general = tmp_path / "general.txt"
     general.write_text("the tower of Alda is blue . the fox likes the river .\n")

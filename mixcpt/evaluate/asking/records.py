@@ -30,6 +30,9 @@ class BadRecord:
     field: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}, field {self.field}: {self.reason}"
+
 
 class RecordFault(ValueError):
     """A fault in a record, raised with field and reason; a reader turns it into a `BadRecord`."""

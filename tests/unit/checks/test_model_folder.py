@@ -50,6 +50,14 @@ def test_every_floating_type_is_accepted(dtype: torch.dtype, folder: Path) -> No
     assert not problems(model_folder.check, subject(folder))
 
 
+@pytest.mark.parametrize("names", [3, 0.5, "LlamaForCausalLM", {"a": 1}, True])
+def test_architectures_that_are_no_list_are_refused(names: object, folder: Path) -> None:
+    edit(folder / "config.json", architectures=names)
+    (problem,) = problems(model_folder.check, subject(folder))
+    assert "config.json" in problem
+    assert "architectures" in problem
+
+
 def halve(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
