@@ -76,8 +76,9 @@ class _Rendering:
 
     def problems(self) -> Iterator[Finding]:
         """Yield the reasons why the template cannot be used."""
-        template = self.tokenizer.chat_template
-        if isinstance(template, str) and (operation := oversized(template)):
+        named: object = self.tokenizer.chat_template  # a dictionary if the model has several templates
+        templates = named.values() if isinstance(named, dict) else [named]
+        if operation := next(filter(None, map(oversized, map(str, templates))), ""):
             yield self._problem(f"has {operation}, whose result can be too large to compute")
             return
         try:

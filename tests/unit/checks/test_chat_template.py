@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from mixcpt.checks import chat_template
 from mixcpt.store.models import ModelRef
-from tests.unit.checks.checked_models import problems, subject, warnings, without_chat
+from tests.unit.checks.checked_models import edit, problems, subject, warnings, without_chat
 
 TURNS = (
     "{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}"
@@ -70,6 +70,13 @@ def test_unusable_templates_are_refused_with_file_and_reason(template: str, fold
     assert REFUSED[template] in problem
     assert "-> correct the template, or set base.chat_template to plain or chatml" in problem
     assert not problems(chat_template.check, subject(folder, chat_template="plain"))
+
+
+def test_unbounded_operation_in_one_of_several_templates_is_refused(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template={"default": "{{ '{:>9999999999}'.format(1) }}"})
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    [problem] = problems(chat_template.check, subject(folder))
+    assert "too large to compute" in problem
 
 
 def test_template_that_never_ends_is_refused_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

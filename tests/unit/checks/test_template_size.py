@@ -25,6 +25,11 @@ def test_ordinary_template_is_not_found(template: str) -> None:
     assert not oversized(template.replace("20241231", "2024"))
 
 
+def test_within_one_huge_step_is_stopped_by_its_memory() -> None:
+    with pytest.raises(TookTooLong, match="memory"):
+        within(20.0, lambda: len(bytes(8 * 2**30)))
+
+
 def test_within_growing_text_is_stopped_by_its_memory() -> None:
     def grow() -> int:
         text = "x" * 1000

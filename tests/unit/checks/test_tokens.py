@@ -116,3 +116,17 @@ def test_tokenizer_that_fails_for_unknown_text_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(data))
     [problem] = problems(tokens.check, subject(folder))
     assert problem.startswith(f"base.model: the tokenizer of {folder} fails for text that it does not know: WordLevel")
+
+
+def test_tokenizer_whose_post_processor_lacks_a_token_is_refused(folder: Path) -> None:
+    data = json.loads((folder / "tokenizer.json").read_text())
+    token = {"SpecialToken": {"id": "nan", "type_id": 0}}
+    data["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [token, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    [problem] = problems(tokens.check, subject(folder))
+    assert problem.startswith(f"base.model: the tokenizer of {folder} ")
