@@ -39,7 +39,7 @@ test: lint       ## lint and all tests that CI runs; a quarter of an hour on two
 test-long: $(READY)  ## complete trainings, comparison, rounds, browser, two pools, PostgreSQL and S3; about an hour
 	$(BIN)/pytest -m long
 
-bad-inputs: $(READY)  ## 5,000 damaged inputs: none may crash, hang or lose a record silently; half an hour
+bad-inputs: $(READY)  ## 5,000 damaged inputs: none may crash, hang or lose a record silently; ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bad_inputs --write docs/bad-inputs.md
 
 families: $(READY)  ## train tiny models of all families, and compare every loss with a plain loop; minutes
