@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
+from transformers import LlamaConfig, TrainingArguments
 
 from mixcpt.config import OptimizerConfig
 from mixcpt.errors import ConfigError
@@ -25,7 +25,7 @@ class Regression(ScheduledTrainer):
         arguments = training_arguments(settings, folder=folder, seed=0, micro_batch_size=1, checkpoint_steps=3)
         torch.manual_seed(0)
         super().__init__(
-            model=nn.Linear(SIZE, SIZE, bias=False),
+            model=_matrix(),
             args=TrainingArguments(**arguments, train_sampling_strategy="sequential", remove_unused_columns=False),
             train_dataset=[{"x": x} for x in INPUTS],  # type: ignore[arg-type]
             schedule=settings,
@@ -33,6 +33,13 @@ class Regression(ScheduledTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: object, **__: object) -> Tensor:
         return loss(model(inputs["x"]))
+
+
+def _matrix() -> nn.Linear:
+    """Return a model with the settings that the guard of the loss reads."""
+    model = nn.Linear(SIZE, SIZE, bias=False)
+    model.config = LlamaConfig(vocab_size=1_000)
+    return model
 
 
 def loss(outputs: Tensor) -> Tensor:

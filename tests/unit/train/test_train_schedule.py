@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import LlamaConfig, TrainingArguments
 
 from mixcpt.config import OptimizerConfig
 from mixcpt.train.optimizer import ScheduledTrainer, rate_factor, training_arguments
@@ -46,6 +46,13 @@ def test_hand_worked_rates() -> None:
     assert factors(3, schedule="constant", warmup_fraction=0) == [1, 1, 1]
 
 
+def _line() -> nn.Linear:
+    """Return a model with the settings that the guard of the loss reads."""
+    model = nn.Linear(1, 1, bias=False)
+    model.config = LlamaConfig(vocab_size=1_000)
+    return model
+
+
 class Slope(ScheduledTrainer):
     """Descends a constant slope, on which a weight falls by exactly the sum of the rates; records the rates."""
 
@@ -53,7 +60,7 @@ class Slope(ScheduledTrainer):
         arguments = training_arguments(settings, folder=folder, seed=0, micro_batch_size=1, checkpoint_steps=1)
         torch.manual_seed(0)
         super().__init__(
-            model=nn.Linear(1, 1, bias=False),
+            model=_line(),
             args=TrainingArguments(**arguments | {"optim": optim, "save_total_limit": 20}, remove_unused_columns=False),
             train_dataset=[{"x": torch.zeros(1)} for _ in range(STEPS)],  # type: ignore[arg-type]
             schedule=settings,
