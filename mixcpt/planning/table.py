@@ -102,5 +102,6 @@ def _table(title: str, *columns: str) -> Table:
     first, *others = columns
     table.add_column(first, min_width=_LONGEST_WORD, overflow="fold")
     for column in others:
-        table.add_column(column, justify="left" if column == "pool" else "right", overflow="fold")
+        is_text = column == "pool"
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     return table
