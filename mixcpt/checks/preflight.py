@@ -12,6 +12,7 @@ from mixcpt.checks import (
     questions,
     rates,
     reporters,
+    rewriting,
     samples,
     sources,
     tokens,
@@ -36,6 +37,7 @@ _CHECKS: tuple[Check, ...] = (
     packing.check,
     rates.check,
     reporters.check,
+    rewriting.check,
 )
 """Checks in the order of their findings; a check that needs the model yields nothing if there is none."""
 

@@ -10,6 +10,7 @@ from mixcpt.cli.bases import new_base, world
 from mixcpt.cli.chat import chat
 from mixcpt.cli.configure import init, validate
 from mixcpt.cli.export import export
+from mixcpt.cli.forms import forms
 from mixcpt.cli.inspect import ledger, lineage, report
 from mixcpt.cli.launch import advise, compare, demo, deploy, reconcile, run, up
 from mixcpt.cli.merge import merge
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _PANELS = {
-    "Adapt a model": (demo, init, validate, plan, run),
+    "Adapt a model": (demo, init, forms, validate, plan, run),
     "Use the result": (runs, report, ledger, lineage, chat, export),
     "Compare methods and search settings": (compare, advise),
     "Re-adapt in rounds": (corpus, readapt, promote, rollback),

@@ -69,6 +69,7 @@ from mixcpt.config.pretrain import (
 )
 from mixcpt.config.readapt import Cause, CorpusConfig, Gate, ReadaptConfig
 from mixcpt.config.renames import RENAMED_KEYS, read_stored
+from mixcpt.config.rewrite import RewriteConfig
 from mixcpt.config.runtime import RuntimeConfig, Sharding
 from mixcpt.config.streams import Form, ObjectiveConfig, StreamConfig, ViewConfig
 from mixcpt.config.tracking import TrackingConfig

@@ -1,6 +1,7 @@
 """Settings of a run."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -10,6 +11,7 @@ from mixcpt.config.curation import CurationConfig
 from mixcpt.config.evaluate import EvaluateConfig, has_one_answer
 from mixcpt.config.mixture import MixtureConfig
 from mixcpt.config.pretrain import PretrainConfig
+from mixcpt.config.rewrite import RewriteConfig
 from mixcpt.config.runtime import RuntimeConfig
 from mixcpt.config.tracking import TrackingConfig
 
@@ -46,18 +48,25 @@ class AdaptConfig(Settings):
     """Base model to start from."""
     curation: CurationConfig = Field(CurationConfig(), json_schema_extra={"position": 4})
     """Sources of text and their cleaning."""
-    mixture: MixtureConfig = Field(MixtureConfig(), json_schema_extra={"position": 5})
+    rewrite: RewriteConfig = Field(RewriteConfig(), json_schema_extra={"position": 5})
+    """Texts in other forms about the documents, made by a model."""
+    mixture: MixtureConfig = Field(MixtureConfig(), json_schema_extra={"position": 6})
     """Weights of the pools, and their packing into rows."""
-    pretrain: PretrainConfig = Field(PretrainConfig(), json_schema_extra={"position": 6})
+    pretrain: PretrainConfig = Field(PretrainConfig(), json_schema_extra={"position": 7})
     """Stage 1: continual pre-training."""
-    align: AlignConfig = Field(AlignConfig(), json_schema_extra={"position": 7})
+    align: AlignConfig = Field(AlignConfig(), json_schema_extra={"position": 8})
     """Stage 2: format alignment."""
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), json_schema_extra={"position": 8})
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), json_schema_extra={"position": 9})
     """Tasks, and the statistics of their results."""
-    runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 9})
+    runtime: RuntimeConfig = Field(RuntimeConfig(), json_schema_extra={"position": 10})
     """Store, tracking, processes and devices of the run; no setting here changes a result."""
     tracking: TrackingConfig = Field(TrackingConfig(), json_schema_extra={"position": 10})
     """Tools that show the trainings in addition to MLflow; no setting here changes a result."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings as fingerprints contain them, without `rewrite` if it writes no texts."""
+        values = super().identity()
+        return values if self.rewrite.forms else {key: value for key, value in values.items() if key != "rewrite"}
 
     @property
     def promised_tasks(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from mixcpt.planning.samples import Sample, sample_corpus, sample_sources
 from mixcpt.planning.workload import Workload, workload_of_mixture, workload_of_samples
 from mixcpt.records.run import Adapting
 from mixcpt.stages.chain import curation_job, pretraining_jobs, with_precision
-from mixcpt.stages.registry import lookup
+from mixcpt.stages.registry import lookup, split_finished
 from mixcpt.store.artifacts import ArtifactRef, ArtifactStore, StageKey
 from mixcpt.store.models import ModelRef, load_tokenizer
 
@@ -133,16 +133,16 @@ def count_load(config: AdaptConfig, base: ModelRef, store: ArtifactStore, *, cor
         MixcptError: If a source or the model cannot be used.
     """
     corpus_or_key = corpus or lookup(curation_job(config), store)
-    mixture: ArtifactRef | StageKey | None = None
+    mixture: ArtifactRef | None = None
     if isinstance(corpus_or_key, ArtifactRef):
         samples = sample_corpus(corpus_or_key)
-        mixture = lookup(pretraining_jobs(Adapting(config, base), corpus_or_key)[0], store)
+        jobs = [
+            job for job in pretraining_jobs(Adapting(config, base), corpus_or_key) if job.name in ("rewrite", "mix")
+        ]
+        mixture = split_finished(jobs, store)[0].get("mix")
     else:
         samples = sample_sources(config.curation)
-    if isinstance(mixture, ArtifactRef):
-        workload = workload_of_mixture(config, mixture)
-    else:
-        workload = workload_of_samples(config, samples, base)
+    workload = workload_of_mixture(config, mixture) if mixture else workload_of_samples(config, samples, base)
     tokenizer: Any = load_tokenizer(base)
     full_training = PretrainConfig(scope=FullScopeConfig())
     row_tokens = config.mixture.row_tokens

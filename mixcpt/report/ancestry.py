@@ -110,6 +110,8 @@ def _description(ref: ArtifactRef, record: Mapping[str, Any], role: str) -> str:
             steps = f", {words.count(metrics['steps'])} steps" if "steps" in metrics else ""
             prefix = f"{role} " if role == "base" else ""
             return f"{prefix}model {ref.digest[:12]} ({stage}{steps}, {record['created_at'][:10]})"
+        case "rewritten":
+            return f"corpus with {words.count(metrics['accepted'])} generated texts"
         case "mixture":
             return f"mixture of {words.count(metrics['total_tokens'])} tokens"
         case "selection":

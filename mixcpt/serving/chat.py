@@ -10,25 +10,15 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
 from mixcpt.align.chat import PLAIN_SEPARATOR, render_chat
+from mixcpt.align.endings import Endings, find_endings
 from mixcpt.errors import DataError, ModelError
 from mixcpt.store.control_tokens import plain_ids, token_ids
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer
 
 CONTINUE = "\\"
 """Last character of a plain question that the model continues on the same line."""
-_QUESTION, _ANSWER = "a question", "the answer to it"
 _MIN_ANSWER_TOKENS = 16
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoded from the first bytes of a longer character
-
-
-@dataclass(frozen=True)
-class Endings:
-    """Tokens and text that end an answer."""
-
-    token_ids: tuple[int, ...]
-    """End tokens of the model, of the tokenizer, and of the chat template."""
-    text: str = ""
-    """Ordinary text that the chat template writes after an answer; empty if it writes a token or nothing."""
 
 
 @dataclass(kw_only=True)
@@ -175,27 +165,6 @@ def load_chat(
 
 def _turn(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def find_endings(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Endings:
-    """Return the endings of a model with these generation settings.
-
-    A base model that learned a chat template stops at a token (`<|im_end|>`) that its own settings often do not list.
-    """
-    declared = generation.eos_token_id if generation else None
-    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
-    closing = ""
-    if tokenizer.chat_template:
-        dialogue = str(tokenizer.apply_chat_template(_turn(_QUESTION, _ANSWER), tokenize=False))
-        closing = dialogue.rpartition(_ANSWER)[2].lstrip()
-    added = {token.content for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
-    tokens = sorted(filter(str.strip, added), key=len, reverse=True)  # longest first: one token may begin another
-    if token := next((token for token in tokens if closing.startswith(token)), ""):
-        ids.add(tokenizer.convert_tokens_to_ids(token))
-        closing = ""
-    for token in tokens:
-        closing = closing.partition(token)[0]
-    return Endings(tuple(sorted(ids)), closing.strip())
 
 
 class AnswerStreamer(TextIteratorStreamer):  # type: ignore[misc]

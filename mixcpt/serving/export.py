@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from mixcpt.align.endings import find_endings
 from mixcpt.config import BaseModelConfig
 from mixcpt.errors import ArtifactError, ConfigError, ModelError
 from mixcpt.merge.writing import copy_companions
-from mixcpt.serving.chat import find_endings
 from mixcpt.store.models import ModelRef, load_model, load_tokenizer, resolve_model
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]

@@ -81,12 +81,19 @@ def plan_job(adaptation: ChainInputs, corpus: Input) -> Job:
 
 
 def pretraining_jobs(adaptation: ChainInputs, corpus: Input) -> list[Job]:
-    """Return the jobs `mix`, `cache` (for a cached teacher), `probe` (for a promise of retention) and `pretrain`."""
+    """Return the jobs `rewrite` (if there are forms), `mix`, `cache` (for a cached teacher), `probe` (for a promise of
+    retention) and `pretrain`.
+    """
     config, base = adaptation.config, adaptation.base
     settings = config.pretrain.model_dump(mode="json")
     inputs: dict[str, Input] = {"mixture": Output("mix"), "base": base}
+    jobs = []
+    if config.rewrite.forms:
+        jobs.append(_rewriting_job(adaptation, corpus))
+        corpus = Output("rewrite")
     mixing = config.mixture.model_dump(mode="json") | {"method": settings["method"]}
-    jobs = [Job(name="mix", stage="mix", config=mixing, seed=config.seed, inputs={"corpus": corpus, "base": base})]
+    sources: dict[str, Input] = {"corpus": corpus, "base": base}
+    jobs.append(Job(name="mix", stage="mix", config=mixing, seed=config.seed, inputs=sources))
     if config.pretrain.uses_cache:
         jobs.append(Job(name="cache", stage="cache", config=settings, seed=config.seed, inputs=dict(inputs)))
         inputs["cache"] = Output("cache")
@@ -96,6 +103,13 @@ def pretraining_jobs(adaptation: ChainInputs, corpus: Input) -> list[Job]:
     options = replace(_reporting(config), sharding=config.runtime.sharding)
     training = Job(name="pretrain", stage="pretrain", config=settings, seed=config.seed, inputs=inputs, options=options)
     return [*jobs, training]
+
+
+def _rewriting_job(adaptation: ChainInputs, corpus: Input) -> Job:
+    config = adaptation.config
+    inputs: dict[str, Input] = {"corpus": corpus, "base": adaptation.base}
+    settings = config.rewrite.model_dump(mode="json")
+    return Job(name="rewrite", stage="rewrite", config=settings, seed=config.data_seed, inputs=inputs)
 
 
 def _reporting(config: AdaptConfig) -> JobOptions:

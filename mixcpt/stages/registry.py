@@ -82,6 +82,15 @@ STAGES = (
         run="mixcpt.planning.stage:run_job",
     ),
     Stage(
+        name="rewrite",
+        role="rewritten",
+        title="rewriting",
+        kind="rewritten",
+        inputs=("corpus", "base"),
+        key="mixcpt.rewrite.stage:job_key",
+        run="mixcpt.rewrite.stage:run_job",
+    ),
+    Stage(
         name="mix",
         role="mixture",
         title="mixing",

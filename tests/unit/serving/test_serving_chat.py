@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from mixcpt.align.endings import Endings, find_endings
 from mixcpt.closed_world.items import items
 from mixcpt.config import ClosedWorldTask
 from mixcpt.errors import DataError, ModelError
-from mixcpt.serving.chat import AnswerStreamer, Chat, Endings, find_endings, load_chat
+from mixcpt.serving.chat import AnswerStreamer, Chat, load_chat
 from mixcpt.store.models import CLOSED_WORLD_PATH, load_tokenizer, resolve_model
 from tests.unit.served_models import CLOSED_WORLD, answer, copied, new_chat
 from tests.unit.tokenizers_of_every_kind import FAMILIES, TEXT, write_tokenizer

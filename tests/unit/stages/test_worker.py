@@ -187,7 +187,7 @@ def test_keys_of_all_stages_import_neither_torch_nor_transformers() -> None:
 
 
 def test_unknown_stage_error_lists_the_existing_stages() -> None:
-    with pytest.raises(ConfigError, match="'pretrian'; the stages are curate, plan, mix"):
+    with pytest.raises(ConfigError, match="'pretrian'; the stages are curate, plan, rewrite, mix"):
         find_stage("pretrian")
 
 
