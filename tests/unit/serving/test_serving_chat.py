@@ -140,6 +140,7 @@ def test_answer_ends_with_the_context(loaded: Chat) -> None:
 
 
 def test_interrupted_answer_is_kept_as_far_as_it_was_shown(loaded: Chat) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores the signal
     chat = new_chat(loaded, max_tokens=200)
     shown = []
     with pytest.raises(KeyboardInterrupt):
