@@ -1,13 +1,12 @@
 """`mixcpt forms`: list the forms of generated texts, or print one to edit."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from mixcpt.cli.console import explain_errors, out
-from mixcpt.rewrite.forms import FOLDER, load_forms, shipped_forms
+from mixcpt.cli.console import explain_errors, out, print_line
+from mixcpt.rewrite.forms import form_file, shipped_forms
 
 
 @explain_errors
@@ -23,14 +22,10 @@ def forms(
     ```
     """
     if name:
-        load_forms((name,))
-        path = FOLDER / f"{name}.yaml"
-        typer.echo((path if path.is_file() else Path(name)).read_text(encoding="utf-8"), nl=False)
+        typer.echo(form_file(name).read_text(encoding="utf-8"), nl=False)
         return
     table = Table("form", "length", "effect")
     for form in shipped_forms():
         table.add_row(form.name, f"{form.length:g} x", form.purpose)
     out.print(table)
-    out.print(
-        "print one: mixcpt forms questions > my-form.yaml; use it: rewrite: {forms: [my-form.yaml]}", highlight=False
-    )
+    print_line("print one: mixcpt forms questions > my-form.yaml; use it: rewrite: {forms: [my-form.yaml]}")

@@ -31,7 +31,6 @@ class EndpointTexts:
     """A server that writes texts."""
 
     def __init__(self, config: EndpointGenerator, *, temperature: float, top_p: float) -> None:
-        self.name = config.model
         self._config, self._temperature, self._top_p = config, temperature, top_p
         self._client = httpx.Client(
             base_url=config.url.rstrip("/") + "/",
@@ -58,7 +57,11 @@ class EndpointTexts:
                     if not running:
                         return
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield [future.result() for future in done]
+                    if failed := [future for future in done if future.exception()]:
+                        done |= wait(running).done  # keep the texts that are still in flight
+                    yield [future.result() for future in done if not future.exception()]
+                    if failed:
+                        failed[0].result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 

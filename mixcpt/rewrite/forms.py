@@ -77,7 +77,7 @@ def load_forms(names: tuple[str, ...]) -> list[Form]:
     forms, problems = [], []
     for name in names:
         try:
-            forms.append(_find(name))
+            forms.append(_read(form_file(name)))
         except ConfigError as error:
             problems.append(error.problem)
     names_used = [form.name for form in forms]
@@ -95,21 +95,27 @@ def load_judge(name: str) -> Form:
     Raises:
         ConfigError: If it does not exist, is invalid, or has no place for the statement.
     """
-    judge = _find(name, JUDGES, "rewrite.faithfulness.judge_form")
+    key = "rewrite.faithfulness.judge_form"
+    judge = _read(form_file(name, JUDGES, key), key)
     if STATEMENT not in judge.prompt:
         raise ConfigError(f"rewrite.faithfulness.judge_form: the prompt of {name} has no {STATEMENT}")
     return judge
 
 
-def _find(name: str, folder: Path = FOLDER, key: str = "rewrite.forms") -> Form:
+def form_file(name: str, folder: Path = FOLDER, key: str = "rewrite.forms") -> Path:
+    """Return the file of a form, given by the name of a shipped one or by a path.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
     shipped = folder / f"{name}.yaml"
     if shipped.is_file() and shipped.resolve().is_relative_to(folder.resolve()):
-        return _read(shipped, key)
+        return shipped
     path = Path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         known = ", ".join(sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")))
         raise ConfigError(f"{key}: {name!r} is neither a shipped form ({known}) nor a YAML file")
-    return _read(path, key)
+    return path
 
 
 def _read(path: Path, key: str = "rewrite.forms") -> Form:

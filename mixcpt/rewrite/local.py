@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from mixcpt.align.chat import PLAIN_SEPARATOR, render_chat
 from mixcpt.align.endings import find_endings
 from mixcpt.errors import DataError
+from mixcpt.mixture.tokens import max_input_tokens
 from mixcpt.rewrite.memory import Generated
 from mixcpt.rewrite.requests import Request
 from mixcpt.store.control_tokens import plain_ids, token_ids
@@ -39,7 +40,7 @@ class LocalTexts:
         network.generation_config = GenerationConfig()
         network.config.use_cache = True
         self.network = network.to(torch.device(device))  # type: ignore[arg-type]
-        self._context = getattr(network.config.get_text_config(), "max_position_embeddings", None) or 0
+        self._context = max_input_tokens(model)
         self._temperature, self._top_p, self._batch_texts = temperature, top_p, batch_texts
 
     def answers(self, requests: Mapping[str, Request]) -> Iterator[list[Generated]]:

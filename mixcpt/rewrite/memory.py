@@ -8,7 +8,7 @@ The file belongs to the store, not to a run: a later run, or a later round of re
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,8 +65,3 @@ def _after_cut_line(descriptor: int) -> bytes:
     """Return a line break if the file ends within a line that a crash cut."""
     size = os.fstat(descriptor).st_size
     return b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
-
-
-def missing(keys: Mapping[str, object], known: Mapping[str, Generated]) -> list[str]:
-    """Return the keys without an answer, in order."""
-    return [key for key in keys if key not in known]

@@ -122,6 +122,22 @@ def test_final_refusal_is_not_repeated(server: Callable[..., Any]) -> None:
     assert len(seen) == 1
 
 
+def test_texts_that_arrived_beside_a_refusal_are_kept(server: Callable[..., Any]) -> None:
+    config, _ = server(whole("A text."), whole("A text."), whole("A text."), (404, "no model m"))
+    generator = EndpointTexts(config, temperature=0.5, top_p=0.9)
+    kept: list[Any] = []
+    with pytest.raises(ConfigError, match="no model m"):
+        for batch in generator.answers(requests(*(f"Number {index}." for index in range(8)))):
+            kept += batch
+    assert [answer.text for answer in kept] == ["A text."] * 3
+
+
+def test_identity_of_texts_that_are_gone_is_an_error_with_their_file(tiny_model: ModelRef) -> None:
+    config = RewriteConfig(generator=FilesGenerator(paths=("/nowhere/texts.jsonl",)))
+    with pytest.raises(DataError, match="/nowhere/texts"):
+        generator_identity(config, tiny_model)
+
+
 def test_server_that_is_not_there_ends_the_attempt() -> None:
     config = EndpointGenerator(url="http://127.0.0.1:9", model="m", attempts=1)
     with pytest.raises(StageInterrupted, match=r"127\.0\.0\.1:9"):

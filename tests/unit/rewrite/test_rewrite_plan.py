@@ -4,7 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mixcpt.cli.app import app
 from mixcpt.errors import ConfigError
 from mixcpt.rewrite.forms import Form, load_forms, load_judge, shipped_forms
 from mixcpt.rewrite.memory import Generated, Memory
@@ -139,3 +141,11 @@ def test_first_answer_of_equal_keys_counts(tmp_path: Path) -> None:
     memory.add([Generated(key="a", text="first")])
     memory.add([Generated(key="a", text="second")])
     assert memory.read()["a"].text == "first"
+
+
+def test_command_lists_the_forms_and_prints_one_that_can_be_read_again(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(app, ["forms"]).output
+    assert "rewrite: {forms: [my-form.yaml]}" in " ".join(listed.split())
+    path = tmp_path / "mine.yaml"
+    path.write_text(CliRunner().invoke(app, ["forms", "questions"]).output)
+    assert load_forms((str(path),)) == load_forms(("questions",))
